@@ -1,0 +1,149 @@
+"""
+Chip sets on disk: the description (chipset.json), the manifest (manifest.jsonl), and how a set grows without ever being half a set.
+
+chipset.json says what all chips share: kind, size, bands, scale, nodata, classes, settings and their hash. manifest.jsonl has one line a
+chip, written after the chip's files, in the order in which an undisturbed single process would make them. A run that was killed therefore
+leaves chips that are listed and whole, and at most some files that are not listed, which the next run writes again with the same bytes.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from constants import VERSION
+from runtime.errors import UserError
+from runtime.files import describe_difference, plain, read_json, require_writable, settings_hash, write_json
+
+FORMAT = "chipmill-chipset-1"
+DESCRIPTION = "chipset.json"
+MANIFEST = "manifest.jsonl"
+
+
+def read_chipset(folder):
+    """chipset.json of a folder as a dict. UserError where the folder or the file is missing or is not ours."""
+    path = Path(folder) / DESCRIPTION
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder} does not exist; expected a folder made by chip.py")
+    if not path.exists():
+        raise UserError(f"{folder} has no {DESCRIPTION}; expected a folder made by chip.py")
+    description = read_json(path)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else type(description).__name__
+        raise UserError(f"{path}: expected format {FORMAT!r}, found {found!r}; it is not a chip set of this version")
+    return description
+
+
+def read_manifest(folder):
+    """The lines of manifest.jsonl as dicts, in order. A last line that a killed run left unfinished is not there."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        return []
+    lines = []
+    with open(path, encoding="utf-8") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.endswith("\n"):
+                break
+            try:
+                lines.append(json.loads(text))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number} is not valid JSON ({error}); make the chips again") from error
+    return lines
+
+
+class ChipSetWriter:
+    """
+    Adds chips to a folder in a fixed order, and continues one that was interrupted.
+
+    folder: where. description: the content of chipset.json without format, version and hash; its "settings" decide whether an earlier run's
+    chips may be continued: other settings are a UserError that says what differs.
+
+        with ChipSetWriter(folder, description, overwrite=False) as chipset:
+            chipset.lines                    # what earlier runs have made, in order
+            chipset.add({"file": …, …})      # after the chip's files are in place
+
+    Two programs at once in one folder are refused: the manifest is locked while it is open.
+    """
+
+    def __init__(self, folder, description, overwrite=False):
+        self.folder = Path(folder)
+        self.description = {
+            "format": FORMAT,
+            "version": VERSION,
+            **plain(description),
+            "settings_hash": settings_hash(description["settings"]),
+        }
+        self.overwrite = overwrite
+        self.lines = []
+
+    def __enter__(self):
+        require_writable(self.folder)
+        self.file = open(self.folder / MANIFEST, "a+", encoding="utf-8")
+        lock(self.file, self.folder)
+        try:
+            self.begin()
+        except BaseException:
+            self.file.close()
+            raise
+        return self
+
+    def begin(self):
+        """Continue, start, or refuse: decided by the description that is already there."""
+        path = self.folder / DESCRIPTION
+        if path.exists() and not self.overwrite:
+            old = read_chipset(self.folder)
+            if old["settings_hash"] != self.description["settings_hash"]:
+                difference = describe_difference(old.get("settings", {}), self.description["settings"])
+                raise UserError(f"{self.folder} holds chips made with other settings ({difference}); "
+                                "choose another folder, or pass --overwrite to replace them")
+            self.lines = read_manifest(self.folder)
+            self.cut_unfinished_line()
+            return
+        if not self.overwrite:
+            strangers = [n for n in sorted(os.listdir(self.folder)) if n != MANIFEST and not n.startswith(".")]
+            if strangers or os.path.getsize(self.folder / MANIFEST):
+                raise UserError(f"{self.folder} is not empty and not a chip set ({', '.join(strangers[:3])} …); "
+                                "choose another folder, or pass --overwrite")
+        elif path.exists():
+            self.remove_listed()
+        self.file.truncate(0)
+        write_json(path, self.description)
+
+    def remove_listed(self):
+        """Delete the chips of an earlier run, and nothing that its manifest does not list. The description goes first: no moment
+        shows a set that claims chips which are no longer there."""
+        lines = read_manifest(self.folder)
+        (self.folder / DESCRIPTION).unlink()
+        self.file.truncate(0)
+        for line in lines:
+            for key in ("file", "mask"):
+                if line.get(key):
+                    (self.folder / line[key]).unlink(missing_ok=True)
+
+    def cut_unfinished_line(self):
+        with open(self.folder / MANIFEST, "rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+
+    def add(self, line):
+        """Append one line. The chip's files must be under their final names by now."""
+        self.file.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n")
+        self.file.flush()
+        self.lines.append(line)
+
+    def __exit__(self, *exception):
+        self.file.close()
+
+
+def lock(file, folder):
+    """Take the folder for this process, or say who seems to have it. Where the platform has no file locks, everything goes on without."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UserError(f"another program is writing chips into {folder} right now; wait for it, or choose another folder") from error

@@ -1,0 +1,199 @@
+"""Opening rasters wherever they lie: local files, s3:// and https://, with GDAL set up for windowed reads."""
+
+import contextlib
+import functools
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import rasterio
+from rasterio.errors import RasterioError, RasterioIOError
+
+from runtime.errors import UserError
+
+RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+CACHE_BYTES = 256 << 20  # as an option of rasterio.Env this is in bytes; as an environment variable GDAL would read megabytes
+
+LOCAL_OPTIONS = {"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": "YES"}
+REMOTE_OPTIONS = {
+    "GDAL_CACHEMAX": CACHE_BYTES,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder for each file; side files are not looked for
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
+    "VSI_CACHE": True,
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,  # bytes a second over …
+    "GDAL_HTTP_LOW_SPEED_TIME": 30,  # … so many seconds: a server that stalls is an error, not an endless wait
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+}
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """
+    What the header of a raster says. No pixel is read for it.
+
+    transform: affine, pixel to CRS. scales, offsets: GDAL's per-band values (value = stored · scale + offset), 1 and 0 where unset.
+    block_shapes: (rows, columns) a band. size: bytes of the file, None where unknown; mtime: seconds, None for remote files.
+    """
+
+    path: str
+    width: int
+    height: int
+    count: int
+    dtypes: tuple
+    crs: object
+    transform: object
+    nodata: float | None
+    descriptions: tuple
+    scales: tuple
+    offsets: tuple
+    block_shapes: tuple
+    tags: dict
+    size: int | None
+    mtime: float | None
+
+
+def is_remote(path):
+    return urlparse(str(path)).scheme in ("s3", "http", "https")
+
+
+@contextlib.contextmanager
+def open_raster(path):
+    """
+    A rasterio dataset for a path, s3:// or https:// address, with GDAL's options for it in force as long as it is open.
+
+    Raises UserError where the file is missing, is no raster, or the server does not answer. One handle for one thread and one process.
+    """
+    with gdal_environment(path):
+        try:
+            dataset = rasterio.open(path)
+        except (RasterioIOError, RasterioError) as error:
+            raise UserError(why_not_opened(path, error)) from error
+        with dataset:
+            yield dataset
+
+
+@contextlib.contextmanager
+def gdal_environment(path):
+    """GDAL's options for reading `path`; s3 requests are signed only where credentials can be found."""
+    if not is_remote(path):
+        with rasterio.Env(**LOCAL_OPTIONS):
+            yield
+    elif urlparse(str(path)).scheme == "s3" and not has_credentials():
+        with rasterio.Env(AWS_NO_SIGN_REQUEST="YES", **REMOTE_OPTIONS):
+            yield
+    else:
+        with rasterio.Env(**REMOTE_OPTIONS):
+            yield
+
+
+@functools.cache
+def has_credentials():
+    import boto3
+
+    return boto3.Session().get_credentials() is not None
+
+
+def why_not_opened(path, error):
+    if not is_remote(path) and not os.path.exists(path):
+        return f"{path} does not exist"
+    if not is_remote(path) and os.path.isdir(path):
+        return f"{path} is a folder; expected a raster file"
+    return f"{path} can't be opened as a raster ({' '.join(str(error).split())[:160]})"
+
+
+def describe(path):
+    """RasterInfo of a raster: its header only."""
+    with open_raster(path) as dataset:
+        stat = os.stat(path) if not is_remote(path) else None
+        return RasterInfo(
+            path=str(path),
+            width=dataset.width,
+            height=dataset.height,
+            count=dataset.count,
+            dtypes=tuple(dataset.dtypes),
+            crs=dataset.crs,
+            transform=dataset.transform,
+            nodata=dataset.nodata,
+            descriptions=tuple(d or "" for d in dataset.descriptions),
+            scales=tuple(dataset.scales),
+            offsets=tuple(dataset.offsets),
+            block_shapes=tuple(dataset.block_shapes),
+            tags=dataset.tags(),
+            size=stat.st_size if stat else None,
+            mtime=stat.st_mtime if stat else None,
+        )
+
+
+def list_rasters(patterns, suffixes=RASTER_SUFFIXES):
+    """
+    Every raster that the patterns name, sorted, each once: files, folders (not searched deeper), globs (`**` too), s3:// prefixes and globs,
+    https:// addresses as they stand. UserError for a pattern that matches nothing.
+    """
+    found = set()
+    for pattern in [patterns] if isinstance(patterns, (str, Path)) else patterns:
+        pattern = str(pattern)
+        if pattern.startswith("s3://"):
+            matches = list_s3(pattern, suffixes)
+        elif is_remote(pattern):
+            matches = [pattern]
+        elif os.path.isdir(pattern):
+            matches = [os.path.join(pattern, n) for n in os.listdir(pattern) if n.lower().endswith(suffixes) and n[0] != "."]
+        elif glob.has_magic(pattern) and not os.path.exists(pattern):
+            matches = [m for m in glob.glob(pattern, recursive=True) if m.lower().endswith(suffixes)]
+        else:
+            matches = [pattern] if os.path.exists(pattern) else []
+        if not matches:
+            raise UserError(f"{pattern} matches no raster; expected {', '.join(suffixes)} files")
+        found.update(matches)
+    return sorted(found)
+
+
+def list_s3(pattern, suffixes=RASTER_SUFFIXES):
+    """The objects below an s3:// prefix, or that match an s3:// glob, as s3:// addresses. `*` stays within one folder, `**` does not."""
+    if not glob.has_magic(pattern) and pattern.lower().endswith(suffixes):
+        return [pattern]
+    import re
+
+    bucket, _, key = pattern.removeprefix("s3://").partition("/")
+    prefix = re.split(r"[*?\[]", key, maxsplit=1)[0]
+    if not glob.has_magic(key) and prefix and not prefix.endswith("/"):
+        prefix += "/"
+    keys = [k for k in s3_keys(bucket, prefix) if k.lower().endswith(suffixes)]
+    if glob.has_magic(key):
+        keys = [k for k in keys if re.fullmatch(glob_expression(key), k)]
+    return [f"s3://{bucket}/{k}" for k in keys]
+
+
+def s3_keys(bucket, prefix):
+    """Every key of a bucket below a prefix. UserError with the service's own words where it refuses."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    config = None if has_credentials() else Config(signature_version=UNSIGNED)
+    try:
+        pages = boto3.client("s3", config=config).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+    except (BotoCoreError, ClientError) as error:
+        raise UserError(f"s3://{bucket}/{prefix} can't be listed ({error}); check the name and your credentials") from error
+
+
+def glob_expression(pattern):
+    """A shell glob as a regular expression in which `*` and `?` do not cross a slash, and `**/` crosses any number of them."""
+    import re
+
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(words.get(p, p if p.startswith("[") and p.endswith("]") else re.escape(p)) for p in parts)
+
+
+def scene_name(path):
+    """The stem that names a scene in chips, maps and tables: the file's name without folders and suffix."""
+    return Path(urlparse(str(path)).path if is_remote(path) else str(path)).stem

@@ -1,0 +1,73 @@
+"""Errors that a user can act on: one line on stderr and an exit code, never a traceback unless asked for."""
+
+import difflib
+import os
+import sys
+
+
+class UserError(Exception):
+    """Bad usage or bad input. The message says what was expected, what was found and what to do. Exit code 2."""
+
+
+class RunError(Exception):
+    """The work was right but could not be completed (unreadable pixels, a full disk). Exit code 1."""
+
+
+class Terminated(Exception):
+    """SIGTERM arrived and what was done so far is safe. Exit code 143 (128 + 15), as a shell reports it."""
+
+
+def did_you_mean(word, choices):
+    """` Did you mean 'resnet34'?` when a choice is near the word, else an empty string."""
+    near = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def one_line(error):
+    """The message of any exception on one line."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def run_program(main):
+    """
+    Call main(argv) and leave with its exit code: the one place where exceptions become exit codes.
+
+    0 success, 1 failure at run time, 2 bad usage or input, 130 after Ctrl-C, 143 after SIGTERM. `--debug` among the arguments
+    lets the traceback through.
+    """
+    argv = sys.argv[1:]
+    name = os.path.basename(sys.argv[0])
+    try:
+        code = main(argv) or 0
+        sys.stdout.flush()
+    except SystemExit as error:
+        raise error
+    except BrokenPipeError:  # `chip.py inspect patches | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in argv:
+            raise
+        code, text = explain(error)
+        print(f"{name}: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def explain(error):
+    """(exit code, one line) for an exception that ended a program."""
+    if isinstance(error, UserError):
+        return 2, f"error: {one_line(error)}"
+    if isinstance(error, RunError):
+        return 1, f"failed: {one_line(error)}"
+    if isinstance(error, Terminated):
+        return 143, f"stopped by SIGTERM. {one_line(error)}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"stopped by Ctrl-C. {error}".rstrip(". ") + "."
+    if isinstance(error, OSError) and error.errno == 28:
+        return 1, f"failed: no space left on the disk ({one_line(error)}); free some and run the same command again"
+    if isinstance(error, PermissionError):
+        return 1, f"failed: no permission to write or read {error.filename}; choose another folder or change its rights"
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return 1, f"failed: out of memory ({one_line(error)[:200]}); pass a smaller --batch-size or --window"
+    return 1, f"failed unexpectedly: {type(error).__name__}: {one_line(error)} (run again with --debug for the traceback)"

@@ -1,0 +1,108 @@
+"""Files that are whole or not there: write to a temporary name beside the final one, then rename."""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from runtime.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_path(path, sync=True):
+    """
+    A temporary path in the same folder (same suffix, so that drivers that look at it are content), renamed to `path` when the block ends well
+    and removed when it does not. `sync` forces the bytes to disk first: for the few files that must outlive a power cut.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def remove_leftovers(folder):
+    """Delete the temporary files that a killed run left in `folder` (not below it)."""
+    for path in Path(folder).glob(".*.part*"):
+        path.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    """JSON that a person can read and every language can parse: NaN and infinity become null."""
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from error
+
+
+def plain(value):
+    """`value` in JSON's own types; NaN and infinity are None, since JSON has no word for them."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in (sorted(value) if isinstance(value, set) else value)]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # numpy and torch scalars
+        return plain(value.item())
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)
+
+
+def settings_hash(settings):
+    """A short fingerprint of settings: equal for equal content, whatever the order of the keys."""
+    text = json.dumps(plain(settings), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe_difference(old, new):
+    """`patch_size: 256 → 128, bands: …` for two settings that ought to be the same."""
+    old, new = plain(old), plain(new)
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return ", ".join(f"{name}: {shorten(old.get(name))} → {shorten(new.get(name))}" for name in names)
+
+
+def shorten(value, length=60):
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def refuse_existing(paths, overwrite):
+    """UserError when one of `paths` exists and may not be replaced."""
+    existing = [str(p) for p in paths if os.path.lexists(p)]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]}{more} exists already; pass --overwrite to replace it, or choose another folder")
+
+
+def require_writable(folder):
+    """Make `folder` and find out now, not after an hour, whether it can be written to."""
+    folder = Path(folder)
+    probe = folder / f".{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"can't write to {folder} ({error.strerror}); choose another folder or change its rights") from error
