@@ -12,11 +12,13 @@ from runtime.errors import UserError
 @contextlib.contextmanager
 def atomic_path(path, sync=True):
     """
-    A temporary path in the same folder (same suffix, so that drivers that look at it are content), renamed to `path` when the block ends well
-    and removed when it does not. `sync` forces the bytes to disk first: for the few files that must outlive a power cut.
+    A temporary path in the same folder, renamed to `path` when the block ends well and removed when it does not.
+
+    It keeps the suffix, so that drivers that look at it are content, and its name is the same in every run: what a killed run leaves is
+    what the next one overwrites. `sync` forces the bytes to disk first: for the few files that must outlive a power cut.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield temporary
         if sync:

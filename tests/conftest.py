@@ -1,0 +1,56 @@
+"""Fixtures that several test files share: rasters small enough to count by hand, and the real data where it is there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+ROOT = Path(__file__).resolve().parent.parent
+UTM_33N = "EPSG:32633"
+
+
+@pytest.fixture
+def make_raster(tmp_path):
+    """make_raster("a.tif", array, …) → path. Array (H, W) or (C, H, W); 10 m pixels in UTM 33N unless told otherwise."""
+
+    def make(name, array, crs=UTM_33N, transform=None, nodata=None, descriptions=None, dtype=None, tags=None, scales=None,
+             offsets=None, **profile):  # fmt: skip
+        array = np.asarray(array)
+        array = array[None] if array.ndim == 2 else array
+        path = Path(name) if Path(name).is_absolute() else tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        transform = transform or from_origin(500_000, 4_600_000, 10, 10)
+        with rasterio.open(
+            path, "w", driver="GTiff", count=array.shape[0], height=array.shape[1], width=array.shape[2],
+            dtype=dtype or array.dtype, crs=crs, transform=transform if crs else None, nodata=nodata, **profile,
+        ) as dataset:  # fmt: skip
+            dataset.write(array.astype(dtype or array.dtype))
+            if descriptions:
+                dataset.descriptions = descriptions
+            if tags:
+                dataset.update_tags(**tags)
+            if scales:
+                dataset.scales = scales
+            if offsets:
+                dataset.offsets = offsets
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real imagery, or a skip that says where it would be looked for."""
+    folder = Path(os.environ.get("CHIPMILL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real imagery at {folder} (set CHIPMILL_DATA)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_threads(monkeypatch):
+    """Programs that tests start take one thread each: on two cores more only get into each other's way."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
