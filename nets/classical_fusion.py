@@ -1,0 +1,177 @@
+"""Pansharpening without learning: bicubic, Brovey, Gram-Schmidt adaptive and MTF-GLP-HPM, with the filters they share.
+
+    ms:  (B, C, h, w)  multispectral, any linear unit
+    pan: (B, 1, ratio * h, ratio * w)  panchromatic in the same unit; its pixel blocks lie exactly on those of ms
+
+The low-pass filters imitate the sensor: Gaussians whose gain at the Nyquist frequency of the coarse grid is that of
+typical optics (0.3 for ms bands, 0.15 for pan), centred on pixel blocks, so that no sub-pixel shift creeps in. The
+same filters make the reduced-resolution pairs of Wald's protocol, where the original ms is the truth.
+
+GSA, Brovey and HPM adjust pan to the bands by statistics of a whole image. They take them as `Moments`, which add up over
+pieces: an image that is streamed in blocks gives the map of one that is fused at once.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+MS_GAIN = 0.3
+PAN_GAIN = 0.15
+FILTER_BLOCKS = 5  # the filter reaches this many coarse pixels to either side; beyond it is < 1e-5 for gains up to 0.3
+
+
+def mtf_kernel(ratio, gain):
+    """(2 * ratio * FILTER_BLOCKS or one more,): Gaussian with response `gain` at 1 / (2 * ratio) cycles per pixel.
+
+    Even in length for even ratios, odd for odd ones: either way its centre is the centre of a block.
+    """
+    sigma = ratio * math.sqrt(-2 * math.log(gain)) / math.pi
+    length = 2 * ratio * FILTER_BLOCKS + ratio % 2
+    position = torch.arange(length, dtype=torch.float64) - (length - 1) / 2
+    kernel = torch.exp(-(position**2) / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
+def reduce_mtf(x, ratio, gain):
+    """(B, C, ratio * h, ratio * w) -> (B, C, h, w): the image as a sensor `ratio` times coarser would see it."""
+    if ratio == 1:
+        return x
+    channels = x.shape[1]
+    kernel = mtf_kernel(ratio, gain).to(x)
+    margin = (len(kernel) - ratio) // 2
+    x = F.pad(x, (margin, margin, margin, margin), mode="replicate")
+    x = F.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), stride=(1, ratio), groups=channels)
+    return F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), stride=(ratio, 1), groups=channels)
+
+
+def reduce_box(x, ratio):
+    """(B, C, ratio * h, ratio * w) -> (B, C, h, w): exact means of blocks."""
+    return F.avg_pool2d(x, ratio) if ratio > 1 else x
+
+
+def cubic_phases(ratio):
+    """(ratio, 5): for each of the `ratio` fine pixels in a coarse one, weights of the coarse pixels -2..2 around it.
+
+    Keys' cubic with a = -0.5, which reproduces parabolas.
+    """
+    weights = torch.zeros(ratio, 5, dtype=torch.float64)
+    for phase in range(ratio):
+        centre = (phase + 0.5) / ratio - 0.5
+        for tap in range(5):
+            d = abs(tap - 2 - centre)
+            if d <= 1:
+                weights[phase, tap] = 1.5 * d**3 - 2.5 * d**2 + 1
+            elif d < 2:
+                weights[phase, tap] = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return weights
+
+
+def expand(x, ratio):
+    """(B, C, h, w) -> (B, C, ratio * h, ratio * w): cubic convolution, blocks stay where they are.
+
+    Written as a convolution per phase rather than F.interpolate: torch's bicubic is Keys' with a = -0.75, which
+    overshoots more and is not what the published baseline figures were computed with.
+    """
+    if ratio == 1:
+        return x
+    batch, channels, height, width = x.shape
+    phases = cubic_phases(ratio).to(x)
+    x = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    x = F.conv2d(x, phases.view(ratio, 1, 1, 5).repeat(channels, 1, 1, 1), groups=channels)
+    x = x.view(batch, channels, ratio, height + 4, width).permute(0, 1, 3, 4, 2)
+    x = x.reshape(batch, channels, height + 4, width * ratio)
+    x = F.conv2d(x, phases.view(ratio, 1, 5, 1).repeat(channels, 1, 1, 1), groups=channels)
+    x = x.view(batch, channels, ratio, height, width * ratio).permute(0, 1, 3, 2, 4)
+    return x.reshape(batch, channels, height * ratio, width * ratio)
+
+
+@dataclass
+class Moments:
+    """Sums over valid pan pixels of (expanded ms bands…, expanded low-pass pan, pan) and of their products, float64."""
+
+    count: float
+    total: torch.Tensor  # (C + 2,)
+    products: torch.Tensor  # (C + 2, C + 2)
+
+    def __add__(self, other):
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    def mean(self):
+        return self.total / max(self.count, 1)
+
+    def covariance(self):
+        return self.products / max(self.count, 1) - torch.outer(self.mean(), self.mean())
+
+
+def gather_moments(ms, pan, ratio, gain=MS_GAIN, valid=None):
+    """The moments of one image or block. valid: (B, 1, ratio * h, ratio * w) bool, or None for all."""
+    low = expand(reduce_mtf(pan, ratio, gain), ratio)
+    values = torch.cat([expand(ms, ratio), low, pan], dim=1).transpose(0, 1).flatten(1).double()
+    if valid is not None:
+        values = values[:, valid.flatten()]
+    return Moments(values.shape[1], values.sum(1), values @ values.T)
+
+
+def bicubic(ms, pan, ratio, moments):
+    """No sharpening at all: the floor of every comparison."""
+    return expand(ms, ratio)
+
+
+def brovey(ms, pan, ratio, moments):
+    """ms x pan / intensity: intensity is the bands' mean, pan first brought to its mean and standard deviation."""
+    up = expand(ms, ratio)
+    mean, covariance = moments.mean(), moments.covariance()
+    channels = ms.shape[1]
+    slope = contrast_of(covariance[:channels, :channels].mean(), covariance[channels, channels])
+    adjusted = (pan - float(mean[-1])) * float(slope) + float(mean[:channels].mean())
+    return up * ratio_of(adjusted, up.mean(dim=1, keepdim=True))
+
+
+def gsa(ms, pan, ratio, moments):
+    """Gram-Schmidt adaptive: the detail pan - intensity, where intensity is the blend of bands nearest to low-pass pan."""
+    up = expand(ms, ratio)
+    channels = ms.shape[1]
+    bands = slice(0, channels)
+    # a trace of ridge, so that equal bands (a grey image) have a solution instead of a singular matrix
+    gram = moments.products[bands, bands]
+    ridge = torch.eye(channels, dtype=gram.dtype) * (gram.diagonal().mean() * 1e-9 + 1e-30)
+    weights = torch.linalg.solve(gram + ridge, moments.products[bands, channels])
+    covariance = moments.covariance()[bands, bands]
+    variance = weights @ covariance @ weights
+    gains = covariance @ weights / variance if variance > 0 else torch.ones_like(weights)
+    intensity = (up * weights.to(up).view(1, -1, 1, 1)).sum(1, keepdim=True)
+    offset = float(moments.mean()[-1] - weights @ moments.mean()[bands])
+    return up + gains.to(up).view(1, -1, 1, 1) * (pan - intensity - offset)
+
+
+def mtf_glp_hpm(ms, pan, ratio, moments, gain=MS_GAIN):
+    """ms x pan / low-pass pan, pan first brought to each band's mean and standard deviation over the image."""
+    up = expand(ms, ratio)
+    low = expand(reduce_mtf(pan, ratio, gain), ratio)
+    mean, variance = moments.mean(), moments.covariance().diagonal()
+    slope = contrast_of(variance[:-2], variance[-2]).to(up).view(1, -1, 1, 1)
+    shift = mean[:-2].to(up).view(1, -1, 1, 1)
+    return up * ratio_of((pan - float(mean[-1])) * slope + shift, (low - float(mean[-1])) * slope + shift)
+
+
+def contrast_of(variance, low_pan_variance):
+    """Ratio of standard deviations; 1 where low-pass pan is flat. Low-pass pan, because the bands are as blurred as it."""
+    if low_pan_variance <= 0:
+        return torch.ones_like(variance)
+    return (variance.clamp(min=0) / low_pan_variance).sqrt()
+
+
+def ratio_of(numerator, denominator):
+    """numerator / denominator kept within 0..10; 1 where the denominator isn't positive: no detail rather than a spark."""
+    safe = denominator > 0
+    return torch.where(safe, (numerator / torch.where(safe, denominator, 1)).clamp(0, 10), 1)
+
+
+METHODS = {"bicubic": bicubic, "brovey": brovey, "gsa": gsa, "mtf-glp-hpm": mtf_glp_hpm}
+
+
+def fuse_whole(method, ms, pan, ratio):
+    """One named method on one image held in memory: (1, C, h, w) and (1, 1, ratio * h, ratio * w) -> (1, C, …)."""
+    return METHODS[method](ms, pan, ratio, gather_moments(ms, pan, ratio))
