@@ -132,8 +132,9 @@ def describe(path):
 
 def list_rasters(patterns, suffixes=RASTER_SUFFIXES):
     """
-    Every raster that the patterns name, sorted, each once: files, folders (not searched deeper), globs (`**` too), s3:// prefixes and globs,
-    https:// addresses as they stand. UserError for a pattern that matches nothing.
+    Every raster that the patterns name, sorted, each once. UserError for a pattern that matches nothing.
+
+    A pattern is a file, a folder (not searched deeper), a glob (`**` too), an s3:// prefix or glob, or an https:// address.
     """
     found = set()
     for pattern in [patterns] if isinstance(patterns, (str, Path)) else patterns:

@@ -52,7 +52,8 @@ def test_imports_point_down(path):
         if other in MAY_IMPORT_PROGRAMS.get(word, ()):
             continue
         same_room_floor = floor_of(other) == floor and word not in PROGRAMS
-        assert floor_of(other) is not None and (floor_of(other) < floor or same_room_floor), f"{path.name} imports {other}, which is not below"
+        below = floor_of(other) is not None and (floor_of(other) < floor or same_room_floor)
+        assert below, f"{path.name} imports {other}, which is not below"
 
 
 def test_rooms_on_one_floor_do_not_import_each_other_in_a_circle():

@@ -1,0 +1,47 @@
+"""Exceptions become one line and the promised exit code."""
+
+import sys
+
+import pytest
+
+from runtime.errors import RunError, Terminated, UserError, did_you_mean, run_program
+
+
+def leave_with(monkeypatch, capsys, exception, *argv):
+    def main(_):
+        raise exception
+
+    monkeypatch.setattr(sys, "argv", ["/somewhere/chip.py", *argv])
+    with pytest.raises(SystemExit) as stop:
+        run_program(main)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("exception, code", [
+    (UserError("expected a, found b"), 2), (RunError("2 of 5 done"), 1), (KeyboardInterrupt(), 130), (Terminated("saved"), 143),
+    (OSError(28, "No space left on device"), 1), (PermissionError(13, "Permission denied", "out"), 1), (ZeroDivisionError("x"), 1),
+    (UserError("two\nlines"), 2),
+])  # fmt: skip
+def test_every_exception_is_one_line_and_its_code(monkeypatch, capsys, exception, code):
+    found, text = leave_with(monkeypatch, capsys, exception)
+    assert found == code
+    assert text.startswith("chip.py: ") and len(text.strip().splitlines()) == 1 and "Traceback" not in text
+
+
+def test_debug_lets_the_traceback_through(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["chip.py", "--debug"])
+    with pytest.raises(ZeroDivisionError):
+        run_program(lambda argv: 1 / 0)
+
+
+@pytest.mark.parametrize("returned, code", [(None, 0), (0, 0), (1, 1)])
+def test_main_returns_its_exit_code(monkeypatch, returned, code):
+    monkeypatch.setattr(sys, "argv", ["chip.py"])
+    with pytest.raises(SystemExit) as stop:
+        run_program(lambda argv: returned)
+    assert stop.value.code == code
+
+
+def test_only_near_names_are_proposed():
+    assert did_you_mean("resnet43", ["resnet34", "mobilenet_v2"]) == " Did you mean 'resnet34'?"
+    assert did_you_mean("transformer", ["resnet34", "mobilenet_v2"]) == ""

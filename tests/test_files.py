@@ -1,0 +1,81 @@
+"""Files are whole or not there."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from runtime.errors import UserError
+from runtime.files import atomic_path, describe_difference, plain, read_json, refuse_existing, require_writable, settings_hash, write_json
+
+
+def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
+    with atomic_path(tmp_path / "a.json") as temporary:
+        temporary.write_text("half")
+        assert not (tmp_path / "a.json").exists() and temporary.suffix == ".json"
+    assert (tmp_path / "a.json").read_text() == "half" and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    code = ("import os, signal\nfrom runtime.files import atomic_path\n"
+            f"with atomic_path({str(tmp_path / 'a.txt')!r}) as t:\n    t.write_text('new'); os.kill(os.getpid(), signal.SIGKILL)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=os.path.dirname(os.path.dirname(__file__)))
+    assert done.returncode == -9 and (tmp_path / "a.txt").read_text() == "old"
+    with atomic_path(tmp_path / "a.txt") as temporary:  # the next run overwrites what the killed one left
+        temporary.write_text("new")
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_json_has_no_nan_and_no_numpy(tmp_path):
+    write_json(tmp_path / "a.json", {"iou": float("nan"), "n": np.int64(3), "all": np.array([1.5, np.inf]), "yes": np.bool_(True)})
+    assert read_json(tmp_path / "a.json") == {"iou": None, "n": 3, "all": [1.5, None], "yes": True}
+
+
+def test_broken_and_missing_json_are_user_errors(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(UserError, match="does not exist"):
+        read_json(tmp_path / "b.json")
+
+
+def test_the_hash_of_settings_does_not_depend_on_their_order():
+    assert settings_hash({"a": 1, "b": [1, 2]}) == settings_hash({"b": (1, 2), "a": 1})
+    assert settings_hash({"a": 1}) != settings_hash({"a": 2})
+
+
+def test_other_settings_are_told_in_words():
+    assert describe_difference({"size": 256, "seed": 0}, {"size": 128, "seed": 0}) == "size: 256 → 128"
+    assert describe_difference({}, {"size": 128}) == "size: null → 128"
+
+
+def test_existing_files_are_refused_unless_told_otherwise(tmp_path):
+    path = tmp_path / "map.tif"
+    refuse_existing([path], overwrite=False)
+    path.touch()
+    refuse_existing([path], overwrite=True)
+    with pytest.raises(UserError, match="--overwrite"):
+        refuse_existing([path], overwrite=False)
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't write"):
+        require_writable(tmp_path / "file" / "below")
+    require_writable(tmp_path / "new" / "deep")
+    assert os.listdir(tmp_path / "new" / "deep") == []
+
+
+def test_plain_leaves_json_types_alone():
+    assert plain({"a": [True, None, 1, "x"], 2: {3, 1}}) == {"a": [True, None, 1, "x"], "2": [1, 3]}

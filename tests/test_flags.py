@@ -1,0 +1,86 @@
+"""Command lines: near names, --config, and which settings a user gave."""
+
+import json
+
+import pytest
+
+from runtime.errors import UserError
+from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+
+
+@pytest.fixture
+def parser():
+    parser = Parser(prog="train.py", description="Trains.")
+    parser.add_argument("--epochs", type=int, default=50, help="passes over the chips")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--wandb", action="store_true")
+    parser.add_argument("--bands", nargs="+", default=["B02"])
+    parser.add_argument("--patches-dir", required=True)
+    add_config_flag(parser)
+    add_common_flags(parser)
+    return parser
+
+
+def said(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_misspelt_flag_is_told_its_neighbour(parser, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--patches-dir", "p", "--epoch", "3"])
+    assert stop.value.code == 2 and "Did you mean '--epochs'?" in said(capsys)
+
+
+def test_a_misspelt_choice_lists_the_choices(parser, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--patches-dir", "p", "--precision", "bf17"])
+    assert "expected one of fp32, bf16, got 'bf17'. Did you mean 'bf16'?" in said(capsys)
+
+
+@pytest.mark.parametrize("name, text", [("c.json", '{"epochs": 7, "wandb": true, "patches-dir": "p"}'),
+                                        ("c.yaml", "epochs: 7\nwandb: true\npatches_dir: p\n")])  # fmt: skip
+def test_a_config_file_sets_what_flags_do_not(parser, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    args, given = parse_with_config(parser, ["--config", str(tmp_path / name), "--precision", "bf16"])
+    assert (args.epochs, args.wandb, args.precision, args.patches_dir) == (7, True, "bf16", "p")
+    assert given == {"config", "epochs", "wandb", "precision", "patches_dir"}
+
+
+def test_flags_win_over_the_config_file(parser, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"epochs": 7, "bands": ["B02", "B03"], "patches_dir": "from-file"}))
+    args, _ = parse_with_config(parser, ["--config", str(path), "--epochs=9", "--patches-dir", "p"])
+    assert args.epochs == 9 and args.bands == ["B02", "B03"] and args.patches_dir == "p"
+
+
+def test_defaults_are_not_given(parser):
+    _, given = parse_with_config(parser, ["--patches-dir", "p", "--epochs", "50"])
+    assert given == {"patches_dir", "epochs"}  # 50 is the default, but the user said it
+
+
+@pytest.mark.parametrize("content, words", [
+    ("epoch: 3", "unknown key 'epoch'. Did you mean 'epochs'?"),
+    ("- 1\n- 2", "keys and values"),
+    ("wandb: maybe", "expected true or false"),
+    ("a: [", "not valid YAML"),
+])  # fmt: skip
+def test_a_wrong_config_file_is_one_line(parser, tmp_path, content, words):
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+        parse_with_config(parser, ["--config", str(path), "--patches-dir", "p"])
+
+
+def test_a_missing_config_file_is_a_user_error(parser):
+    with pytest.raises(UserError, match="can't be read"):
+        parse_with_config(parser, ["--config", "nowhere.yaml", "--patches-dir", "p"])
+
+
+def test_a_config_value_is_checked_like_a_flag(parser, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text("precision: fp8")
+    with pytest.raises(SystemExit) as stop:
+        parse_with_config(parser, ["--config", str(path), "--patches-dir", "p"])
+    assert stop.value.code == 2 and "expected one of" in said(capsys)

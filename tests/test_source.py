@@ -1,0 +1,64 @@
+"""Opening and listing rasters: what is found, in which order, and what a wrong path is told."""
+
+import numpy as np
+import pytest
+
+from raster.source import describe, glob_expression, is_remote, list_rasters, open_raster, scene_name
+from runtime.errors import UserError
+
+
+def test_the_header_is_described_without_reading_pixels(make_raster):
+    scale = {"scales": (1e-4, 1e-4), "offsets": (-0.1, -0.1)}
+    path = make_raster("a.tif", np.zeros((2, 3, 5), "uint16"), nodata=0, descriptions=("red", "nir"), **scale)
+    info = describe(path)
+    assert (info.count, info.height, info.width) == (2, 3, 5)
+    assert info.dtypes == ("uint16", "uint16") and info.nodata == 0 and info.descriptions == ("red", "nir")
+    assert info.scales == (1e-4, 1e-4) and info.offsets == (-0.1, -0.1)
+    assert info.size == path.stat().st_size and info.crs.to_epsg() == 32633
+
+
+def test_rasters_are_listed_sorted_and_once(make_raster, tmp_path):
+    for name in ("b.tif", "a.TIF", "deep/c.tif", ".b.part.tif"):
+        make_raster(name, np.zeros((2, 2), "uint8"))
+    (tmp_path / "notes.txt").touch()
+    names = [scene_name(p) for p in list_rasters([tmp_path, tmp_path / "*.tif", tmp_path / "b.tif"])]
+    assert names == ["a", "b"]
+    assert [scene_name(p) for p in list_rasters(tmp_path / "**" / "*.tif")][-1] == "c"
+
+
+@pytest.mark.parametrize("pattern", ["none", "*.tif", "notes.txt/*.tif"])
+def test_a_pattern_without_a_match_is_named(tmp_path, pattern):
+    with pytest.raises(UserError, match="matches no raster"):
+        list_rasters(tmp_path / pattern)
+
+
+def test_what_cannot_be_opened_says_why(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0 not a raster")
+    for path, words in [(tmp_path / "b.tif", "does not exist"), (tmp_path, "is a folder"), (tmp_path / "a.tif", "can't be opened")]:
+        with pytest.raises(UserError, match=words), open_raster(path):
+            pass
+
+
+def test_a_repeated_window_comes_from_the_cache(make_raster):
+    """GDAL_CACHEMAX=256 would be 256 bytes here: the second reading would decode again, and fail on a file that is gone."""
+    path = make_raster("a.tif", np.full((256, 256), 7, "uint8"), tiled=True, blockxsize=256, blockysize=256, compress="deflate")
+    with open_raster(path) as dataset:
+        first = dataset.read(1)
+        size = path.stat().st_size
+        path.write_bytes(b"\0" * size)
+        assert (dataset.read(1) == first).all()
+
+
+@pytest.mark.parametrize("pattern, key, matches", [
+    ("a/*.tif", "a/x.tif", True), ("a/*.tif", "a/b/x.tif", False), ("a/**/x.tif", "a/b/c/x.tif", True), ("a/**/x.tif", "a/x.tif", True),
+    ("a/?.tif", "a/xy.tif", False), ("a/[xy].tif", "a/y.tif", True), ("a.tif", "aXtif", False),
+])  # fmt: skip
+def test_globs_over_buckets_read_like_those_of_a_shell(pattern, key, matches):
+    import re
+
+    assert bool(re.fullmatch(glob_expression(pattern), key)) == matches
+
+
+def test_addresses_are_told_from_paths():
+    assert is_remote("s3://b/k.tif") and is_remote("https://h/k.tif?sig=1") and not is_remote("/data/k.tif")
+    assert scene_name("https://host/a/scene_1.tif?token=x") == "scene_1" and scene_name("/a/b.c.tif") == "b.c"
