@@ -1,0 +1,239 @@
+"""
+Streaming metrics: integers are counted on the device, batch by batch, and become numbers once, at the end.
+
+Counts are int64 tensors that can be added over processes and stored in a checkpoint. A quotient 0/0 is NaN: a class that is
+not there has no score, and does not pull a mean down. Label 255 counts nowhere.
+"""
+
+import torch
+
+from constants import IGNORE, get_class_names
+
+NAN = float("nan")
+
+
+def ratio(a, b):
+    """a / b as a float, NaN where there is nothing to divide by."""
+    return float(a) / float(b) if b else NAN
+
+
+def mean_of_defined(values):
+    """(mean of the values that are not NaN, how many those are); NaN for none."""
+    defined = [v for v in values if v == v]
+    return (sum(defined) / len(defined) if defined else NAN), len(defined)
+
+
+def count_into(counts, index):
+    """Add 1 to counts[i] for each i in `index` (int64, in range), without waiting for the device."""
+    index = index.flatten()
+    if counts.device.type == "cpu":
+        counts += torch.bincount(index, minlength=counts.numel())
+    else:  # bincount on a GPU asks for the maximum first, and thereby waits
+        counts.scatter_add_(0, index, torch.ones_like(index))
+
+
+class Counts:
+    """What all streaming metrics share: named count tensors."""
+
+    def tensors(self):
+        """{name: int64 tensor}, live: adding to them adds to the metric."""
+        raise NotImplementedError
+
+    def add(self, tensors):
+        """Add counts of the same names: of another process, or from a checkpoint."""
+        for name, own in self.tensors().items():
+            own += tensors[name].to(own.device)
+
+    def reset(self):
+        for own in self.tensors().values():
+            own.zero_()
+
+
+# ---------------------------------------------------------------------------------------------------------------- pixels
+
+
+def overlap_scores(tp, fp, fn):
+    """IoU, Dice, precision and recall of one class from its hits, false alarms and misses."""
+    return {
+        "iou": ratio(tp, tp + fp + fn),
+        "dice": ratio(2 * tp, 2 * tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+    }
+
+
+def confusion_scores(matrix, class_names=None):
+    """
+    All pixel scores of a confusion matrix [target, prediction] (any nested sequence or tensor of integers).
+
+    fire_*: the burned extent, all classes above 0 merged into one, so a wrong severity is still a hit. pooled_fire_*: hits,
+    false alarms and misses added over the classes above 0, so a wrong severity counts against it twice (how older figures were made).
+    """
+    matrix = torch.as_tensor(matrix).tolist()  # Python integers: exact
+    n = len(matrix)
+    names = get_class_names(n, class_names)
+    tp = [matrix[c][c] for c in range(n)]
+    fp = [sum(matrix[t][c] for t in range(n)) - tp[c] for c in range(n)]
+    fn = [sum(matrix[c]) - tp[c] for c in range(n)]
+    each = [overlap_scores(*counts) for counts in zip(tp, fp, fn, strict=True)]
+
+    scores = {}
+    scores["mean_iou"], scores["mean_iou_classes"] = mean_of_defined([s["iou"] for s in each])
+    scores["mean_dice"], _ = mean_of_defined([s["dice"] for s in each])
+    hit = sum(matrix[t][p] for t in range(1, n) for p in range(1, n))
+    extent = overlap_scores(hit, sum(matrix[0][1:]), sum(matrix[t][0] for t in range(1, n)))
+    scores |= {f"fire_{key}": value for key, value in extent.items()}
+    if n > 2:
+        pooled = overlap_scores(sum(tp[1:]), sum(fp[1:]), sum(fn[1:]))
+        scores |= {f"pooled_fire_{key}": value for key, value in pooled.items()}
+        scores["severity_mean_iou"], _ = mean_of_defined([s["iou"] for s in each[1:]])
+    scores["pixel_accuracy"] = ratio(sum(tp), sum(map(sum, matrix)))
+    for name, s in zip(names, each, strict=True):
+        scores |= {f"{key}_{name}": value for key, value in s.items()}
+    return scores
+
+
+class SegmentationMetrics(Counts):
+    """Pixel scores over everything seen since reset(): one confusion matrix [target, prediction] on the device."""
+
+    def __init__(self, num_classes, class_names=None, device="cpu"):
+        self.num_classes = num_classes
+        self.class_names = get_class_names(num_classes, class_names)
+        # One place more than there are pairs: ignored pixels go there, which is cheaper than picking the others out.
+        self.counts = torch.zeros(num_classes * num_classes + 1, dtype=torch.int64, device=device)
+
+    @property
+    def matrix(self):
+        return self.counts[:-1].reshape(self.num_classes, self.num_classes)
+
+    def tensors(self):
+        return {"confusion": self.counts}
+
+    def update(self, prediction, target):
+        """prediction: classes (B, H, W) or logits (B, C, H, W). target: (B, H, W) with 255 = ignore."""
+        prediction = as_classes(prediction)
+        pair = target.long() * self.num_classes + prediction
+        count_into(self.counts, torch.where(target == IGNORE, self.counts.numel() - 1, pair))
+
+    def compute(self):
+        return confusion_scores(self.matrix, self.class_names)
+
+
+def as_classes(prediction):
+    """Classes from classes or logits. The shape tells: logits have one dimension more than the target."""
+    return prediction.argmax(dim=1) if prediction.ndim == 4 else prediction.long()
+
+
+# --------------------------------------------------------------------------------------------------------------- patches
+
+
+class DetectionMetrics(Counts):
+    """
+    Does a patch burn? Scores over patches: predicted where at least `min_pixels` valid pixels are above class 0, true where any is.
+
+    A patch without a valid pixel is not counted.
+    """
+
+    def __init__(self, min_pixels=1, device="cpu"):
+        self.min_pixels = min_pixels
+        self.counts = torch.zeros(5, dtype=torch.int64, device=device)  # tn, fp, fn, tp, nothing to say
+
+    def tensors(self):
+        return {"detection": self.counts}
+
+    def update(self, prediction, target):
+        valid = (target != IGNORE).flatten(1)
+        predicted = ((as_classes(prediction) > 0).flatten(1) & valid).sum(dim=1) >= self.min_pixels
+        true = ((target > 0).flatten(1) & valid).any(dim=1)
+        count_into(self.counts, torch.where(valid.any(dim=1), true.long() * 2 + predicted.long(), 4))
+
+    def compute(self):
+        tn, fp, fn, tp, _ = self.counts.tolist()
+        return {
+            "detection_accuracy": ratio(tp + tn, tp + fp + tn + fn),
+            "detection_precision": ratio(tp, tp + fp),
+            "detection_recall": ratio(tp, tp + fn),
+            "detection_f1": ratio(2 * tp, 2 * tp + fp + fn),
+            "detection_tp": tp, "detection_fp": fp, "detection_tn": tn, "detection_fn": fn,
+        }  # fmt: skip
+
+
+class CombinedMetrics(Counts):
+    """Pixel and patch scores of the same predictions: what train.py reports."""
+
+    def __init__(self, num_classes, class_names=None, min_pixels=1, device="cpu"):
+        self.segmentation = SegmentationMetrics(num_classes, class_names, device)
+        self.detection = DetectionMetrics(min_pixels, device)
+
+    def tensors(self):
+        return {**self.segmentation.tensors(), **self.detection.tensors()}
+
+    def update(self, prediction, target):
+        prediction = as_classes(prediction)
+        self.segmentation.update(prediction, target)
+        self.detection.update(prediction, target)
+
+    def compute(self):
+        return {**self.segmentation.compute(), **self.detection.compute()}
+
+
+# ------------------------------------------------------------------------------------------------------------ thresholds
+
+
+class ThresholdHistogram(Counts):
+    """
+    Values of burned and of unburned pixels in bins, to choose the threshold that separates them best. values from `low` to `high`; the ends
+    take what lies beyond.
+    """
+
+    def __init__(self, bins=256, low=0.0, high=1.0, device="cpu"):
+        self.bins, self.low, self.high = bins, low, high
+        self.counts = torch.zeros(2 * bins + 1, dtype=torch.int64, device=device)
+
+    def tensors(self):
+        return {"histogram": self.counts}
+
+    def update(self, values, target):
+        """values: float (B, H, W), for example the fire probability 1 - p_0. target: (B, H, W), 255 = ignore."""
+        place = ((values.float() - self.low) * (self.bins / (self.high - self.low))).floor().clamp(0, self.bins - 1).long()
+        place = place + (target > 0).long() * self.bins
+        count_into(self.counts, torch.where(target == IGNORE, 2 * self.bins, place))
+
+    def best(self, start=0.5, above=True):
+        """
+        (threshold, extent IoU) with the highest IoU over everything seen, fire being value ≥ threshold (`above`) or value < threshold.
+
+        Of equally good thresholds the one nearest to `start`. Without a burned pixel: (start, NaN).
+        """
+        background, fire = self.counts[:-1].reshape(2, -1).cpu().double()
+        if not fire.sum():
+            return start, NAN
+        below = torch.stack([background, fire]).cumsum(dim=1)[:, :-1]  # the two counts under each inner bin border
+        fp, tp = (background.sum() - below[0], fire.sum() - below[1]) if above else (below[0], below[1])
+        iou = tp / (fp + fire.sum())
+        borders = self.low + torch.arange(1, self.bins, dtype=torch.float64) * (self.high - self.low) / self.bins
+        best = torch.nonzero(iou == iou.max()).flatten()
+        choice = best[(borders[best] - start).abs().argmin()]
+        return float(borders[choice]), float(iou[choice])
+
+
+# ------------------------------------------------------------------------------------------------------------- certainty
+
+
+def bootstrap_interval(matrices, score="fire_iou", draws=1000, seed=0, level=0.95):
+    """
+    (low, high) of a pooled score when the events that it was measured on are drawn again, with replacement, `draws` times.
+
+    matrices: one confusion matrix an event (int, C x C). Fewer than two events say nothing about spread: (NaN, NaN).
+    """
+    if len(matrices) < 2:
+        return NAN, NAN
+    stack = torch.stack([torch.as_tensor(m, dtype=torch.int64) for m in matrices])
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(len(matrices), (draws, len(matrices)), generator=generator)
+    values = [confusion_scores(stack[row].sum(dim=0))[score] for row in picks]
+    values = sorted(v for v in values if v == v)
+    if not values:
+        return NAN, NAN
+    edge = (1.0 - level) / 2.0
+    return tuple(float(torch.quantile(torch.tensor(values, dtype=torch.float64), q)) for q in (edge, 1.0 - edge))

@@ -1,0 +1,151 @@
+"""
+Config → network: one table of architectures, and FireSegmentationModel, which every other program talks to.
+
+    model = create_segmentation_model(num_classes=2, encoder_name="resnet34", architecture="unet", encoder_weights=None)
+    logits = model(reflectance)                       # (B, bands, H, W) float32 reflectance → (B, classes, H, W); any H, W ≥ 1
+    burned = model.predict_fire_fraction(reflectance) # (B,)
+
+To add an architecture: a class in nets/ that takes (in_channels, classes) and has a `stride`, and one line in OWN_ARCHITECTURES.
+"""
+
+import contextlib
+import dataclasses
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from constants import CEMS_BANDS
+from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
+from nets.input_step import InputStep
+from nets.small_unet import SmallUNet
+from nets.smp_network import build_smp, check_names, load_encoder_weights
+from runtime.errors import UserError
+
+# Trained from scratch, without an encoder. Every other name is looked up in segmentation-models-pytorch: unet, unetplusplus,
+# deeplabv3plus …
+OWN_ARCHITECTURES = {
+    "smallunet": SmallUNet,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig:
+    """Everything that decides a network's shape: the checkpoint's "model", forced on resume. mean and std in reflectance."""
+
+    architecture: str = "unet"
+    encoder: str = "resnet34"
+    bands: tuple[str, ...] = CEMS_BANDS
+    num_classes: int = 2
+    indices: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, values):
+        """From a checkpoint's "model". Unknown keys are a UserError: they come from a newer version."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            names = ", ".join(sorted(unknown))
+            raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def to_dict(self):
+        """Strings, numbers and lists only."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+
+
+def build_network(config):
+    """The network of a config, with random weights: (B, bands + indices, H, W) → (B, num_classes, H, W), sides multiples of `.stride`."""
+    in_channels = len(config.bands) + len(config.indices)
+    check_names(config.architecture, config.encoder, others=OWN_ARCHITECTURES)
+    if config.architecture in OWN_ARCHITECTURES:
+        return OWN_ARCHITECTURES[config.architecture](in_channels, config.num_classes)
+    return build_smp(config.architecture, config.encoder, in_channels, config.num_classes)
+
+
+def create_segmentation_model(num_classes=2, encoder_name="resnet34", architecture="unet", in_channels=None, encoder_weights="imagenet",
+                              bands=None, indices=(), mean=None, std=None):
+    """
+    A FireSegmentationModel.
+
+    bands: names of the input bands; without them the seven of the wildfire data, or band_1 … for another `in_channels`.
+    encoder_weights: "imagenet", None or "none", or a file with a state dict. mean, std: per band, in reflectance.
+    """
+    if bands is None:
+        count = len(CEMS_BANDS) if in_channels is None else in_channels
+        bands = CEMS_BANDS if count == len(CEMS_BANDS) else tuple(f"band_{i + 1}" for i in range(count))
+    elif in_channels not in (None, len(bands)):
+        raise UserError(f"{in_channels} input channels were asked for, but {len(bands)} bands are named: {', '.join(bands)}")
+    config = SegmentationConfig(architecture, encoder_name, tuple(bands), num_classes, tuple(indices), mean, std)
+    model = FireSegmentationModel(config)
+    if encoder_weights not in (None, "none") and architecture not in OWN_ARCHITECTURES:
+        load_encoder_weights(model.network, encoder_name, encoder_weights, config.bands, len(config.indices))
+    return model
+
+
+def model_from_checkpoint(checkpoint):
+    """The model of a loaded segmentation checkpoint (see runtime/checkpoint.py), with its weights, in eval mode."""
+    model = FireSegmentationModel(SegmentationConfig.from_dict(checkpoint["model"]))
+    model.load_state_dict(checkpoint["state"]["model"])
+    return model.eval()
+
+
+class FireSegmentationModel(nn.Module):
+    """
+    Reflectance in, class logits out; the answers about whole patches are derived from the pixels.
+
+    x: (B, bands, H, W) float32 reflectance, bands in the order of config.bands. Class 0 is the background, every other class is fire.
+    The predict_* methods switch to eval mode and no-grad, and leave the model in the mode it was in.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.input_step = InputStep(config.bands, config.indices, config.mean, config.std)
+        self.network = build_network(config)
+
+    def forward(self, x):
+        """→ logits (B, num_classes, H, W), any H and W: sides that don't suit the network are continued by their last pixel, and cut."""
+        height, width = x.shape[-2:]
+        x = self.input_step(x)
+        stride = self.network.stride
+        bottom, right = -height % stride, -width % stride
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        return self.network(x)[..., :height, :width]
+
+    def predict_segmentation(self, x):
+        """→ class of each pixel, (B, H, W) int64."""
+        with predicting(self):
+            return self(x).argmax(dim=1)
+
+    def predict_probabilities(self, x):
+        """→ (B, num_classes, H, W) in 0..1, summing to 1 over the classes."""
+        with predicting(self):
+            return self(x).float().softmax(dim=1)
+
+    def predict_fire_detection(self, x):
+        """→ does any pixel burn? (B,) bool."""
+        return (self.predict_segmentation(x) > 0).flatten(1).any(dim=1)
+
+    def predict_fire_confidence(self, x):
+        """→ the highest fire probability of any pixel, (B,) in [0, 1]. 1 - p_0, clamped: a sum of rounded parts can exceed 1."""
+        return (1.0 - self.predict_probabilities(x)[:, 0]).clamp(0.0, 1.0).flatten(1).amax(dim=1)
+
+    def predict_fire_fraction(self, x):
+        """→ the share of pixels that burn, (B,) in [0, 1]."""
+        return (self.predict_segmentation(x) > 0).float().flatten(1).mean(dim=1)
+
+
+@contextlib.contextmanager
+def predicting(model):
+    """Eval mode without gradients; afterwards every part is back in its own mode (a frozen encoder stays frozen)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
