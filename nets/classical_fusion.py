@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 MS_GAIN = 0.3
 PAN_GAIN = 0.15
-FILTER_BLOCKS = 5  # the filter reaches this many coarse pixels to either side; beyond it is < 1e-5 for gains up to 0.3
+FILTER_BLOCKS = 3  # the filter reaches this many coarse pixels to either side; beyond it lies < 1e-5 of its weight
 
 
 def mtf_kernel(ratio, gain):

@@ -1,0 +1,147 @@
+"""The pansharpening network: a fixed detail injection, and a small convolutional network that corrects it.
+
+    ms:  (B, C, h, w) reflectance, pan: (B, 1, ratio * h, ratio * w) reflectance
+    out: (B, C, ratio * h, ratio * w) reflectance (target "bands") or (B, 3, …) Oklab (target "oklab")
+
+The fixed part is what a careful person would do without learning: every band, smoothly enlarged, times pan / low-pass pan.
+The network starts as exactly that (its last layer is zero) and learns two numbers per output channel and pixel: how much of
+pan's detail to add or take back, and what else to add. It works from coarse to fine: most of it at the resolution of ms, where
+a pixel costs a sixteenth, then at each doubling with the shuffled pan of that scale.
+
+Nothing looks at the whole image, so blocks with a margin of `measure_reach` give the map of one big forward pass.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nets.classical_fusion import MS_GAIN, expand, ratio_of, reduce_box, reduce_mtf
+from raster.colour import bands_to_oklab
+
+TARGETS = ("bands", "oklab")
+
+
+@dataclass(frozen=True)
+class PansharpenerConfig:
+    bands: tuple  # names, in the order of ms
+    ratio: int = 4  # pan pixels along one ms pixel: 2, 4 or 8
+    target: str = "bands"
+    width: int = 48  # feature channels; half as many at full resolution
+    depth: int = 3  # blocks at the coarsest scale; two at each finer one
+
+
+class Block(nn.Module):
+    """x + mix(gelu(grouped 3 x 3 of x)); at first exactly x."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.look = nn.Conv2d(channels, channels, 3, padding=1, groups=max(1, channels // 8), padding_mode="replicate")
+        self.mix = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, x):
+        return x + self.mix(F.gelu(self.look(x)))
+
+
+class Pansharpener(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        scales = int(math.log2(config.ratio))  # doublings between ms and pan
+        if 2**scales != config.ratio or not 1 <= scales <= 3:
+            raise ValueError(f"ratio must be 2, 4 or 8, got {config.ratio}")
+        if config.target not in TARGETS:
+            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {config.target!r}")
+        self.config = config
+        channels = len(config.bands)
+        outputs = channels if config.target == "bands" else 3
+        # normalisation of the inputs; set from the chips before training
+        self.register_buffer("ms_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("ms_std", torch.ones(1, channels, 1, 1))
+        self.register_buffer("pan_mean", torch.zeros(1))
+        self.register_buffer("pan_std", torch.ones(1))
+        self.register_buffer("out_mean", torch.zeros(1, outputs, 1, 1))
+        self.register_buffer("out_std", torch.ones(1, outputs, 1, 1))
+
+        widths = [config.width] * scales + [config.width // 2]
+        self.enter, self.think, self.leave = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):  # level 0 is the scale of ms, the last one that of pan
+            side = 2 ** (scales - level)
+            before = channels if level == 0 else widths[level - 1]
+            image = outputs if level == scales else 0
+            self.enter.append(nn.Conv2d(before + 2 * side * side + image, width, 1))
+            self.think.append(nn.Sequential(*[Block(width) for _ in range(config.depth if level == 0 else 2)]))
+            head = nn.Conv2d(width, 2 * outputs, 1)
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            self.leave.append(head)
+
+    def set_statistics(self, statistics):
+        """statistics: {"ms": (mean, std), "pan": …, "out": …} as lists of floats a channel."""
+        for name, (mean, std) in statistics.items():
+            getattr(self, f"{name}_mean").copy_(torch.tensor(mean).view_as(getattr(self, f"{name}_mean")))
+            getattr(self, f"{name}_std").copy_(torch.tensor(std).clamp(min=1e-4).view_as(getattr(self, f"{name}_std")))
+
+    def inject(self, ms, pan):
+        """The fixed part: (image (B, outputs, H, W), detail (B, 1, H, W)), both in the unit of the target."""
+        ratio = self.config.ratio
+        low = expand(reduce_mtf(pan, ratio, MS_GAIN), ratio)
+        image = expand(ms, ratio) * ratio_of(pan, low)
+        if self.config.target == "bands":
+            return image, pan - low
+        detail = pan.clamp(min=0) ** (1 / 3) - low.clamp(min=0) ** (1 / 3)
+        return bands_to_oklab(image, self.config.bands), detail
+
+    def forward(self, ms, pan, all_scales=False):
+        """The sharpened image; with all_scales a list from the coarsest (that of ms) to the full one, for the loss."""
+        with torch.no_grad():
+            image, detail = self.inject(ms, pan)
+        plain_pan = (pan - self.pan_mean) / self.pan_std
+        # detail is several times weaker than pan itself
+        strong_detail = detail * (3 / self.out_std.mean())
+        x = (ms - self.ms_mean) / self.ms_std
+        results = []
+        last = len(self.enter) - 1
+        for level in range(last + 1):
+            side = 2 ** (last - level)
+            parts = [x, F.pixel_unshuffle(plain_pan, side), F.pixel_unshuffle(strong_detail, side)]
+            if level == last:
+                parts.append((image - self.out_mean) / self.out_std)
+            x = self.think[level](self.enter[level](torch.cat(parts, 1)))
+            if level == last or all_scales:
+                share, rest = self.leave[level](x).chunk(2, 1)
+                results.append(reduce_box(image, side) + share * reduce_box(detail, side) + 0.25 * self.out_std * rest)
+            if level < last:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return results if all_scales else results[-1]
+
+
+@torch.no_grad()
+def measure_reach(model, side=24):
+    """How many pan pixels around a pixel can change it: measured on noise, rounded up to whole ms pixels.
+
+    Exact support, found by disturbing one ms pixel and its pan pixels and looking how far the output notices.
+    """
+    ratio, bands = model.config.ratio, len(model.config.bands)
+    parameter = next(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    ms = torch.rand(1, bands, 2 * side + 1, 2 * side + 1, generator=generator).to(parameter) * 0.5 + 0.1
+    pan = torch.rand(1, 1, (2 * side + 1) * ratio, (2 * side + 1) * ratio, generator=generator).to(parameter) * 0.5 + 0.1
+    before = model(ms, pan)
+    middle = slice(side * ratio, (side + 1) * ratio)
+    ms[:, :, side, side] += 0.3
+    pan[:, :, middle, middle] += 0.3
+    changed = (model(ms, pan) != before).any(1)[0].nonzero()
+    first, last = changed.min(), changed.max()
+    reach = int(max(side * ratio - first, last - ((side + 1) * ratio - 1)))
+    return -(-reach // ratio) * ratio
+
+
+def build_pansharpener(model_config):
+    """A Pansharpener from a checkpoint's "model" dict."""
+    known = {k: model_config[k] for k in ("bands", "ratio", "target", "width", "depth")}
+    known["bands"] = tuple(known["bands"])
+    return Pansharpener(PansharpenerConfig(**known))
