@@ -89,10 +89,11 @@ def refuse_impossible_degrees(transform, height, width, degree):
     """Rows may reach half a pixel beyond a pole (grids whose centres lie on it), columns once around the globe."""
     a, b, c, d, e, f = (v * degree for v in tuple(transform)[:6])
     latitudes = [f, f + d * width, f + e * height, f + d * width + e * height]
-    if max(abs(v) for v in latitudes) > 90 + 0.501 * (abs(e) + abs(d)) + 1e-9:
-        raise UserError(f"the geotransform reaches latitude {max(latitudes, key=abs):.3f}°, beyond the pole; correct it (gdal_edit.py -a_ullr)")
-    if abs(a) * width + abs(b) * height > 360 + abs(a):
-        raise UserError(f"the geotransform spans {abs(a) * width + abs(b) * height:.1f}° of longitude, more than once around; correct it")
+    farthest, span = max(latitudes, key=abs), abs(a) * width + abs(b) * height
+    if abs(farthest) > 90 + 0.501 * (abs(e) + abs(d)) + 1e-9:
+        raise UserError(f"the geotransform reaches latitude {farthest:.3f}°, beyond the pole; correct it (gdal_edit.py -a_ullr)")
+    if span > 360 + abs(a) + abs(b):
+        raise UserError(f"the geotransform spans {span:.1f}° of longitude, more than once around; correct it (gdal_edit.py -a_ullr)")
 
 
 def ellipsoid(crs):

@@ -78,9 +78,8 @@ def write_cog(
     if transform is not None and not transform.is_identity:
         profile["transform"] = transform
     finish = {
-        "driver": "COG", "compress": "DEFLATE", "predictor": "NO" if overviews == "classes" else "YES", "blocksize": TILE, "bigtiff": "IF_SAFER",
-        "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(), "level": 6 if integer else 1,
-        "overview_compress": "DEFLATE",
+        "driver": "COG", "compress": "DEFLATE", "level": 6 if integer else 1, "predictor": "NO" if overviews == "classes" else "YES",
+        "blocksize": TILE, "bigtiff": "IF_SAFER", "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(),
     }  # fmt: skip
     stage = path.with_name(f".{path.stem}.{os.getpid()}.part.rows.tif")
     try:
