@@ -126,6 +126,14 @@ class ChipSetWriter:
             if whole < len(content):
                 file.truncate(whole)
 
+    def keep(self, count):
+        """Forget all lines but the first `count`: the chips after them will be made again."""
+        self.lines = self.lines[:count]
+        with open(self.folder / MANIFEST, "rb+") as file:
+            for _ in range(count):
+                file.readline()
+            file.truncate(file.tell())
+
     def add(self, line):
         """Append one line. The chip's files must be under their final names by now."""
         self.file.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n")

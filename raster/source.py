@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
 
 from runtime.errors import UserError
@@ -39,6 +40,7 @@ class RasterInfo:
 
     transform: affine, pixel to CRS. scales, offsets: GDAL's per-band values (value = stored · scale + offset), 1 and 0 where unset.
     block_shapes: (rows, columns) a band. size: bytes of the file, None where unknown; mtime: seconds, None for remote files.
+    alpha_band: zero-based, None without one. has_mask: an alpha band or a mask of its own says which pixels are there.
     """
 
     path: str
@@ -56,6 +58,8 @@ class RasterInfo:
     tags: dict
     size: int | None
     mtime: float | None
+    alpha_band: int | None = None
+    has_mask: bool = False
 
 
 def is_remote(path):
@@ -127,6 +131,9 @@ def describe(path):
             tags=dataset.tags(),
             size=stat.st_size if stat else None,
             mtime=stat.st_mtime if stat else None,
+            alpha_band=next((i for i, c in enumerate(dataset.colorinterp) if c == ColorInterp.alpha), None),
+            has_mask=any(flag in flags for flags in dataset.mask_flag_enums for flag in (MaskFlags.alpha, MaskFlags.per_dataset)
+                         if MaskFlags.nodata not in flags),
         )
 
 

@@ -1,0 +1,301 @@
+"""Labels on an image's grid: values of a mask raster or polygons of a GeoJSON become class indices, 255 where nobody knows."""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+
+from constants import IGNORE
+from runtime.errors import UserError, did_you_mean
+
+UNKNOWN = 254  # marks a value that is no class while labels are translated; never leaves this file
+MOST_CLASSES = 254
+LOWEST, HIGHEST = -32768, 65535  # values that the translation table holds; others are looked up one by one
+OGR2OGR = "ogr2ogr -f GeoJSON -t_srs EPSG:4326 labels.geojson"
+
+
+# --- values to classes ---------------------------------------------------------------------------------------------------------
+
+
+def parse_label_map(text):
+    """`-1=ignore,2=1` → {-1: 255, 2: 1}. None → {}."""
+    mapping = {}
+    for word in (text or "").split(",") if text else ():
+        left, equals, right = word.strip().partition("=")
+        try:
+            value, label = int(left), IGNORE if right == "ignore" else int(right)
+        except ValueError:
+            equals = ""
+        if not equals or not (0 <= label < MOST_CLASSES or label == IGNORE):
+            raise UserError(f"--label-map expects VALUE=CLASS or VALUE=ignore separated by commas, such as -1=ignore,2=1, got {word!r}")
+        if value in mapping:
+            raise UserError(f"--label-map names the value {value} twice")
+        mapping[value] = label
+    return mapping
+
+
+@functools.lru_cache(maxsize=16)
+def translation_table(num_classes, nodata, mapping):
+    """uint8 class of every value LOWEST..HIGHEST, UNKNOWN where it has none. mapping: a tuple of (value, class); it wins over nodata."""
+    table = np.full(HIGHEST - LOWEST + 1, UNKNOWN, np.uint8)
+    table[-LOWEST : -LOWEST + num_classes] = np.arange(num_classes)
+    table[IGNORE - LOWEST] = IGNORE
+    if nodata is not None and nodata == nodata and LOWEST <= nodata <= HIGHEST and nodata == int(nodata):
+        table[int(nodata) - LOWEST] = IGNORE
+    for value, label in mapping:
+        if LOWEST <= value <= HIGHEST:
+            table[value - LOWEST] = label
+    return table
+
+
+def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
+    """
+    uint8 classes 0..num_classes−1 and 255 from an array of label values of any type.
+
+    nodata, NaN, infinity and 255 become 255; `mapping` ((value, class), …) wins over that. Any other value outside the classes is a UserError
+    that names it.
+    """
+    table = translation_table(num_classes, nodata, tuple(mapping))
+    if values.dtype == np.uint8:
+        classes = table[-LOWEST : -LOWEST + 256][values]
+    else:
+        classes = translate(values, table, nodata, dict(mapping), path)
+    if (classes == UNKNOWN).any():
+        value = values[classes == UNKNOWN][0]
+        listed = ", ".join(f"{v}={'ignore' if c == IGNORE else c}" for v, c in mapping)
+        raise UserError(
+            f"{path} holds the value {value}; expected classes 0..{num_classes - 1}, or 255 to ignore{', with ' + listed if listed else ''}. "
+            f"Pass --classes for more classes, or --label-map={value:g}=ignore (or {value:g}=CLASS)"
+        )
+    return classes
+
+
+def translate(values, table, nodata, mapping, path):
+    """As to_classes, for types other than uint8; UNKNOWN where a value is no class."""
+    outside = np.zeros(values.shape, bool)
+    if values.dtype.kind == "f":
+        outside = ~np.isfinite(values)
+        whole = np.where(outside, 0, values)
+        broken = (whole != np.rint(whole)) & (whole != nodata if nodata is not None else True)
+        if broken.any():
+            raise UserError(f"{path} holds the value {whole[broken][0]:g}; labels must be whole numbers")
+    elif values.dtype.kind in "iu":
+        whole = values
+    else:
+        raise UserError(f"{path} has the type {values.dtype}; labels must be whole numbers")
+    far = (whole < LOWEST) | (whole > HIGHEST)
+    classes = table[np.where(far, 0, whole).astype(np.int64) - LOWEST]
+    if far.any():
+        classes[far] = UNKNOWN
+        if nodata is not None:
+            classes[far & (whole == nodata)] = IGNORE
+        for value, label in mapping.items():
+            classes[far & (whole == value)] = label
+    classes[outside] = IGNORE
+    return classes
+
+
+# --- polygons ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """crs: of the coordinates. shapes: ((geometry as GeoJSON dict, class, (west, south, east, north)), …), higher classes last: they win."""
+
+    crs: str
+    shapes: tuple
+
+
+def read_polygons(paths, class_field=None, classes=("background", "fire"), mapping=()):
+    """
+    Polygons of GeoJSON files. class_field: the property that holds a class, as index, name, or a value of `mapping`; without it all are class 1.
+
+    UserError for what is not GeoJSON, for coordinates that can't be lon/lat, for features that are not areas, for classes that are not there.
+    """
+    collected, crs = [], None
+    for path in paths:
+        content = read_geojson(path)
+        file_crs = crs_of(content, path)
+        if crs not in (None, file_crs):
+            raise UserError(f"{path} is in {file_crs}, the file before it in {crs}; convert both: {OGR2OGR} {path}")
+        crs = file_crs
+        for number, feature in enumerate(content["features"]):
+            geometry = feature.get("geometry")
+            if geometry is None:
+                continue
+            label = class_of(feature, number, path, class_field, classes, mapping)
+            for part in areas_of(geometry, number, path):
+                bounds = bounds_of(part, number, path)
+                if crs == "EPSG:4326" and not (-181 <= bounds[0] and bounds[2] <= 361 and -90 <= bounds[1] and bounds[3] <= 90):
+                    raise UserError(f"{path}: feature {number} has the coordinate {bounds[0]:g}, {bounds[1]:g}; expected degrees "
+                                    f"(lon, lat). Convert it: {OGR2OGR} {path}")
+                collected.append((part, label, bounds))
+    if not collected:
+        raise UserError(f"{', '.join(map(str, paths))} holds no polygon; expected a GeoJSON with polygons")
+    return Polygons(crs, tuple(sorted(collected, key=lambda shape: shape[1] if shape[1] != IGNORE else MOST_CLASSES + 1)))
+
+
+def read_geojson(path):
+    """A FeatureCollection as a dict; a bare Feature or geometry is wrapped into one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; expected a GeoJSON file") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not GeoJSON; convert it: {OGR2OGR} {path}") from error
+    kind = content.get("type") if isinstance(content, dict) else None
+    if kind == "FeatureCollection" and isinstance(content.get("features"), list):
+        return content
+    if kind == "Feature":
+        return {**content, "features": [content]}
+    if kind in ("Polygon", "MultiPolygon", "GeometryCollection"):
+        return {"features": [{"geometry": content}]}
+    raise UserError(f"{path} is not a GeoJSON FeatureCollection (its type is {kind!r}); convert it: {OGR2OGR} {path}")
+
+
+def crs_of(content, path):
+    """EPSG:4326, unless the file carries the older `crs` member."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    name = ((content.get("crs") or {}).get("properties") or {}).get("name")
+    if not name or "CRS84" in name:
+        return "EPSG:4326"
+    try:
+        return CRS.from_user_input(name).to_string()
+    except CRSError as error:
+        raise UserError(f"{path} names the coordinate system {name!r}, which is not known; convert it: {OGR2OGR} {path}") from error
+
+
+def class_of(feature, number, path, class_field, classes, mapping):
+    if class_field is None:
+        return 1
+    properties = feature.get("properties") or {}
+    if class_field not in properties:
+        raise UserError(f"{path}: feature {number} has no property {class_field!r}.{did_you_mean(class_field, properties)} "
+                        f"It has {', '.join(properties) or 'none'}")
+    value = properties[class_field]
+    if value in classes:
+        return list(classes).index(value)
+    try:
+        label = dict(mapping).get(int(value), int(value)) if float(value) == int(value) else None
+    except (TypeError, ValueError):
+        label = None
+    if label is None or not (0 <= label < len(classes) or label == IGNORE):
+        raise UserError(f"{path}: feature {number} has {class_field} = {value!r}; expected 0..{len(classes) - 1} or one of {', '.join(classes)}")
+    return label
+
+
+def areas_of(geometry, number, path):
+    """The polygons of a geometry: itself, or the members of a collection."""
+    kind = geometry.get("type")
+    if kind == "GeometryCollection":
+        return [part for member in geometry.get("geometries", []) for part in areas_of(member, number, path)]
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise UserError(f"{path}: feature {number} is a {kind}; expected polygons, since a label covers pixels (buffer points and lines first)")
+    return [geometry]
+
+
+def bounds_of(geometry, number, path):
+    """(west, south, east, north) of a polygon."""
+    try:
+        rings = geometry["coordinates"] if geometry["type"] == "Polygon" else [r for p in geometry["coordinates"] for r in p]
+        points = np.array([point[:2] for ring in rings for point in ring], float)
+        (west, south), (east, north) = points.min(axis=0), points.max(axis=0)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: feature {number} has coordinates that are not a polygon's") from error
+    if not np.isfinite(points).all():
+        raise UserError(f"{path}: feature {number} has a coordinate that is not finite")
+    return float(west), float(south), float(east), float(north)
+
+
+def polygons_for(polygons, crs, transform, width, height):
+    """The shapes that may touch a raster, as ((geometry in the raster's CRS, class, bounds), …)."""
+    from rasterio.crs import CRS
+    from rasterio.warp import transform_bounds, transform_geom
+
+    own = CRS.from_user_input(crs)
+    theirs = CRS.from_user_input(polygons.crs)
+    west, south, east, north = raster_bounds(transform, 0, 0, width, height)
+    if own == theirs:
+        return tuple(s for s in polygons.shapes if meets(s[2], (west, south, east, north)))
+    box = transform_bounds(own, theirs, west, south, east, north, densify_pts=21)
+    if box[0] > box[2]:  # across the antimeridian: look on both sides of it
+        near = [s for s in polygons.shapes if s[2][1] <= box[3] and s[2][3] >= box[1] and (s[2][2] >= box[0] or s[2][0] <= box[2])]
+    else:
+        near = [s for s in polygons.shapes if meets(s[2], box)]
+    moved = [(transform_geom(theirs, own, geometry), label) for geometry, label, _ in near]
+    return tuple((geometry, label, bounds_of(geometry, 0, "a label")) for geometry, label in moved)
+
+
+def raster_bounds(transform, col, row, width, height):
+    """(west, south, east, north) of a window, rotated rasters included."""
+    corners = [Affine(*transform[:6]) * p for p in ((col, row), (col + width, row), (col, row + height), (col + width, row + height))]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def meets(one, other):
+    return one[0] <= other[2] and one[2] >= other[0] and one[1] <= other[3] and one[3] >= other[1]
+
+
+def burn(shapes, transform, window, value=None):
+    """uint8 (height, width) of a window (col, row, width, height): the class of the last shape over a pixel's centre, 0 elsewhere.
+
+    value: burn this instead of the shapes' classes.
+    """
+    from rasterio.features import rasterize
+
+    col, row, width, height = window
+    bounds = raster_bounds(transform, col, row, width, height)
+    near = [(geometry, label if value is None else value) for geometry, label, box in shapes if meets(box, bounds)]
+    if not near:
+        return np.zeros((height, width), np.uint8)
+    return rasterize(near, out_shape=(height, width), transform=Affine(*transform[:6]) * Affine.translation(col, row), fill=0, dtype=np.uint8)
+
+
+# --- masks on another grid -----------------------------------------------------------------------------------------------------
+
+
+def same_grid(one, other, tolerance=0.01):
+    """Do two RasterInfo (CRS, transform, size) describe the same pixels, to a hundredth of one? A mask without georeference goes by its size."""
+    if (one.width, one.height) != (other.width, other.height):
+        return False
+    if other.crs is None and other.transform == Affine.identity():
+        return True
+    if (one.crs is None) != (other.crs is None) or (one.crs is not None and one.crs != other.crs):
+        return False
+    apart = ~one.transform * other.transform
+    corners = ((0, 0), (one.width, 0), (0, one.height), (one.width, one.height))
+    return all(abs(x - col) <= tolerance and abs(y - row) <= tolerance for (col, row), (x, y) in ((c, apart * c) for c in corners))
+
+
+def read_aligned(dataset, crs, transform, window):
+    """
+    A mask's values by nearest neighbour on a window of another grid.
+
+    Returns (values (height, width), outside (height, width) bool: where the mask does not reach).
+    """
+    from rasterio.warp import Resampling, reproject, transform_bounds
+    from rasterio.windows import Window
+
+    col, row, width, height = window
+    target = Affine(*transform[:6]) * Affine.translation(col, row)
+    bounds = transform_bounds(crs, dataset.crs, *raster_bounds(transform, col, row, width, height), densify_pts=21)
+    corners = [~dataset.transform * p for p in ((bounds[0], bounds[1]), (bounds[0], bounds[3]), (bounds[2], bounds[1]), (bounds[2], bounds[3]))]
+    xs, ys = zip(*corners, strict=True)
+    left, top = max(0, int(min(xs)) - 2), max(0, int(min(ys)) - 2)
+    right, bottom = min(dataset.width, int(max(xs)) + 3), min(dataset.height, int(max(ys)) + 3)
+    if right <= left or bottom <= top:
+        return np.zeros((height, width), dataset.dtypes[0]), np.ones((height, width), bool)
+    values = dataset.read(1, window=Window(left, top, right - left, bottom - top))
+    source = Affine(*dataset.transform[:6]) * Affine.translation(left, top)
+    # Positions instead of values are warped, plus one: 0 is then what no pixel of the mask reaches, whatever its values and nodata are.
+    index = np.arange(1, values.size + 1, dtype=np.int32).reshape(values.shape)
+    found = np.zeros((height, width), np.int32)
+    reproject(index, found, src_transform=source, src_crs=dataset.crs, dst_transform=target, dst_crs=crs, resampling=Resampling.nearest)
+    outside = found == 0
+    return values.ravel()[np.maximum(found, 1) - 1], outside

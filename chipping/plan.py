@@ -1,0 +1,341 @@
+"""From what a user asks for to scenes and a recipe: whatever can be wrong with files, bands, scale, labels and splits is found here, from headers."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chipping import cems
+from chipping.labels import parse_label_map, polygons_for, read_polygons, to_classes
+from chipping.pairing import by_key, pair
+from chipping.patches import Recipe
+from chipping.scenes import check_mask, choose_bands, decide_nodata, describe_all, make_scene, outlines_of
+from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
+from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, LAYER_OF_NUM_CLASSES, SENTINEL2_L2A_BANDS, get_class_names
+from raster.scale import Scale, decide_scale, parse_numbers
+from raster.source import describe, list_rasters, open_raster
+from raster.stack import stack_bands
+from runtime.errors import RunError, UserError
+
+LOOK = 1024  # masks are looked at in a reading of at most this many pixels a side before any work: exact for small scenes
+NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.items()}
+
+
+@dataclass
+class Plan:
+    """
+    scenes: list of Scene, sorted by name. recipe: Recipe. description: chipset.json's content. broken: {scene: why} of images that can't be opened.
+    leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known.
+    """
+
+    scenes: list
+    recipe: Recipe
+    description: dict
+    broken: dict
+    leaks: list
+    unplaced: list
+
+
+@dataclass
+class Material:
+    """What was found on disk. images: {scene: path}. masks: {layer: {scene: path}}. clouds: {scene: path}. splits: {scene: split} or None.
+    sources: {scene: source} where an image stands for several files."""
+
+    images: dict
+    masks: dict
+    clouds: dict
+    splits: dict | None
+    sources: dict
+
+
+def plan_patches(
+    *, dataset_dir=None, images=None, masks=None, labels=None, clouds=None, image_suffix=None, mask_suffix=None, cloud_suffix=None,
+    stack=None, stack_folder=None, bands=None, divide_by=None, offset=None, nodata=None, classes=None, class_field=None, label_map=None,
+    align=False, size=256, stride=None, max_cloud=0.5, ignore_clouds=None, min_valid=0.0, aoi=None, exclude=None, val=None, test=None,
+    split_by="event", seed=0, allow_overlap=False, strict=False, note=print,
+):  # fmt: skip
+    """Plan of a patch set. Text arguments are as on the command line of chip.py make-patches; note(text) hears what a user should know."""
+    stride = stride or (224 if size == 256 else max(1, size * 7 // 8))
+    if stride > size:
+        raise UserError(f"--stride {stride} is larger than --patch-size {size}; pixels between the patches would be left out")
+    excluded = parse_names(exclude, "--exclude")
+    shipped = dataset_dir is not None
+    mapping = tuple(sorted(parse_label_map(label_map).items()))
+    hit = set()
+
+    def is_excluded(scene):
+        found = [name for name in excluded if matches(scene, name)]
+        hit.update(found)
+        return bool(found)
+
+    if shipped:
+        material = find_cems(dataset_dir, is_excluded, strict, note)
+    else:
+        material = find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded, seen := set())
+        select(seen, [n for n in excluded if n not in hit], "--exclude")
+    if shipped and (missed := [n for n in excluded if n not in hit]):
+        select(set(material.images), missed, "--exclude")
+
+    infos, broken = describe_all(material.images, strict, note)
+    names = sorted(infos)
+    positions, band_names = choose_bands(infos, bands or (",".join(CEMS_BANDS) if shipped else None), SENTINEL2_L2A_BANDS if shipped else None)
+    scale = common_scale(infos, positions, band_names, divide_by or ("1" if shipped else None), offset)
+
+    if shipped:
+        layers = tuple(layer for layer in cems.LAYERS if material.masks[layer])
+        class_names = {layer: CLASS_NAMES[NUM_CLASSES_OF_LAYER[layer]] for layer in layers}
+    else:
+        layers, class_names = ("mask",), {"mask": parse_classes(classes)}
+    for value, label in mapping:
+        if label != IGNORE and not any(label < len(n) for n in class_names.values()):
+            raise UserError(f"--label-map {value}={label}: there are classes 0..{max(map(len, class_names.values())) - 1}; pass --classes for more")
+
+    outlines = outlines_of(infos)
+    splits = assign(names, outlines, parse_share_or_names(val, "--val"), parse_share_or_names(test, "--test"), split_by, seed,
+                    {n: material.splits[n] for n in names} if material.splits else None)
+    unplaced = [n for n in names if outlines[n] is None]
+    shared = leaks(splits, outlines)
+    if shared and not allow_overlap and not material.splits:
+        raise UserError(f"scenes of different splits share ground: {describe_leaks(shared)}. Put them into one split, "
+                        "draw a share by event (--val 0.2), or pass --allow-overlap")
+
+    scenes = []
+    for name in names:
+        info = infos[name]
+        found, cloud, fault = partners(info, material, name, align, strict, note)
+        if fault:
+            broken[name] = fault
+            continue
+        scenes.append(make_scene(name, splits[name], info, positions[name], decide_nodata(info, positions[name], nodata), found, cloud,
+                                 material.sources.get(name)))
+    if not scenes:
+        raise RunError(f"none of {len(names)} scenes can be read; the first: {next(iter(broken.values()))}")
+
+    recipe = Recipe(
+        size=size, stride=stride, layers=layers, classes=tuple(len(class_names[layer]) for layer in layers),
+        divide_by=scale.divide_by, offset=scale.offset, label_map=mapping, max_cloud=max_cloud,
+        ignore_clouds=parse_cloud_classes(ignore_clouds), min_valid=min_valid, zero_is_nodata=shipped,
+        polygons=tuple(labels or ()), class_field=class_field, class_names=tuple(class_names[layers[0]]), aoi=aoi,
+    )  # fmt: skip
+    if max_cloud < 1 and not material.clouds and shipped:
+        note("no cloud mask (_CM) was found: no patch is left out for clouds")
+    if recipe.ignore_clouds and not material.clouds:
+        raise UserError("--ignore-clouds needs cloud masks; pass --clouds, or leave it out")
+    look_at_vectors(scenes, recipe, note)
+    look_at_masks(scenes, recipe, note)
+    kinds = sorted({s.nodata for s in scenes}, key=lambda n: (n is not None, n))
+    description = {
+        "kind": "patches",
+        "settings": {
+            "patch_size": size, "stride": stride, "bands": band_names, "divide_by": scale.divide_by, "offset": scale.offset,
+            "nodata": {s.name: s.nodata for s in scenes} if len(kinds) > 1 else kinds[0], "layers": layers, "classes": class_names,
+            "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "max_cloud": max_cloud,
+            "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
+            "labels": fingerprint(recipe.polygons), "scenes": scene_words(scenes),
+        },
+        "chip_size": size,
+        "bands": band_names,
+        "divide_by": scale.divide_by,
+        "offset": scale.offset,
+        "nodata": kinds[0] if len(kinds) == 1 else None,
+        "layers": layers,
+        "classes": class_names,
+        "ignore": IGNORE,
+        "sampler": {"name": "grid", "stride": stride},
+        "seed": seed,
+    }  # fmt: skip
+    return Plan(scenes, recipe, description, broken, shared, unplaced)
+
+
+# --- what is on disk -----------------------------------------------------------------------------------------------------------
+
+
+def find_cems(folder, is_excluded, strict, note):
+    """Material of the CEMS layout. Missing gradings and cloud masks are counted and said."""
+    tiles = cems.find_tiles(folder, is_excluded)
+    splits = {tile: files["split"] for tile, files in tiles.items()}
+    if any(splits.values()):
+        lost = [tile for tile, split in splits.items() if split is None]
+        if lost:
+            raise UserError(f"{tiles[lost[0]]['image']} lies in none of the folders train, val, test, others do; move it, or --exclude {lost[0]}")
+    else:
+        splits = None
+    masks = {layer: {t: f[layer] for t, f in tiles.items() if layer in f} for layer in cems.LAYERS}
+    clouds = {t: f[cems.CLOUDS] for t, f in tiles.items() if cems.CLOUDS in f}
+    for layer, classes in NUM_CLASSES_OF_LAYER.items():
+        missing = [t for t in tiles if t not in masks[layer]]
+        if missing:
+            note(f"{len(missing)} of {len(tiles)} tiles have no {layer} mask ({some(missing)}): they don't count for --num-classes {classes}")
+    missing = [t for t in tiles if t not in clouds]
+    if missing and clouds:
+        if strict:
+            raise RunError(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}); --strict stops here")
+        note(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}): their patches are kept whatever the clouds")
+    return Material({t: f["image"] for t, f in tiles.items()}, masks, clouds, splits, {})
+
+
+def find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded, seen):
+    """Material of the general form. `seen` receives the names of all images, also of the excluded ones."""
+    if not images:
+        raise UserError("pass --dataset-dir for the CEMS layout, or --images with --masks (rasters) or --labels (polygons)")
+    if bool(masks) == bool(labels):
+        raise UserError("pass --masks (rasters) or --labels (GeoJSON polygons), one of the two: patches without labels teach nothing")
+    sources = {}
+    if stack:
+        image_paths, sources = stack_bands(list_rasters(images), stack.split(","), stack_folder)
+    else:
+        image_paths = by_key(list_rasters(images), image_suffix, "image")
+    seen.update(image_paths)
+    image_paths = {k: p for k, p in image_paths.items() if not is_excluded(k)}
+    if not image_paths:
+        raise UserError("--exclude leaves no scene")
+    mask_paths = {}
+    if masks:
+        mask_paths = {k: p for k, p in by_key(list_rasters(masks), mask_suffix, "mask").items() if not is_excluded(k)}
+        mask_paths = {k: m for k, (_, m) in pair(image_paths, mask_paths).items()}
+    else:
+        for path in labels:
+            if not os.path.exists(path):
+                raise UserError(f"{path} does not exist; expected a GeoJSON file with polygons")
+    cloud_paths = {}
+    if clouds:
+        cloud_paths = {k: p for k, p in by_key(list_rasters(clouds), cloud_suffix, "cloud").items() if k in image_paths}
+        if missing := sorted(image_paths.keys() - cloud_paths.keys()):
+            raise UserError(f"{image_paths[missing[0]]} has no cloud mask; expected one named {missing[0]!r} (see --cloud-suffix)")
+    return Material(image_paths, {"mask": mask_paths}, cloud_paths, None, sources)
+
+
+def partners(info, material, name, align, strict, note):
+    """({layer: LabelFile}, cloud LabelFile or None, why not) of one image: its masks, checked against it."""
+    found, cloud = {}, None
+    try:
+        for layer, paths in material.masks.items():
+            if name in paths:
+                found[layer] = check_mask(info, describe(paths[name]), align)
+        if name in material.clouds:
+            cloud = check_mask(info, describe(material.clouds[name]), align, "cloud mask")
+    except UserError as error:
+        if error.__cause__ is None:  # it opened, and does not fit
+            raise
+        if strict:
+            raise RunError(f"{error} (--strict)") from error
+        note(f"{error}; its image is skipped")
+        return {}, None, str(error)
+    return found, cloud, None
+
+
+def some(names, most=3):
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+# --- what is asked for ---------------------------------------------------------------------------------------------------------
+
+
+def parse_names(text, flag):
+    names = parse_share_or_names(text, flag)
+    if isinstance(names, float):
+        raise UserError(f"{flag} expects names separated by commas, got {text}")
+    return names
+
+
+def parse_classes(text):
+    """`background,water` → names; `5` → the five wildfire names; None → background, fire."""
+    if not text:
+        return CLASS_NAMES[2]
+    if text.isdigit():
+        if not 2 <= int(text) <= 254:
+            raise UserError(f"--classes expects 2 to 254 classes, got {text}")
+        return get_class_names(int(text))
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) < 2 or not all(names) or len(set(names)) != len(names):
+        raise UserError(f"--classes expects a number or at least two different names separated by commas, got {text!r}")
+    return names
+
+
+def parse_cloud_classes(text):
+    try:
+        return tuple(sorted({int(word) for word in text.split(",")})) if text else ()
+    except ValueError as error:
+        raise UserError(f"--ignore-clouds expects cloud classes such as 1 or 1,2,3, got {text!r}") from error
+
+
+def common_scale(infos, positions, names, divide_by, offset):
+    """The one Scale of all scenes. Scenes whose tags differ are an error that names two: one number a band describes the whole set."""
+    divisors, offsets = parse_numbers(divide_by, "--divide-by", len(names)), parse_numbers(offset, "--offset", len(names))
+    first = None
+    for name, info in infos.items():
+        scale = decide_scale(info, positions[name], names, divisors, offsets)
+        if first is None:
+            first, first_path = scale, info.path
+        elif not close(scale, first):
+            raise UserError(
+                f"{info.path} says offset {scale.offset[0]:g} and divisor {scale.divide_by[0]:g}, {first_path} says {first.offset[0]:g} and "
+                f"{first.divide_by[0]:g}; make one patch set for each, or pass --divide-by and --offset where the tags are wrong"
+            )
+    return first
+
+
+def close(one: Scale, other: Scale):
+    return np.allclose(one.divide_by, other.divide_by, rtol=1e-6) and np.allclose(one.offset, other.offset, rtol=1e-6, atol=1e-9)
+
+
+def fingerprint(paths):
+    """A hash of files' content, None for none: the same polygons elsewhere are the same polygons."""
+    if not paths:
+        return None
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def scene_words(scenes):
+    """{split: [scenes]}: part of the settings, since a scene more or in another split makes another set."""
+    words = {}
+    for scene in scenes:
+        words.setdefault(scene.split, []).append(scene.name)
+    return words
+
+
+# --- a look before the work ----------------------------------------------------------------------------------------------------
+
+
+def look_at_vectors(scenes, recipe, note):
+    """Polygons and area are read, and meet a scene, before anything is cut."""
+    for paths, flag, arguments in ((recipe.polygons, "--labels", (recipe.class_field, recipe.class_names, recipe.label_map)),
+                                   ((recipe.aoi,) if recipe.aoi else (), "--aoi", (None, (), ()))):
+        if not paths:
+            continue
+        for scene in scenes:
+            if scene.crs is None:
+                raise UserError(f"{scene.image} has no CRS, so {flag} can't be placed on it; give it one (gdal_edit.py -a_srs), or pass --masks")
+        polygons = read_polygons(paths, *(arguments if flag == "--labels" else ()))
+        empty = [s.name for s in scenes if not polygons_for(polygons, s.crs, s.transform, s.width, s.height)]
+        if len(empty) == len(scenes):
+            raise UserError(f"no polygon of {', '.join(paths)} meets any of {len(scenes)} scenes; check the coordinates ({polygons.crs})")
+        if empty:
+            what = "are background throughout" if flag == "--labels" else "give no patch"
+            note(f"{len(empty)} of {len(scenes)} scenes meet no polygon of {flag} ({some(empty)}): they {what}")
+
+
+def look_at_masks(scenes, recipe, note):
+    """Every mask, thinned out where it is large: values that are no class are an error now instead of after an hour."""
+    suspicious = {}
+    for scene in scenes:
+        for layer, mask in scene.masks.items():
+            try:
+                with open_raster(mask.path) as dataset:
+                    step = max(1, -(-max(dataset.width, dataset.height) // LOOK))
+                    values = dataset.read(1, out_shape=(max(1, dataset.height // step), max(1, dataset.width // step)))
+            except Exception as error:
+                if isinstance(error, UserError) and error.__cause__ is None:
+                    raise
+                continue  # unreadable pixels are counted window by window
+            to_classes(values, dict(zip(recipe.layers, recipe.classes, strict=True))[layer], mask.nodata, recipe.label_map, mask.path)
+            if mask.nodata is not None and 0 <= mask.nodata < recipe.classes[0] and mask.nodata not in dict(recipe.label_map):
+                suspicious.setdefault(mask.nodata, []).append(mask.path)
+    for value, paths in suspicious.items():
+        note(f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
+             f"pass --label-map={value:g}={value:g} if it is a class")

@@ -1,0 +1,203 @@
+"""Scenes that are ready to be cut: images with their masks, checked from the headers alone, before any work."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from chipping.labels import same_grid
+from chipping.splits import event_of
+from constants import band_role
+from raster.footprint import outline
+from raster.source import describe, is_remote
+from runtime.errors import RunError, UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A mask of a scene. source: its path, size and mtime as the manifest states them. aligned: it needs warping to the image's grid."""
+
+    path: str
+    nodata: float | None
+    aligned: bool
+    source: dict
+
+
+@dataclass(frozen=True)
+class Scene:
+    """
+    An image and what belongs to it.
+
+    bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b, c, d, e, f). masks: {layer: LabelFile}.
+    clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. source: path, size, mtime.
+    """
+
+    name: str
+    split: str
+    image: str
+    bands: tuple
+    dtype: str
+    width: int
+    height: int
+    crs: str | None
+    transform: tuple
+    nodata: float | None
+    alpha: bool
+    masks: dict
+    clouds: LabelFile | None
+    source: dict
+
+    @property
+    def event(self):
+        return event_of(self.name)
+
+
+def describe_all(images, strict, note):
+    """
+    {name: RasterInfo} of {name: path}. Files that can't be opened are left out and returned as {name: why}; all of them, or one with
+    `strict`, is a RunError.
+    """
+    infos, broken = {}, {}
+    for name, path in images.items():
+        try:
+            infos[name] = describe(path)
+        except UserError as error:
+            if not is_remote(path) and not os.path.exists(path):
+                raise
+            if strict:
+                raise RunError(f"{error} (--strict)") from error
+            broken[name] = str(error)
+            note(f"{error}; skipped")
+    if not infos:
+        raise RunError(f"none of {len(images)} images can be opened; the first: {next(iter(broken.values()))}")
+    return infos, broken
+
+
+def source_of(info):
+    """Path, size and modification time: enough to notice that a source is not the one that chips were cut from."""
+    path = info.path if is_remote(info.path) else os.path.abspath(info.path)
+    return {"path": path, "size": info.size, "mtime": info.mtime}
+
+
+# --- bands ---------------------------------------------------------------------------------------------------------------------
+
+
+def choose_bands(infos, wanted=None, known_names=None):
+    """
+    ({scene: zero-based positions}, [names]) for all scenes.
+
+    wanted: "1,2,5" (as GDAL counts, from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for every band. known_names:
+    names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
+    """
+    chosen, names, first = {}, None, None
+    for scene, info in infos.items():
+        described = [d or "" for d in info.descriptions]
+        if known_names is not None:
+            if info.count != len(known_names):
+                raise UserError(f"{info.path} has {info.count} bands; expected {len(known_names)} ({' '.join(known_names)})")
+            described = [d or n for d, n in zip(described, known_names, strict=True)] if any(described) else list(known_names)
+        positions = band_positions(wanted, described, info)
+        here = [described[p] for p in positions]
+        if names is None:
+            names, first = here, info
+        if len(here) != len(names):
+            raise UserError(f"{info.path} has {len(here)} bands, {first.path} has {len(names)}; all scenes need the same, pass --bands")
+        differing = [(a, b) for a, b in zip(here, names, strict=True) if a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b)]
+        if differing:
+            raise UserError(f"{info.path} has band {differing[0][0]!r} where {first.path} has {differing[0][1]!r}; all scenes need the same "
+                            "bands in the same order; pass --bands with their descriptions")
+        chosen[scene] = positions
+    labels = [name or f"band_{p + 1}" for name, p in zip(names, chosen[next(iter(chosen))], strict=True)]
+    return chosen, labels
+
+
+def band_positions(wanted, described, info):
+    """Zero-based positions of the wanted bands of one raster."""
+    if not wanted:
+        bands = range(info.count)
+        if info.alpha_band is not None:
+            bands = [b for b in bands if b != info.alpha_band]
+        return tuple(bands)
+    positions = []
+    for word in (w.strip() for w in wanted.split(",")):
+        if word.isdigit() and word not in described:
+            if not 1 <= int(word) <= info.count:
+                raise UserError(f"--bands {word}: {info.path} has bands 1..{info.count}")
+            positions.append(int(word) - 1)
+            continue
+        found = [i for i, d in enumerate(described) if d.lower() == word.lower()]
+        found = found or [i for i, d in enumerate(described) if band_role(word) and band_role(d) == band_role(word)]
+        if len(found) != 1:
+            known = [d for d in described if d]
+            what = "is there more than once" if found else "is not there"
+            has = f"its bands are {', '.join(known)}" if known else f"its {info.count} bands have no descriptions, count them from 1"
+            raise UserError(f"--bands {word!r} {what} in {info.path}; {has}.{did_you_mean(word, known)}")
+        positions.append(found[0])
+    if len(set(positions)) != len(positions):
+        raise UserError(f"--bands {wanted} names a band twice in {info.path}")
+    return tuple(positions)
+
+
+# --- nodata --------------------------------------------------------------------------------------------------------------------
+
+
+def decide_nodata(info, bands, flag):
+    """The value that means "no data" in `bands`, from --nodata (a number, or "none") or the file. One that the type can't hold is refused."""
+    if flag is not None and flag.lower() == "none":
+        return None
+    try:
+        nodata = info.nodata if flag is None else float(flag)
+    except ValueError as error:
+        raise UserError(f"--nodata expects a number or none, got {flag!r}") from error
+    if nodata is None or nodata != nodata:  # NaN is never data anyway
+        return None
+    for band in bands:
+        kind = np.dtype(info.dtypes[band])
+        if kind.kind in "iu" and not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
+            where = "--nodata" if flag is not None else f"the nodata tag of {info.path}"
+            raise UserError(f"{where} is {nodata:g}, which {kind.name} can't hold; pass --nodata with the value that is meant, or --nodata none")
+    return nodata
+
+
+# --- masks ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_mask(image, mask, align, what="mask"):
+    """LabelFile for a mask of an image (two RasterInfo); UserError where they don't fit."""
+    if mask.count != 1:
+        raise UserError(f"{mask.path} has {mask.count} bands; expected one band of class numbers")
+    if same_grid(image, mask):
+        return LabelFile(mask.path, mask.nodata, False, source_of(mask))
+    known = image.crs is not None and mask.crs is not None
+    if align and known:
+        return LabelFile(mask.path, mask.nodata, True, source_of(mask))
+    if (image.width, image.height) != (mask.width, mask.height):
+        difference = f"{mask.path} is {mask.width}×{mask.height}, its image {image.width}×{image.height} pixels"
+    elif image.crs != mask.crs:
+        difference = f"{mask.path} is in {short(mask.crs)}, its image in {short(image.crs)}"
+    else:
+        difference = f"{mask.path} lies elsewhere than its image (origins {mask.transform.c:g}, {mask.transform.f:g} and " \
+                     f"{image.transform.c:g}, {image.transform.f:g})"
+    remedy = f"pass --align to warp the {what} to the image's grid" if known else "bring them onto one grid (without a CRS --align can't)"
+    raise UserError(f"{difference}; {remedy}")
+
+
+def short(crs):
+    return crs.to_string()[:40] if crs is not None else "no CRS"
+
+
+def make_scene(name, split, info, bands, nodata, masks, clouds, source=None):
+    """Scene from what the checks found."""
+    kinds = [np.dtype(info.dtypes[b]) for b in bands]
+    if any(k.kind not in "iuf" for k in kinds):
+        raise UserError(f"{info.path} has the type {info.dtypes[bands[0]]}; expected integers or real numbers")
+    return Scene(
+        name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name, width=info.width, height=info.height,
+        crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6], nodata=nodata,
+        alpha=info.has_mask, masks=masks, clouds=clouds, source=source or source_of(info),
+    )  # fmt: skip
+
+
+def outlines_of(infos):
+    """{scene: Outline or None} of {scene: RasterInfo}."""
+    return {name: outline(i.crs, i.transform, i.width, i.height) for name, i in infos.items()}

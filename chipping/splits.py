@@ -1,0 +1,129 @@
+"""Which scene is for training, which for validation, which for testing; and whether two of these share ground."""
+
+import random
+
+from raster.footprint import overlapping_pairs
+from runtime.errors import UserError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+
+
+def event_of(scene):
+    """What happened there: the first underscore-delimited part of the scene's name. DOVE_20241019 → DOVE, EMSR382_AOI01_01 → EMSR382."""
+    return scene.split("_", 1)[0]
+
+
+def matches(scene, name):
+    """A name stands for the scene itself, or for every scene whose leading underscore-delimited parts it is."""
+    return scene == name or scene.startswith(name + "_")
+
+
+def select(scenes, names, flag):
+    """The scenes that the names stand for. A name that stands for none is an error."""
+    chosen = set()
+    for name in names:
+        found = {s for s in scenes if matches(s, name)}
+        if not found:
+            known = sorted({*scenes, *(event_of(s) for s in scenes)})
+            hint = did_you_mean(name, known) or f" Scenes are {', '.join(sorted(scenes)[:3])}{' …' if len(scenes) > 3 else ''}."
+            raise UserError(f"{flag} {name!r} matches no scene.{hint}")
+        chosen |= found
+    return chosen
+
+
+def parse_share_or_names(text, flag):
+    """`0.2` → 0.2, `DOVE,CANAL` → ["DOVE", "CANAL"], None → []."""
+    if not text:
+        return []
+    try:
+        share = float(text)
+    except ValueError:
+        names = [name.strip() for name in text.split(",")]
+        if not all(names):
+            raise UserError(f"{flag} {text!r} has an empty name; expected names separated by commas, or a share such as 0.2") from None
+        return names
+    if not 0 < share < 1:
+        raise UserError(f"{flag} expects a share between 0 and 1 or names separated by commas, got {text}")
+    return share
+
+
+def ground_groups(names, pairs, split_by):
+    """
+    Sets of scenes that must stay together: those of one event (or just each scene), joined where they share ground.
+
+    names: scenes. pairs: (scene, scene) that overlap. Returns lists of scenes, sorted.
+    """
+    parent = {name: name for name in names}
+
+    def root(name):
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    first_of_event = {}
+    for name in names:
+        if split_by == "event":
+            parent[root(name)] = root(first_of_event.setdefault(event_of(name), name))
+    for one, other in pairs:
+        parent[root(one)] = root(other)
+    groups = {}
+    for name in sorted(names):
+        groups.setdefault(root(name), []).append(name)
+    return sorted(groups.values())
+
+
+def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=None):
+    """
+    {scene: "train" | "val" | "test"}.
+
+    scenes: names. outlines: {scene: Outline or None}. val, test: lists of names, or a share 0..1 of the scenes that is drawn with `seed` in
+    whole events (or scenes), neighbours that share ground kept together. given: {scene: split} of a data set that comes in split folders.
+    """
+    if given:
+        return dict(given)
+    split = {}
+    for flag, wish in (("--val", val), ("--test", test)):
+        if isinstance(wish, list) and wish:
+            for scene in select(scenes, wish, flag):
+                if scene in split:
+                    raise UserError(f"{scene} is in both --val and --test; name it in one of them")
+                split[scene] = flag.removeprefix("--")
+    shares = [(name, wish) for name, wish in (("val", val), ("test", test)) if isinstance(wish, float)]
+    if shares:
+        names = sorted(scenes)
+        pairs = [(names[i], names[j]) for i, j in overlapping_pairs([outlines[n] for n in names])]
+        groups = ground_groups([n for n in names if n not in split], [p for p in pairs if not set(p) & split.keys()], split_by)
+        if len(groups) <= len(shares):
+            raise UserError(
+                f"a share for {' and '.join('--' + n for n, _ in shares)} needs at least {len(shares) + 1} {split_by}s that share no ground, "
+                f"found {len(groups)}; pass more scenes, or name scenes instead"
+            )
+        random.Random(seed).shuffle(groups)
+        total = sum(map(len, groups))
+        for number, (name, share) in enumerate(shares):
+            taken = 0
+            # One group at least, and one left for each of those that come after; then as long as it comes nearer to the share.
+            while len(groups) > len(shares) - number and (not taken or taken + len(groups[-1]) / 2 <= share * total):
+                group = groups.pop()
+                taken += len(group)
+                split.update(dict.fromkeys(group, name))
+    split = {scene: split.get(scene, "train") for scene in scenes}
+    if "train" not in split.values():
+        raise UserError("no scene is left for training; name fewer in --val and --test")
+    return split
+
+
+def leaks(split, outlines):
+    """[(scene, split, scene, split)] of scenes in different splits that share ground, sorted."""
+    names = sorted(split)
+    return [
+        (names[i], split[names[i]], names[j], split[names[j]])
+        for i, j in overlapping_pairs([outlines[n] for n in names])
+        if split[names[i]] != split[names[j]]
+    ]
+
+
+def describe_leaks(found, most=5):
+    words = [f"{a} ({sa}) and {b} ({sb})" for a, sa, b, sb in found[:most]]
+    more = f" and {len(found) - most} more pairs" if len(found) > most else ""
+    return f"{'; '.join(words)}{more}"

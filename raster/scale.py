@@ -1,0 +1,104 @@
+"""Reflectance = (stored value + offset) / divisor: where the two numbers come from. Flags first, then the file's tags, never the pixels."""
+
+from dataclasses import dataclass
+
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scale:
+    """divide_by, offset: one number a band, both in the units of the stored values."""
+
+    divide_by: tuple
+    offset: tuple
+
+
+def parse_numbers(text, flag, count):
+    """`10000` or `255,255,10000` as `count` floats; one number stands for all bands. None stays None."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(word) for word in str(text).split(",")]
+    except ValueError as error:
+        raise UserError(f"{flag} expects numbers separated by commas, got {text!r}") from error
+    if any(n - n != 0 for n in numbers):
+        raise UserError(f"{flag} expects finite numbers, got {text!r}")
+    if len(numbers) == 1:
+        numbers *= count
+    if len(numbers) != count:
+        raise UserError(f"{flag} has {len(numbers)} numbers for {count} bands; pass one for all, or one a band")
+    return tuple(numbers)
+
+
+def scale_from_tags(info, bands):
+    """
+    Scale that a raster's header states for `bands` (zero-based), or None.
+
+    Looks at GDAL's scale and offset of the bands (value = stored · scale + offset), then at the tags `scale_factor` and `add_offset`
+    that NASA's products carry for the whole file.
+    """
+    scales, offsets = [info.scales[b] for b in bands], [info.offsets[b] for b in bands]
+    if all(s == 1 for s in scales) and all(o == 0 for o in offsets):
+        tags = {key.lower(): value for key, value in info.tags.items()}
+        try:
+            scales = [float(tags["scale_factor"])] * len(bands)
+            offsets = [float(tags.get("add_offset", 0))] * len(bands)
+        except (KeyError, ValueError):
+            return None
+    if any(s == 0 for s in scales):
+        raise UserError(f"{info.path} states a scale of 0 for a band; pass --divide-by and --offset")
+    # 1 / 0.0001 is 10000.000000000002 in some spellings: what is within rounding of a whole number is that number.
+    return Scale(tuple(tidy(1 / s) for s in scales), tuple(tidy(o / s) for o, s in zip(offsets, scales, strict=True)))
+
+
+def tidy(number):
+    whole = round(number)
+    return float(whole) if abs(number - whole) <= 1e-9 * max(1.0, abs(number)) else number
+
+
+def decide_scale(info, bands, names, divide_by=None, offset=None):
+    """
+    Scale of one raster's `bands` (zero-based; `names` for messages): flags win over tags; neither is an error that shows what is in there.
+
+    divide_by, offset: tuples from the command line, or None where not given. With a divisor from the command line the tags' offset is not used.
+    """
+    tags = scale_from_tags(info, bands)
+    if divide_by is not None:
+        if any(d == 0 for d in divide_by):
+            raise UserError("--divide-by can't be 0; pass 1 where values are reflectance already")
+        return Scale(divide_by, offset or (0.0,) * len(bands))
+    if tags is not None:
+        return Scale(tags.divide_by, offset if offset is not None else tags.offset)
+    raise UserError(
+        f"the scale of {info.path} is not known: its tags don't say how stored values become reflectance. Pass --divide-by "
+        "(10000 for most Sentinel-2 and Landsat products, 255 for 8-bit pictures, 1 where values are reflectance already) and "
+        f"--offset where there is one (-1000 for Sentinel-2 from baseline 04.00 on). Found {value_ranges(info, bands, names)}"
+    )
+
+
+def value_ranges(info, bands, names, side=256):
+    """`B8: 12 / 2310 / 5833, …`: minimum, median and maximum of each band in a thinned-out reading."""
+    import numpy as np
+
+    from raster.source import open_raster
+
+    words = []
+    try:
+        with open_raster(info.path) as dataset:
+            step = max(1, max(info.width, info.height) // side)
+            shape = (max(1, info.height // step), max(1, info.width // step))
+            for band, name in zip(bands, names, strict=True):
+                values = dataset.read(band + 1, out_shape=shape).astype(float)
+                values = values[np.isfinite(values)]
+                if info.nodata is not None:
+                    values = values[values != info.nodata]
+                words.append(f"{name} {describe_values(values)}")
+    except Exception as error:  # the message is about the scale; that a pixel can't be read will be said when it matters
+        return f"values that can't be read ({' '.join(str(error).split())[:80]})"
+    return "minimum/median/maximum of " + ", ".join(words)
+
+
+def describe_values(values):
+    import numpy as np
+
+    return f"{values.min():.6g}/{np.median(values):.6g}/{values.max():.6g}" if values.size else "no valid value"
