@@ -1,0 +1,177 @@
+"""A scene as slabs of rows from top to bottom, each block of the file decoded once, in a thread that reads ahead."""
+
+import queue
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from mapping.inputs import valid_pixels
+from raster.source import is_remote, open_raster
+from runtime.errors import RunError
+
+PIECE_BYTES = 32 << 20  # read at once; keeps GDAL's block cache out of the reckoning
+STRIP_ROWS = 128  # at least so many rows a slab, where blocks are lower
+
+
+@dataclass
+class Slab:
+    """
+    Rows of a scene.
+
+    row: of the first. pixels: (C, rows, W), stored values as uint8, int16, uint16 or float32. valid: (rows, W) bool.
+    unreadable: [[row, column, height, width, reason]] of blocks that could not be decoded; they are not valid.
+    """
+
+    row: int
+    pixels: np.ndarray
+    valid: np.ndarray
+    unreadable: list
+
+
+def read_slabs(plan, aoi=None, start_row=0, strict=False):
+    """
+    Slabs of a scene that cover rows start_row … to the end. plan: SceneInput. aoi: function (row, height) → (height, W) bool, or None.
+
+    Blocks of a local file that can't be decoded are reported in the slab (RunError if strict); a remote file that stops answering is a
+    RunError.
+    """
+    info = plan.info
+    block_height, block_width = info.block_shapes[plan.indexes[0] - 1]
+    height = slab_height(block_height)
+    store = stored_type(info.dtypes[i - 1] for i in plan.indexes)
+    with open_raster(info.path) as dataset:
+        has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[plan.indexes[0] - 1]
+        for row in range(start_row // height * height, info.height, height):
+            rows = min(height, info.height - row)
+            wanted = aoi(row, rows) if aoi else None
+            slab = Slab(row, np.zeros((len(plan.indexes), rows, info.width), dtype=store), np.zeros((rows, info.width), dtype=bool), [])
+            columns = piece_width(info.width, block_width, rows * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize)
+            for column in range(0, info.width, columns):
+                part = slice(column, min(column + columns, info.width))
+                if wanted is not None and not wanted[:, part].any():
+                    continue
+                window = Window(column, row, part.stop - part.start, rows)
+                read_piece(dataset, plan, window, slab, has_mask, (block_height, block_width), strict)
+            if wanted is not None:
+                slab.valid &= wanted
+            yield slab
+
+
+def slab_height(block_height):
+    """Whole rows of blocks; of an image that is one huge block, a part (GDAL then keeps the decoded block)."""
+    if block_height > 1024:
+        return 256
+    return block_height * max(1, -(-STRIP_ROWS // block_height))
+
+
+def piece_width(width, block_width, bytes_a_column):
+    """Columns that are read at once: whole blocks."""
+    return min(width, max(1, PIECE_BYTES // (bytes_a_column * block_width)) * block_width)
+
+
+def stored_type(dtypes):
+    """The smallest of the types that a slab may have. Float64 and wide integers become float32: no imagery needs more digits."""
+    common = np.result_type(*[np.dtype(d) for d in dtypes])
+    return common if common in (np.uint8, np.int16, np.uint16) else np.dtype(np.float32)
+
+
+def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
+    """Fill a window of a slab; where it can't be read, each block of its own, so that only what is damaged is lost."""
+    try:
+        fill(dataset, plan, window, slab, has_mask)
+        return
+    except RasterioError as error:
+        reason = " ".join(str(error).split())[:160]
+        if is_remote(plan.info.path):
+            where = f"{plan.info.path} stopped answering at row {window.row_off}"
+            raise RunError(f"{where} ({reason}); run the same command again to go on") from error
+        if strict:
+            raise RunError(f"{plan.info.path} can't be read at {describe(window)} ({reason})") from error
+    block_height, block_width = block_shape
+    for row in range(window.row_off, window.row_off + window.height, block_height):
+        for column in range(window.col_off, window.col_off + window.width, block_width):
+            block = Window(
+                column, row,
+                min(block_width, window.col_off + window.width - column), min(block_height, window.row_off + window.height - row),
+            )  # fmt: skip
+            try:
+                fill(dataset, plan, block, slab, has_mask)
+            except RasterioError as error:
+                reason = " ".join(str(error.__cause__ or error).split())[:160]
+                slab.unreadable.append([block.row_off, block.col_off, block.height, block.width, reason])
+
+
+def fill(dataset, plan, window, slab, has_mask):
+    pixels = dataset.read(list(plan.indexes), window=window)
+    valid = valid_pixels(pixels, plan.nodata, plan.zero_is_nodata)
+    if has_mask:
+        valid &= dataset.read_masks(plan.indexes[0], window=window) > 0
+    rows = slice(window.row_off - slab.row, window.row_off - slab.row + window.height)
+    columns = slice(window.col_off, window.col_off + window.width)
+    with np.errstate(over="ignore"):  # a float64 nodata beyond float32 becomes inf, and is not valid anyway
+        slab.pixels[:, rows, columns] = pixels
+    slab.valid[rows, columns] = valid
+
+
+def describe(window):
+    return f"row {window.row_off}, column {window.col_off} ({window.height} × {window.width} pixels)"
+
+
+END = object()
+
+
+class ReadAhead:
+    """
+    Runs an iterator in a thread, `depth` items ahead. Errors of the thread are raised where its items are taken.
+
+        with ReadAhead(read_slabs(plan)) as slabs:
+            for slab in slabs: …
+    """
+
+    def __init__(self, items, depth=1):
+        self.items = items
+        self.ready = queue.Queue(maxsize=depth)
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.stopped.set()
+        self.thread.join()
+
+    def run(self):
+        try:
+            for item in self.items:
+                if not self.put(item):
+                    break
+            self.put(END)
+        except BaseException as error:
+            self.put(error)
+        finally:
+            self.items.close()
+
+    def put(self, item):
+        """True once the item is taken in, False when nobody wants it any more."""
+        while not self.stopped.is_set():
+            try:
+                self.ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self):
+        while True:
+            item = self.ready.get()
+            if item is END:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
