@@ -3,7 +3,9 @@ Named loss terms and their weighted sum.
 
 Every term is a quotient of sums over pixels, so it is computed in two steps: `sums` adds up what one batch has,
 `from_sums` makes the loss of it. In between, the sums of several processes can be added (`reduce`), and the loss of a
-whole split is that of its added sums: the same whatever the batch size. Logits (B, C, H, W) of any float type, targets (B, H, W) of any integer type with 255 = ignore; sums are float32.
+whole split is that of its added sums: the same whatever the batch size.
+
+Logits (B, C, H, W) of any float type, targets (B, H, W) of any integer type with 255 = ignore; sums are float32.
 A batch without a single valid pixel has loss 0, with a gradient of zeros.
 """
 

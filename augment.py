@@ -1,0 +1,137 @@
+"""
+Augmentation as batched tensor operations on the training device: patches in their stored form become reflectance, turned and disturbed.
+
+Its own file, since neither the dataset (which only reads) nor the model (which must not know) is the place. What happens to a
+batch is drawn on the CPU from (seed, epoch, step) for the whole global batch; each process applies its own rows. So the batches
+are the same for any number of workers and processes, and a run that is resumed inside an epoch draws what it would have drawn.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from constants import IGNORE
+from runtime.device import derived_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """
+    How strongly patches are changed. `*_chance`: probability for each patch, 0..1.
+
+    gain: each band times 1 ± gain (uniform). offset: each band plus ± offset, in reflectance. noise: Gaussian with a standard
+    deviation drawn uniformly from 0..noise, in reflectance, for every pixel and band.
+    """
+
+    flip_chance: float = 0.5
+    turn_chance: float = 0.5
+    spectral_chance: float = 0.3
+    gain: float = 0.10
+    offset: float = 0.01
+    noise_chance: float = 0.3
+    noise: float = 0.01
+
+
+NOTHING = Policy(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+STANDARD = Policy()
+STRONG = Policy(flip_chance=0.7, turn_chance=0.7, spectral_chance=0.5, gain=0.15, offset=0.02, noise_chance=0.5, noise=0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What happens to each patch of a batch: arrays whose first axis is the patch."""
+
+    flip: np.ndarray  # (B, 2) bool: left-right, up-down
+    turns: np.ndarray  # (B,) quarter turns, 0..3
+    corner: np.ndarray  # (B, 2) row and column of the crop
+    gain: np.ndarray  # (B, C) factors
+    offset: np.ndarray  # (B, C) reflectance
+    noise: np.ndarray  # (B,) standard deviation, reflectance
+    noise_seed: np.ndarray  # (B,)
+    size: int  # side of the crop, 0 for the whole patch
+
+    def rows(self, part):
+        """The draws of some patches of the batch. part: a slice."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Draws(**{name: value[part] if isinstance(value, np.ndarray) else value for name, value in fields.items()})
+
+
+def draw(policies, bands, height, width, seed, epoch, step, crop=0):
+    """Draws for a batch. policies: one Policy for each patch; the stream of random numbers does not depend on which."""
+    count = len(policies)
+    random = np.random.default_rng(derived_seed(seed, epoch, step))
+    limit = {name: np.array([getattr(p, name) for p in policies]) for name in ("gain", "offset", "noise")}
+    happens = {name: np.array([getattr(p, f"{name}_chance") for p in policies]) for name in ("flip", "turn", "spectral", "noise")}
+    flip = random.random((count, 2)) < happens["flip"][:, None]
+    turns = np.where(random.random(count) < happens["turn"], random.integers(1, 4, count), 0)
+    if height != width and not crop:
+        turns = turns // 2 * 2  # a batch has one shape
+    spectral = (random.random(count) < happens["spectral"])[:, None]
+    gain = 1.0 + spectral * limit["gain"][:, None] * random.uniform(-1.0, 1.0, (count, bands))
+    offset = spectral * limit["offset"][:, None] * random.uniform(-1.0, 1.0, (count, bands))
+    noise = (random.random(count) < happens["noise"]) * limit["noise"] * random.random(count)
+    noise_seed = random.integers(0, 2**62, count)
+    corner = np.stack([random.integers(0, side - min(crop or side, side) + 1, count) for side in (height, width)], axis=1)
+    return Draws(flip, turns, corner, gain, offset, noise, noise_seed, crop)
+
+
+def to_reflectance(images, divide_by, offset):
+    """(stored + offset) / divide_by for each band, float32. images: (B, C, H, W) of any type, on the device of the two (C,) tensors."""
+    return (images.to(torch.float32) + offset.view(1, -1, 1, 1)).div_(divide_by.view(1, -1, 1, 1))
+
+
+def prepare(images, masks, divide_by, offset, draws=None):
+    """
+    Stored patches → what the network is trained on.
+
+    images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8. divide_by, offset: (C,) float32.
+    All on one device. → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
+    Pixels that are not finite (only float patches can have them) become 0 and are ignored.
+    """
+    stored = images.dtype
+    if draws is not None:
+        images, masks = move(images, masks, draws)
+    reflectance = to_reflectance(images, divide_by, offset)
+    if stored.is_floating_point:
+        reflectance, masks = drop_not_finite(reflectance, masks)
+    return (disturb(reflectance, draws) if draws is not None else reflectance), masks
+
+
+def move(images, masks, draws):
+    """Crop, turn and flip each patch. One copy per patch, which also turns the stored type into float32."""
+    count, bands, height, width = images.shape
+    high, wide = (min(draws.size, height), min(draws.size, width)) if draws.size else (height, width)
+    moved = torch.empty((count, bands, high, wide), dtype=torch.float32, device=images.device)
+    moved_masks = torch.empty((count, high, wide), dtype=masks.dtype, device=masks.device)
+    for i in range(count):
+        row, column = (int(v) for v in draws.corner[i])
+        axes = [axis for axis, wanted in zip((-1, -2), draws.flip[i], strict=True) if wanted]
+        for source, target in ((images, moved), (masks, moved_masks)):
+            part = source[i, ..., row : row + high, column : column + wide]
+            if source.dtype == torch.uint16:  # flipping and turning is not there for uint16 on every device; its bits as int16 are fine
+                part = part.view(torch.int16)
+            part = torch.rot90(part, int(draws.turns[i]), (-2, -1))
+            part = part.flip(axes) if axes else part
+            target[i].copy_(part.view(torch.uint16) if source.dtype == torch.uint16 else part)
+    return moved, moved_masks
+
+
+def drop_not_finite(reflectance, masks):
+    """Pixels with NaN or infinity in any band: reflectance 0, label ignore."""
+    finite = torch.isfinite(reflectance).all(dim=1)
+    return torch.where(finite[:, None], reflectance, 0.0), torch.where(finite, masks, IGNORE)
+
+
+def disturb(reflectance, draws):
+    """Gain, offset and noise, in place."""
+    device = reflectance.device
+    changed = (draws.gain != 1.0).any() or (draws.offset != 0.0).any()
+    if changed:
+        gain, offset = (torch.from_numpy(v).to(device, torch.float32)[:, :, None, None] for v in (draws.gain, draws.offset))
+        reflectance.mul_(gain).add_(offset)
+    for i in np.flatnonzero(draws.noise):
+        generator = torch.Generator(device).manual_seed(int(draws.noise_seed[i]))
+        noise = torch.randn(reflectance.shape[1:], generator=generator, device=device)
+        reflectance[i].add_(noise, alpha=float(draws.noise[i]))
+    return reflectance

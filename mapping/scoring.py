@@ -1,0 +1,175 @@
+"""
+Scores of a split on whole scenes: patches are put together again, and every pixel counts once.
+
+Where patches overlap, their probabilities are averaged. Pixels that no patch covers (cloudy patches that were left out when chipping) are not
+judged, and their share is told. Beside the network stands the best single threshold on a spectral index, chosen on the training split.
+"""
+
+import torch
+
+from constants import IGNORE
+from mapping.blending import decide_classes
+from metrics import SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
+from nets.input_step import index_positions
+from runtime.errors import UserError
+
+SUMMARY = ("fire_iou", "mean_iou", "fire_precision", "fire_recall")
+
+
+def burn_index(bands):
+    """Positions of (near infrared, second short-wave infrared) for NBR = (a - b) / (a + b), or None where the bands lack one."""
+    try:
+        return index_positions("nbr", bands)
+    except UserError:
+        return None
+
+
+def normalised_difference(reflectance, pair):
+    """(B, C, H, W) → (B, H, W) in -1..1; 0 where both bands are 0."""
+    a, b = reflectance[:, pair[0]], reflectance[:, pair[1]]
+    return torch.where(a + b > 1e-4, (a - b) / (a + b).clamp(min=1e-4), 0.0).clamp(-1.0, 1.0)
+
+
+def scenes_of(patches):
+    """{scene: [index, …]} in the patches' order."""
+    scenes = {}
+    for index, patch in enumerate(patches):
+        scenes.setdefault(patch.scene, []).append(index)
+    return scenes
+
+
+def scene_size(patches):
+    """(height, width) of a scene: as noted, or as far as its patches reach."""
+    if patches[0].scene_size:
+        return patches[0].scene_size[1], patches[0].scene_size[0]
+    return max(p.window[1] + p.window[3] for p in patches), max(p.window[0] + p.window[2] for p in patches)
+
+
+class Stitcher:
+    """Puts the patches of one scene together. Layers are float (C, H, W) sums on the CPU, divided by how many patches saw the pixel."""
+
+    def __init__(self, patches, channels):
+        height, width = scene_size(patches)
+        self.sums = torch.zeros(channels, height, width)
+        self.seen = torch.zeros(height, width)
+        self.target = torch.full((height, width), IGNORE, dtype=torch.uint8)
+
+    def add(self, patch, values, target):
+        """values: (C, h, w) float; target: (h, w) uint8. What reaches beyond the scene is padding and is cut."""
+        column, row = patch.window[:2]
+        height = min(values.shape[1], self.sums.shape[1] - row)
+        width = min(values.shape[2], self.sums.shape[2] - column)
+        place = (slice(row, row + height), slice(column, column + width))
+        self.sums[(slice(None), *place)] += values[:, :height, :width]
+        self.seen[place] += 1
+        # Overlapping patches hold the same labels; one that could not be read holds none.
+        self.target[place] = torch.minimum(self.target[place], target[:height, :width])
+
+    def mean(self):
+        return self.sums / self.seen.clamp(min=1)
+
+
+def score_scene(predict, read, patches, indices, num_classes, threshold, pair, index_threshold, batch_size):
+    """
+    One scene. predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w), target (B, h, w)), on the CPU; read(indices) → batch.
+
+    → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "covered": share of the scene's pixels, "problems"}.
+    """
+    scene = Stitcher([patches[i] for i in indices], num_classes + (pair is not None))
+    problems = []
+    for start in range(0, len(indices), batch_size):
+        part = indices[start : start + batch_size]
+        batch = read(part)
+        problems += [text for _, text, _ in batch.problems]
+        broken = {index for index, _, _ in batch.problems}
+        probabilities, reflectance, target = predict(batch)
+        layers = [probabilities, normalised_difference(reflectance, pair)[:, None]] if pair else [probabilities]
+        for index, values, labels in zip(part, torch.cat(layers, dim=1), target, strict=True):
+            if index not in broken:
+                scene.add(patches[index], values, labels)
+    values, target = scene.mean(), scene.target[None]
+    maps = {"matrix": values[:num_classes].argmax(dim=0)}
+    if threshold is not None:
+        maps["matrix_at_threshold"] = decide_classes(values[:num_classes], threshold)[0].long()
+    if pair:
+        limit, above = index_threshold
+        maps["matrix_of_index"] = ((values[-1] >= limit) if above else (values[-1] < limit)).long()
+    result = {"covered": float((scene.seen > 0).float().mean()), "problems": problems}
+    for name, classes in maps.items():
+        # An index knows burned and unburned only: it is judged on the extent.
+        extent = name == "matrix_of_index"
+        metrics = SegmentationMetrics(2 if extent else num_classes)
+        metrics.update(classes[None], torch.where(target == IGNORE, IGNORE, target.clamp(max=1)) if extent else target)
+        result[name] = metrics.matrix.tolist()
+    return result
+
+
+def choose_index_threshold(batches_of_reflectance, pair, processes):
+    """
+    ((threshold, is fire above it?), IoU) that separates burned from unburned best over training patches.
+
+    batches_of_reflectance: iterable of (reflectance, target). The counts of all processes are added.
+    """
+    histogram = ThresholdHistogram(bins=400, low=-1.0, high=1.0)
+    for reflectance, target in batches_of_reflectance:
+        histogram.update(normalised_difference(reflectance, pair), target)
+    histogram.counts.copy_(processes.sum(histogram.counts))
+    below, above = histogram.best(start=0.0, above=False), histogram.best(start=0.0, above=True)
+    return ((above[0], True), above[1]) if above[1] > below[1] else ((below[0], False), below[1])
+
+
+def summarise(results, classes, seed=0):
+    """
+    Tables of all scenes' results.
+
+    results: [{"scene", "event", "matrix", …}, …]. → {way: {"pooled", "fire_iou_interval", "mean_over_scenes", "mean_over_events", "scenes",
+    "events"}} for the network ("network"), with its threshold ("network_at_threshold") and for the index ("nbr"), where there.
+    """
+    ways = {"network": "matrix", "network_at_threshold": "matrix_at_threshold", "nbr": "matrix_of_index"}
+    summary = {}
+    for way, key in ways.items():
+        if not all(key in result for result in results):
+            continue
+        names = ("background", "fire") if way == "nbr" else classes
+        events = {}
+        for result in results:
+            matrix = torch.tensor(result[key])
+            events[result["event"]] = events.get(result["event"], 0) + matrix
+        per_scene = {result["scene"]: confusion_scores(result[key], names) for result in results}
+        per_event = {event: confusion_scores(matrix, names) for event, matrix in events.items()}
+        low, high = bootstrap_interval(list(events.values()), seed=seed)
+        summary[way] = {
+            "pooled": confusion_scores(sum(events.values()), names),
+            "fire_iou_interval": [low, high],
+            "mean_over_scenes": {name: mean_of_defined([s[name] for s in per_scene.values()])[0] for name in SUMMARY},
+            "mean_over_events": {name: mean_of_defined([s[name] for s in per_event.values()])[0] for name in SUMMARY},
+            "scenes": per_scene,
+            "events": per_event,
+        }
+    return summary
+
+
+def table_rows(summary):
+    """[{"way", "level", "name", score: number …}, …]: the summary as rows of a CSV."""
+    rows = []
+    for way, tables in summary.items():
+        low, high = tables["fire_iou_interval"]
+        rows.append({"way": way, "level": "pooled", "name": "all", "fire_iou_low": low, "fire_iou_high": high, **tables["pooled"]})
+        for level in ("scenes", "events"):
+            rows += [{"way": way, "level": level.removesuffix("s"), "name": name, **scores} for name, scores in tables[level].items()]
+    return rows
+
+
+def printed_table(summary):
+    """The summary for people: one line a scene, fire IoU of each way side by side, pooled figures below."""
+    ways = list(summary)
+    scenes = list(summary["network"]["scenes"])
+    width = max(len(name) for name in [*scenes, "mean over events"])
+    lines = [f"{'fire IoU':<{width}}  " + "  ".join(f"{way:>20}" for way in ways)]
+    for name in scenes:
+        lines.append(f"{name:<{width}}  " + "  ".join(f"{summary[way]['scenes'][name]['fire_iou']:>20.4f}" for way in ways))
+    for label, table in (("mean over scenes", "mean_over_scenes"), ("mean over events", "mean_over_events"), ("pooled", "pooled")):
+        lines.append(f"{label:<{width}}  " + "  ".join(f"{summary[way][table]['fire_iou']:>20.4f}" for way in ways))
+    intervals = [summary[way]["fire_iou_interval"] for way in ways]
+    lines.append(f"{'95 % of pooled':<{width}}  " + "  ".join(f"{f'{low:.4f} .. {high:.4f}':>20}" for low, high in intervals))
+    return "\n".join(lines)

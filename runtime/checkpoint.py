@@ -1,0 +1,65 @@
+"""
+Checkpoints: one .pt of plain dicts, tensors, numbers and strings, read with weights_only=True and written whole or not at all.
+
+    format    "chipmill-checkpoint-1"
+    kind      what it is for: "segmentation", "pansharpen" …
+    version   of Chipmill
+    model     the network's configuration: forced on resume
+    settings  the run's flags: free to change on resume
+    state     model (weights), optimizer, scheduler, scaler, position in the run, running sums
+    data      what the network was trained on: bands, scale, offset, nodata, classes, chip size …
+"""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from constants import VERSION
+from runtime.errors import UserError
+from runtime.files import atomic_path
+
+FORMAT = "chipmill-checkpoint-1"
+
+
+def save_checkpoint(path, checkpoint):
+    """Write `checkpoint` (kind, model, settings, state, data; format and version are added): whole, or the old file stays."""
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, temporary)
+
+
+def load_checkpoint(path, kind=None):
+    """The dict, on the CPU. UserError in one line for a file that is missing, cut short, hostile, not ours, or of another kind."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist{nearby(path)}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" in str(error) and "Unsupported" in str(error):
+            raise UserError(f"{path} was refused: it holds more than tensors, numbers and text, and loading it could run code") from error
+        raise UserError(f"{path} is not a checkpoint of Chipmill, or is damaged ({first_line(error)})") from error
+    except PermissionError as error:
+        raise UserError(f"no permission to read {path}") from error
+    except Exception as error:
+        raise UserError(f"{path} is cut short, damaged or not a checkpoint ({first_line(error)}); take an earlier one") from error
+    if not isinstance(checkpoint, dict) or not str(checkpoint.get("format", "")).startswith("chipmill-checkpoint"):
+        raise UserError(f"{path} is not a checkpoint of Chipmill: it has no format {FORMAT!r}")
+    if checkpoint["format"] != FORMAT:
+        raise UserError(f"{path} has format {checkpoint['format']!r}, expected {FORMAT!r}; update Chipmill")
+    if missing := [key for key in ("kind", "model", "settings", "state", "data") if key not in checkpoint]:
+        raise UserError(f"{path} is not a whole checkpoint: it lacks {', '.join(missing)}")
+    if kind is not None and checkpoint["kind"] != kind:
+        raise UserError(f"{path} is a {checkpoint['kind']} checkpoint, expected {kind}; use the program that goes with it")
+    return checkpoint
+
+
+def first_line(error):
+    text = str(error).strip().splitlines()
+    return text[0][:120] if text else type(error).__name__
+
+
+def nearby(path):
+    """`; in its folder are: last.pt, best_model.pt` for a missing file."""
+    names = sorted(p.name for p in path.parent.glob("*.pt") if not p.name.startswith(".")) if path.parent.is_dir() else []
+    return f"; in its folder are: {', '.join(names[:5])}" if names else ""

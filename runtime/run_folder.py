@@ -1,0 +1,96 @@
+"""A training run's folder: config.json, metrics.csv, checkpoints/ … and the rule that only one run writes into it."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from constants import VERSION
+from runtime.errors import UserError
+from runtime.files import remove_leftovers, require_writable, write_json
+
+LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
+
+
+class RunFolder:
+    """
+    with RunFolder(path, resume=…, overwrite=…) as folder: … folder.checkpoints / "last.pt" …
+
+    A folder that holds a run is refused, unless the run is resumed or overwritten. While it is open nobody else can open it for writing.
+    active: False on all ranks but the first, which then write nothing and lock nothing.
+    """
+
+    def __init__(self, path, resume=False, overwrite=False, active=True):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.resume, self.overwrite, self.active = resume, overwrite, active
+        self.lock_file = None
+
+    def __enter__(self):
+        if not self.active:
+            return self
+        if not self.resume and not self.overwrite and self.holds_a_run():
+            last = self.checkpoints / LAST
+            how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"
+            raise UserError(f"{self.path} holds an earlier run; {how}, pass --overwrite, or choose another --output-dir")
+        require_writable(self.path)
+        require_writable(self.checkpoints)
+        self.take_lock()
+        remove_leftovers(self.path)
+        remove_leftovers(self.checkpoints)
+        if self.overwrite and not self.resume:
+            self.clear()
+        return self
+
+    def holds_a_run(self):
+        return any(self.checkpoints.glob("*.pt")) or (self.path / "metrics.csv").exists()
+
+    def take_lock(self):
+        """An advisory lock that the system lets go when the process ends, however it ends."""
+        self.lock_file = open(self.path / ".lock", "a", encoding="utf-8")
+        try:
+            import fcntl
+
+            fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # a platform without it goes on unprotected
+            pass
+        except OSError as error:
+            self.lock_file.close()
+            raise UserError(f"another run is writing into {self.path} right now; wait for it, or choose another --output-dir") from error
+
+    def clear(self):
+        """Remove an earlier run's own files, and nothing else that lies there."""
+        singles = [self.path / "metrics.csv", self.path / "config.json"]
+        for path in [*self.checkpoints.glob("*.pt"), *self.path.glob("samples/epoch_*.png"), *singles]:
+            path.unlink(missing_ok=True)
+
+    def write_config(self, **sections):
+        """config.json: everything that was set, and what it ran on."""
+        if self.active:
+            write_json(self.path / "config.json", {**sections, "versions": versions(), "command": sys.argv})
+
+    def __exit__(self, *exception):
+        if self.lock_file:
+            self.lock_file.close()
+
+
+def run_folder_of(checkpoint_path):
+    """The folder of the run that a checkpoint belongs to."""
+    parent = Path(checkpoint_path).resolve().parent
+    return parent.parent if parent.name == "checkpoints" else parent
+
+
+def versions():
+    """What a result depends on besides the settings."""
+    import numpy
+    import torch
+
+    found = {"chipmill": VERSION, "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        if done.returncode == 0:
+            found["git"] = done.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    return found
