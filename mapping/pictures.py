@@ -176,18 +176,11 @@ def contact_sheet(rows, titles, captions=(), side=224):
 
 
 def png_bytes(picture):
-    """A picture as PNG, exactly; with a palette where 256 colours are enough, as for class maps."""
+    """A picture as PNG: exact."""
     from PIL import Image
 
-    packed = picture.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    colours, index = np.unique(packed, return_inverse=True)
-    if len(colours) <= 256:
-        image = Image.fromarray(index.reshape(packed.shape).astype(np.uint8), "P")
-        image.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes())
-    else:
-        image = Image.fromarray(picture)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -188,7 +188,7 @@ def bar_row(words, share, css):
 
 
 def comparison(story):
-    """Three questions, each answered for the network and for the baseline; and a table of hectares. (HTML, HTML)"""
+    """Three questions, each answered for the network and the baseline; and a table of hectares: (HTML, HTML)."""
     questions = (
         ("Of what burned, how much is found?", "found"),
         ("Of what is marked, how much really burned?", "right"),
