@@ -42,6 +42,10 @@ OTHER_COLOURS = (
 # Cloud mask of the CEMS data (CloudSEN12 classes).
 CLOUD_CLASSES = ("clear", "cloud", "thin_cloud", "cloud_shadow")
 
+# Multispectral bands of the sensors that come with a panchromatic one: WorldView-2 and -3 (eight), GeoEye-1, Pléiades and others (four).
+WORLDVIEW_BANDS = ("coastal", "blue", "green", "yellow", "red", "rededge", "nir1", "nir2")
+BGRN_BANDS = ("blue", "green", "red", "nir")
+
 # Different products call one band by different names. Used to match what a model wants with what a file has.
 BAND_ALIASES = {
     "blue": ("B02", "B2", "blue", "TCI_B"),

@@ -14,6 +14,8 @@ import sys
 
 import numpy as np
 
+from constants import BGRN_BANDS, WORLDVIEW_BANDS
+
 WAVELENGTHS = np.arange(380, 1101, 2.0)  # nm
 
 # nm, from the operators' data sheets
@@ -29,9 +31,6 @@ BAND_EDGES = {
     "nir2": (860, 1040),
     "nir": (780, 920),  # of four-band sensors such as GeoEye-1
 }
-EIGHT_BANDS = ("coastal", "blue", "green", "yellow", "red", "rededge", "nir1", "nir2")
-FOUR_BANDS = ("blue", "green", "red", "nir")
-
 D65_WHITE = (0.95047, 1.0, 1.08883)
 # relative power at 380, 390, … 780 nm
 D65 = (
@@ -160,7 +159,7 @@ def reflectance_lines(count=84, seed=0):
     """Lines of a reflectance file: pan and eight bands, x 10 000, and what they are."""
     lines = []
     for name, spectrum in make_spectra(count, seed):
-        values = through_bands(spectrum, ("pan", *EIGHT_BANDS))
+        values = through_bands(spectrum, ("pan", *WORLDVIEW_BANDS))
         lines.append(",".join(str(round(v * 10_000)) for v in values) + f",{name} (formula)")
     return lines
 
@@ -171,7 +170,7 @@ def main(argv):
     parser.add_argument("--reflectances", metavar="FILE", help="write the reflectance file")
     args = parser.parse_args(argv)
     if args.matrix:
-        for bands in (EIGHT_BANDS, FOUR_BANDS):
+        for bands in (WORLDVIEW_BANDS, BGRN_BANDS):
             for band, row in zip(bands, fit_bands_to_xyz(bands), strict=True):
                 print(f"{band:8s} ({row[0]:.4f}, {row[1]:.4f}, {row[2]:.4f})")
             print()

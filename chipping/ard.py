@@ -1,0 +1,218 @@
+"""Analysis-ready data as Maxar delivers it: a folder of tiles, described by STAC collections and items.
+
+    <ARD>/acquisition_collections/*.json                    one collection per image strip; its "item" links name the tiles
+    <ARD>/<zone>/<quadkey>/<date>/<CID>.json                the item
+    <ARD>/<zone>/<quadkey>/<date>/<CID>-pan.tif, -ms.tif    pan is 4 times as fine as ms; uint16 reflectance x 10 000, 0 = no data
+
+Local folders and s3:// prefixes. What can't be used is left out with a reason, one for each tile; nothing here reads a pixel.
+"""
+
+import json
+import os
+import posixpath
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from constants import WORLDVIEW_BANDS
+from raster.pair import Pair, match_pair
+from raster.source import is_remote, s3_keys
+from runtime.errors import UserError
+
+PLATFORMS = {"worldview-02": "WorldView-2", "worldview-03": "WorldView-3", "wv02": "WorldView-2", "wv03": "WorldView-3"}
+RATIO = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A pan and ms pair with a name that sorts and seeds: "zone/quadkey/date/CID" in an ARD, the file's stem for plain pairs."""
+
+    name: str
+    cid: str
+    pair: Pair
+    properties: dict
+
+
+@dataclass(frozen=True)
+class Item:
+    """A tile as its JSON files tell it, before any raster is opened. folder: of the tile; properties: of the STAC item."""
+
+    name: str
+    cid: str
+    folder: str
+    properties: dict
+
+
+def read_text(path):
+    """The text of a local file, an s3 object or a web page. OSError where it isn't there."""
+    path = str(path)
+    if path.startswith("s3://"):
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from raster.source import has_credentials
+
+        bucket, _, key = path.removeprefix("s3://").partition("/")
+        client = boto3.client("s3", config=None if has_credentials() else Config(signature_version=UNSIGNED))
+        try:
+            return client.get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8")
+        except (BotoCoreError, ClientError) as error:
+            raise OSError(str(error)) from error
+    if is_remote(path):
+        from urllib.request import urlopen
+
+        with urlopen(path, timeout=30) as response:
+            return response.read().decode("utf-8")
+    return Path(path).read_text(encoding="utf-8")
+
+
+def is_ard(folder):
+    """Whether a local folder or an s3 prefix looks like one."""
+    if str(folder).startswith("s3://"):
+        return bool(list_collections(folder))
+    return (Path(folder) / "acquisition_collections").is_dir()
+
+
+def list_collections(folder):
+    """Sorted paths of the collection files; empty where there is no such folder."""
+    folder = str(folder).rstrip("/")
+    if folder.startswith("s3://"):
+        bucket, _, key = folder.removeprefix("s3://").partition("/")
+        prefix = f"{key}/acquisition_collections/".lstrip("/")
+        return sorted(f"s3://{bucket}/{k}" for k in s3_keys(bucket, prefix) if k.endswith(".json"))
+    place = Path(folder) / "acquisition_collections"
+    return sorted(str(p) for p in place.glob("*.json")) if place.is_dir() else []
+
+
+def join(base, relative):
+    """`relative` as seen from the folder `base`, which may be an address."""
+    if "://" in relative:
+        return relative
+    if "://" in base:
+        scheme, rest = base.split("://", 1)
+        return f"{scheme}://{posixpath.normpath(posixpath.join(rest, relative))}"
+    return os.path.normpath(os.path.join(base, relative))
+
+
+def read_items(folder):
+    """(items sorted by name, [(what, reason)] for everything left out). UserError where the folder is no ARD."""
+    collections = list_collections(folder)
+    if not collections:
+        raise UserError(f"{folder} has no acquisition_collections/*.json; expected the folder of an ARD delivery (the one above it?)")
+    hrefs, skipped = {}, []
+    for path in collections:
+        try:
+            links = json.loads(read_text(path))["links"]
+            found = [link["href"] for link in links if link.get("rel") == "item"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            skipped.append((path, f"unreadable collection ({type(error).__name__}: {error})"))
+            continue
+        base = path.rsplit("/", 1)[0]
+        hrefs.update(dict.fromkeys((join(base, href) for href in found), path))
+    with ThreadPoolExecutor(32 if is_remote(folder) else 1) as pool:
+        results = list(pool.map(read_item, sorted(hrefs)))
+    items = [r for r in results if isinstance(r, Item)]
+    skipped += [r for r in results if not isinstance(r, Item)]
+    return sorted(items, key=lambda item: item.name), skipped
+
+
+def read_item(path):
+    """Item of one JSON file, or (name, reason)."""
+    folder, _, file = path.rpartition("/")
+    cid = file.removesuffix(".json").upper()
+    name = "/".join([*folder.split("/")[-3:], cid])
+    try:
+        properties = json.loads(read_text(path))["properties"]
+        if not isinstance(properties, dict):
+            raise TypeError("properties is no object")
+    except OSError:
+        return name, "missing item JSON"
+    except (ValueError, KeyError, TypeError) as error:
+        return name, f"unreadable item JSON ({type(error).__name__}: {error})"
+    return Item(name, cid, folder, properties)
+
+
+def read_allow_list(path):
+    """The CIDs of a plain text file, one a line, upper-cased. UserError where there is none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the allow-list {path} can't be read ({error})") from error
+    cids = {line.strip().upper() for line in lines if line.strip()}
+    if not cids:
+        raise UserError(f"the allow-list {path} is empty; expected one CID a line (leave --allow-list out to allow all)")
+    return cids
+
+
+def open_tiles(items, allowed=None, smallest=1):
+    """
+    (tiles, [(name, reason)], CIDs of `allowed` that no item has): the headers of both rasters are read and checked.
+
+    smallest: ms pixels a side that a tile needs.
+    """
+    present = {item.cid for item in items}
+    chosen = [item for item in items if allowed is None or item.cid in allowed]
+    remote = bool(chosen) and is_remote(chosen[0].folder)
+    with ThreadPoolExecutor(32 if remote else 1) as pool:
+        results = list(pool.map(lambda item: open_tile(item, smallest), chosen))
+    tiles = [r for r in results if isinstance(r, Tile)]
+    skipped = [r for r in results if not isinstance(r, Tile)]
+    return tiles, skipped, sorted((allowed or set()) - present)
+
+
+def open_tile(item, smallest):
+    """Tile of an item, or (name, reason)."""
+    platform = item.properties.get("platform")
+    if platform is None:
+        return item.name, "no platform in its item JSON"
+    if str(platform).strip().lower() not in PLATFORMS:
+        return item.name, f"unsupported satellite {platform}"
+    try:
+        pair = match_pair(f"{item.folder}/{item.cid}-pan.tif", f"{item.folder}/{item.cid}-ms.tif", bands=None, look_for_doubling=False)
+    except UserError as error:
+        return item.name, str(error)
+    if len(pair.bands) != len(WORLDVIEW_BANDS):
+        return item.name, f"ms has {len(pair.bands)} bands, expected {len(WORLDVIEW_BANDS)}"
+    if pair.dtypes != ("uint16", "uint16"):
+        return item.name, f"dtypes are {pair.dtypes[0]} and {pair.dtypes[1]}, expected uint16"
+    column, row, width, height = pair.area
+    if pair.ratio != RATIO or pair.shift != (0.0, 0.0) or (column, row) != (0, 0):
+        return item.name, f"pan is not exactly {RATIO} times ms (ratio {pair.ratio}, shift {pair.shift})"
+    if width != height:
+        return item.name, f"not square ({width} x {height})"
+    if width < smallest:
+        return item.name, f"ms is {width} pixels wide, a window needs {smallest}"
+    # the bands of these products are known; descriptions in the files, if any, are not needed to name them
+    return Tile(item.name, item.cid, replace(pair, bands=WORLDVIEW_BANDS), item.properties)
+
+
+def summarise(items):
+    """One dict for each CID: cid, satellite, date, tiles, clouds (mean percent), off_nadir, gsd; sorted by date."""
+    groups = {}
+    for item in items:
+        groups.setdefault(item.cid, []).append(item.properties)
+    rows = []
+    for cid, group in groups.items():
+        rows.append({
+            "cid": cid,
+            "satellite": str(group[0].get("platform", "?")),
+            "date": str(group[0].get("datetime", "?"))[:10],
+            "tiles": len(group),
+            "clouds": mean_of(group, "tile:clouds_percent"),
+            "area_km2": total_of(group, "tile:data_area"),
+            "off_nadir": mean_of(group, "view:off_nadir"),
+            "gsd": mean_of(group, "gsd"),
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: (row["date"], row["cid"]))
+
+
+def mean_of(group, key):
+    values = [p[key] for p in group if isinstance(p.get(key), (int, float))]
+    return sum(values) / len(values) if values else None
+
+
+def total_of(group, key):
+    values = [p[key] for p in group if isinstance(p.get(key), (int, float))]
+    return sum(values) if values else None

@@ -1,0 +1,41 @@
+"""Where the windows of pan/ms chips lie: endless sequences that cover a tile evenly after any number of windows.
+
+A sampler is a function (tile name, k, free_x, free_y) -> (x, y) with 0 <= x <= free_x, or None when it has no k-th window.
+free is the room that a window has: tile side - window side. The k-th window of a tile does not depend on other tiles.
+"""
+
+import hashlib
+
+# The R2 sequence: multiples of 1/rho and 1/rho^2, where rho^3 = rho + 1
+RHO = 1.324717957244746
+STEP_X, STEP_Y = 1 / RHO, 1 / RHO**2
+
+
+def r2(name, k, free_x, free_y):
+    """R2 from the middle, each tile with a phase of its own, so that tiles don't share positions and corners aren't favoured."""
+    digest = hashlib.sha256(name.encode()).digest()
+    phase_x, phase_y = (int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8))
+    x, y = (0.5 + phase_x + k * STEP_X) % 1, (0.5 + phase_y + k * STEP_Y) % 1
+    return min(free_x, int(x * (free_x + 1))), min(free_y, int(y * (free_y + 1)))
+
+
+def r2_plain(name, k, free_x, free_y):
+    """R2 from the corner without a phase: the placement of the older tool that this one follows, for comparisons."""
+    x, y = k * STEP_X % 1, k * STEP_Y % 1
+    return int(x * free_x) % max(1, free_x), int(y * free_y) % max(1, free_y)
+
+
+SAMPLERS = {"r2": r2, "r2-plain": r2_plain}
+
+
+def grid_positions(free_x, free_y, side):
+    """[(x, y)] of side-by-side windows, row by row; what doesn't fill a window at the far edges is left out."""
+    return [(x, y) for y in range(0, free_y + 1, side) for x in range(0, free_x + 1, side)]
+
+
+def place(sampler, name, k, free_x, free_y, side):
+    """(x, y) of window k, or None past the end of a grid."""
+    if sampler == "grid":
+        positions = grid_positions(free_x, free_y, side)
+        return positions[k] if k < len(positions) else None
+    return SAMPLERS[sampler](name, k, free_x, free_y)
