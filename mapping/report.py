@@ -173,7 +173,8 @@ def figure(view, kilometres):
     legend = "".join(swatch(colour, words) for colour, words in view.legend)
     legend = f'<ul class="legend">{legend}</ul>' if legend else ""
     note = f"<p>{html.escape(view.note)}</p>" if view.note else ""
-    image = f'<img src="{data_uri(jpeg_bytes(view.picture), "image/jpeg")}" alt="{html.escape(view.alt)}" width="{width}" height="{height}">'
+    source = data_uri(jpeg_bytes(view.picture), "image/jpeg")
+    image = f'<img src="{source}" alt="{html.escape(view.alt)}" width="{width}" height="{height}">'
     caption = f"<figcaption><h3>{html.escape(view.title)}</h3>{legend}{note}</figcaption>"
     return f'<figure><div class="frame">{image}{bar}</div>{caption}</figure>'
 

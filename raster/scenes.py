@@ -764,20 +764,18 @@ def describe_place(place):
     }
 
 
-def write_cems_folder(folder, seeds, height=768, width=768, encoding="dn", **changes):
-    """One activation a seed in the CEMS layout:
-    `EMSR9nn/AOI01/EMSR9nn_AOI01_01/EMSR9nn_AOI01_01_{S2L2A,DEL,GRA,CM}.tif`.
+def write_cems_folder(folder, seeds, height=768, width=768, encoding="dn", first=900, **changes):
+    """One activation a seed in the CEMS layout: `EMSR900/AOI01/EMSR900_AOI01_01/EMSR900_AOI01_01_{S2L2A,DEL,GRA,CM}.tif`.
 
-    Returns the image paths in the order of the seeds. The activation number is 900 + the position in `seeds` (at most
-    100).
+    Returns the image paths in the order of the seeds. The activation numbers count up from `first`, to 999 at most.
     """
     seeds = list(seeds)
-    if len(seeds) > 100:
-        raise ValueError(f"an activation number has three digits: at most 100 scenes a folder, got {len(seeds)}")
+    if len(seeds) > 1000 - first:
+        raise ValueError(f"an activation number has three digits: at most {1000 - first} scenes from {first}, got {len(seeds)}")
     paths = []
     for position, seed in enumerate(seeds):
         scene = make_scene(seed, height, width, **changes)
-        event = f"EMSR{900 + position}"
+        event = f"EMSR{first + position}"
         tile = f"{event}_AOI01_01"
         place = Path(folder) / event / "AOI01" / tile
         place.mkdir(parents=True, exist_ok=True)
