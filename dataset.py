@@ -437,7 +437,8 @@ class WildfireDataModule:
     """
 
     def __init__(self, patches_root, batch_size=16, num_workers=4, use_weighted_sampling=False, fire_sample_weight=5.0,
-                 use_fire_augment=True, num_classes=2, layer=None, augmentation=True, seed=0, steps_per_epoch=0, crop=0, rank=0, world_size=1, pin_memory=False):
+                 use_fire_augment=True, num_classes=2, layer=None, augmentation=True, seed=0, steps_per_epoch=0, crop=0, rank=0,
+                 world_size=1, pin_memory=False):  # fmt: skip
         self.root, self.batch_size, self.num_workers = patches_root, batch_size, num_workers
         self.use_weighted_sampling, self.fire_sample_weight = use_weighted_sampling, fire_sample_weight
         self.use_fire_augment, self.augmentation = use_fire_augment, augmentation

@@ -13,7 +13,6 @@ best_model.pt (highest validation fire IoU), last.pt (where --resume goes on), c
 
 import os
 import sys
-import time
 
 from runtime.errors import RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
@@ -31,7 +30,7 @@ def build_parser():
     group = parser.add_argument_group("data")
     group.add_argument("--patches-dir", default="./patches", help="folder made by chip.py make-patches")
     group.add_argument("--output-dir", default="./output", help="the run's folder")
-    group.add_argument("--num-classes", type=int, default=2, help="2: burned or not (layer DEL), 5: severity (layer GRA), or what the set has")
+    group.add_argument("--num-classes", type=int, default=2, help="2: burned or not (DEL), 5: severity (GRA), or what the set has")
     group.add_argument("--layer", help="label layer, where the number of classes does not say it")
     group.add_argument("--num-workers", type=int, default=4, help="processes that read patches, at most one a core; 0: none")
     group.add_argument("--weighted-sampling", action="store_true", help="draw fire patches more often")
@@ -53,7 +52,8 @@ def build_parser():
     group.add_argument("--accumulate", type=int, default=1, help="compute each batch in this many pieces, for less memory")
     group.add_argument("--lr", type=float, default=1e-4, help="learning rate of AdamW")
     group.add_argument("--weight-decay", type=float, default=1e-4)
-    group.add_argument("--scheduler", choices=("plateau", "cosine"), default="plateau", help="halve when val fire IoU stalls for 5 epochs, or cosine")
+    group.add_argument("--scheduler", choices=("plateau", "cosine"), default="plateau",
+                       help="learning rate: halved when val fire IoU stalls for 5 epochs, or half a cosine over the run")
     group.add_argument("--warmup", type=int, default=0, metavar="STEPS", help="steps over which the learning rate rises; 0: none")
     group.add_argument("--grad-clip", type=float, default=0.0, help="largest norm of the gradient; 0: no limit")
     group.add_argument("--patience", type=int, default=10, help="stop after this many epochs without a better val fire IoU; 0: never")
@@ -90,9 +90,10 @@ def build_parser():
 
 def check_flags(args):
     """UserError for values and pairings that can't be right, before any work."""
-    for name, low in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("num_classes", 2), ("num_workers", 0), ("warmup", 0), ("patience", 0),
-                      ("max_steps", 0), ("save_every", 0), ("crop", 0), ("steps_per_epoch", 0), ("save_minutes", 0), ("grad_clip", 0),
-                      ("weight_decay", 0), ("focal_gamma", 0), ("seed", 0)):  # fmt: skip
+    at_least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "num_classes": 2, "num_workers": 0, "warmup": 0, "patience": 0,
+                "max_steps": 0, "save_every": 0, "crop": 0, "steps_per_epoch": 0, "save_minutes": 0, "grad_clip": 0, "weight_decay": 0,
+                "focal_gamma": 0, "seed": 0}  # fmt: skip
+    for name, low in at_least.items():
         if not getattr(args, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
     if not 0 < args.lr < 10 or not args.fire_weight > 0:
@@ -115,7 +116,8 @@ def take_settings(args, given, checkpoint, path):
         if name in RUN_FLAGS or not hasattr(args, name):
             continue
         if name in MODEL_FLAGS and name in given and getattr(args, name) != value:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} disagrees with the checkpoint, which has {value}; leave it out")
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {getattr(args, name)} disagrees with the checkpoint, which has {value}; leave it out")
         if name not in given or name in MODEL_FLAGS:
             setattr(args, name, value)
     folder = run_folder_of(path)
@@ -161,6 +163,7 @@ def train(args, checkpoint, processes, console):
     from losses import CombinedLoss
     from metrics import CombinedMetrics, ThresholdHistogram
     from runtime.checkpoint import save_checkpoint
+    from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
     from runtime.distributed import share_batch_statistics
     from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
@@ -191,8 +194,9 @@ def train(args, checkpoint, processes, console):
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     schedule = Schedule(args.scheduler, args.lr, total_steps, args.warmup)
     scaler = gradient_scaler(device, args.precision)
-    running = {"loss": torch.zeros(3, device=device), "metrics": CombinedMetrics(config.num_classes, patch_set.classes, device=device)}
-    held_out = {"metrics": CombinedMetrics(config.num_classes, patch_set.classes, device=device), "threshold": ThresholdHistogram(device=device)}
+    classes = patch_set.classes
+    running = {"loss": torch.zeros(3, device=device), "metrics": CombinedMetrics(len(classes), classes, device=device)}
+    held_out = {"metrics": CombinedMetrics(len(classes), classes, device=device), "threshold": ThresholdHistogram(device=device)}
 
     # Where the run is. Everything here goes into the checkpoint and comes back on resume.
     position = {"epoch": 0, "step_in_epoch": 0, "step": 0, "best_score": None, "best_epoch": None, "epochs_without_gain": 0,
@@ -209,9 +213,9 @@ def train(args, checkpoint, processes, console):
 
     settings = {key: value for key, value in vars(args).items() if key not in RUN_FLAGS}
     description = {
-        "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset), "nodata": patch_set.nodata,
-        "classes": list(patch_set.classes), "chip_size": patch_set.chip_size, "ground_resolution": patch_set.ground_resolution,
-        "layer": patch_set.layer, "patches_dir": args.patches_dir,
+        "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
+        "nodata": patch_set.nodata, "classes": list(classes), "chip_size": patch_set.chip_size,
+        "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": args.patches_dir,
     }  # fmt: skip
 
     def save(*names):
@@ -236,14 +240,16 @@ def train(args, checkpoint, processes, console):
         folder.write_config(settings={**settings, "output_dir": args.output_dir}, model=config.to_dict(), data=description,
                             device=str(device), processes=processes.size)
         table = MetricsFile(folder.path / "metrics.csv", from_epoch=position["epoch"], active=processes.is_first)
-        wandb = start_wandb(args.wandb and processes.is_first, args.project, args.run_name, settings, folder.path, console, position["wandb_id"])
+        wandb = start_wandb(args.wandb and processes.is_first, args.project, args.run_name, settings, folder.path, console,
+                            position["wandb_id"])
         board = start_tensorboard(args.tensorboard and processes.is_first, folder.path, console)
         kept_score = score_of(folder.checkpoints / BEST) if checkpoint else None
         if not checkpoint:
             save(LAST)  # from here on the run can be resumed, whenever it is killed
         parameters = sum(p.numel() for p in model.parameters())
-        console.say(f"{config.architecture} {config.encoder if hasattr(model.network, 'encoder') else ''} with {parameters / 1e6:.2f} M weights "
-                    f"on {device}; {len(data.train)} patches for training, {len(data.val)} for validation; {steps} steps an epoch")
+        on_encoder = f" on {config.encoder}" if hasattr(model.network, "encoder") else ""
+        console.say(f"{config.architecture}{on_encoder}, {parameters / 1e6:.2f} M weights, {device}; "
+                    f"{len(data.train)} patches for training, {len(data.val)} for validation; {steps} steps an epoch")
 
         train_loader, val_loader = data.train_dataloader(), data.val_dataloader()
         clock = Clock(args.save_minutes)
@@ -258,8 +264,9 @@ def train(args, checkpoint, processes, console):
                     schedule.set_rate(optimizer, position["step"])
                     draws = data.draws(position["step_in_epoch"])
                     loss, prediction, target = train_step(
-                        network, model, criterion, optimizer, scaler, batch, draws, patch_set, processes, device, seed=args.seed, step=position["step"],
-                        precision=args.precision, accumulate=args.accumulate, grad_clip=args.grad_clip, channels_last=args.channels_last)
+                        network, model, criterion, optimizer, scaler, batch, draws, patch_set, processes, device, seed=args.seed,
+                        step=position["step"], precision=args.precision, accumulate=args.accumulate, grad_clip=args.grad_clip,
+                        channels_last=args.channels_last)
                     running["loss"] += loss
                     running["metrics"].update(prediction, target)
                     position["step"] += 1
@@ -270,14 +277,14 @@ def train(args, checkpoint, processes, console):
                     if wanted:
                         save(LAST)
                     if wanted == STOP:
-                        stop.leave(f"Saved at epoch {epoch}, step {position['step_in_epoch']}; go on with --resume {folder.checkpoints / LAST}")
+                        stop.leave(f"Saved in epoch {epoch} after step {position['step']}; go on with --resume {folder.checkpoints / LAST}")
                     if position["step"] >= total_steps:
                         break
             bar.close()
 
             # The epoch's numbers
             row = {"epoch": epoch, "step": position["step"], "lr": schedule.rate(position["step"] - 1)}
-            counted = CombinedMetrics(config.num_classes, patch_set.classes)
+            counted = CombinedMetrics(len(classes), classes)
             counted.add({name: processes.sum(tensor) for name, tensor in running["metrics"].tensors().items()})
             train_loss, ce_loss, dice_loss = (running["loss"] / position["step_in_epoch"]).tolist()
             row |= {"train_loss": train_loss, "train_ce_loss": ce_loss, "train_dice_loss": dice_loss}
@@ -304,13 +311,13 @@ def train(args, checkpoint, processes, console):
 
             # Tell and save. last.pt goes last: whatever is killed before it is done again, with the same result.
             table.add({**row, "best": int(is_best), "seconds": clock.epoch_seconds()})
-            named = {"epoch": epoch, "train/loss": train_loss, "train/fire_iou": row["train_fire_iou"], "train/detection_f1": row["train_detection_f1"],
-                     "val/loss": val["loss"], "val/fire_iou": val["fire_iou"], "val/fire_recall": val["fire_recall"],
-                     "val/detection_f1": val["detection_f1"], "lr": row["lr"]}  # fmt: skip
+            named = {"epoch": epoch, "train/loss": train_loss, "train/fire_iou": row["train_fire_iou"],
+                     "train/detection_f1": row["train_detection_f1"], "lr": row["lr"],
+                     **{f"val/{key}": val[key] for key in ("loss", "fire_iou", "fire_recall", "detection_f1")}}  # fmt: skip
             wandb.log(named, step=epoch)
             board.log(named, step=epoch)
             console.say(f"epoch {epoch}: train loss {train_loss:.4f}, val loss {val['loss']:.4f}, val fire IoU {val['fire_iou']:.4f}, "
-                        f"recall {val['fire_recall']:.4f}, detection F1 {val['detection_f1']:.4f}, lr {row['lr']:.2e}{', best' if is_best else ''}")
+                        f"recall {val['fire_recall']:.4f}, detection F1 {val['detection_f1']:.4f}, lr {row['lr']:.2e}{', best' * is_best}")
             if is_best and processes.is_first:
                 write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, data, patch_set, device)
             if is_best and (kept_score is None or score >= kept_score):
@@ -326,12 +333,13 @@ def train(args, checkpoint, processes, console):
 
     if processes.is_first:
         left_out = f"; {len(position['unreadable'])} unreadable patches left out" if position["unreadable"] else ""
-        print(f"best validation fire IoU {position['best_score']:.4f} in epoch {position['best_epoch']}: {folder.checkpoints / BEST}{left_out}")
+        best = f"best validation fire IoU {position['best_score']:.4f} in epoch {position['best_epoch']}"
+        print(f"{best}: {folder.checkpoints / BEST}{left_out}")
     return 0
 
 
-def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch_set, processes, device, *, seed, step, precision, accumulate,
-               grad_clip, channels_last):
+def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch_set, processes, device, *, seed, step, precision,
+               accumulate, grad_clip, channels_last):  # fmt: skip
     """One optimiser step. → (losses (3,): total, CE, Dice; prediction (B, H, W); target (B, H, W)), all still on the device."""
     import numpy as np
     import torch
@@ -341,7 +349,7 @@ def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch
     seed_step(seed, step, processes.rank)
     images, target = to_device(batch, patch_set, device, channels_last, draws)
     optimizer.zero_grad(set_to_none=True)
-    # In pieces each piece counts by its share of the valid pixels. (The cross-entropy is then nearly, Dice only roughly that of the whole batch.)
+    # Each piece counts by its share of the valid pixels. (The cross-entropy is then nearly that of the whole batch, Dice only roughly.)
     valid = processes.sum((target != 255).sum()).clamp(min=1) if accumulate > 1 else None
     losses, predictions = 0.0, []
     for part in np.array_split(np.arange(len(images)), accumulate):
@@ -363,7 +371,7 @@ def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch
 
 
 def validate(network, model, criterion, held_out, loader, dataset, patch_set, processes, device, *, batch_size, precision,
-             channels_last, unreadable, strict):
+             channels_last, unreadable, strict):  # fmt: skip
     """
     → (scores of the whole split, fire-probability threshold with the highest extent IoU).
 
@@ -414,8 +422,8 @@ def open_data(args, processes, device, checkpoint):
     if checkpoint:
         for name, found in (("bands", data.patch_set.bands), ("classes", data.patch_set.classes)):
             if list(checkpoint["data"][name]) != list(found):
-                raise UserError(f"the checkpoint was trained on the {name} {', '.join(checkpoint['data'][name])}, but {args.patches_dir} has "
-                                f"{', '.join(found)}; pass the --patches-dir that goes with it")
+                raise UserError(f"the checkpoint was trained on the {name} {', '.join(checkpoint['data'][name])}, but "
+                                f"{args.patches_dir} has {', '.join(found)}; pass the --patches-dir that goes with it")
     return data
 
 
@@ -441,7 +449,8 @@ def make_loss(loss_class, data, no_class_weights, focal_loss, focal_gamma, proce
     if not no_class_weights:
         weights = class_weights_of(data.train.patches, len(data.patch_set.classes), data.sample_weights)
         drawn = " of the patches as they are drawn" if data.sample_weights is not None else ""
-        console.say(f"class weights{drawn}: {', '.join(f'{n} {w:.2f}' for n, w in zip(data.patch_set.classes, weights.tolist(), strict=True))}")
+        named = ", ".join(f"{name} {w:.2f}" for name, w in zip(data.patch_set.classes, weights.tolist(), strict=True))
+        console.say(f"class weights{drawn}: {named}")
     return loss_class(weights, focal_loss, focal_gamma, reduce=processes.sum_with_gradient if processes.size > 1 else None)
 
 
@@ -472,8 +481,8 @@ def report_unreadable(unreadable, data, processes, console):
     """Make `unreadable` the same list in all processes; say what is in it."""
     unreadable[:] = sorted({name for names in processes.gather(unreadable) for name in names})
     if unreadable:
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-        console.warn(f"{len(unreadable)} of {len(data.train) + len(data.val)} patches can't be read and are left out: {', '.join(unreadable[:5])}{more}")
+        names = ", ".join(unreadable[:5]) + (f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else "")
+        console.warn(f"{len(unreadable)} of {len(data.train) + len(data.val)} patches can't be read and are left out: {names}")
     if {patch.image.name for patch in data.train.patches} <= set(unreadable):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
@@ -483,26 +492,6 @@ def score_of(path):
     from runtime.checkpoint import load_checkpoint
 
     return load_checkpoint(path, KIND)["state"]["best_score"] if path.exists() else None
-
-
-class Clock:
-    """When is last.pt due, and how long did the epoch take?"""
-
-    def __init__(self, save_minutes):
-        self.save_seconds = 60.0 * save_minutes
-        self.saved = self.epoch = time.monotonic()
-
-    def rings(self):
-        if time.monotonic() - self.saved < self.save_seconds:
-            return False
-        self.saved = time.monotonic()
-        return True
-
-    def epoch_seconds(self):
-        """Since the last call."""
-        now = time.monotonic()
-        seconds, self.epoch = now - self.epoch, now
-        return round(seconds, 3)
 
 
 def write_samples(path, model, data, patch_set, device, count=4):
@@ -519,7 +508,8 @@ def write_samples(path, model, data, patch_set, device, count=4):
     rows = []
     for image, truth, classes in zip(images.cpu().numpy(), target.cpu().numpy(), predicted, strict=True):
         picture = any_picture(image, patch_set.bands)
-        rows.append([picture, class_overlay(picture, truth, colours), class_overlay(picture, classes, colours), error_picture(truth, classes, picture)])
+        overlays = [class_overlay(picture, labels, colours) for labels in (truth, classes)]
+        rows.append([picture, *overlays, error_picture(truth, classes, picture)])
     path.parent.mkdir(exist_ok=True)
     save_png(path, contact_sheet(rows, ["image", "truth", "prediction", "errors"], [patches[i].image.stem for i in chosen]))
 

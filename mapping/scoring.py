@@ -1,8 +1,9 @@
 """
 Scores of a split on whole scenes: patches are put together again, and every pixel counts once.
 
-Where patches overlap, their probabilities are averaged. Pixels that no patch covers (cloudy patches that were left out when chipping) are not
-judged, and their share is told. Beside the network stands the best single threshold on a spectral index, chosen on the training split.
+Where patches overlap, their probabilities are averaged. Pixels that no patch covers (cloudy patches that were left out when
+chipping) are not judged, and their share is told. Beside the network stands the best single threshold on a spectral index,
+chosen on the training split.
 """
 
 import torch
@@ -71,7 +72,8 @@ class Stitcher:
 
 def score_scene(predict, read, patches, indices, num_classes, threshold, pair, index_threshold, batch_size):
     """
-    One scene. predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w), target (B, h, w)), on the CPU; read(indices) → batch.
+    One scene. read(indices) → batch; predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w), target (B, h, w)),
+    on the CPU.
 
     → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "covered": share of the scene's pixels, "problems"}.
     """

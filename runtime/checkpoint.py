@@ -11,6 +11,8 @@ Checkpoints: one .pt of plain dicts, tensors, numbers and strings, read with wei
 """
 
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -34,11 +36,13 @@ def load_checkpoint(path, kind=None):
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist{nearby(path)}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on strange files before it refuses them; one line is enough
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and "Unsupported" in str(error):
+        if zipfile.is_zipfile(path):  # torch's own format, but with something in it that is no tensor, number or text
             raise UserError(f"{path} was refused: it holds more than tensors, numbers and text, and loading it could run code") from error
-        raise UserError(f"{path} is not a checkpoint of Chipmill, or is damaged ({first_line(error)})") from error
+        raise UserError(f"{path} is not a checkpoint of Chipmill, or is damaged; take another one") from error
     except PermissionError as error:
         raise UserError(f"no permission to read {path}") from error
     except Exception as error:

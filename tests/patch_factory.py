@@ -66,12 +66,13 @@ def write_patch_set(folder, counts=None, size=64, bands=CEMS_BANDS, num_classes=
                     np.save(folder / f"{stem}_mask.npy", mask)
                     valid = mask[0] != 255
                     values = image[:, valid].astype(np.float64)
+                    pixels = {n: np.bincount(m[m != 255], minlength=k).tolist() for (n, k), m in zip(layers.items(), mask, strict=True)}
                     lines.append({
                         "file": f"{stem}_image.npy", "mask": f"{stem}_mask.npy", "split": split, "scene": scene, "event": scene,
                         "source": {"path": f"{scene}.tif", "size": 1, "mtime": 0}, "window": [column, row, size, size],
                         "scene_size": [wide, high], "crs": "EPSG:32633", "transform": [10, 0, 0, 0, -10, 0], "footprint": None,
                         "valid_fraction": float(valid.mean()), "layers": list(layers),
-                        "class_pixels": {n: np.bincount(m[m != 255], minlength=k).tolist() for (n, k), m in zip(layers.items(), mask, strict=True)},
+                        "class_pixels": pixels,
                         "cloud_cover": None, "dtype": str(image.dtype), "band_sum": values.sum(1).tolist(),
                         "band_sum_squares": (values**2).sum(1).tolist(), "valid_pixels": int(valid.sum()),
                     })  # fmt: skip

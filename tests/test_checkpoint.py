@@ -1,0 +1,160 @@
+"""Checkpoints, run folders, schedules, metrics.csv: what a run leaves behind. Run: pytest tests/test_checkpoint.py"""
+
+import csv
+import math
+import os
+import pickle
+
+import pytest
+import torch
+
+from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.errors import UserError
+from runtime.logs import Console, MetricsFile, NoTracker, start_wandb
+from runtime.run_folder import RunFolder, run_folder_of
+from runtime.schedule import Schedule
+
+WHOLE = {"kind": "segmentation", "model": {}, "settings": {"lr": 0.1}, "state": {"model": {"w": torch.arange(3.0)}, "epoch": 2}, "data": {}}
+
+
+def test_a_checkpoint_comes_back_and_loads_without_running_code(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", WHOLE)
+    back = load_checkpoint(tmp_path / "a.pt", "segmentation")
+    assert back["state"]["model"]["w"].tolist() == [0.0, 1.0, 2.0] and back["settings"] == {"lr": 0.1}
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["format"] == "chipmill-checkpoint-1"
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/chipmill_was_here",)
+
+
+def damaged(tmp_path, how):
+    path = tmp_path / "bad.pt"
+    if how == "missing":
+        (tmp_path / "last.pt").touch()
+    elif how == "cut short":
+        save_checkpoint(path, WHOLE)
+        path.write_bytes(path.read_bytes()[:-300])
+    elif how == "empty":
+        path.touch()
+    elif how == "text":
+        path.write_text("not a checkpoint")
+    elif how == "hostile":
+        torch.save({"x": Hostile()}, path)
+    elif how == "hostile old style":
+        path.write_bytes(pickle.dumps(Hostile()))
+    elif how == "not ours":
+        torch.save({"model_state_dict": {}}, path)
+    elif how == "other kind":
+        save_checkpoint(path, {**WHOLE, "kind": "pansharpen"})
+    elif how == "newer":
+        torch.save({**WHOLE, "format": "chipmill-checkpoint-9"}, path)
+    elif how == "lacks parts":
+        torch.save({"format": "chipmill-checkpoint-1", "kind": "segmentation"}, path)
+    elif how == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("missing", "does not exist; in its folder are: last.pt"), ("cut short", "cut short"), ("empty", "cut short|damaged"),
+     ("text", "not a checkpoint|damaged"), ("hostile", "refused"), ("hostile old style", "not a checkpoint"),
+     ("not ours", "not a checkpoint of"), ("other kind", "is a pansharpen checkpoint, expected segmentation"), ("newer", "update"),
+     ("lacks parts", "lacks model"), ("folder", "not exist")],
+)  # fmt: skip
+def test_what_is_no_whole_checkpoint_of_ours_is_one_line(tmp_path, how, words):
+    with pytest.raises(UserError, match=words) as caught:
+        load_checkpoint(damaged(tmp_path, how), "segmentation")
+    assert "\n" not in str(caught.value) or len(str(caught.value).splitlines()) == 1
+    assert not os.path.exists("/tmp/chipmill_was_here")
+
+
+def test_a_failure_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "last.pt", WHOLE)
+
+    def full_disk(thing, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError):
+        save_checkpoint(tmp_path / "last.pt", {**WHOLE, "settings": {"lr": 9.0}})
+    assert load_checkpoint(tmp_path / "last.pt")["settings"] == {"lr": 0.1}
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_folder_with_a_run_is_refused_and_two_runs_cannot_share_one(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        save_checkpoint(folder.checkpoints / "last.pt", WHOLE)
+        with pytest.raises(UserError, match="another run is writing"), RunFolder(tmp_path / "run", resume=True):
+            pass
+    with pytest.raises(UserError, match="--resume .*last.pt, pass --overwrite"), RunFolder(tmp_path / "run"):
+        pass
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with RunFolder(tmp_path / "run", overwrite=True) as folder:
+        assert not list(folder.checkpoints.glob("*.pt")) and (folder.path / "notes.txt").exists()
+    assert run_folder_of(tmp_path / "run" / "checkpoints" / "last.pt") == tmp_path / "run"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_output_folder_is_told_before_any_work(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="can't write"), RunFolder(tmp_path / "run"):
+        pass
+
+
+def test_an_output_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match="can't write"), RunFolder(tmp_path / "run"):
+        pass
+
+
+def test_metrics_rows_of_epochs_that_are_done_again_are_dropped(tmp_path):
+    table = MetricsFile(tmp_path / "metrics.csv")
+    for epoch in range(3):
+        table.add({"epoch": epoch, "loss": 0.1 * epoch, "iou": math.nan})
+    MetricsFile(tmp_path / "metrics.csv", from_epoch=2).add({"epoch": 2, "loss": 9.0, "iou": 0.5, "new": 1})
+    rows = list(csv.DictReader(open(tmp_path / "metrics.csv")))
+    assert [r["epoch"] for r in rows] == ["0", "1", "2"]
+    assert rows[0]["iou"] == "" and rows[0]["new"] == "" and rows[2]["loss"] == "9.0" and float(rows[1]["loss"]) == 0.1
+
+
+def test_plateau_is_pytorchs_reduce_on_plateau():
+    scores = [0.1, 0.2, 0.2, 0.2, 0.19, 0.2, 0.2, 0.2, 0.2, 0.25, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=5)
+    ours = Schedule("plateau", 0.1, total_steps=100)
+    for score in scores:
+        theirs.step(score)
+        ours.step_epoch(score)
+        assert ours.rate(50) == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert ours.scale < 1.0
+    again = Schedule("plateau", 0.1, total_steps=100)
+    again.load_state_dict(ours.state_dict())
+    assert again.rate(0) == ours.rate(0)
+
+
+def test_a_score_of_nan_is_never_an_improvement():
+    schedule = Schedule("plateau", 1.0, 10, patience=0)
+    schedule.step_epoch(float("-inf"))
+    schedule.step_epoch(math.nan)
+    assert schedule.scale == 0.25
+
+
+def test_warmup_rises_in_equal_steps_and_cosine_falls_to_a_hundredth():
+    schedule = Schedule("cosine", 1.0, total_steps=11, warmup_steps=4)
+    assert [schedule.rate(s) for s in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert schedule.rate(7) == pytest.approx(0.505)
+    assert schedule.rate(10) == pytest.approx(0.01)
+    assert Schedule("plateau", 1.0, 5).rate(0) == 1.0
+
+
+def test_a_missing_wandb_is_a_warning_and_nothing_more(tmp_path, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    tracker = start_wandb(True, "p", None, {}, tmp_path, Console(quiet=True))
+    tracker.log({"loss": 1.0}, step=0)
+    assert type(tracker) is NoTracker and "not installed" in capsys.readouterr().err
