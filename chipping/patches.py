@@ -34,6 +34,7 @@ from runtime.files import atomic_path, remove_leftovers
 
 SKIPPED = "skipped.jsonl"
 STRIP_BYTES = 64 << 20  # pixels of one window row that are held at once; wider scenes are read in spans of columns
+BLOCKS_A_TASK = 6  # rows of blocks that a task reaches over
 STORED_AS_THEY_ARE = ("uint8", "uint16", "int16")
 
 
@@ -397,15 +398,16 @@ def deal(scenes, recipe, workers, done):
     """
     [(scene's number, (first rows of windows))] in the order of the manifest.
 
-    done: {scene's name: windows that need no cutting any more}; they are the first ones. One worker takes a scene at a time; several take runs of rows,
-    long enough that blocks which two of them need cost little, short enough that one large scene keeps all busy.
+    done: {scene's name: windows that need no cutting any more}; they are the first ones. Every task begins with blocks that the task before it has
+    decoded in another process, so tasks reach over several rows of blocks. Few scenes are dealt out in a multiple of `workers`, so that all are busy to the end.
     """
-    total = sum(len(rows_of(s, recipe)) for s in scenes)
-    length = 16 if workers == 1 else min(32, max(2, math.ceil(total / (3 * workers))))
     tasks = []
     for number, scene in enumerate(scenes):
         rows = rows_of(scene, recipe)
         rows = rows[done.get(scene.name, 0) // len(starts(scene.width, recipe.size, recipe.stride)) :]
+        length = max(4, math.ceil(BLOCKS_A_TASK * scene.block_height / recipe.stride))
+        if rows and len(scenes) < 4 * workers:
+            length = math.ceil(len(rows) / (workers * max(1, round(len(rows) / (length * workers)))))
         tasks += [(number, tuple(rows[i : i + length])) for i in range(0, len(rows), length)]
     return tasks
 

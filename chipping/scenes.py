@@ -28,7 +28,7 @@ class Scene:
     """
     An image and what belongs to it.
 
-    bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b, c, d, e, f). masks: {layer: LabelFile}.
+    block_height: rows that are decoded together.     bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b, c, d, e, f). masks: {layer: LabelFile}.
     clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. source: path, size, mtime.
     """
 
@@ -39,6 +39,7 @@ class Scene:
     dtype: str
     width: int
     height: int
+    block_height: int
     crs: str | None
     transform: tuple
     nodata: float | None
@@ -193,6 +194,7 @@ def make_scene(name, split, info, bands, nodata, masks, clouds, source=None):
         raise UserError(f"{info.path} has the type {info.dtypes[bands[0]]}; expected integers or real numbers")
     return Scene(
         name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name, width=info.width, height=info.height,
+        block_height=max(info.block_shapes[b][0] for b in bands),
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6], nodata=nodata,
         alpha=info.has_mask, masks=masks, clouds=clouds, source=source or source_of(info),
     )  # fmt: skip

@@ -13,12 +13,13 @@ class Outline:
     """
     The four corners of a raster.
 
-    crs: its CRS as text. corners: (4, 2) x, y in that CRS. lonlat: (4, 2) degrees; longitudes are within 180 of the first corner's, so that an
+    crs: its CRS as text. turn: what one turn around the globe is in its x, 360 in degrees, 0 in metres. corners: (4, 2) x, y in that CRS. lonlat: (4, 2) degrees; longitudes are within 180 of the first corner's, so that an
     outline that crosses the antimeridian is one piece (and may reach beyond 180). pixel, pixel_degrees: size of a pixel in the CRS's units
     and in degrees.
     """
 
     crs: str
+    turn: float
     corners: np.ndarray
     lonlat: np.ndarray
     pixel: float
@@ -65,7 +66,7 @@ def outline(crs, transform, width, height):
         return None
     pixel = math.sqrt(abs(polygon_area(corners)) / (width * height))
     pixel_degrees = math.sqrt(abs(polygon_area(lonlat)) / (width * height))
-    return Outline(crs.to_string() if hasattr(crs, "to_string") else str(crs), corners, lonlat, pixel, pixel_degrees)
+    return Outline(crs.to_string(), 360.0 if crs.is_geographic else 0.0, corners, lonlat, pixel, pixel_degrees)
 
 
 def polygon_area(corners):
@@ -77,9 +78,13 @@ def polygon_area(corners):
 def share_ground(one, other):
     """True where two outlines overlap by more than TOUCH pixels in every direction. In their own CRS where it is the same, else in lon/lat."""
     if one.crs == other.crs:
-        return penetration(one.corners, other.corners) > TOUCH * min(one.pixel, other.pixel)
-    depth = max(penetration(one.lonlat, other.lonlat + np.array([turn, 0.0])) for turn in (-360.0, 0.0, 360.0))
-    return depth > TOUCH * min(one.pixel_degrees, other.pixel_degrees)
+        return depth_around(one.corners, other.corners, one.turn) > TOUCH * min(one.pixel, other.pixel)
+    return depth_around(one.lonlat, other.lonlat, 360.0) > TOUCH * min(one.pixel_degrees, other.pixel_degrees)
+
+
+def depth_around(one, other, turn):
+    """`penetration`, the nearest way around the globe."""
+    return max(penetration(one, other + np.array([shift, 0.0])) for shift in {-turn, 0.0, turn})
 
 
 def penetration(one, other):

@@ -1,0 +1,115 @@
+"""
+What cutting patches costs, beside what it can't do without: reading the rasters once in block order and writing the same bytes.
+
+    python benchmarks/make_patches.py                    # a generated scene: 7 bands of uint16, DEFLATE in tiles of 512, and its mask
+    python benchmarks/make_patches.py --side 8192 --bands 4 --repeat 5
+
+Prints CPU seconds (of the process and its workers) and their ratio, then wall seconds of one and two workers. CPU seconds hardly change when others use
+the machine too; wall seconds do, so read the last line on a quiet one.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def generate(folder, side, bands, block):
+    """An image like land (smooth fields, fine noise) and a mask, both as such products are shipped."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    (folder / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 4_600_000, 10, 10), "width": side, "height": side, "tiled": True,
+             "blockxsize": block, "blockysize": block, "compress": "deflate", "driver": "GTiff", "BIGTIFF": "IF_SAFER"}  # fmt: skip
+    coarse = rng.integers(500, 3000, (bands, side // 64 + 1, side // 64 + 1))
+    with rasterio.open(folder / "scene.tif", "w", count=bands, dtype="uint16", predictor=2, **place) as image:
+        for row in range(0, side, block):
+            tall = min(block, side - row)
+            rows = (np.arange(row, row + tall) // 64)[:, None]
+            fields = coarse[:, rows, (np.arange(side) // 64)[None]]
+            noise = rng.integers(0, 60, fields.shape)
+            image.write((fields + noise).astype("uint16"), window=((row, row + tall), (0, side)))
+    with rasterio.open(folder / "masks/scene.tif", "w", count=1, dtype="uint8", **place) as mask:
+        mask.write((np.kron(coarse[0] > 2000, np.ones((64, 64), bool))[:side, :side]).astype("uint8"), 1)
+
+
+def bound(folder, patches):
+    """Read image and mask once in block order, and write the bytes of the patches: what nobody can avoid."""
+    import rasterio
+
+    for name in ("scene.tif", "masks/scene.tif"):
+        with rasterio.open(folder / name) as dataset:
+            tall = dataset.block_shapes[0][0]
+            for row in range(0, dataset.height, tall):
+                dataset.read(window=((row, min(row + tall, dataset.height)), (0, dataset.width)))
+    target = folder / "written"
+    target.mkdir()
+    buffers = {}
+    for path in patches:
+        size = path.stat().st_size
+        if size not in buffers:
+            buffers[size] = bytes(size)
+        with open(target / path.name, "wb") as file:
+            file.write(buffers[size])
+    shutil.rmtree(target)
+
+
+def cut(folder, out, workers):
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(folder / "scene.tif"), "--masks", str(folder / "masks/scene.tif"),
+               "--patches-dir", str(out), "--divide-by", "10000", "--quiet",
+               "--workers", str(workers)]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def cpu_and_wall(work):
+    def cpu():
+        return sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+    before, begin = cpu(), time.perf_counter()
+    work()
+    return cpu() - before, time.perf_counter() - begin
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=6144, help="of the scene, in pixels")
+    parser.add_argument("--bands", type=int, default=7)
+    parser.add_argument("--block", type=int, default=512, help="of the raster's tiles, in pixels")
+    parser.add_argument("--repeat", type=int, default=3, help="the best of so many runs counts")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        generate(folder, args.side, args.bands, args.block)
+        out = folder / "patches"
+        cut(folder, out, 1)
+        patches = sorted(out.rglob("*.npy"))
+        megabytes = sum(p.stat().st_size for p in patches) / 1e6
+        print(f"{args.side}×{args.side} pixels, {args.bands} bands: {len(patches) // 2} patches, {megabytes:.0f} MB")
+        least, one, two, alone, pair = [], [], [], [], []
+        for _ in range(args.repeat):  # in turns, so that a busy minute hits all of them
+            least.append(cpu_and_wall(lambda: bound(folder, patches))[0])
+            seconds, wall = cpu_and_wall(lambda: cut(folder, out, 1))
+            one.append(seconds), alone.append(wall)
+            seconds, wall = cpu_and_wall(lambda: cut(folder, out, 2))
+            two.append(seconds), pair.append(wall)
+        print(f"CPU seconds: bound {min(least):.2f}, one worker {min(one):.2f}, two workers {min(two):.2f}")
+        print(f"one worker / bound: {min(one) / min(least):.2f} (at most 1.5)")
+        print(f"wall: one worker {min(alone):.2f} s, two {min(pair):.2f} s: {min(alone) / min(pair):.2f} times as fast (at least 1.6)")
+
+
+if __name__ == "__main__":
+    main()
