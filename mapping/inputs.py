@@ -56,8 +56,7 @@ def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, n
         value = data["nodata"]  # of the images of the training; one that this file's type can't hold occurs in it nowhere
     else:
         value = decide_nodata(info, zero_based, nodata)
-    zero_is_nodata = bool(data.get("zero_is_nodata")) or is_cems_image(info)
-    plan = SceneInput(info, tuple(indexes), scale, value, zero_is_nodata, matched, scaled)
+    plan = SceneInput(info, tuple(indexes), scale, value, is_cems_image(info), matched, scaled)
     if divide_by is None:
         require_plausible(plan, wanted, mean)
     return plan
@@ -88,6 +87,7 @@ def match_bands(info, wanted, given=None):
 
 
 def is_cems_image(info):
+    """A wildfire image as Copernicus EMS data sets have it: 12 bands without names, 0 in all of them where there is no data."""
     return info.count == len(SENTINEL2_L2A_BANDS) and "S2L2A" in info.path.rsplit("/", 1)[-1]
 
 

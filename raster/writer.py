@@ -6,6 +6,7 @@ Both are temporary files beside the final one; the final name appears when every
 """
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def write_cog(
     except RasterioError as error:
         raise RunError(f"{path} can't be written ({' '.join(str(error).split())[:200]}); is the disk full?") from error
     finally:
-        for leftover in path.parent.glob(f".{path.stem}.{os.getpid()}.part*"):  # also what the COG driver laid beside its output
+        for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{os.getpid()}.part*"):  # the COG driver's too
             leftover.unlink(missing_ok=True)
 
 

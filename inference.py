@@ -1,0 +1,377 @@
+"""
+Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares and pictures out.
+
+    python inference.py --checkpoint output/checkpoints/best_model.pt scene.tif --output-dir maps
+    python inference.py --checkpoint best_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
+    python inference.py --checkpoint best_model.pt scene.tif --aoi area.geojson --tta --probabilities
+    python inference.py --checkpoint best_model.pt                # the test scenes of the patches that the checkpoint was trained on
+    torchrun --nproc-per-node 2 inference.py --checkpoint best_model.pt scenes/ --output-dir maps
+
+For each scene, in the output folder (docs/maps.md tells how to read them):
+
+    <scene>_classes.tif      the class of each pixel, 255 where nothing is known; Cloud Optimized GeoTIFF on the scene's own grid
+    <scene>_probability.tif  how likely a pixel burns, with --probabilities
+    <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability
+    <scene>_preview.png      the scene beside its map
+    summary.json, .csv       hectares a class, valid share, fire or not, for all scenes of the folder
+
+A run that was killed goes on where it was when the same command is started again, and ends with the same bytes.
+"""
+
+import dataclasses
+import os
+import sys
+
+from runtime.errors import RunError, UserError, run_program
+from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+
+
+def make_parser():
+    parser = Parser(prog="inference.py", description=__doc__)
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="what train.py wrote: output/checkpoints/best_model.pt")
+    parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
+    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")
+    parser.add_argument("--strict", action="store_true", help="stop at the first scene that fails or has unreadable blocks")
+    add_config_flag(parser)
+
+    group = parser.add_argument_group("input (by default as the checkpoint and the file's tags say)")
+    group.add_argument("--bands", metavar="LIST", help="bands in the order of the model's: names or numbers from 1, as B02,B03 or 2,3")
+    group.add_argument("--divide-by", metavar="LIST", help="reflectance = (value + offset) / divisor: one number, or one a band")
+    group.add_argument("--offset", metavar="LIST", help="one number, or one a band")
+    group.add_argument("--nodata", metavar="VALUE", help="value that means no data, or none")
+    group.add_argument("--aoi", metavar="FILE", help="GeoJSON with polygons: map only what they cover")
+
+    group = parser.add_argument_group("map")
+    group.add_argument("--threshold", type=float, metavar="P", help="a pixel burns from this probability on, 0..1 (default: the "
+                       "checkpoint's, chosen on validation; without one the most likely class)")  # fmt: skip
+    group.add_argument("--probabilities", nargs="?", const="uint8", choices=("uint8", "float32"), help="also write the burned probability")
+    group.add_argument("--min-area", type=float, default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
+    group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
+
+    group = parser.add_argument_group("speed")
+    group.add_argument("--window", type=int, metavar="PIXELS", help="side of the windows (default: the patches of the training)")
+    group.add_argument("--overlap", type=float, default=0.25, help="share of a window that it has in common with the next, 0..0.9")
+    group.add_argument("--batch-size", type=int, default=8, help="windows at once; more need more memory")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads for the network (0: PyTorch's own choice)")
+    group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")
+    group.add_argument("--compile", action="store_true", help="torch.compile: slow to start, faster for many windows")
+    add_common_flags(parser)
+    return parser
+
+
+def main(argv=None):
+    args, given = parse_with_config(make_parser(), sys.argv[1:] if argv is None else argv)
+    check_flags(args)
+
+    from runtime.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(args.checkpoint)
+    if checkpoint["kind"] not in KINDS:
+        raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
+    return KINDS[checkpoint["kind"]](args, given, checkpoint)
+
+
+def check_flags(args):
+    """Numbers that can't be right are errors before anything heavy is imported."""
+    for flag, value, low, high in (
+        ("--threshold", args.threshold, 0, 1), ("--overlap", args.overlap, 0, 0.9), ("--min-area", args.min_area, 0, float("inf")),
+        ("--window", args.window, 8, 8192), ("--batch-size", args.batch_size, 1, 4096), ("--threads", args.threads, 0, 1024),
+    ):  # fmt: skip
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{flag} expects {'a number from 0' if high == float('inf') else f'{low:g} to {high:g}'}, got {value:g}")
+    if "://" in args.output_dir:
+        raise UserError(f"--output-dir {args.output_dir}: maps are written to a local folder; copy them afterwards (aws s3 cp --recursive)")
+
+
+def map_segmentation(args, given, checkpoint):
+    """Class maps from a segmentation checkpoint. Returns the exit code."""
+    import datetime
+
+    from runtime.distributed import start
+
+    # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
+    with start("cpu", patience=datetime.timedelta(days=30)) as processes:
+        return map_scenes(args, checkpoint, processes)
+
+
+def map_scenes(args, checkpoint, processes):
+    import torch
+
+    from mapping.scene import MapSettings, fingerprint
+    from mapping.summary import update_summaries
+    from model import model_from_checkpoint
+    from runtime.device import choose_device
+    from runtime.files import require_writable
+    from runtime.logs import Console, SilentConsole
+
+    console = Console(args.quiet)
+    first = console if processes.is_first else SilentConsole()
+    data = checkpoint["data"]
+    scenes = name_scenes(args.scenes or scenes_of_checkpoint(data, first))
+    settings = MapSettings(
+        window=args.window or data["chip_size"] or 256, overlap=args.overlap, tta=args.tta, precision=args.precision,
+        threshold=args.threshold if args.threshold is not None else data.get("threshold"), probabilities=args.probabilities,
+        min_area=args.min_area, aoi=args.aoi, strict=args.strict,
+    )  # fmt: skip
+    refuse_inputs_as_outputs(scenes, args.output_dir, settings)
+    if not args.dry_run:
+        require_writable(args.output_dir)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = choose_device(args.device, processes.local_rank)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if args.precision != "fp32" else "highest")
+    model = model_from_checkpoint(checkpoint)
+    work = Work(args, settings, model, fingerprint(model), data, device, console)
+    if args.dry_run:
+        return dry_run(work, scenes) if processes.is_first else 0
+    refuse_finished(work, scenes)
+    records, failures = {}, {}
+    for part in processes.gather(map_share(work, dict(list(scenes.items())[processes.rank :: processes.size]), len(scenes))):
+        records |= part[0]
+        failures |= part[1]
+    if records and processes.is_first:
+        update_summaries(args.output_dir)
+    return conclude(records, failures, args.output_dir, processes.is_first)
+
+
+# One line a kind of checkpoint: what makes its maps from (args, the flags that were given, checkpoint).
+KINDS = {
+    "segmentation": map_segmentation,
+}
+
+
+@dataclasses.dataclass
+class Work:
+    """What all scenes of a run share."""
+
+    args: object
+    settings: object
+    model: object
+    fingerprint: str
+    data: dict
+    device: object
+    console: object
+
+    def plan(self, path):
+        """mapping.inputs.SceneInput of a scene: reads its header and a few small windows."""
+        from mapping.inputs import plan_input
+        from raster.scale import parse_numbers
+        from raster.source import describe
+
+        count = len(self.data["bands"])
+        config = getattr(self.model, "config", None)
+        return plan_input(
+            describe(path), self.data, mean=getattr(config, "mean", None),
+            bands=[b.strip() for b in self.args.bands.split(",")] if self.args.bands else None,
+            divide_by=parse_numbers(self.args.divide_by, "--divide-by", count),
+            offset=parse_numbers(self.args.offset, "--offset", count), nodata=self.args.nodata,
+        )  # fmt: skip
+
+    def predictor(self, plan):
+        from mapping.segmentation import Predictor
+
+        args = self.args
+        return Predictor(
+            self.model, len(self.data["classes"]), plan.scale.divide_by, plan.scale.offset, self.device, args.precision, args.tta,
+            args.batch_size, args.channels_last, args.compile,
+        )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- the scenes
+
+
+def name_scenes(patterns):
+    """{name: path} of all scenes, in the order of their paths. UserError where two would get the same output files."""
+    from raster.source import list_rasters, scene_name
+
+    scenes = {}
+    for path in list_rasters(patterns):
+        name = scene_name(path)
+        if name in scenes:
+            raise UserError(f"{scenes[name]} and {path} would both become {name}_classes.tif; map them into different --output-dir")
+        scenes[name] = path
+    return scenes
+
+
+def scenes_of_checkpoint(data, console):
+    """The scenes of the test split of the patches that a checkpoint was trained on; of the validation split where there are none."""
+    from chipping.chipset import read_manifest
+
+    folder = data.get("patches_dir")
+    lines = read_manifest(folder) if folder else []
+    by_split = {split: list(dict.fromkeys(line["source"]["path"] for line in lines if line["split"] == split)) for split in ("test", "val")}
+    split = "test" if by_split["test"] else "val"
+    if not by_split[split]:
+        raise UserError(f"no scene was given, and the checkpoint's patch set ({folder or 'not named'}) names none; pass the scenes to map")
+    why = "" if split == "test" else ", since there is no test split"
+    console.say(f"no scene was given: mapping the {len(by_split[split])} of the {split} split of {folder}{why}")
+    return by_split[split]
+
+
+def refuse_inputs_as_outputs(scenes, output_dir, settings):
+    """UserError where a map would replace a scene."""
+    from mapping.scene import output_paths
+
+    inputs = {os.path.realpath(path) for path in scenes.values() if "://" not in path}
+    for name in scenes:
+        for path in output_paths(output_dir, name, settings).values():
+            if os.path.realpath(path) in inputs:
+                raise UserError(f"{path} is one of the scenes, and would be the map of {scenes[name]}; choose another --output-dir")
+
+
+def map_share(work, mine, count):
+    """
+    Map this process's share of the `count` scenes; one that fails does not stop the rest.
+
+    Returns ({name: record}, {name: (kind of error, text)}). With --strict, or where there is only one scene, its error ends the run.
+    """
+    from mapping.scene import finished_record, is_unfinished, map_scene
+
+    args, console = work.args, work.console
+    records, failures, said = {}, {}, set()
+    for number, (name, path) in enumerate(mine.items(), start=1):
+        place = f"[{number}/{len(mine)}] {name}"
+        try:
+            plan = work.plan(path)
+            record = finished_record(args.output_dir, name, plan, work.settings, work.fingerprint, args.overwrite)
+            if record is None:
+                again = ", going on where an earlier run stopped" if is_unfinished(args.output_dir, name) else ""
+                console.say(f"{place}: {describe_plan(plan)}{again}")
+                record = map_scene(
+                    work.predictor(plan), plan, args.output_dir, name, work.data["classes"], work.data["bands"], work.settings,
+                    work.fingerprint, args.overwrite, tags_of(work, plan), progress_bar(console, name),
+                )  # fmt: skip
+            else:
+                console.say(f"{place} is mapped already")
+            records[name] = record
+            tell(console, record, said)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("What is finished is safe; run the same command again to go on") from error
+        except (UserError, RunError) as error:
+            if args.strict or count == 1:
+                raise
+            failures[name] = type(error).__name__, str(error)
+            console.warn(f"{path} was not mapped: {error}")
+    return records, failures
+
+
+def refuse_finished(work, scenes):
+    """UserError for maps that exist and may not be replaced, before any scene is mapped. What can't be opened is not asked here."""
+    from mapping.scene import finished_record, output_paths
+
+    for name, path in scenes.items():
+        if any(p.exists() for p in output_paths(work.args.output_dir, name, work.settings).values()):
+            finished_record(work.args.output_dir, name, work.plan(path), work.settings, work.fingerprint, work.args.overwrite)
+
+
+def conclude(records, failures, output_dir, is_first):
+    """The last line, and the exit code: 0; 1 where some scenes failed; 2 where all of them did, for what the user can change."""
+    line = f"mapped {len(records)} of {len(records) + len(failures)} into {output_dir}"
+    if damaged := [name for name, r in records.items() if r["unreadable_blocks"]]:
+        line += f"; with unreadable blocks: {', '.join(damaged)}"
+    if failures:
+        line += f"; failed: {', '.join(failures)}"
+    if is_first:
+        print(line)
+    if not failures:
+        return 0
+    return 2 if not records and all(kind == "UserError" for kind, _ in failures.values()) else 1
+
+
+def describe_plan(plan):
+    info = plan.info
+    divisors, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in (plan.scale.divide_by, plan.scale.offset))
+    scale = f"(value + {offsets}) / {divisors}" if any(plan.scale.offset) else f"value / {divisors}"
+    return f"{info.width} × {info.height}, bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}"
+
+
+def tags_of(work, plan):
+    """What the GeoTIFFs say about their making."""
+    threshold = work.settings.threshold
+    return {
+        "MODEL": work.fingerprint, "MODEL_BANDS": ",".join(work.data["bands"]), "SOURCE": os.path.basename(plan.info.path),
+        "THRESHOLD": "likeliest class" if threshold is None else f"{threshold:g}",
+    }  # fmt: skip
+
+
+def progress_bar(console, name):
+    """For map_scene: a function that makes a bar of windows, of which some are done already."""
+
+    def make(info, window, stride, start_row):
+        from raster.windows import starts
+
+        columns, rows = len(starts(info.width, window, stride)), starts(info.height, window, stride)
+        done = sum(r + window <= start_row for r in rows)
+        return console.progress(columns * len(rows), name, initial=columns * done).update
+
+    return make
+
+
+def tell(console, record, said):
+    """A line about a finished scene; what is the same in many scenes (no CRS) only once."""
+    if record["valid_fraction"] == 0:
+        console.say(f"  {record['scene']}: no valid pixel")
+    elif not record["has_fire"]:
+        console.say(f"  {record['scene']}: no fire; highest probability {record['fire_confidence']:.2f}")
+    else:
+        burned = record["burned_hectares"]
+        area = f", {burned:,.1f} ha" if burned is not None else ""
+        outlines = f", {record['polygons']} polygons" if record["polygons"] is not None else ""
+        console.say(f"  {record['scene']}: {100 * record['fire_fraction']:.1f} % burned{area}{outlines}")
+    for block in record["unreadable"]:
+        where = f"row {block['row']}, column {block['column']} ({block['height']} × {block['width']} pixels)"
+        console.warn(f"{record['source']}: can't be read at {where}, left out ({block['reason']})")
+    for remark in record["remarks"]:
+        if remark not in said:
+            said.add(remark)
+            console.say(f"  {record['scene']}: {remark}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- dry run
+
+
+def dry_run(work, scenes):
+    """Say what would be done for each scene: windows, memory, disk, and the time by a few windows of nothing."""
+    import time
+
+    import torch
+
+    from mapping.segmentation import stride_of
+    from raster.windows import starts
+
+    window, stride = work.settings.window, stride_of(work.settings.window, work.settings.overlap)
+    seconds, bad = None, 0
+    for name, path in scenes.items():
+        try:
+            plan = work.plan(path)
+        except UserError as error:
+            print(f"{name}: can't be mapped: {error}")
+            bad += 1
+            continue
+        info = plan.info
+        if seconds is None:
+            predictor = work.predictor(plan)
+            batch = torch.zeros(work.args.batch_size, len(plan.indexes), window, window, device=work.device)
+            predictor.probabilities(batch)
+            start = time.perf_counter()
+            predictor.probabilities(batch).cpu()
+            seconds = (time.perf_counter() - start) / work.args.batch_size
+        count = len(starts(info.width, window, stride)) * len(starts(info.height, window, stride))
+        across, deep = max(info.width, window), max(info.block_shapes[0][0], 128)
+        memory = across * (window * (len(work.data["classes"]) * 8 + len(plan.indexes) * 4) + 3 * deep * len(plan.indexes) * 4)
+        disk = info.width * info.height * (2 if work.settings.probabilities != "float32" else 5)
+        print(
+            f"{name}: {describe_plan(plan)}; {count} windows of {window}, about {count * seconds:.0f} s, "
+            f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
+        )
+    print(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {work.args.output_dir}")
+    return 2 if bad else 0
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,168 @@
+"""
+A map that is being made: finished bands in a scratch file, and a journal that says which of them are whole.
+
+    maps/.chipmill/<scene>/journal.jsonl   the settings, then one line a band, written after the band's bytes
+    maps/.chipmill/<scene>/bands.bin       the bands: classes (deflated), burned probability, thumbnail rows
+
+Nothing here depends on the time or on the batches, so that a map continued from a journal has the bytes of one made at a stretch.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import UserError
+from runtime.files import describe_difference, plain
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: two runs into one folder are then not noticed
+    fcntl = None
+
+SAVE_BYTES = 256 << 20  # after so many bytes the disk is asked to have them: a power cut costs no more than that
+
+
+@dataclass
+class StoredBand:
+    """
+    Finished rows as they lie in the scratch file.
+
+    classes: (rows, W) uint8. burned: (rows, W) uint8 in 1/254 (0 where not valid), or float32. thumbnail: (C, n, m) float16.
+    windows, highest, unreadable: see mapping.segmentation.Band.
+    """
+
+    row: int
+    classes: np.ndarray
+    burned: np.ndarray
+    thumbnail: np.ndarray
+    windows: int
+    highest: float
+    unreadable: list
+
+    @classmethod
+    def of(cls, band, probability_type):
+        burned = band.burned if probability_type == "float32" else np.rint(band.burned * 254).astype(np.uint8)
+        return cls(band.row, band.classes, burned, band.thumbnail, band.windows, band.highest, band.unreadable)
+
+
+class Journal:
+    """
+    Opened for one scene by one process at a time.
+
+    folder: the scratch folder. settings: whatever decides the bands' content; bands of other settings are refused, or with `overwrite`
+    thrown away.
+    """
+
+    def __init__(self, folder, settings, overwrite=False):
+        self.folder, self.settings = Path(folder), plain(settings)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lines_file = open(self.folder / "journal.jsonl", "a+b")
+        self.bands_file = open(self.folder / "bands.bin", "a+b")
+        try:
+            self.lock()
+            self.lines = self.read_lines(overwrite)
+            self.keep_only(self.lines)
+        except BaseException:
+            self.close()
+            raise
+        self.unsaved = 0
+
+    def lock(self):
+        if fcntl:
+            try:
+                fcntl.flock(self.lines_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"another run is making the map in {self.folder}; wait for it, or choose another --output-dir") from error
+
+    def read_lines(self, overwrite):
+        """The lines of the bands that are whole; of bands with other settings none, or a UserError."""
+        self.lines_file.seek(0)
+        complete = [text for text in self.lines_file.read().splitlines(keepends=True) if text.endswith(b"\n")]
+        if not complete:
+            return []
+        head, *lines = map(json.loads, complete)
+        if head != self.settings and overwrite:
+            return []
+        if head != self.settings:
+            raise UserError(
+                f"{self.folder} holds an unfinished map made with other settings ({describe_difference(head, self.settings)}); "
+                "run with those to finish it, or pass --overwrite to begin anew"
+            )
+        whole = []
+        for line in lines:
+            self.bands_file.seek(line["start"])
+            if zlib.crc32(self.bands_file.read(sum(line["bytes"]))) != line["crc"]:
+                break  # a power cut can lose bytes that were written before the line
+            whole.append(line)
+        return whole
+
+    def keep_only(self, lines):
+        """Cut both files back to what is whole."""
+        text = b"".join(as_line(v) for v in [self.settings, *lines])
+        self.lines_file.seek(0)
+        if self.lines_file.read() != text:
+            self.lines_file.truncate(0)
+            self.lines_file.write(text)
+            self.lines_file.flush()
+        self.bands_file.truncate(lines[-1]["start"] + sum(lines[-1]["bytes"]) if lines else 0)
+        self.bands_file.seek(0, os.SEEK_END)
+
+    @property
+    def next_row(self):
+        """The first row that is not finished."""
+        return self.lines[-1]["row"] + self.lines[-1]["shape"][0] if self.lines else 0
+
+    def append(self, band):
+        """Keep a StoredBand; it must follow the last one."""
+        if band.row != self.next_row:
+            raise ValueError(f"expected the band at row {self.next_row}, got the one at {band.row}")
+        parts = [zlib.compress(band.classes, 1), np.ascontiguousarray(band.burned).data, np.ascontiguousarray(band.thumbnail).data]
+        start, crc, sizes = self.bands_file.tell(), 0, []
+        for part in parts:
+            data = bytes(part) if not isinstance(part, bytes) else part
+            self.bands_file.write(data)
+            crc = zlib.crc32(data, crc)
+            sizes.append(len(data))
+        self.bands_file.flush()
+        self.unsaved += sum(sizes)
+        if self.unsaved > SAVE_BYTES:
+            os.fsync(self.bands_file.fileno())
+            self.unsaved = 0
+        line = {
+            "row": band.row, "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape), "type": band.burned.dtype.name,
+            "start": start, "bytes": sizes, "crc": crc, "windows": band.windows, "highest": band.highest, "unreadable": band.unreadable,
+        }  # fmt: skip
+        self.lines.append(line)
+        self.lines_file.write(as_line(line))
+        self.lines_file.flush()
+
+    def bands(self):
+        """The StoredBands from the top, one in memory at a time."""
+        for line in self.lines:
+            self.bands_file.seek(line["start"])
+            classes, burned, thumbnail = (self.bands_file.read(size) for size in line["bytes"])
+            yield StoredBand(
+                line["row"],
+                np.frombuffer(zlib.decompress(classes), np.uint8).reshape(line["shape"]),
+                np.frombuffer(burned, line["type"]).reshape(line["shape"]),
+                np.frombuffer(thumbnail, np.float16).reshape(line["thumbnail"]),
+                line["windows"], line["highest"], line["unreadable"],
+            )  # fmt: skip
+
+    def close(self):
+        self.bands_file.close()
+        self.lines_file.close()
+
+    def remove(self):
+        """The map is finished: what led to it is not needed any more."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def as_line(value):
+    return (json.dumps(plain(value), ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,112 @@
+"""What a map says in numbers: pixels and hectares a class, valid share, the three answers about fire; one table over all scenes."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from constants import IGNORE
+from runtime.files import read_json, write_json, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that finish in the same moment are then on their own
+    fcntl = None
+
+HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
+COLUMNS = (
+    "scene", "valid_fraction", "has_fire", "fire_confidence", "fire_fraction", "burned_hectares", "valid_hectares", "polygons",
+    "unreadable_blocks",
+)  # fmt: skip
+
+
+class Counter:
+    """Counts pixels and square metres of each class while the rows of a map stream by. areas: PixelAreas or None."""
+
+    def __init__(self, num_classes, areas):
+        self.num_classes, self.areas = num_classes, areas
+        self.pixels = np.zeros(num_classes, dtype=np.int64)
+        self.metres = np.zeros(num_classes)
+        self.total, self.highest = 0, 0.0
+
+    def add(self, row, classes, highest):
+        """classes: (rows, W) uint8 from `row` on. highest: burned probability of the most certain pixel."""
+        self.total += classes.size
+        self.highest = max(self.highest, highest)
+        across = self.areas is not None and not self.areas.is_constant_along_rows()
+        metres = self.areas.of_rows(row, row + len(classes)) if self.areas else None
+        for value in range(self.num_classes):
+            here = classes == value
+            by_row = np.count_nonzero(here, axis=1)
+            self.pixels[value] += by_row.sum()
+            if across:
+                self.metres[value] += metres[here].sum()
+            elif metres is not None:
+                self.metres[value] += float(by_row @ metres[:, 0])
+
+    def summary(self, class_names):
+        """The numbers as a dict; hectares are None where pixels have no known area, shares None where nothing is valid."""
+        valid, burned = int(self.pixels.sum()), int(self.pixels[1:].sum())
+        known = self.areas is not None
+        return {
+            "valid_fraction": valid / self.total,
+            "has_fire": burned > 0,
+            "fire_confidence": self.highest if valid else None,
+            "fire_fraction": burned / valid if valid else None,
+            "valid_hectares": hectares(self.metres.sum()) if known else None,
+            "burned_hectares": hectares(self.metres[1:].sum()) if known else None,
+            "classes": {
+                name: {"pixels": int(n), "hectares": hectares(m) if known else None}
+                for name, n, m in zip(class_names, self.pixels, self.metres, strict=True)
+            },
+        }
+
+
+def hectares(square_metres):
+    return round(float(square_metres) / 1e4, 6)
+
+
+def count_classes(classes, areas, class_names):
+    """The summary of a class map in memory, (H, W) uint8 with 255 for nothing. areas: PixelAreas or None."""
+    counter = Counter(len(class_names), areas)
+    counter.add(0, classes, 1.0 if ((classes > 0) & (classes != IGNORE)).any() else 0.0)
+    return counter.summary(class_names)
+
+
+def write_summaries(output_dir, records):
+    """summary.json and summary.csv: one entry a scene, in the order of their names, and the sums."""
+    output_dir, records = Path(output_dir), sorted(records, key=lambda r: r["scene"])
+    known = [r for r in records if r["burned_hectares"] is not None]
+    totals = {
+        "scenes": len(records),
+        "scenes_with_fire": sum(r["has_fire"] for r in records),
+        "scenes_without_known_area": len(records) - len(known),
+        "burned_hectares": round(sum(r["burned_hectares"] for r in known), 6),
+        "valid_hectares": round(sum(r["valid_hectares"] for r in known), 6),
+    }
+    write_json(output_dir / "summary.json", {"total": totals, "scenes": records})
+    class_names = list(dict.fromkeys(name for r in records for name in r["classes"]))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*COLUMNS, *(f"hectares_{name}" for name in class_names), *(f"pixels_{name}" for name in class_names)])
+    for r in records:
+        empty = {"hectares": None, "pixels": 0}
+        row = [r[c] for c in COLUMNS]
+        row += [r["classes"].get(name, empty)[what] for what in ("hectares", "pixels") for name in class_names]
+        table.writerow(["" if v is None else v for v in row])
+    write_text(output_dir / "summary.csv", text.getvalue())
+
+
+def update_summaries(output_dir):
+    """
+    summary.json and summary.csv over all scenes that are mapped in a folder, by whatever run and process.
+
+    Under a lock: the process that finishes last reads the records of all others, and its word stands.
+    """
+    folder = Path(output_dir) / HIDDEN
+    with open(folder / "summary.lock", "w") as lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        records = [read_json(path) for path in sorted(folder.glob("*.json"))]
+        write_summaries(output_dir, [r for r in records if (Path(output_dir) / r["files"][0]).exists()])
