@@ -310,7 +310,7 @@ class Walk:
         return (tile, *xy) if xy else (tile, None, None)
 
     def next_batch(self, wanted):
-        """Up to `wanted` windows (i, tile, left, top) in order that could still be needed; fewer where a tile may have to be retired first."""
+        """Up to `wanted` windows (i, tile, left, top) in order; fewer where a tile may have to be retired first."""
         batch, pending = [], defaultdict(int)
         i = self.cursor
         while len(batch) < wanted and len(self.retired) < len(self.tiles):
@@ -377,7 +377,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         end = first + len(chipset.lines)
         start = first if starting_from is None else starting_from
         if chipset.lines and not first <= start <= end:
-            raise UserError(f"{folder} holds chips {first} to {end - 1}; --starting-from {start} would leave a gap: pass {end}, or another folder")
+            raise UserError(f"{folder} holds chips {first} to {end - 1}; --starting-from {start} leaves a gap: pass {end}, or another folder")
         walk = Walk(tiles, recipe)
         skipped_lines = read_skipped(folder)
         done = sorted([*({**line, "reason": None} for line in chipset.lines), *skipped_lines], key=lambda line: line["i"])
@@ -432,8 +432,8 @@ def manifest_line(number, tile, recipe, verdict):
     lat, lon = window_centre(tile, recipe, left, top)
     line = {
         "file": f"{number}.pt", "i": verdict["i"], "tile": tile.name, "cid": tile.cid, "left": left, "top": top,
-        "valid_pan": verdict["valid_pan"], "valid_ms": verdict["valid_ms"], "valid_fraction": min(verdict["valid_pan"], verdict["valid_ms"]),
-        "lat": lat, "lon": lon, "source": source_of(pair), "window": list(window),
+        "valid_pan": verdict["valid_pan"], "valid_ms": verdict["valid_ms"],
+        "valid_fraction": min(verdict["valid_pan"], verdict["valid_ms"]), "lat": lat, "lon": lon, "source": source_of(pair), "window": list(window),
         "crs": pair.crs.to_string() if pair.crs else None, "transform": list(tuple(pair.transform)[:6]) if pair.transform else None,
         "footprint": footprint(pair.crs, corners) if pair.crs else None,
         "cloud_cover": tile.properties.get("tile:clouds_percent"),

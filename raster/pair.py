@@ -7,15 +7,19 @@ in the ms pixels: of the two, the finer image loses less by it.
 
 import contextlib
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from constants import BGRN_BANDS, WORLDVIEW_BANDS
 from raster.source import describe, open_raster
 from runtime.errors import UserError
+
+warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in words by match_pair, and once
 
 DRIFT = 0.25  # pan pixels that two grids may run apart over the whole image before they count as different grids
 

@@ -1,0 +1,126 @@
+"""fake-chips: pan/ms chips out of noise and a list of reflectances, with edges and mixtures that no field campaign delivers.
+
+A reflectance file has nine numbers a line, x 10 000, separated by commas: pan, then the eight bands; the rest of a line is a note.
+Chip number n depends on the file, the seed, the side and n alone, so any chip can be made again by itself.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chipping.chipset import ChipSetWriter
+from chipping.pan_chips import SCALE, encode_chip, write_chip
+from constants import WORLDVIEW_BANDS
+from runtime.errors import UserError
+from runtime.files import remove_leftovers
+
+RATIO = 4
+LEAST_LINES = 7  # six materials are drawn for a chip; with no more there would be nothing to choose
+OUR_REFLECTANCES = Path(__file__).parent / "reflectances.csv"
+SHADOW_WIDTH = 0.025  # of the noise that shadows follow
+
+
+@dataclass(frozen=True)
+class FakeRecipe:
+    side: int = 512
+    seed: int = 0
+    store: str = "bands"
+    dtype: str = "uint16"
+
+
+def read_reflectances(path):
+    """(lines, 9) reflectance, float32: pan and eight bands."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the reflectance file {path} can't be read ({error})") from error
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        words = line.replace(";", ",").split(",")
+        try:
+            rows.append([float(word) for word in words[:9]])
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: expected nine numbers separated by commas, got {line[:60]!r}") from error
+        if len(rows[-1]) != 9 or not np.isfinite(rows[-1]).all():
+            raise UserError(f"{path}, line {number}: expected nine numbers (pan and eight bands), got {len(rows[-1])}")
+    if len(rows) < LEAST_LINES:
+        raise UserError(f"{path} has {len(rows)} reflectances; at least {LEAST_LINES} are needed")
+    return np.array(rows, np.float32) / np.float32(SCALE)
+
+
+def noise(rng, side, power):
+    """(side, side) noise with spectrum amplitude f^-power (f in cycles per pixel, 1 / side at 0), mean 0, standard deviation 1."""
+    f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    f[0, 0] = 1 / side
+    white = rng.standard_normal((side, side), dtype=np.float32)
+    field = np.fft.irfft2(np.fft.rfft2(white) * f**-power, s=(side, side)).astype(np.float32)
+    field -= field.mean()
+    return field / field.std()
+
+
+def simple_field(rng, reflectances, side):
+    """(9, side, side): two materials mixed, and overdone, by noise."""
+    a, b = reflectances[rng.choice(len(reflectances), 2, replace=False)]
+    alpha = noise(rng, side, 2)
+    return b[:, None, None] + alpha * (a - b)[:, None, None]
+
+
+def complex_field(rng, reflectances, side):
+    """(9, side, side): two simple fields that change places along contours, with a third as shadow along the contours."""
+    one, two, shade = (simple_field(rng, reflectances, side) for _ in range(3))
+    swap = noise(rng, side, 2) > 0
+    first, second = np.where(swap, two, one), np.where(swap, one, two)
+    ground = noise(rng, side, 3)
+    levels = np.sort(rng.standard_normal(16))
+    levels[0], levels[-1] = -np.inf, np.inf
+    layer = np.digitize(ground, levels[1:-1])
+    field = np.where(layer % 2 == 0, second, first)
+    above = np.append(levels[1:-1], np.inf)[layer]  # the next cut above each pixel
+    shadow = ground > above - SHADOW_WIDTH
+    darkness = np.float32(rng.uniform(0, 0.1))
+    return np.where(shadow, shade * darkness, field)
+
+
+def box_mean(x, side):
+    channels, height, width = x.shape
+    return x.reshape(channels, height // side, side, width // side, side).mean((2, 4), dtype=np.float32)
+
+
+def make_fake_chip(reflectances, recipe, number):
+    """The chip dict of one number."""
+    rng = np.random.default_rng([recipe.seed, number])
+    field = complex_field(rng, reflectances, 2 * recipe.side)
+    field = np.clip(box_mean(field, 2), 1e-4, 1).astype(np.float32)
+    pan, bands = field[:1], field[1:]
+    meta = {"tile": "fake", "cid": "fake", "i": number, "seed": recipe.seed}
+    return encode_chip(pan, box_mean(bands, RATIO), bands, None, meta, WORLDVIEW_BANDS, recipe.store, recipe.dtype)
+
+
+def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on_chip=None):
+    """Chips 0 … count - 1 in `folder`; those that are there already stay. Returns the number made."""
+    if recipe.side < 8 or recipe.side % RATIO:
+        raise UserError(f"--side must be a multiple of {RATIO} and at least 8, got {recipe.side}")
+    reflectances = read_reflectances(reflectance_file)
+    digest = hashlib.sha256(reflectances.tobytes()).hexdigest()[:16]
+    settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reflectances": digest}
+    description = {
+        "kind": "pansharpen", "settings": settings, "chip_size": recipe.side, "bands": list(WORLDVIEW_BANDS), "ratio": RATIO,
+        "store": recipe.store, "dtype": recipe.dtype, "divide_by": SCALE, "offset": 0.0, "nodata": 0, "sampler": "fake",
+        "seed": recipe.seed,
+    }  # fmt: skip
+    made = 0
+    with ChipSetWriter(folder, description, overwrite) as chipset:
+        remove_leftovers(folder)
+        for number in range(len(chipset.lines), count):
+            write_chip(Path(folder) / f"{number}.pt", make_fake_chip(reflectances, recipe, number))
+            line = {"file": f"{number}.pt", "i": number, "tile": "fake", "cid": "fake", "valid_fraction": 1.0, "crs": None,
+                    "footprint": None}  # fmt: skip
+            chipset.add(line)
+            made += 1
+            if on_chip:
+                on_chip(line)
+    return made

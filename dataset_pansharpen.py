@@ -1,0 +1,185 @@
+"""Folders of pan/ms chips -> tensors: what is in a folder, reading chips in the order of an epoch, batches.
+
+A chip that can't be used (missing, broken, hostile, of another size) is left out of its batch and named there; whoever trains
+decides when that is too many.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from augment_pansharpen import turn
+from chipping.chipset import DESCRIPTION, read_chipset
+from chipping.link_chips import find_chips
+from chipping.pan_chips import SCALE, BadChip, band_names, decode_chip, read_chip
+from runtime.device import derived_seed
+from runtime.errors import UserError
+from runtime.interrupts import leave_signals_to_parent
+
+MOST_BAD = 0.01  # share of bad chips that is taken as an accident
+
+
+@dataclass
+class Batch:
+    """pan (B, 1, S, S), mul (B, C, s, s), truth (B, C or 3, S, S) float32; valid (B, 1, S, S) bool or None; numbers: chips' integers.
+
+    problems: [(number, reason)] of chips that were left out. All tensors are None where nothing is left.
+    """
+
+    pan: torch.Tensor
+    mul: torch.Tensor
+    truth: torch.Tensor
+    valid: torch.Tensor
+    numbers: list
+    problems: list
+
+    def __len__(self):
+        return len(self.numbers)
+
+
+class PanChips(Dataset):
+    """
+    The first `length` chips of a folder (None: all). target: "bands" or "oklab". turned: D4 by seed, epoch and number, or none.
+
+    like: another PanChips whose chip size, ratio and bands these must share.
+    """
+
+    def __init__(self, folder, length=None, target="bands", turned=False, seed=0, like=None):
+        self.folder, self.target, self.turned, self.seed, self.epoch = Path(folder), target, turned, seed, 0
+        if not self.folder.is_dir():
+            raise UserError(f"{folder} is no folder; expected one made by chip.py make-chips, fake-chips or link-chips")
+        numbers, self.broken, _ = find_chips(self.folder)
+        if not numbers:
+            raise UserError(f"{folder} has no chips (0.pt, 1.pt …); make some with chip.py make-chips or fake-chips")
+        if length is not None and length > len(numbers):
+            raise UserError(f"{folder} has {len(numbers)} chips, but {length} were asked for; pass a shorter length or make more chips")
+        self.numbers = numbers[:length]
+        self.chip_size, self.small, self.bands = self.first_shape()
+        if self.chip_size // self.small not in (2, 4, 8):
+            raise UserError(f"{folder}: pan is {self.chip_size // self.small} times as fine as mul; the network takes 2, 4 or 8")
+        if like is not None and (self.chip_size // self.small, self.bands) != (like.ratio, like.bands):
+            raise UserError(
+                f"{folder} has ratio {self.ratio} and bands {', '.join(self.bands)}, {like.folder} ratio {like.ratio} and "
+                f"{', '.join(like.bands)}; they don't go together"
+            )
+
+    @property
+    def ratio(self):
+        return self.chip_size // self.small
+
+    def path(self, number):
+        return self.folder / f"{number}.pt"
+
+    def first_shape(self):
+        """(chip size, side of mul, band names) of the first chip that can be read."""
+        reasons = []
+        for number in self.numbers[:20]:
+            try:
+                chip = read_chip(self.path(number))
+                decode_chip(chip, self.target)
+                return chip["pan"].shape[-1], chip["mul"].shape[-1], band_names(chip)
+            except BadChip as error:
+                reasons.append(f"{number}.pt: {error}")
+        raise UserError(f"none of the first chips of {self.folder} can be used ({reasons[0]})")
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, index):
+        """(number, (pan, mul, truth, valid or None)) or (number, reason as text)."""
+        number = self.numbers[index]
+        try:
+            chip = read_chip(self.path(number))
+            shape = (chip["pan"].shape[-1], chip["mul"].shape[-1], chip["mul"].shape[0])
+            expected = (self.chip_size, self.small, len(self.bands))
+            if shape != expected:
+                return number, "pan {}, mul {} pixels, {} bands".format(*shape) + "; the first chip has {}, {}, {}".format(*expected)
+            tensors = decode_chip(chip, self.target)
+        except BadChip as error:
+            return number, str(error)
+        if not all(bool(torch.isfinite(t).all()) for t in tensors[:3]):
+            return number, "values that are not finite"
+        if self.turned:
+            draw = derived_seed(self.seed, self.epoch, number)
+            tensors = turn(tensors, draw % 4, draw // 4 % 2)
+        return number, tensors
+
+
+def collate(samples):
+    good = [(number, parts) for number, parts in samples if not isinstance(parts, str)]
+    problems = [(number, reason) for number, reason in samples if isinstance(reason, str)]
+    if not good:
+        return Batch(None, None, None, None, [], problems)
+    pan, mul, truth = (torch.stack([parts[i] for _, parts in good]) for i in range(3))
+    valid = None
+    if any(parts[3] is not None for _, parts in good):
+        valid = torch.stack([torch.ones(1, *pan.shape[2:], dtype=torch.bool) if parts[3] is None else parts[3] for _, parts in good])
+    return Batch(pan, mul, truth, valid, [number for number, _ in good], problems)
+
+
+def epoch_batches(count, logical, physical, rank=0, size=1, order=None):
+    """
+    [[physical batch of indices, …] for each logical batch]: this process's part of an epoch over `count` chips.
+
+    order: a permutation, None for 0, 1, 2 …. A logical batch is dealt out to the processes, one chip each in turn; every process has the
+    same number of logical batches, of which some may be empty.
+    """
+    order = list(range(count)) if order is None else order
+    result = []
+    for start in range(0, count, logical):
+        mine = order[start : start + logical][rank::size]
+        result.append([mine[i : i + physical] for i in range(0, len(mine), physical)])
+    return result
+
+
+def epoch_order(count, seed, epoch):
+    """The permutation of an epoch."""
+    return np.random.default_rng([seed, epoch, 0]).permutation(count).tolist()
+
+
+def make_loader(dataset, batches, workers=0, pin_memory=False):
+    """A DataLoader over lists of indices."""
+    return DataLoader(
+        dataset, batch_sampler=batches, collate_fn=collate, num_workers=min(workers, len(batches)), pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_parent,
+    )  # fmt: skip
+
+
+def statistics(dataset, most=32):
+    """{"ms", "pan", "out": (means, standard deviations) a channel} of up to `most` chips spread over the set."""
+    chosen = sorted({i * (len(dataset) - 1) // max(1, most - 1) for i in range(most)})
+    sums = {}
+    for index in chosen:
+        _, parts = dataset[index]
+        if isinstance(parts, str):
+            continue
+        for name, values in zip(("pan", "ms", "out"), parts[:3], strict=True):
+            flat = values.double().flatten(1)
+            total = sums.setdefault(name, [0, 0, 0])
+            sums[name] = [total[0] + flat.shape[1], total[1] + flat.sum(1), total[2] + (flat**2).sum(1)]
+    if not sums:
+        raise UserError(f"none of the chips of {dataset.folder} that were looked at can be used")
+    found = {}
+    for name, (count, total, squares) in sums.items():
+        mean = total / count
+        found[name] = (mean.tolist(), (squares / count - mean**2).clamp(min=0).sqrt().tolist())
+    return found
+
+
+def scale_of(folder):
+    """(divide_by, offset, nodata) that chipset.json states, else those of ARD."""
+    if (Path(folder) / DESCRIPTION).exists():
+        description = read_chipset(folder)
+        if description.get("kind") != "pansharpen":
+            raise UserError(f"{folder} is a chip set of kind {description.get('kind')!r}; expected pan/ms chips")
+        return description.get("divide_by", SCALE), description.get("offset", 0.0), description.get("nodata", 0)
+    return SCALE, 0.0, 0
+
+
+def shared_chips(one, other):
+    """How many files two sets have in common, links followed."""
+    return len({os.path.realpath(one.path(n)) for n in one.numbers} & {os.path.realpath(other.path(n)) for n in other.numbers})
