@@ -77,8 +77,12 @@ class Processes:
 
 
 @contextlib.contextmanager
-def start(device="auto"):
-    """Join the processes that torchrun started, or be alone. device: of the flag; CPUs talk gloo, GPUs nccl."""
+def start(device="auto", patience=datetime.timedelta(minutes=30)):
+    """
+    Join the processes that torchrun started, or be alone. device: of the flag; CPUs talk gloo, GPUs nccl.
+
+    patience: how long a process waits for the others before it takes them for dead.
+    """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield Processes()
@@ -87,7 +91,7 @@ def start(device="auto"):
     on_gpu = torch.cuda.is_available() and str(device).split(":")[0] in ("auto", "cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=datetime.timedelta(minutes=30))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
     processes = Processes(rank, size, local_rank)
     processes.control = dist.new_group(backend="gloo") if on_gpu else None
     try:
