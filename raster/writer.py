@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # what GDAL reports while files are copied; it has no public name
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -94,7 +95,7 @@ def write_cog(
                     raise ValueError(f"{writer.row} rows were written to a raster of {height}")
             rasterio.shutil.copy(stage, temporary, **finish)
             require_whole(temporary)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise RunError(f"{path} can't be written ({' '.join(str(error).split())[:200]}); is the disk full?") from error
     finally:
         for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{os.getpid()}.part*"):  # the COG driver's too
@@ -136,5 +137,5 @@ def require_whole(path):
             rows, columns = dataset.height, dataset.width
             for band in dataset.indexes:
                 dataset.read(band, window=Window(columns - 1, rows - 1, 1, 1))
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise RunError(f"the raster was not written whole ({' '.join(str(error).split())[:160]}); is the disk full?") from error
