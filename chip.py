@@ -192,22 +192,24 @@ def in_time(seconds):
 
 
 def say_summary(plan, tally, lines, folder, report):
+    from chipping.inspection import plural
     from chipping.patches import describe_skipped, mean_reflectance
 
     recipe = plan.recipe
-    counts = ", ".join(f"{split} {tally.patches[split]} from {len(tally.scenes[split])} scenes" for split in ("train", "val", "test")
+    counts = ", ".join(f"{split} {tally.patches[split]} from {plural(len(tally.scenes[split]), 'scene')}" for split in ("train", "val", "test")
                        if tally.patches[split])  # fmt: skip
     means = mean_reflectance(lines, plan.description)
     report.result("mean reflectance: " + ", ".join(f"{b} {m:.4g}" for b, m in zip(plan.description["bands"], means, strict=True)))
     odd = [b for b, m in zip(plan.description["bands"], means, strict=True) if not 0.0005 < m < 1.5]
     if odd:
         report.note(f"the mean reflectance of {', '.join(odd)} is not that of land or water; are --divide-by and --offset right?")
-    skipped = f"; left out {sum(tally.skipped.values())} windows ({describe_skipped(tally)})" if tally.skipped else ""
-    report.result(f"{sum(tally.patches.values())} patches of {recipe.size}×{recipe.size} pixels, {len(recipe.divide_by)} bands in {folder}: "
-                  f"{counts}{skipped}")  # fmt: skip
+    skipped = f"; left out {plural(sum(tally.skipped.values()), 'window')} ({describe_skipped(tally)})" if tally.skipped else ""
+    report.result(f"{plural(sum(tally.patches.values()), 'patch')} of {recipe.size}×{recipe.size} pixels, "
+                  f"{plural(len(recipe.divide_by), 'band')} in {folder}: {counts}{skipped}")  # fmt: skip
     if tally.unreadable:
-        named = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in list(tally.unreadable.items())[:3])
-        report.result(f"{len(tally.unreadable)} files could not be read (wholly): {named}; repair them and run again with --overwrite")
+        named = ", ".join(f"{name} ({plural(count, 'window')})" if count else name for name, count in list(tally.unreadable.items())[:3])
+        more = " …" if len(tally.unreadable) > 3 else ""
+        report.result(f"{plural(len(tally.unreadable), 'file')} could not be read: {named}{more}; repair and run again with --overwrite")
     classes = max(recipe.classes) if len(recipe.layers) == 1 else 2
     report.result(f"next: python train.py --patches-dir {folder} --num-classes {classes}")
 

@@ -64,11 +64,11 @@ def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
     else:
         classes = translate(values, table, nodata, dict(mapping), path)
     if (classes == UNKNOWN).any():
-        value = values[classes == UNKNOWN][0]
+        value = int(values[classes == UNKNOWN][0])
         listed = ", ".join(f"{v}={'ignore' if c == IGNORE else c}" for v, c in mapping)
         raise UserError(
             f"{path} holds the value {value}; expected classes 0..{num_classes - 1}, or 255 to ignore{', with ' + listed if listed else ''}. "
-            f"Pass --classes for more classes, or --label-map={value:g}=ignore (or {value:g}=CLASS)"
+            f"Pass --classes for more classes, or --label-map={value}=ignore (or {value}=CLASS)"
         )
     return classes
 
@@ -78,8 +78,10 @@ def translate(values, table, nodata, mapping, path):
     outside = np.zeros(values.shape, bool)
     if values.dtype.kind == "f":
         outside = ~np.isfinite(values)
+        if nodata is not None and nodata != np.rint(nodata):
+            outside |= values == nodata
         whole = np.where(outside, 0, values)
-        broken = (whole != np.rint(whole)) & (whole != nodata if nodata is not None else True)
+        broken = whole != np.rint(whole)
         if broken.any():
             raise UserError(f"{path} holds the value {whole[broken][0]:g}; labels must be whole numbers")
     elif values.dtype.kind in "iu":

@@ -67,12 +67,13 @@ class Recipe:
 
 @dataclass
 class Tally:
-    """What has been made and left out: patches and scenes a split, windows a reason, files that could not be read."""
+    """What has been made and left out: patches and scenes a split, windows a reason, windows a file that could not
+    be read (0: not even opened)."""
 
     patches: collections.Counter = field(default_factory=collections.Counter)
     scenes: dict = field(default_factory=lambda: collections.defaultdict(set))
     skipped: collections.Counter = field(default_factory=collections.Counter)
-    unreadable: dict = field(default_factory=collections.Counter)
+    unreadable: collections.Counter = field(default_factory=collections.Counter)
 
     def count(self, line):
         if "file" in line:
@@ -150,7 +151,7 @@ class SceneReader:
         if pixels.dtype.kind == "f":
             found = ~np.isfinite(pixels).all(axis=0)
         if self.scene.nodata is not None:
-            here = (pixels == self.scene.nodata).any(axis=0)
+            here = (pixels == pixels.dtype.type(self.scene.nodata)).any(axis=0)  # as a float it would make floats of all pixels
             found = here if found is None else found | here
         if self.recipe.zero_is_nodata:
             here = ~pixels.any(axis=0)
@@ -529,8 +530,8 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
             done = keep_finished(chipset, skips, scenes, recipe)
             for line in (*chipset.lines, *skips.lines):
                 tally.count(line)
-            for name, why in sorted((broken or {}).items()):
-                tally.unreadable[why] += 1
+            for _, why in sorted((broken or {}).items()):
+                tally.unreadable[why] = 0
             progress(sum(done.values()))
             try:
                 for line in cut_in_order(scenes, recipe, folder, deal(scenes, recipe, workers, done), workers):

@@ -1,0 +1,181 @@
+"""Values, polygons and masks on other grids become classes that can be counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from rasterio.transform import Affine, from_origin
+from rasterio.warp import transform_geom
+
+from chipping.labels import burn, parse_label_map, polygons_for, read_aligned, read_polygons, same_grid, to_classes
+from raster.source import describe, open_raster
+from runtime.errors import UserError
+
+GRID = from_origin(500_000, 4_600_000, 10, 10)
+
+
+def box(west, south, east, north):
+    return {"type": "Polygon", "coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]]}
+
+
+def write_geojson(path, *features, **more):
+    """features: (geometry, properties)."""
+    content = {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": g, "properties": p} for g, p in features], **more}
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def in_lonlat(geometry, crs="EPSG:32633"):
+    return transform_geom(crs, "EPSG:4326", geometry)
+
+
+# --- values ---
+
+
+def test_label_maps_are_parsed():
+    assert parse_label_map("-1=ignore,2=1") == {-1: 255, 2: 1} and parse_label_map(None) == {}
+    for wrong in ("2", "2=", "a=1", "2=-1", "2=300", "1=1,1=0"):
+        with pytest.raises(UserError, match="--label-map"):
+            parse_label_map(wrong)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"])
+def test_classes_of_every_type(kind):
+    assert to_classes(np.array([[0, 1, 255, 1]], kind), 2).tolist() == [[0, 1, 255, 1]]
+
+
+def test_nodata_nan_infinity_and_mapped_values_are_ignored_or_renamed():
+    values = np.array([-1, 0, 1, 2, 7, 255], "int16")
+    assert to_classes(values, 2, nodata=7, mapping=((-1, 255), (2, 1))).tolist() == [255, 0, 1, 1, 255, 255]
+    assert to_classes(np.array([np.nan, np.inf, -np.inf, 1, -9999.5], "float32"), 2, nodata=-9999.5).tolist() == [255, 255, 255, 1, 255]
+    assert to_classes(np.array([100_000, 1, -70_000], "int32"), 2, nodata=100_000, mapping=((-70_000, 0),)).tolist() == [255, 1, 0]
+
+
+def test_a_map_wins_over_nodata():
+    """Masks often carry 0 as nodata tag although 0 is their background."""
+    values = np.array([0, 1], "uint8")
+    assert to_classes(values, 2, nodata=0).tolist() == [255, 1]
+    assert to_classes(values, 2, nodata=0, mapping=((0, 0),)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("values", [np.array([0, 2], "uint8"), np.array([0, -1], "int16"), np.array([0, 1e6]), np.array([0, 2**40])])
+def test_a_value_outside_the_classes_is_named(values):
+    with pytest.raises(UserError, match=r"m\.tif holds the value .*expected classes 0\.\.1"):
+        to_classes(values, 2, path="m.tif")
+
+
+def test_broken_numbers_are_no_labels():
+    with pytest.raises(UserError, match="whole numbers"):
+        to_classes(np.array([0.5]), 2)
+    with pytest.raises(UserError, match="complex"):
+        to_classes(np.array([1j]), 2)
+
+
+# --- polygons ---
+
+
+def test_a_polygon_covers_the_pixels_whose_centres_it_holds(tmp_path):
+    # rows 2-3 and columns 1-4 of a 10 m grid; its edges pass a little outside of the pixel's borders
+    path = write_geojson(tmp_path / "a.geojson", (in_lonlat(box(500_009, 4_599_959, 500_051, 4_599_981)), {}))
+    shapes = polygons_for(read_polygons([path]), "EPSG:32633", GRID, 8, 6)
+    expected = np.zeros((6, 8), np.uint8)
+    expected[2:4, 1:5] = 1
+    assert (burn(shapes, GRID, (0, 0, 8, 6)) == expected).all()
+    assert (burn(shapes, GRID, (3, 2, 5, 4)) == expected[2:, 3:]).all()
+
+
+def test_polygons_land_right_on_turned_and_south_up_rasters(tmp_path):
+    for grid in (Affine(10, 0, 500_000, 0, 10, 4_599_000), Affine.translation(500_000, 4_600_000) * Affine.rotation(40) * Affine.scale(10, -10)):
+        corners = [grid * p for p in ((1.8, 0.8), (5.2, 0.8), (5.2, 4.2), (1.8, 4.2), (1.8, 0.8))]
+        path = write_geojson(tmp_path / "a.geojson", (in_lonlat({"type": "Polygon", "coordinates": [corners]}), {}))
+        expected = np.zeros((6, 8), np.uint8)
+        expected[1:4, 2:5] = 1
+        shapes = polygons_for(read_polygons([path]), "EPSG:32633", grid, 8, 6)
+        assert (burn(shapes, grid, (0, 0, 8, 6)) == expected).all()
+
+
+def test_classes_come_from_a_property_as_number_or_name_and_the_higher_wins(tmp_path):
+    everything, left = in_lonlat(box(500_000, 4_599_940, 500_080, 4_600_000)), in_lonlat(box(500_000, 4_599_940, 500_040, 4_600_000))
+    path = write_geojson(tmp_path / "a.geojson", (left, {"level": "high"}), (everything, {"level": 1}), (None, {"level": 1}))
+    polygons = read_polygons([path], "level", ("none", "low", "high"))
+    found = burn(polygons_for(polygons, "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6))
+    assert (found[:, :4] == 2).all() and (found[:, 4:] == 1).all()
+    with pytest.raises(UserError, match="level = 'high'"):
+        read_polygons([path], "level", ("none", "low"))
+    with pytest.raises(UserError, match="no property 'lvel'.*Did you mean 'level'"):
+        read_polygons([path], "lvel", ("none", "low"))
+
+
+def test_mapped_classes_of_polygons(tmp_path):
+    path = write_geojson(tmp_path / "a.geojson", (box(10, 40, 11, 41), {"code": 7}), (box(10, 40, 11, 41), {"code": -1}))
+    assert [label for _, label, _ in read_polygons([path], "code", ("a", "b"), ((7, 1), (-1, 255))).shapes] == [1, 255]
+
+
+def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    path = write_geojson(tmp_path / "a.geojson", (box(500_010, 4_599_960, 500_050, 4_599_980), {}), crs=crs)
+    found = burn(polygons_for(read_polygons([path]), "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6))
+    assert found.sum() == 8 and (found[2:4, 1:5] == 1).all()
+
+
+@pytest.mark.parametrize("content, words", [
+    ("nonsense", "ogr2ogr"),
+    ('{"type": "Topology"}', "FeatureCollection"),
+    ('{"type": "FeatureCollection", "features": []}', "no polygon"),
+    (json.dumps({"type": "Point", "coordinates": [1, 2]}), "FeatureCollection"),
+    (json.dumps({"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}), "is a Point"),
+    (json.dumps({"type": "Feature", "geometry": box(500_000, 4_600_000, 500_010, 4_600_010)}), "expected degrees"),
+    (json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[]]}}), "coordinates"),
+    (json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": "x"}}), "coordinates"),
+])  # fmt: skip
+def test_what_is_no_polygon_file_is_said(tmp_path, content, words):
+    path = tmp_path / "a.geojson"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        read_polygons([str(path)])
+
+
+# --- grids ---
+
+
+def test_grids_are_the_same_to_a_hundredth_of_a_pixel(make_raster):
+    def info(name, **how):
+        return describe(make_raster(name, np.zeros((6, 8), np.uint8), **how))
+
+    one = info("a.tif")
+    assert same_grid(one, info("b.tif", transform=from_origin(500_000.05, 4_600_000, 10, 10)))
+    assert not same_grid(one, info("c.tif", transform=from_origin(500_005, 4_600_000, 10, 10)))
+    assert not same_grid(one, info("d.tif", transform=from_origin(500_000, 4_600_000, 10.1, 10)))
+    assert not same_grid(one, info("e.tif", crs="EPSG:32634"))
+    assert same_grid(one, info("f.tif", crs=None)), "a mask without georeference goes by its size"
+    assert not same_grid(one, describe(make_raster("g.tif", np.zeros((6, 7), np.uint8))))
+
+
+def test_aligning_takes_the_nearest_pixel_and_ignores_what_is_outside(make_raster):
+    """A 20 m mask over the left of a 10 m image: each mask pixel fills 2 × 2, the right column is outside."""
+    path = make_raster("m.tif", np.array([[0, 1], [7, 0]], np.uint8), transform=from_origin(500_000, 4_600_000, 20, 20), nodata=0)
+    with open_raster(path) as mask:
+        values, outside = read_aligned(mask, "EPSG:32633", GRID, (0, 0, 5, 4))
+        assert values[:, :4].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [7, 7, 0, 0], [7, 7, 0, 0]]
+        assert outside[:, 4].all() and not outside[:, :4].any()
+        part, beyond = read_aligned(mask, "EPSG:32633", GRID, (1, 1, 3, 2))
+        assert (part == values[1:3, 1:4]).all() and not beyond.any()
+        assert read_aligned(mask, "EPSG:32633", GRID, (100, 100, 5, 4))[1].all()
+
+
+def test_aligning_across_coordinate_systems_agrees_with_a_point_by_point_look_up(make_raster):
+    from rasterio.warp import transform
+
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 250, (60, 80)).astype(np.uint8)
+    path = make_raster("m.tif", truth, crs="EPSG:4326", transform=from_origin(14.99, 41.56, 2e-4, 2e-4))
+    with open_raster(path) as mask:
+        values, outside = read_aligned(mask, "EPSG:32633", GRID, (0, 0, 70, 50))
+        xs, ys = zip(*[GRID * (c + 0.5, r + 0.5) for r in range(50) for c in range(70)], strict=True)
+        lon, lat = transform("EPSG:32633", "EPSG:4326", xs, ys)
+        places = [~mask.transform * p for p in zip(lon, lat, strict=True)]
+    columns, rows = (np.floor(np.array(v)).astype(int).reshape(50, 70) for v in zip(*places, strict=True))
+    inside = (columns >= 0) & (columns < 80) & (rows >= 0) & (rows < 60)
+    assert inside.any() and (outside == ~inside).mean() > 0.99
+    agreement = values[inside & ~outside] == truth[rows[inside & ~outside], columns[inside & ~outside]]
+    assert agreement.mean() > 0.97  # GDAL's warp may err by an eighth of a pixel, so a centre near a border may fall on the other side

@@ -1,0 +1,528 @@
+"""From scenes to patches: what is on disk can be counted by hand, is the same for any number of workers, and survives a kill."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasterio.transform import Affine, from_origin
+
+import chip
+from chipping.chipset import read_chipset, read_manifest
+from chipping.patches import compact, spans, sums
+from runtime.errors import RunError, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = {"file", "mask", "split", "scene", "event", "source", "window", "scene_size", "crs", "transform", "footprint", "valid_fraction", "layers",
+          "class_pixels", "cloud_cover", "dtype", "band_sum", "band_sum_squares", "valid_pixels"}  # fmt: skip
+
+
+@pytest.fixture
+def cut(tmp_path, monkeypatch):
+    """cut("--flag", …) runs make-patches in tmp_path on images/*.tif and masks/*.tif into tmp_path/patches → lines of the manifest."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, labels=("--masks", "masks"), divide_by=("--divide-by", "10000"), folder="patches"):
+        chip.main(["make-patches", "--images", "images", *labels, *divide_by, "--patches-dir", folder, "--quiet", *map(str, words)])
+        return read_manifest(tmp_path / folder)
+
+    return run
+
+
+@pytest.fixture
+def scene(make_raster):
+    """scene("DOVE_1", image, mask, **how) writes images/DOVE_1.tif and masks/DOVE_1.tif on one grid."""
+
+    def make(name, image, mask=None, mask_how=None, **how):
+        image = np.asarray(image)
+        if mask is None:
+            mask = np.zeros(image.shape[-2:], np.uint8)
+            mask[:, : mask.shape[1] // 2] = 1
+        make_raster(f"images/{name}.tif", image, **how)
+        place = {key: how[key] for key in ("crs", "transform") if key in how}
+        make_raster(f"masks/{name}.tif", mask, **{**place, **(mask_how or {})})
+
+    return make
+
+
+def ramp(height, width, bands=2, kind="uint16"):
+    """Every pixel its own value: band · 10000 + row · 100 + column (small enough for int16 with bands ≤ 3)."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([b * 10_000 + rows * 100 + columns for b in range(bands)]).astype(kind)
+
+
+def tree_hash(folder):
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+# --- what a patch holds ---
+
+
+def test_patches_hold_the_pixels_of_their_window(scene, cut, tmp_path):
+    image = ramp(20, 30)
+    mask = (ramp(20, 30)[0] % 2).astype(np.uint8)
+    scene("DOVE_1", image, mask)
+    lines = cut("--patch-size", 16, "--stride", 12)
+    assert [tuple(line["window"]) for line in lines] == [(c, r, 16, 16) for r in (0, 4) for c in (0, 12, 14)]
+    for line in lines:
+        assert FIELDS <= line.keys()
+        col, row, _, _ = line["window"]
+        stored, labels = np.load(tmp_path / "patches" / line["file"]), np.load(tmp_path / "patches" / line["mask"])
+        assert stored.dtype == np.uint16 and stored.shape == (2, 16, 16) and stored.flags.c_contiguous
+        assert (stored == image[:, row : row + 16, col : col + 16]).all()
+        assert labels.dtype == np.uint8 and labels.shape == (1, 16, 16)
+        assert (labels[0] == mask[row : row + 16, col : col + 16]).all()
+        assert line["class_pixels"] == {"mask": [128, 128]} and line["valid_pixels"] == 256
+        assert line["band_sum"] == [int(band.sum()) for band in stored.astype(object)]
+        assert line["band_sum_squares"] == [int((band.astype(object) ** 2).sum()) for band in stored]
+        assert line["file"] == f"train/DOVE_1_r{row}_c{col}_image.npy" and line["event"] == "DOVE"
+        assert Affine(*line["transform"]) * (0, 0) == (500_000 + 10 * col, 4_600_000 - 10 * row)
+    description = read_chipset(tmp_path / "patches")
+    assert description["kind"] == "patches" and description["layers"] == ["mask"] and description["classes"] == {"mask": ["background", "fire"]}
+    assert description["divide_by"] == [10_000, 10_000] and description["offset"] == [0, 0] and description["chip_size"] == 16
+
+
+@pytest.mark.parametrize("kind, stored", [
+    ("uint8", "uint8"), ("uint16", "uint16"), ("int16", "int16"), ("int32", "uint16"), ("float32", "uint16"), ("float64", "uint16"),
+])  # fmt: skip
+def test_whole_numbers_are_stored_as_integers_whatever_their_type(scene, cut, tmp_path, kind, stored):
+    image = (np.arange(2 * 64).reshape(2, 8, 8) % 100).astype(kind)
+    scene("a", image)
+    (line,) = cut("--patch-size", 8)
+    patch = np.load(tmp_path / "patches" / line["file"])
+    assert line["dtype"] == patch.dtype.name == stored and (patch == image).all()
+
+
+def test_fractions_are_stored_as_float32(scene, cut, tmp_path):
+    image = np.linspace(0, 1, 64).reshape(1, 8, 8)
+    scene("a", image.astype("float64"))
+    (line,) = cut("--patch-size", 8, divide_by=("--divide-by", "1"))
+    patch = np.load(tmp_path / "patches" / line["file"])
+    assert patch.dtype == np.float32 and (patch == image.astype(np.float32)).all()
+
+
+def test_the_smallest_type_that_loses_nothing():
+    def kind(*values):
+        return compact(np.array(values, float).reshape(1, 1, -1), None, (0,)).dtype.name
+
+    assert kind(0, 65535) == "uint16" and kind(-1, 32767) == "int16" and kind(-1, 32768) == "float32"
+    assert kind(65536) == "float32" and kind(0.5, 1) == "float32"
+
+
+def test_the_sums_of_large_patches_stay_exact():
+    pixels = np.full((1, 2048, 2048), 65_535, np.uint16)
+    assert sums(pixels, None) == ([65_535 * 2048**2], [65_535**2 * 2048**2])
+
+
+def test_wide_scenes_are_read_in_spans_of_columns():
+    assert spans([0, 3, 6, 7], 4, 100) == [[0, 3, 6, 7]]
+    assert spans([0, 3, 6, 7], 4, 7) == [[0, 3], [6, 7]]
+    assert spans([0, 3, 6, 7], 4, 4) == [[0], [3], [6], [7]]
+
+
+def test_spans_do_not_change_a_byte(scene, cut, tmp_path, monkeypatch):
+    image = ramp(20, 60).astype(float)
+    image[0, 3, 50] = np.nan
+    scene("a", image)
+    cut("--patch-size", 8)
+    monkeypatch.setattr("chipping.patches.STRIP_BYTES", 1)
+    cut("--patch-size", 8, folder="narrow")
+    assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "narrow")
+
+
+# --- invalid pixels ---
+
+
+@pytest.mark.parametrize("hole", ["nodata", "nan", "inf", "alpha"])
+def test_invalid_pixels_mean_reflectance_zero_and_are_ignored(scene, cut, tmp_path, hole):
+    """Offset −1000: the stored value of reflectance 0 is 1000."""
+    image = ramp(8, 8).astype("uint16" if hole in ("nodata", "alpha") else "float32") + 2000
+    how = {}
+    if hole == "alpha":
+        image = np.stack([image[0], image[1], image[1], np.full((8, 8), 65535, "uint16")])
+        image[3, 3, 5] = 0
+        how = {"alpha": "yes", "photometric": "rgb"}
+    else:
+        image[1, 3, 5] = {"nodata": 7, "nan": np.nan, "inf": -np.inf}[hole]
+        how = {"nodata": 7} if hole == "nodata" else {}
+    scene("a", image, np.ones((8, 8), np.uint8), **how)
+    (line,) = cut("--patch-size", 8, "--bands", "1,2", "--offset", "-1000")
+    patch, mask = np.load(tmp_path / "patches" / line["file"]), np.load(tmp_path / "patches" / line["mask"])[0]
+    assert patch.shape == (2, 8, 8) and (patch[:, 3, 5] == 1000).all() and mask[3, 5] == 255 and (mask != 255).sum() == 63
+    assert line["valid_pixels"] == 63 and line["class_pixels"] == {"mask": [0, 63]} and line["valid_fraction"] == round(63 / 64, 6)
+    assert line["band_sum"][0] == int(image[0].astype(int).sum() - image[0, 3, 5]) and line["dtype"] == "uint16"
+
+
+def test_a_fill_that_the_type_cannot_hold_becomes_the_nearest():
+    pixels = np.full((1, 2, 2), 9, np.uint8)
+    hole = np.array([[True, False], [False, False]])
+    assert compact(pixels, hole, (-300.0,))[0].tolist() == [[255, 9], [9, 9]]
+    assert compact(pixels, hole, (5.0,))[0].tolist() == [[0, 9], [9, 9]]
+
+
+def test_what_lies_under_nodata_changes_nothing(scene, cut, tmp_path):
+    image, mask = ramp(8, 8).astype("float32"), np.ones((8, 8), np.uint8)
+    image[0, :4] = np.nan
+    scene("a", image, mask)
+    cut("--patch-size", 8)
+    image[1, :4], mask[:4] = 12_345.5, 0
+    scene("a", image, mask)
+    cut("--patch-size", 8, folder="other")
+    for name in ("train/a_r0_c0_image.npy", "train/a_r0_c0_mask.npy"):
+        assert (tmp_path / "patches" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 20), (5, 3), (7, 20)])
+def test_small_scenes_are_padded_and_every_pixel_is_kept(scene, cut, tmp_path, height, width):
+    image = ramp(height, width) + 1
+    scene("a", image, np.ones((height, width), np.uint8))
+    lines = cut("--patch-size", 8)
+    seen = np.zeros((height, width), int)
+    for line in lines:
+        col, row, w, h = line["window"]
+        patch, mask = np.load(tmp_path / "patches" / line["file"]), np.load(tmp_path / "patches" / line["mask"])[0]
+        assert patch.shape == (2, 8, 8) and (patch[:, :h, :w] == image[:, row : row + h, col : col + w]).all()
+        assert (mask[:h, :w] == 1).all() and (mask[h:] == 255).all() and (mask[:, w:] == 255).all()
+        assert (patch[:, h:] == 0).all() and (patch[:, :, w:] == 0).all()
+        assert line["valid_pixels"] == h * w and line["valid_fraction"] == 1
+        seen[row : row + h, col : col + w] += 1
+    assert seen.min() == 1 or (width > 8 and seen.min() >= 1)
+
+
+# --- what is left out ---
+
+
+def test_windows_are_left_out_by_reason_and_listed(scene, cut, tmp_path, make_raster):
+    image, mask = ramp(8, 40) + 1, np.ones((8, 40), np.uint8)
+    image[:, :, :8] = 0  # no data at all
+    image[:, :6, 8:16] = 0  # a quarter of it valid
+    mask[:, 16:24] = 255  # nothing labelled
+    clouds = np.zeros((8, 40), np.uint8)
+    clouds[:5, 24:32] = 2  # 40 of 64 pixels
+    clouds[:4, 32:] = 1  # exactly half: stays
+    scene("a", image, mask, nodata=0)
+    make_raster("clouds/a.tif", clouds)
+    lines = cut("--patch-size", 8, "--stride", 8, "--min-valid", 0.5, "--clouds", "clouds")
+    assert [line["window"][0] for line in lines] == [32] and lines[0]["cloud_cover"] == 0.5
+    skipped = [json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in skipped] == ["no valid pixel", "too few valid pixels", "nothing labelled", "clouds"]
+    assert skipped[1]["valid_fraction"] == 0.25 and skipped[3]["cloud_cover"] == 0.625
+
+
+def test_ignored_clouds_become_255_in_the_patches_that_stay(scene, cut, tmp_path, make_raster):
+    clouds = np.zeros((8, 8), np.uint8)
+    clouds[0], clouds[1], clouds[2] = 1, 2, 3
+    scene("a", ramp(8, 8), np.ones((8, 8), np.uint8))
+    make_raster("clouds/a.tif", clouds)
+    for words, ignored in ((("--ignore-clouds",), [0]), (("--ignore-clouds", "1,3"), [0, 2])):
+        (line,) = cut("--patch-size", 8, "--clouds", "clouds", *words, folder=f"p{len(ignored)}")
+        mask = np.load(tmp_path / f"p{len(ignored)}" / line["mask"])[0]
+        assert [row for row in range(8) if (mask[row] == 255).all()] == ignored and (mask != 255).sum() == 64 - 8 * len(ignored)
+
+
+def test_an_area_limits_the_windows_and_ignores_what_is_outside(scene, cut, tmp_path):
+    from rasterio.warp import transform_geom
+
+    corners = [(500_000, 4_600_000), (500_120, 4_600_000), (500_120, 4_599_920), (500_000, 4_599_920), (500_000, 4_600_000)]
+    area = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Polygon", "coordinates": [corners]})
+    (tmp_path / "aoi.geojson").write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": area}))
+    scene("a", ramp(8, 24), np.ones((8, 24), np.uint8))
+    lines = cut("--patch-size", 8, "--stride", 8, "--aoi", "aoi.geojson")
+    assert [(line["window"][0], line["class_pixels"]["mask"]) for line in lines] == [(0, [0, 64]), (8, [0, 32])]
+    assert "outside the area" in (tmp_path / "patches" / "skipped.jsonl").read_text()
+
+
+# --- where things lie ---
+
+
+@pytest.mark.parametrize("transform", [
+    Affine(10, 0, 500_000, 0, 10, 4_600_000), Affine.translation(500_000, 4_600_000) * Affine.rotation(30) * Affine.scale(10, -10),
+], ids=["south-up", "rotated"])  # fmt: skip
+def test_turned_rasters_keep_their_place(scene, cut, transform):
+    from rasterio.warp import transform as project
+
+    scene("a", ramp(8, 16), transform=transform)
+    lines = cut("--patch-size", 8, "--stride", 8)
+    moved = Affine(*lines[1]["transform"])
+    assert np.allclose(moved * (3, 2), transform * (11, 2))
+    (lon,), (lat,) = project("EPSG:32633", "EPSG:4326", *[[v] for v in transform * (16, 8)])
+    assert np.allclose(lines[1]["footprint"][2], (lon, lat), atol=1e-6)
+
+
+def test_a_scene_without_crs_is_cut_and_has_no_footprint(scene, cut):
+    scene("a", ramp(8, 8), crs=None)
+    (line,) = cut("--patch-size", 8)
+    assert line["crs"] is None and line["footprint"] is None and line["scene_size"] == [8, 8]
+
+
+def test_scenes_of_different_grids_and_types_go_into_one_set(scene, cut):
+    scene("a_1", ramp(8, 8))
+    scene("b_1", ramp(8, 8).astype("float32") / 2, crs="EPSG:4326", transform=from_origin(10, 50, 1e-4, 1e-4))
+    lines = cut("--patch-size", 8, "--val", "b")
+    assert [(line["split"], line["dtype"]) for line in lines] == [("train", "uint16"), ("val", "float32")]
+
+
+def test_bands_by_description_are_found_wherever_they_are(scene, cut, tmp_path):
+    image = ramp(8, 8, 3, "int16")
+    scene("a_1", image, descriptions=("B02", "B04", "B12"))
+    scene("b_1", image[::-1], descriptions=("B12", "B04", "B02"), transform=from_origin(600_000, 4_600_000, 10, 10))
+    lines = cut("--patch-size", 8, "--bands", "b12,red")
+    assert all((np.load(tmp_path / "patches" / line["file"]) == image[[2, 1]]).all() for line in lines)
+    assert read_chipset(tmp_path / "patches")["bands"] == ["B12", "B04"]
+
+
+def test_polygons_as_labels_on_the_command_line(scene, cut, tmp_path):
+    from rasterio.warp import transform_geom
+
+    corners = [(499_990, 4_600_010), (500_040, 4_600_010), (500_040, 4_599_900), (499_990, 4_599_900), (499_990, 4_600_010)]
+    burnt = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Polygon", "coordinates": [corners]})
+    (tmp_path / "p.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [
+        {"type": "Feature", "properties": {"kind": "burnt"}, "geometry": burnt}]}))  # fmt: skip
+    scene("a", ramp(8, 8))
+    (line,) = cut("--patch-size", 8, "--classes", "calm,burnt", "--class-field", "kind", labels=("--labels", "p.geojson"))
+    assert line["class_pixels"] == {"mask": [32, 32]} and line["layers"] == ["mask"]
+
+
+def test_masks_on_another_grid_are_refused_or_aligned(scene, cut, make_raster, tmp_path):
+    scene("a", ramp(8, 8))
+    make_raster("masks/a.tif", np.array([[0, 1, 0, 1]] * 4, np.uint8), transform=from_origin(500_000, 4_600_000, 20, 20))
+    with pytest.raises(UserError, match=r"masks/a\.tif is 4×4, its image 8×8 pixels; pass --align"):
+        cut("--patch-size", 8)
+    (line,) = cut("--patch-size", 8, "--align")
+    assert np.load(tmp_path / "patches" / line["mask"])[0].tolist() == [[0, 0, 1, 1, 0, 0, 1, 1]] * 8
+
+
+def test_one_file_a_band_is_stacked_on_the_finest_grid(make_raster, cut, tmp_path):
+    fine, coarse = ramp(8, 8)[0], np.arange(16, dtype=np.uint16).reshape(4, 4)
+    make_raster("images/T33_2024_B02_10m.tif", fine)
+    make_raster("images/T33_2024_B11_20m.tif", coarse, transform=from_origin(500_000, 4_600_000, 20, 20))
+    make_raster("images/T33_2024_B02_20m.tif", coarse, transform=from_origin(500_000, 4_600_000, 20, 20))
+    make_raster("images/T33_2024_SCL_20m.tif", coarse, transform=from_origin(500_000, 4_600_000, 20, 20))
+    make_raster("masks/T33_2024.tif", np.ones((8, 8), np.uint8))
+    (line,) = cut("--patch-size", 8, "--stack", "B11,B02")
+    patch = np.load(tmp_path / "patches" / line["file"])
+    assert (patch[1] == fine).all() and (patch[0] == np.kron(coarse, np.ones((2, 2)))).all()
+    assert line["scene"] == "T33_2024" and read_chipset(tmp_path / "patches")["bands"] == ["B11", "B02"]
+    with pytest.raises(UserError, match="no file for B12"):
+        cut("--stack", "B02,B12", folder="other")
+
+
+# --- splits ---
+
+
+def test_overlapping_splits_are_refused_before_anything_is_written(scene, cut, tmp_path):
+    scene("DOVE_1", ramp(8, 8))
+    scene("OAK_1", ramp(8, 8), transform=from_origin(500_050, 4_600_000, 10, 10))
+    with pytest.raises(UserError, match=r"share ground: DOVE_1 \(val\) and OAK_1 \(train\)"):
+        cut("--patch-size", 8, "--val", "DOVE")
+    assert not (tmp_path / "patches").exists()
+    assert len(cut("--patch-size", 8, "--val", "DOVE", "--allow-overlap")) == 2
+
+
+def test_excluded_scenes_are_not_there(scene, cut):
+    for i, name in enumerate(("DOVE_1", "OAK_1", "OAK_2")):
+        scene(name, ramp(8, 8), transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    assert {line["scene"] for line in cut("--patch-size", 8, "--exclude", "OAK")} == {"DOVE_1"}
+    with pytest.raises(UserError, match="--exclude 'OAX'"):
+        cut("--exclude", "OAX", folder="other")
+
+
+# --- same bytes, always ---
+
+
+def test_the_number_of_workers_does_not_change_a_byte(scene, cut, tmp_path):
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate([(90, 70), (16, 16), (5, 200)]):
+        image = rng.random((2, height, width)).astype("float32")
+        image[0, : height // 2, 3] = np.nan
+        scene(f"s{i}_1", image, transform=from_origin(500_000 + 10_000 * i, 4_600_000, 10, 10))
+    cut("--patch-size", 16, "--workers", 1, "--val", "s1")
+    cut("--patch-size", 16, "--workers", 3, "--val", "s1", folder="three")
+    assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "three")
+
+
+def big_scene(make_raster):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 4000, (2, 640, 640)).astype(np.uint16)
+    image[:, 100:300, 100:300] = 0  # some windows are left out
+    for number in range(2):
+        where = from_origin(500_000 + 100_000 * number, 4_600_000, 10, 10)
+        make_raster(f"images/s{number}.tif", image, nodata=0, transform=where)
+        make_raster(f"masks/s{number}.tif", (image[0] > 2000).astype(np.uint8), transform=where)
+
+
+def command(folder, *more):
+    return [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", "images", "--masks", "masks", "--divide-by", "10000", "--patch-size",
+            "32", "--val", "s1", "--patches-dir", folder, *more]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(make_raster, tmp_path, workers):
+    big_scene(make_raster)
+    subprocess.run(command("undisturbed"), cwd=tmp_path, check=True, capture_output=True)
+    total = len(read_manifest(tmp_path / "undisturbed"))
+    assert total > 800 and (tmp_path / "undisturbed" / "skipped.jsonl").exists()
+    rng, kills = np.random.default_rng(int(workers)), 0
+    for share in (0.02, 0.3, 0.7):
+        run = subprocess.Popen(command("killed", "--workers", workers), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        manifest = tmp_path / "killed" / "manifest.jsonl"
+        while run.poll() is None:
+            if manifest.exists() and manifest.read_bytes().count(b"\n") >= share * total:
+                time.sleep(rng.random() * 0.02)
+                run.kill()
+                break
+            time.sleep(0.002)
+        kills += run.wait() == -signal.SIGKILL
+    assert kills >= 1
+    done = subprocess.run(command("killed", "--workers", workers), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    time.sleep(0.2)  # a worker of a killed parent may need a moment to notice
+    assert tree_hash(tmp_path / "killed") == tree_hash(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(make_raster, tmp_path, how, code):
+    big_scene(make_raster)
+    run = subprocess.Popen(command("patches", "--workers", "2"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    manifest = tmp_path / "patches" / "manifest.jsonl"
+    while run.poll() is None and not (manifest.exists() and manifest.stat().st_size):
+        time.sleep(0.002)
+    run.send_signal(how)
+    out, errors = run.communicate(timeout=60)
+    if run.returncode == 0:
+        pytest.skip("the run was quicker than the signal")
+    assert run.returncode == code and "run the same command again" in errors and "Traceback" not in errors
+    assert len([line for line in errors.splitlines() if not line.startswith("note:")]) == 1
+    subprocess.run(command("patches"), cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(command("undisturbed"), cwd=tmp_path, check=True, capture_output=True)
+    assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "undisturbed")
+
+
+def test_a_patch_that_was_lost_is_cut_again(scene, cut, tmp_path):
+    scene("a", ramp(40, 40))
+    cut("--patch-size", 8)
+    before = tree_hash(tmp_path / "patches")
+    (tmp_path / "patches" / "train" / "a_r14_c21_mask.npy").unlink()
+    cut("--patch-size", 8)
+    assert tree_hash(tmp_path / "patches") == before
+
+
+def test_a_second_run_changes_nothing_and_touches_nothing(scene, cut, tmp_path):
+    scene("a", ramp(40, 40))
+    cut("--patch-size", 8)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "patches").rglob("*.npy")}
+    cut("--patch-size", 8, "--workers", 2)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "patches").rglob("*.npy")} == before
+
+
+@pytest.mark.parametrize("words", [("--stride", 5), ("--bands", "1"), ("--max-cloud-cover", 0.3), ("--label-map", "1=0"), ("--patch-size", 7)])
+def test_other_settings_never_mix_with_old_patches(scene, cut, tmp_path, words):
+    scene("a", ramp(20, 20))
+    cut("--patch-size", 8)
+    before = tree_hash(tmp_path / "patches")
+    with pytest.raises(UserError, match="other settings.*--overwrite"):
+        cut("--patch-size", 8, *words)
+    assert tree_hash(tmp_path / "patches") == before
+    cut("--patch-size", 8, *words, "--overwrite")
+    cut("--patch-size", 8, *words, folder="fresh")
+    assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "fresh")
+
+
+def test_a_source_that_changed_is_not_mixed_with_old_patches(scene, cut, tmp_path):
+    scene("a", ramp(8, 8))
+    cut("--patch-size", 8)
+    for name in ("images/a.tif", "masks/a.tif"):
+        os.utime(tmp_path / name, (1, 1))
+        with pytest.raises(UserError, match=rf"{name} has changed"):
+            cut("--patch-size", 8)
+        cut("--patch-size", 8, "--overwrite")
+
+
+def test_the_order_of_files_in_a_folder_does_not_matter(scene, cut, tmp_path):
+    for name in ("b_1", "a_1", "c_1"):
+        scene(name, ramp(8, 8))
+    names = [line["scene"] for line in cut("--patch-size", 8)]
+    assert names == ["a_1", "b_1", "c_1"]
+
+
+# --- talking ---
+
+
+def test_a_dry_run_tells_and_writes_nothing(scene, cut, tmp_path, capsys):
+    scene("a", ramp(40, 40))
+    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "1", "--patch-size", "8", "--dry-run", "--quiet"])
+    said = capsys.readouterr().out
+    assert "36 windows" in said and "about 36 patches" in said and "on disk" in said
+    assert not (tmp_path / "patches").exists()
+
+
+def test_the_summary_says_what_was_made_and_what_comes_next(scene, cut, tmp_path, capsys):
+    scene("a_1", ramp(8, 8))
+    scene("b_1", ramp(8, 8), transform=from_origin(600_000, 4_600_000, 10, 10))
+    log = tmp_path / "run.log"
+    cut("--patch-size", 8, "--val", "b", "--log", log)
+    said = capsys.readouterr().out
+    assert "2 patches of 8×8 pixels, 2 bands in patches: train 1 from 1 scene, val 1 from 1 scene" in said
+    assert "next: python train.py --patches-dir patches --num-classes 2" in said
+    assert "2 patches" in log.read_text()
+
+
+def test_one_unreadable_file_among_good_ones_is_counted_and_named(scene, cut, tmp_path, capsys):
+    scene("a_1", ramp(64, 64), compress="deflate")
+    scene("b_1", ramp(64, 64), compress="deflate", blockysize=8)
+    path = tmp_path / "images" / "b_1.tif"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    try:
+        lines = cut("--patch-size", 16)
+    finally:
+        said = capsys.readouterr().out
+    assert {line["scene"] for line in lines} >= {"a_1"} and len(lines) < 50
+    assert "could not be read" in said and "b_1.tif" in said
+    with pytest.raises(RunError, match="b_1.tif"):
+        cut("--patch-size", 16, "--strict", folder="strict")
+    shutil.copy(path, tmp_path / "images" / "a_1.tif")
+    path.write_bytes(data[:100])
+
+
+def test_the_wildfires_of_the_documentation(real_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(real_data / "wildfire")
+    chip.main(["make-patches", "--images", "post_fire/*.tif", "--masks", "masks/*.tif", "--patches-dir", str(tmp_path / "p"), "--bands", "1,2,3,4,5",
+               "--divide-by", "255,255,255,10000,10000", "--patch-size", "128", "--val", "DOVE,CANAL,LIDIA", "--exclude", "KENNETH"])  # fmt: skip
+    lines = read_manifest(tmp_path / "p")
+    assert len({line["scene"] for line in lines}) == 14
+    assert {line["event"] for line in lines if line["split"] == "val"} == {"DOVE", "CANAL", "LIDIA"}
+    for name in {line["scene"] for line in lines}:  # every pixel of every scene
+        mine = [line for line in lines if line["scene"] == name]
+        width, height = mine[0]["scene_size"]
+        seen = np.zeros((height, width), bool)
+        for col, row, w, h in (line["window"] for line in mine):
+            seen[row : row + h, col : col + w] = True
+        assert seen.all()
+    ranch = [line for line in lines if line["event"] == "RANCH"]
+    assert any(line["valid_fraction"] < 1 for line in ranch) and all(math.isfinite(s) for line in ranch for s in line["band_sum"])
+
+
+def test_the_flood_chip_keeps_its_classes_and_ignores_minus_one(real_data, tmp_path, monkeypatch):
+    import rasterio
+
+    chip.main(["make-patches", "--images", str(real_data / "floods/*S2Hand.tif"), "--masks", str(real_data / "floods/*LabelHand.tif"), "--image-suffix",
+               "_S2Hand", "--mask-suffix", "_LabelHand", "--label-map=-1=ignore", "--classes", "land,water", "--divide-by", "10000", "--stride",
+               "256", "--patches-dir", str(tmp_path / "p"), "--quiet"])  # fmt: skip
+    lines = read_manifest(tmp_path / "p")
+    with rasterio.open(real_data / "floods/Spain_7370579_LabelHand.tif") as dataset:
+        truth = dataset.read(1)
+    assert np.sum([line["class_pixels"]["mask"] for line in lines], axis=0).tolist() == [(truth == 0).sum(), (truth == 1).sum()]
+    assert {line["dtype"] for line in lines} == {"int16"} and {line["scene"] for line in lines} == {"Spain_7370579"}
