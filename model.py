@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from constants import CEMS_BANDS
 from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
-from nets.input_step import InputStep
+from nets.contrast_unet import ContrastUNet
+from nets.input_step import PAIRS, InputStep, count_inputs
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
 from runtime.errors import UserError
@@ -26,6 +27,7 @@ from runtime.errors import UserError
 # deeplabv3plus …
 OWN_ARCHITECTURES = {
     "smallunet": SmallUNet,
+    "contrastunet": ContrastUNet,  # for a handful of scenes; with the indices ("pairs",)
 }
 
 
@@ -56,8 +58,8 @@ class SegmentationConfig:
 
 
 def build_network(config):
-    """The network of a config, with random weights: (B, bands + indices, H, W) → (B, num_classes, H, W), sides multiples of `.stride`."""
-    in_channels = len(config.bands) + len(config.indices)
+    """The network of a config, with random weights: (B, inputs, H, W) → (B, num_classes, H, W), sides multiples of `.stride`."""
+    in_channels = count_inputs(config.bands, config.indices)
     check_names(config.architecture, config.encoder, others=OWN_ARCHITECTURES)
     if config.architecture in OWN_ARCHITECTURES:
         return OWN_ARCHITECTURES[config.architecture](in_channels, config.num_classes)
@@ -80,7 +82,9 @@ def create_segmentation_model(num_classes=2, encoder_name="resnet34", architectu
     config = SegmentationConfig(architecture, encoder_name, tuple(bands), num_classes, tuple(indices), mean, std)
     model = FireSegmentationModel(config)
     if encoder_weights not in (None, "none") and architecture not in OWN_ARCHITECTURES:
-        load_encoder_weights(model.network, encoder_name, encoder_weights, config.bands, len(config.indices))
+        seen = () if PAIRS in config.indices else config.bands  # bands that keep their own channel
+        others = count_inputs(config.bands, config.indices) - len(seen)
+        load_encoder_weights(model.network, encoder_name, encoder_weights, seen, others)
     return model
 
 

@@ -1,5 +1,7 @@
 """What happens to reflectance before a network sees it: spectral indices are appended, then bands are normalised."""
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -13,14 +15,28 @@ SPECTRAL_INDICES = {
     "ndwi": ("green", "nir"),
     "ndmi": ("nir", "swir1"),
 }
+# The index set "pairs": (a - b) / (a + b) of every two bands, IN PLACE of the bands. What brightens or darkens all bands alike
+# (sun, slope) cancels, so a network that has seen a dozen scenes meets fewer surprises in the next one.
+PAIRS = "pairs"
+PAIRS_FLOOR = 0.02  # reflectance added to the sum: in deep shadow and water the quotient would be noise
 STAND_INS = {"nir": "narrow_nir"}  # where a sensor's file has only the other one
+
+
+def count_inputs(bands, indices):
+    """How many channels a network sees. UserError where "pairs" can't be."""
+    if PAIRS not in indices:
+        return len(bands) + len(indices)
+    if len(indices) > 1 or len(bands) < 2:
+        got = f"indices {', '.join(indices)} and bands {', '.join(bands)}"
+        raise UserError(f"the index set {PAIRS!r} stands alone and needs two bands; got {got}")
+    return len(bands) * (len(bands) - 1) // 2
 
 
 def index_positions(name, bands):
     """(position of a, position of b) of a spectral index among band names; UserError where the bands do not allow it."""
     if name not in SPECTRAL_INDICES:
-        near = did_you_mean(name, SPECTRAL_INDICES)
-        raise UserError(f"unknown spectral index {name!r}; expected one of {', '.join(SPECTRAL_INDICES)}.{near}")
+        names = (*SPECTRAL_INDICES, PAIRS)
+        raise UserError(f"unknown spectral index {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
     roles = [band_role(band) for band in bands]
     positions = []
     for role in SPECTRAL_INDICES[name]:
@@ -34,12 +50,17 @@ def index_positions(name, bands):
 class InputStep(nn.Module):
     """
     reflectance (B, bands, H, W), float, usually 0..1 → (B, bands + indices, H, W) float32, bands with mean 0 and standard deviation 1 over
-    the training split, indices in -1..1 as they are.
+    the training split, indices in -1..1 as they are. With the indices ("pairs",): → (B, bands · (bands - 1) / 2, H, W), no bands.
     """
 
     def __init__(self, bands, indices=(), mean=None, std=None):
         super().__init__()
-        self.pairs = [index_positions(name, bands) for name in indices]
+        self.only_pairs = PAIRS in indices
+        if self.only_pairs:
+            count_inputs(bands, indices)  # refuses what can't be
+            both = list(itertools.combinations(range(len(bands)), 2))
+            self.first, self.second = [a for a, _ in both], [b for _, b in both]
+        self.pairs = [] if self.only_pairs else [index_positions(name, bands) for name in indices]
         mean = torch.zeros(len(bands)) if mean is None else torch.as_tensor(mean, dtype=torch.float32)
         std = torch.ones(len(bands)) if std is None else torch.as_tensor(std, dtype=torch.float32)
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
@@ -47,6 +68,10 @@ class InputStep(nn.Module):
 
     def forward(self, reflectance):
         reflectance = reflectance.float()
+        if self.only_pairs:
+            reflectance = reflectance.clamp(min=0.0)
+            a, b = reflectance[:, self.first], reflectance[:, self.second]
+            return (a - b) / (a + b + PAIRS_FLOOR)
         parts = [(reflectance - self.mean) / self.std]
         for a, b in self.pairs:
             high, low = reflectance[:, a : a + 1], reflectance[:, b : b + 1]
