@@ -1,0 +1,224 @@
+"""Fusing: a pan and an ms raster of any size become one sharpened raster, block by block in bounded memory.
+
+Every block is read with an apron as wide as the method can see, so blocks of any size give the same map. The output lies on pan's grid
+(moved by a fraction of a pixel where pan does not nest in ms), in the type and scale of ms, or as 16-bit sRGB.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rasterio.errors import RasterioError
+
+from nets.classical_fusion import METHODS, gather_moments
+from nets.pansharpener import build_pansharpener
+from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
+from raster.pair import PairReader, is_null
+from raster.source import is_remote
+from raster.writer import write_cog
+from runtime.device import autocast
+from runtime.errors import RunError, UserError
+from runtime.files import refuse_existing
+
+CLASSICAL_REACH = 6  # ms pixels that the classical methods look beyond a pixel, one to spare
+DESCRIPTIONS = ("red", "green", "blue")
+
+
+@dataclass
+class Sharpener:
+    """
+    run(ms (1, C, h, w), pan (1, 1, H, W)) -> (1, C, H, W) reflectance, or (1, 3, H, W) Oklab where target is "oklab".
+
+    reach: pan pixels that it looks beyond a pixel. name: for tags.
+    """
+
+    run: object
+    reach: int
+    target: str
+    name: str
+
+
+def network_sharpener(checkpoint, device, precision="fp32"):
+    """Sharpener of a pansharpening checkpoint (a dict as loaded)."""
+    model = build_pansharpener(checkpoint["model"])
+    model.load_state_dict(checkpoint["state"]["model"])
+    model.to(device).eval()
+
+    def run(ms, pan):
+        with torch.no_grad(), autocast(device, precision):
+            return model(ms.to(device), pan.to(device)).float().cpu()
+
+    return Sharpener(run, checkpoint["data"]["reach"], model.config.target, "network")
+
+
+def classical_sharpener(method, pair, scale, block):
+    """Sharpener of a named method; those that need statistics of the whole image make a first pass over it here."""
+    moments = None if method == "bicubic" else image_moments(pair, scale, block)
+    return Sharpener(lambda ms, pan: METHODS[method](ms, pan, pair.ratio, moments), CLASSICAL_REACH * pair.ratio, "bands", method)
+
+
+def image_moments(pair, scale, block):
+    """Moments of the whole image, streamed. Null pixels take no part."""
+    total, apron = None, CLASSICAL_REACH
+    with PairReader(pair) as reader, reading_errors(pair):
+        for core in blocks_of(pair.area, max(1, block // pair.ratio)):
+            window, cut = with_apron(core, pair, apron)
+            ms, pan, null = read_block(reader, window, scale)
+            inside = torch.zeros_like(null)
+            inside[:, :, cut[0], cut[1]] = True
+            part = gather_moments(ms, pan, pair.ratio, valid=inside & ~null)
+            total = part if total is None else total + part
+    if not total.count:
+        raise UserError(f"{pair.ms} and {pair.pan} have no valid pixel in common")
+    return total
+
+
+def blocks_of(area, side):
+    """[(column, row, width, height)] that cover an area, row by row, none larger than side x side."""
+    left, top, width, height = area
+    return [
+        (left + x, top + y, min(side, width - x), min(side, height - y))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]  # fmt: skip
+
+
+def with_apron(core, pair, apron):
+    """(window with an apron of ms pixels, clipped to the pair's area; (rows, columns) slices of the core in it, in pan pixels)."""
+    left, top = max(pair.area[0], core[0] - apron), max(pair.area[1], core[1] - apron)
+    right = min(pair.area[0] + pair.area[2], core[0] + core[2] + apron)
+    bottom = min(pair.area[1] + pair.area[3], core[1] + core[3] + apron)
+    rows = slice((core[1] - top) * pair.ratio, (core[1] - top + core[3]) * pair.ratio)
+    columns = slice((core[0] - left) * pair.ratio, (core[0] - left + core[2]) * pair.ratio)
+    return (left, top, right - left, bottom - top), (rows, columns)
+
+
+def read_block(reader, window, scale):
+    """(ms (1, C, h, w), pan (1, 1, H, W) reflectance, null (1, 1, H, W) bool): null where pan is, or all bands of ms are; values there are 0."""
+    pair = reader.pair
+    divide_by, offset = scale
+    ms, pan = reader.read_ms(*window), reader.read_pan(*window)
+    ms_null, pan_null = is_null(ms, pair.nodata[1]), is_null(pan, pair.nodata[0])
+    null = pan_null | ms_null.all(0, keepdims=True).repeat(pair.ratio, 1).repeat(pair.ratio, 2)
+    parts = []
+    for values, empty in ((ms, ms_null), (pan, pan_null)):
+        reflectance = (values.astype(np.float32) + np.float32(offset)) / np.float32(divide_by)
+        reflectance[empty] = 0
+        parts.append(torch.from_numpy(reflectance)[None])
+    return (*parts, torch.from_numpy(null)[None])
+
+
+@contextmanager
+def reading_errors(pair):
+    """Unreadable pixels as one line: a sharpened image with holes where the files have none would be a lie."""
+    try:
+        yield
+    except RasterioError as error:
+        raise RunError(f"{pair.pan} or {pair.ms} can't be read ({' '.join(str(error).split())[:160]}); nothing was written") from error
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """How results are stored: dtype, nodata, number of bands, their names; (divide_by, offset) of reflectance, None for sRGB."""
+
+    dtype: str
+    nodata: float
+    descriptions: tuple
+    scale: tuple
+
+
+def choose_form(pair, target, rgb, scale):
+    """OutputForm for a sharpener's target. UserError for a picture of bands that have no colour."""
+    if rgb or target == "oklab":
+        if target != "oklab" and not has_colour(pair.bands):
+            raise UserError(f"--rgb needs bands named blue, green and red; {pair.ms} has {', '.join(pair.bands)} (name them with --bands)")
+        return OutputForm("uint16", 0, DESCRIPTIONS, None)
+    nodata = 0 if pair.nodata[1] is None else pair.nodata[1]
+    return OutputForm(pair.dtypes[1], nodata, pair.bands, scale)
+
+
+def store(image, null, form, target, bands):
+    """(1, K, H, W) reflectance or Oklab and (1, 1, H, W) null -> numpy (K', H, W) in the output's type; a valid pixel is never nodata."""
+    if form.scale is None:
+        oklab = image if target == "oklab" else bands_to_oklab(image, bands)
+        values = (oklab_to_srgb(oklab)[0] * 65535).numpy()
+    else:
+        values = (image[0] * form.scale[0] - form.scale[1]).numpy()
+    kind = np.dtype(form.dtype)
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        # in float64, because the largest int32 has no float32
+        values = np.rint(values.astype(np.float64)).clip(limits.min, limits.max).astype(kind)
+        if form.nodata == form.nodata:
+            neighbour = form.nodata + 1 if form.nodata < limits.max else form.nodata - 1
+            values[values == form.nodata] = neighbour
+    else:
+        values = values.astype(kind)
+    values[:, null[0, 0].numpy()] = form.nodata
+    return values
+
+
+def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, overwrite=False, progress=None):
+    """
+    Write the sharpened raster of a pair to `path`, a COG. scale: (divide_by, offset) of both inputs.
+
+    block: pan pixels of a block's side without its apron. apron: pan pixels, by default the sharpener's reach; both are rounded up to
+    whole ms pixels. progress(n): called after n blocks. Nothing is left behind when it fails. Returns {"width", "height", "valid_fraction"}.
+    """
+    for source in (pair.pan, pair.ms):
+        if not is_remote(source) and os.path.exists(path) and os.path.samefile(source, path):
+            raise UserError(f"{path} is one of the inputs; choose another output")
+    refuse_existing([path], overwrite)
+    form = choose_form(pair, sharpener.target, rgb, scale)
+    ratio = pair.ratio
+    side = max(1, -(-block // ratio))
+    apron = -(-(sharpener.reach if apron is None else apron) // ratio)
+    width, height = pair.area[2] * ratio, pair.area[3] * ratio
+    cores = blocks_of(pair.area, side)
+    valid = 0
+    output = write_cog(
+        path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.crs, transform=pair.fine_transform(),
+        nodata=form.nodata, descriptions=form.descriptions, overviews="values", tags={"SHARPENED_WITH": sharpener.name},
+    )  # fmt: skip
+    with PairReader(pair) as reader, output as writer, ThreadPoolExecutor(1) as ahead, reading_errors(pair):
+
+        def read(core):
+            window, cut = with_apron(core, pair, apron)
+            return core, cut, read_block(reader, window, scale)
+
+        # one block is read while the one before it is computed
+        coming = ahead.submit(read, cores[0])
+        strip = None
+        for number in range(len(cores)):
+            core, (rows, columns), (ms, pan, null) = coming.result()
+            if number + 1 < len(cores):
+                coming = ahead.submit(read, cores[number + 1])
+            if strip is None:
+                strip = np.empty((len(form.descriptions), core[3] * ratio, width), form.dtype)
+            inner = null[:, :, rows, columns]
+            left = (core[0] - pair.area[0]) * ratio
+            place = strip[:, :, left : left + core[2] * ratio]
+            if inner.all():
+                place[:] = form.nodata
+            else:
+                image = sharpener.run(ms, pan)[:, :, rows, columns]
+                place[:] = store(image, inner, form, sharpener.target, pair.bands)
+            valid += int((~inner).sum())
+            if core[0] + core[2] == pair.area[0] + pair.area[2]:
+                writer.write(strip)
+                strip = None
+            if progress:
+                progress(1)
+    return {"width": width, "height": height, "valid_fraction": valid / (width * height)}
+
+
+def check_fits(checkpoint, pair):
+    """UserError where a checkpoint is for other images than these."""
+    bands, ratio = checkpoint["data"]["bands"], checkpoint["data"]["ratio"]
+    if len(bands) != len(pair.bands):
+        raise UserError(f"the checkpoint sharpens {len(bands)} bands ({', '.join(bands)}), {pair.ms} has {len(pair.bands)}")
+    if ratio != pair.ratio:
+        raise UserError(f"the checkpoint is for pan {ratio} times as fine as ms, here it is {pair.ratio} times")
