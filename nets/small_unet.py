@@ -26,12 +26,13 @@ class SmallUNet(nn.Module):
         widths = [width, width * 2, width * 4, width * 8]
         self.down = nn.ModuleList(two_convolutions(i, o) for i, o in zip([in_channels, *widths], widths, strict=False))
         self.up = nn.ModuleList(two_convolutions(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.pool = nn.MaxPool2d(2)
         self.head = nn.Conv2d(width, classes, 1)
 
     def forward(self, x):
         skips = []
         for level, block in enumerate(self.down):
-            x = block(F.max_pool2d(x, 2) if level else x)
+            x = block(self.pool(x) if level else x)
             skips.append(x)
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))

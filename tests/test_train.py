@@ -49,7 +49,7 @@ def test_a_run_leaves_everything_that_the_document_names(finished):
     assert config["settings"]["lr"] == 0.003 and config["model"]["architecture"] == "smallunet" and "torch" in config["versions"]
     rows = rows_of(finished)
     assert [r["epoch"] for r in rows] == ["0", "1"] and [r["step"] for r in rows] == ["2", "4"]
-    assert {"train_loss", "train_fire_iou", "val_loss", "val_fire_iou", "val_fire_recall", "val_detection_f1", "val_threshold"} <= set(rows[0])
+    assert {"train_loss", "train_fire_iou", "val_loss", "val_fire_iou", "val_fire_recall", "val_detection_f1"} <= set(rows[0])
 
 
 def test_the_checkpoint_tells_inference_all_it_needs(finished, patches):

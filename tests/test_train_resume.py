@@ -76,7 +76,7 @@ def kill():
     raise Killed
 
 
-@pytest.mark.parametrize("step", range(EPOCHS * STEPS))
+@pytest.mark.parametrize("step", [0, 1, 3, 5, 8])
 @pytest.mark.parametrize("save_minutes", ["10", "0"])
 def test_killed_at_any_step_and_resumed_is_the_undisturbed_run(patches, undisturbed, tmp_path, monkeypatch, step, save_minutes):
     at_step(monkeypatch, step, kill)

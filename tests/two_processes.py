@@ -1,0 +1,55 @@
+"""One training step and one validation as train.py does them, for test_train_torchrun.py: alone, or under torchrun as one of several."""
+
+import sys
+
+import torch
+
+import train
+from dataset import WildfireDataModule, band_statistics
+from losses import CombinedLoss
+from metrics import CombinedMetrics, ThresholdHistogram
+from model import create_segmentation_model
+from runtime import distributed
+from runtime.device import gradient_scaler
+
+
+def step_and_validate(patches, processes, accumulate=1):
+    """→ {"gradients", "weights" and running statistics after the step, "losses", "train": counts, "val": scores before the step}."""
+    cpu = torch.device("cpu")
+    torch.manual_seed(0)
+    data = WildfireDataModule(patches, batch_size=6, num_workers=0, rank=processes.rank, world_size=processes.size)
+    data.setup()
+    mean, std = band_statistics(data.patch_set, data.train.patches)
+    model = create_segmentation_model(architecture="smallunet", encoder_weights=None, mean=mean, std=std)
+    # Rounding can tip a pixel over the kink of a ReLU or to another maximum, and its gradient jumps; smooth parts show the
+    # arithmetic alone.
+    for block in [*model.network.down, *model.network.up]:
+        block[2], block[5] = torch.nn.SiLU(), torch.nn.SiLU()
+    model.network.pool = torch.nn.AvgPool2d(2)
+    model = distributed.share_batch_statistics(model, processes)
+    criterion = CombinedLoss([1.0, 3.0], reduce=processes.sum_with_gradient)
+    metrics = CombinedMetrics(2)
+    held_out = {"metrics": CombinedMetrics(2), "threshold": ThresholdHistogram()}
+    val, threshold = train.validate(model, model, criterion, held_out, data.val_dataloader(), data.val, data.patch_set, processes, cpu,
+                                    batch_size=6, precision="fp32", channels_last=False, unreadable=[], strict=True)  # fmt: skip
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses, prediction, target = train.train_step(
+        model, model, criterion, optimizer, gradient_scaler(cpu, "fp32"), next(iter(data.train_dataloader())), data.draws(0),
+        data.patch_set, processes, cpu, seed=0, step=0, precision="fp32", accumulate=accumulate, grad_clip=0.0,
+        channels_last=False)  # fmt: skip
+    metrics.update(prediction, target)
+    return {
+        "gradients": {name: p.grad for name, p in model.named_parameters()}, "state": model.state_dict(), "losses": losses, "val": val,
+        "train": {name: processes.sum(t) for name, t in metrics.tensors().items()}, "patches": len(target),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    patches, output = sys.argv[1:]
+    with distributed.start("cpu") as processes:
+        result = step_and_validate(patches, processes)
+        result["gathered"] = processes.gather(processes.rank)
+        result["highest"] = processes.highest(processes.rank * 2)
+        if processes.is_first:
+            torch.save(result, output)
