@@ -41,10 +41,11 @@ def build_parser():
     group.add_argument("--steps-per-epoch", type=int, default=0, help="optimiser steps between validations; 0: one pass over the patches")
 
     group = parser.add_argument_group("model")
-    group.add_argument("--architecture", default="unet", help="unet, unetplusplus, deeplabv3plus …, or smallunet (no encoder)")
+    group.add_argument("--architecture", default="unet", help="unet, unetplusplus, deeplabv3plus …; smallunet, contrastunet (no encoder)")
     group.add_argument("--encoder", default="resnet34", help="resnet18, resnet50, efficientnet-b0, mobilenet_v2, tu-<timm name> …")
     group.add_argument("--encoder-weights", default="imagenet", help="imagenet, none, or a .pt or .safetensors file")
-    group.add_argument("--indices", nargs="*", default=[], help="spectral indices as further inputs: ndvi nbr ndwi ndmi")
+    group.add_argument("--indices", nargs="*", default=[],
+                       help="further inputs: ndvi nbr ndwi ndmi; or pairs: all normalised differences in place of the bands")
 
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=int, default=50)
