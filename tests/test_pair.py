@@ -1,0 +1,109 @@
+"""How a pan and an ms raster lie on each other: by georeference, by shape, doubled, shifted, or not at all."""
+
+import numpy as np
+import pytest
+from rasterio.transform import Affine, from_origin
+
+from raster.pair import PairReader, keys_weights, match_pair
+from runtime.errors import UserError
+
+
+def write_pair(make_raster, pan_shape=(32, 32), ms_shape=(8, 8), bands=4, pan_origin=(0, 0), pan_pixel=10, ms_pixel=40, crs="EPSG:32633", ms=None):
+    x, y = np.meshgrid(np.arange(pan_shape[1]), np.arange(pan_shape[0]))
+    pan = (1 + x + 100 * y).astype(np.uint16)
+    rng = np.random.default_rng(0)
+    ms = rng.integers(1, 999, (bands, *ms_shape)).astype(np.uint16) if ms is None else ms
+    at = from_origin(500_000 + pan_origin[0] * pan_pixel, 4_600_000 - pan_origin[1] * pan_pixel, pan_pixel, pan_pixel)
+    return (
+        make_raster("a-pan.tif", pan, crs=crs, transform=at),
+        make_raster("a-ms.tif", ms, crs=crs, transform=from_origin(500_000, 4_600_000, ms_pixel, ms_pixel)),
+    )
+
+
+def test_nested_grids_are_related_by_their_georeference(make_raster):
+    pair = match_pair(*write_pair(make_raster))
+    assert (pair.ratio, pair.shift, pair.area, pair.step, pair.remarks) == (4, (0, 0), (0, 0, 8, 8), 1, ())
+    with PairReader(pair) as reader:
+        assert reader.read_pan(2, 1, 1, 1)[0].tolist() == [[1 + x + 100 * y for x in range(8, 12)] for y in range(4, 8)]
+
+
+def test_a_pan_that_begins_elsewhere_is_read_at_the_right_place_and_limits_the_area(make_raster):
+    pair = match_pair(*write_pair(make_raster, pan_shape=(24, 24), pan_origin=(6, 4)))
+    assert pair.shift == (-6, -4) and pair.area == (2, 1, 5, 6)
+    with PairReader(pair) as reader:
+        assert reader.read_pan(2, 1, 1, 1)[0, 0, 0] == 1 + 2 + 0  # ms pixel 2 begins at pan pixel 4 * 2 - 6
+
+
+def test_a_fraction_of_a_pixel_is_resampled_and_said(make_raster):
+    pair = match_pair(*write_pair(make_raster, pan_origin=(-0.5, -0.25)))
+    assert pair.shift == (0.5, 0.25) and "(0.500, 0.250)" in pair.remarks[0]
+    with PairReader(pair) as reader:
+        values = reader.read_pan(2, 2, 2, 2)[0]
+    y, x = np.mgrid[8:16, 8:16]
+    assert values == pytest.approx(1 + (x + 0.5) + 100 * (y + 0.25), abs=1e-2)  # cubic convolution keeps a ramp
+
+
+def test_what_touches_a_null_pixel_is_null_after_resampling(make_raster):
+    pan, ms = write_pair(make_raster)
+    import rasterio
+
+    with rasterio.open(pan, "r+") as file:
+        values = file.read()
+        values[0, 16, 16] = 0
+        file.write(values)
+    pair = match_pair(pan, ms, shift=(0.5, 0.5))
+    with PairReader(pair) as reader:
+        null = reader.read_pan(0, 0, 7, 7)[0] == 0
+    assert null.sum() == 16 and null[14:18, 14:18].all()
+
+
+def test_without_georeference_the_shapes_decide_and_it_is_said(make_raster):
+    pair = match_pair(*write_pair(make_raster, crs=None))
+    assert pair.ratio == 4 and "not both georeferenced" in pair.remarks[0]
+    assert pair.fine_transform().is_identity
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pan_shape": (30, 32), "crs": None}, "whole number"),
+        ({"pan_pixel": 11}, "don't nest"),
+        ({"pan_origin": (500, 0)}, "share no ground"),
+        ({"bands": 1}, "multispectral"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_with_figures(make_raster, options, message):
+    with pytest.raises(UserError, match=message):
+        match_pair(*write_pair(make_raster, **options))
+
+
+def test_doubled_pixels_are_noticed_told_and_undone(make_raster):
+    small = np.random.default_rng(0).integers(1, 999, (4, 8, 8)).astype(np.float64)
+    pair = match_pair(*write_pair(make_raster, ms=small.repeat(2, 1).repeat(2, 2), ms_pixel=20))
+    assert (pair.step, pair.ratio, pair.area) == (2, 4, (0, 0, 8, 8)) and "doubled" in pair.remarks[0]
+    with PairReader(pair) as reader:
+        assert np.array_equal(reader.read_ms(1, 2, 3, 4), small[:, 2:6, 1:4])
+
+
+def test_a_constant_image_is_not_called_doubled(make_raster):
+    assert match_pair(*write_pair(make_raster, ms=np.ones((4, 8, 8), np.uint16))).step == 1
+
+
+def test_the_fine_grid_of_an_area_begins_where_the_area_does(make_raster):
+    pair = match_pair(*write_pair(make_raster)).inside((2, 3, 4, 4))
+    assert pair.fine_transform() == Affine(10, 0, 500_080, 0, -10, 4_599_880)
+    with pytest.raises(UserError, match="outside"):
+        pair.inside((8, 0, 4, 4))
+
+
+def test_cubic_weights_are_one_pixel_at_0_and_symmetric_at_half():
+    assert keys_weights(0.0).tolist() == [0, 1, 0, 0]
+    assert keys_weights(0.5).tolist() == [-0.0625, 0.5625, 0.5625, -0.0625]
+
+
+def test_the_real_pairs_are_related_as_their_readme_says(real_data):
+    folder = real_data / "pansharpen"
+    views = {name: match_pair(folder / f"{name}-pan.tif", folder / f"{name}-ms.tif") for name in ("worldview2", "geoeye1", "spacenet6")}
+    assert {n: (p.ratio, p.step, len(p.bands)) for n, p in views.items()} == {
+        "worldview2": (4, 1, 8), "geoeye1": (4, 1, 4), "spacenet6": (4, 2, 4)}  # fmt: skip
+    assert any("doubled" in remark for remark in views["spacenet6"].remarks)
