@@ -11,6 +11,7 @@ Patches come from `chip.py make-patches`. The output folder gets config.json, me
 best_model.pt (highest validation fire IoU), last.pt (where --resume goes on), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
 """
 
+import functools
 import os
 import sys
 
@@ -334,7 +335,9 @@ def train(args, checkpoint, processes, console):
 
     if processes.is_first:
         left_out = f"; {len(position['unreadable'])} unreadable patches left out" if position["unreadable"] else ""
-        best = f"best validation fire IoU {position['best_score']:.4f} in epoch {position['best_epoch']}"
+        found = position["best_score"] > float("-inf")
+        score = f"{position['best_score']:.4f}" if found else "undefined (no fire in validation, none predicted)"
+        best = f"best validation fire IoU {score} in epoch {position['best_epoch']}"
         print(f"{best}: {folder.checkpoints / BEST}{left_out}")
     return 0
 
@@ -462,9 +465,17 @@ def to_device(batch, patch_set, device, channels_last=False, draws=None):
     import augment
 
     images, masks = batch.images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
-    divide_by, offset = (torch.tensor(values, dtype=torch.float32).to(device) for values in (patch_set.divide_by, patch_set.offset))
+    divide_by, offset = (constant(values, device) for values in (patch_set.divide_by, patch_set.offset))
     images, masks = augment.prepare(images, masks, divide_by, offset, draws)
     return (images.to(memory_format=torch.channels_last) if channels_last else images), masks
+
+
+@functools.lru_cache
+def constant(values, device):
+    """A tuple of numbers as a float32 tensor on the device, sent there once."""
+    import torch
+
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def note_problems(batch, dataset, unreadable, strict):

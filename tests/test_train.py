@@ -2,6 +2,8 @@
 
 import csv
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -205,6 +207,25 @@ def test_settings_come_from_a_file_and_flags_win(patches, tmp_path):
     run(patches, tmp_path / "out", "--config", tmp_path / "run.yaml")
     settings = json.loads((tmp_path / "out" / "config.json").read_text())["settings"]
     assert (settings["epochs"], settings["lr"], settings["seed"], settings["no_augment"]) == (1, 0.003, 3, True)
+
+
+def test_wandb_gets_the_documents_keys_once_an_epoch(patches, tmp_path, monkeypatch):
+    logged = []
+
+    class Run:
+        def log(self, values, step):
+            logged.append((step, set(values)))
+
+        def finish(self):
+            logged.append("finished")
+
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **settings: logged.append((settings["project"], settings["name"])) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    run(patches, tmp_path, "--epochs", 1, "--wandb", "--run-name", "first")
+    keys = {"epoch", "lr", "train/loss", "train/fire_iou", "train/detection_f1"}
+    keys |= {"val/loss", "val/fire_iou", "val/fire_recall", "val/detection_f1"}
+    assert logged == [("fire-detection", "first"), (0, keys), "finished"]
 
 
 # --------------------------------------------------------------------------------------------------------------- one step
