@@ -1,0 +1,243 @@
+"""The demo: the whole story in tiny sizes, done once and not again; pictures of a checkpoint; bad usage in one line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+import demo
+from mapping import gallery
+from runtime.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # on two shared cores more only get into each other's way
+
+
+def run(*words, code=0):
+    done = subprocess.run([sys.executable, str(ROOT / "demo.py"), *map(str, words)], capture_output=True, text=True, env=ONE_THREAD)
+    assert done.returncode == code, done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """A demo of tiny sizes, made once: (folder, what it said)."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder / "demo", run("--fast", "--output-dir", folder / "demo", "--save-pictures", folder / "pictures")
+
+
+# ---------------------------------------------------------------------------------------------------------------- the story
+
+
+def test_the_fast_demo_goes_all_the_way(story):
+    folder, done = story
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    headline, path = done.stdout.strip().splitlines()[-2:]
+    assert re.search(r"hectares burned\. The map finds|Nothing burned", headline) and Path(path) == folder / "report.html"
+    assert headline in re.sub(r"<[^>]+>", "", page).replace("  ", " ")
+    for program in ("chip.py make-patches", "train.py --patches-dir", "train.py --test-only", "inference.py"):
+        assert f"$ python {program}" in done.stderr
+    assert [p.name for p in (folder / "scenes").rglob("*_S2L2A.tif")].count("EMSR903_AOI01_01_S2L2A.tif") == 1
+    assert len(list((folder.parent / "pictures").glob("demo-*.jpg"))) == 7
+
+
+def test_the_report_refers_to_nothing_outside_itself(story):
+    page = (story[0] / "report.html").read_text(encoding="utf-8")
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
+    assert len(addresses) == 8 and all(a.startswith("data:") for a in addresses)  # seven pictures and an empty icon
+    bare = re.sub(r'data:[^"]*', "", page)
+    assert "http" not in bare and "<script" not in bare and "@import" not in bare and "url(" not in bare
+
+
+def test_the_hectares_of_the_report_are_those_of_the_files(story):
+    folder = story[0]
+    with rasterio.open(next((folder / "scenes" / "test").rglob("*_DEL.tif"))) as dataset:
+        burned = int((dataset.read(1) == 1).sum()) / 100  # 10 m pixels
+    with rasterio.open(next((folder / "maps").glob("*_classes.tif"))) as dataset:
+        mapped = int((dataset.read(1) == 1).sum()) / 100
+    words = re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text(encoding="utf-8"))
+    assert re.search(rf"\b{round(burned)}\s+hectares burned", words)
+    assert re.search(rf"It marks\s+{round(mapped)}\s+hectares", words)
+
+
+def test_a_finished_demo_is_not_made_again_but_the_report_is(story):
+    folder = story[0]
+    page = (folder / "report.html").read_bytes()
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.suffix in (".tif", ".pt", ".npy")}
+    (folder / "report.html").unlink()
+    done = run("--fast", "--output-dir", folder)
+    assert "$ python" not in done.stderr and done.stderr.count("done earlier") == 5
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert (folder / "report.html").read_bytes() == page
+
+
+def test_other_settings_in_the_same_folder_are_refused_and_named(story):
+    done = run("--fast", "--seed", 1, "--output-dir", story[0], code=2)
+    assert "seed: 0 → 1" in done.stderr and "--overwrite" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_that_the_demo_did_not_make_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = run("--fast", "--output-dir", tmp_path, "--overwrite", code=2)
+    assert "was not made by demo.py" in done.stderr and (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwrite_empties_only_what_the_demo_made(tmp_path):
+    from runtime.logs import SilentConsole
+
+    demo.Stages(tmp_path / "d", {"seed": 1}, False, SilentConsole()).run("scenes", lambda: (tmp_path / "d" / "scenes").mkdir())
+    (tmp_path / "d" / "notes.txt").write_text("mine")
+    stages = demo.Stages(tmp_path / "d", {"seed": 2}, True, SilentConsole())
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["demo.json", "notes.txt"]
+    again = []
+    stages.run("scenes", lambda: again.append(1))
+    assert again == [1]
+
+
+def test_a_stage_that_fails_is_not_noted_as_done(tmp_path):
+    from runtime.logs import SilentConsole
+
+    stages = demo.Stages(tmp_path / "d", {}, False, SilentConsole())
+    with pytest.raises(ZeroDivisionError):
+        stages.run("map", lambda: 1 / 0)
+    assert not list((tmp_path / "d").rglob("map.json"))
+
+
+def test_a_program_that_fails_ends_the_demo_with_its_name():
+    from runtime.errors import RunError
+    from runtime.logs import SilentConsole
+
+    with pytest.raises(RunError, match="chip.py ended with exit code 2"):
+        demo.run_command(SilentConsole(), "chip.py", "--no-such-flag")
+
+
+def test_scores_are_counted_over_what_both_know():
+    truth = np.array([[1, 1, 1, 0, 0, 255, 1]], np.uint8)
+    prediction = np.array([[1, 1, 0, 1, 0, 1, 255]], np.uint8)
+    scores = demo.compare("x", truth, prediction)
+    assert (scores.found, scores.right, scores.overlap) == (2 / 3, 2 / 3, 2 / 4)
+    assert (scores.hectares, scores.missed, scores.false) == (0.03, 0.01, 0.01)
+    assert demo.compare("x", truth * 0, truth * 0).found is None
+
+
+def test_the_commands_of_the_report_parse():
+    """What the page tells people to type is understood by the programs it names."""
+    import shlex
+
+    for _, command in demo.own_data_commands():
+        words = shlex.split(command.replace("\\\n", " "))
+        assert words[0] == "python" and (ROOT / words[1]).is_file()
+        module = __import__(words[1].removesuffix(".py"))
+        parser = getattr(module, "build_parser", None) or module.make_parser
+        parser().parse_args(words[2:])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--patches-dir", "x"], "needs --checkpoint"),
+        (["--checkpoint", "x.pt", "--fast"], "belongs to the demo without"),
+        (["--checkpoint", "x.pt", "--scenes", "a.tif", "--patches-dir", "p"], "not both"),
+        (["--checkpoint", "x.pt", "--masks", "a.tif"], "needs --scenes"),
+        (["--checkpoint", "x.pt", "--cases", "0"], "at least 1"),
+        (["--seed", "-1"], "0 or more"),
+        (["--checkpoint", "missing.pt"], "does not exist"),
+    ],
+)
+def test_usage_that_cannot_be_meant_is_refused(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        demo.main(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------------- pictures of a checkpoint
+
+
+def test_best_median_and_worst_are_chosen_by_score():
+    scores = [0.5, None, 0.9, 0.1, 0.7, 0.3, 0.2, 0.8, 0.6]
+    assert gallery.choose(scores, 2) == {"best": [2, 7], "median": [8, 0], "worst": [6, 3]}
+    assert gallery.choose([0.5, None, 0.9], 2) == {"all": [2, 0]}
+    assert gallery.choose([None], 2) == {}
+    assert gallery.choose([0.1, 0.2, 0.3], 5) == {"best": [2], "median": [1], "worst": [0]}
+
+
+def test_the_overlap_merges_severities_and_leaves_out_what_is_unknown():
+    truth = np.array([[1, 4, 0, 255]], np.uint8)
+    assert gallery.fire_overlap(truth, np.array([[2, 0, 3, 1]], np.uint8)) == 1 / 3
+    assert gallery.fire_overlap(truth * 0, truth * 0) is None
+
+
+def test_masks_are_found_by_name_or_beside_the_scene(tmp_path):
+    scene = tmp_path / "post_fire" / "DOVE.tif"
+    for path in (scene, tmp_path / "masks" / "DOVE.tif", tmp_path / "other" / "DOVE.tif"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert gallery.find_mask(scene.as_posix(), []) == str(tmp_path / "masks" / "DOVE.tif")
+    assert gallery.find_mask(scene.as_posix(), [str(tmp_path / "other" / "DOVE.tif")]) == str(tmp_path / "other" / "DOVE.tif")
+    assert gallery.find_mask(scene.as_posix(), [str(tmp_path / "other" / "CANAL.tif")]) is None
+    assert gallery.find_mask("s3://bucket/DOVE.tif", []) is None
+
+
+def test_patches_of_a_checkpoint_are_shown(story, tmp_path):
+    checkpoint = story[0] / "run" / "checkpoints" / "best_model.pt"
+    words = ["--checkpoint", str(checkpoint), "--patches-dir", str(story[0] / "patches"), "--output-dir", str(tmp_path / "p"), "--quiet"]
+    assert demo.main([*words, "--cases", "2"]) == 0
+    names = sorted(p.name for p in (tmp_path / "p").iterdir())
+    assert names in (["best.png", "index.html", "median.png", "worst.png"], ["all.png", "index.html"])
+    assert Image.open(tmp_path / "p" / names[0]).width == 8 + 5 * 232
+    page = (tmp_path / "p" / "index.html").read_text(encoding="utf-8")
+    assert "split test" in page and "http" not in re.sub(r'data:[^"]*', "", page)
+    with pytest.raises(UserError, match="exists already"):
+        demo.main(words)
+
+
+def test_scenes_are_mapped_and_shown_with_and_without_truth(story, tmp_path):
+    checkpoint = story[0] / "run" / "checkpoints" / "best_model.pt"
+    scene = next((story[0] / "scenes" / "test").rglob("*_S2L2A.tif"))
+    lonely = tmp_path / "lonely.tif"
+    lonely.write_bytes(scene.read_bytes())
+    output = tmp_path / "p"
+    words = ["--checkpoint", str(checkpoint), "--scenes", str(scene), str(lonely), "--output-dir", str(output), "--quiet"]
+    assert demo.main(words) == 0
+    assert {p.name for p in output.glob("*.png")} == {"all.png", "unlabelled.png"}
+    with (
+        rasterio.open(output / "maps" / f"{scene.stem}_classes.tif") as mapped,
+        rasterio.open(story[0] / "maps" / f"{scene.stem}_classes.tif") as own,
+    ):
+        assert np.array_equal(mapped.read(), own.read())
+
+
+def test_a_mask_on_another_grid_is_refused(story, tmp_path, make_raster):
+    checkpoint = story[0] / "run" / "checkpoints" / "best_model.pt"
+    scene = next((story[0] / "scenes" / "test").rglob("*_S2L2A.tif"))
+    mask = make_raster(f"{scene.stem}.tif", np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError, match="must share a grid"):
+        demo.main(
+            ["--checkpoint", str(checkpoint), "--scenes", str(scene), "--masks", str(mask), "--output-dir", str(tmp_path / "p"), "--quiet"]
+        )
+
+
+@pytest.mark.slow
+def test_a_killed_demo_goes_on_where_it_was(tmp_path):
+    import signal
+    import time
+
+    words = [sys.executable, str(ROOT / "demo.py"), "--fast", "--output-dir", str(tmp_path / "demo")]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "demo" / ".stages" / "patches.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert json.loads((tmp_path / "demo" / ".stages" / "patches.json").read_text())["seconds"] >= 0
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "patches: done earlier" in done.stderr and (tmp_path / "demo" / "report.html").exists()
