@@ -114,6 +114,8 @@ class SceneReader:
         window = Window(col, row, width, height)
         pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
         invalid = self.invalid(pixels, window)
+        if any(scene.shift):
+            pixels = pixels.astype(np.result_type(pixels, np.int32)) + np.array(scene.shift, np.int32)[:, None, None]
         masks = np.full((len(recipe.layers), height, width), IGNORE, np.uint8)
         for plane, layer, count in zip(masks, recipe.layers, recipe.classes, strict=True):
             if layer in self.masks:
@@ -533,9 +535,11 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
             for _, why in sorted((broken or {}).items()):
                 tally.unreadable[why] = 0
             progress(sum(done.values()))
+            again = {s.name: done.get(s.name, 0) % len(starts(s.width, recipe.size, recipe.stride)) for s in scenes}
             try:
                 for line in cut_in_order(scenes, recipe, folder, deal(scenes, recipe, workers, done), workers):
-                    if is_done(line, scenes, recipe, done):
+                    if again[line["scene"]]:  # finished earlier, in a row that had to be cut again for the windows after it
+                        again[line["scene"]] -= 1
                         continue
                     (chipset if "file" in line else skips).add(line)
                     tally.count(line)
@@ -628,17 +632,6 @@ def keep_finished(chipset, skips, scenes, recipe):
         chipset.keep(n_made)
     skips.keep(n_left)
     return done
-
-
-def is_done(line, scenes, recipe, done):
-    """A window that an earlier run has finished, in a row that had to be cut again for the windows after it."""
-    finished = done.get(line["scene"], 0)
-    if not finished:
-        return False
-    scene = next(s for s in scenes if s.name == line["scene"])
-    columns = starts(scene.width, recipe.size, recipe.stride)
-    col, row = line["window"][:2]
-    return rows_of(scene, recipe).index(row) * len(columns) + columns.index(col) < finished
 
 
 def refuse_changed_sources(lines, scenes, folder):

@@ -81,7 +81,7 @@ def plan_patches(
     infos, broken = describe_all(material.images, strict, note)
     names = sorted(infos)
     positions, band_names = choose_bands(infos, bands or (",".join(CEMS_BANDS) if shipped else None), SENTINEL2_L2A_BANDS if shipped else None)
-    scale = common_scale(infos, positions, band_names, divide_by or ("1" if shipped else None), offset)
+    scale, shifts = common_scale(infos, positions, band_names, divide_by or ("1" if shipped else None), offset)
 
     if shipped:
         layers = tuple(layer for layer in cems.LAYERS if material.masks[layer])
@@ -108,7 +108,8 @@ def plan_patches(
         if fault:
             broken[name] = fault
             continue
-        scenes.append(make_scene(name, splits[name], info, positions[name], decide_nodata(info, positions[name], nodata), found, cloud,
+        scenes.append(make_scene(name, splits[name], info, positions[name], decide_nodata(info, positions[name], nodata),
+                                 shifts[name], found, cloud,
                                  material.sources.get(name)))
     if not scenes:
         raise RunError(f"none of {len(names)} scenes can be read; the first: {next(iter(broken.values()))}")
@@ -262,23 +263,26 @@ def parse_cloud_classes(text):
 
 
 def common_scale(infos, positions, names, divide_by, offset):
-    """The one Scale of all scenes. Scenes whose tags differ are an error that names two: one number a band describes the whole set."""
+    """
+    (the one Scale of all scenes, {scene: what to add to its values a band}).
+
+    A patch set has one divisor and one offset a band. Scenes whose tags state other offsets (Sentinel-2 before and after baseline 04.00) are
+    shifted to the lowest; other divisors, and offsets that differ by fractions, are an error that names two scenes.
+    """
     divisors, offsets = parse_numbers(divide_by, "--divide-by", len(names)), parse_numbers(offset, "--offset", len(names))
-    first = None
-    for name, info in infos.items():
-        scale = decide_scale(info, positions[name], names, divisors, offsets)
-        if first is None:
-            first, first_path = scale, info.path
-        elif not close(scale, first):
+    scales = {name: decide_scale(info, positions[name], names, divisors, offsets) for name, info in infos.items()}
+    lowest = tuple(min(values) for values in zip(*(scale.offset for scale in scales.values()), strict=True))
+    first_name, first = next(iter(scales.items()))
+    shifts = {}
+    for name, scale in scales.items():
+        shift = np.subtract(scale.offset, lowest)
+        if not np.allclose(scale.divide_by, first.divide_by, rtol=1e-6) or not np.allclose(shift, np.rint(shift), atol=1e-6):
             raise UserError(
-                f"{info.path} says offset {scale.offset[0]:g} and divisor {scale.divide_by[0]:g}, {first_path} says {first.offset[0]:g} and "
-                f"{first.divide_by[0]:g}; make one patch set for each, or pass --divide-by and --offset where the tags are wrong"
+                f"{infos[name].path} says offset {scale.offset[0]:g} and divisor {scale.divide_by[0]:g}, {infos[first_name].path} says "
+                f"{first.offset[0]:g} and {first.divide_by[0]:g}; make one patch set for each, or pass --divide-by and --offset where tags are wrong"
             )
-    return first
-
-
-def close(one: Scale, other: Scale):
-    return np.allclose(one.divide_by, other.divide_by, rtol=1e-6) and np.allclose(one.offset, other.offset, rtol=1e-6, atol=1e-9)
+        shifts[name] = tuple(int(s) for s in np.rint(shift))
+    return Scale(first.divide_by, lowest), shifts
 
 
 def fingerprint(paths):

@@ -29,7 +29,8 @@ class Scene:
     An image and what belongs to it.
 
     block_height: rows that are decoded together.     bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b, c, d, e, f). masks: {layer: LabelFile}.
-    clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. source: path, size, mtime.
+    clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. shift: what is
+    added to the values of each band so that all scenes have one offset. source: path, size, mtime.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Scene:
     transform: tuple
     nodata: float | None
     alpha: bool
+    shift: tuple
     masks: dict
     clouds: LabelFile | None
     source: dict
@@ -187,7 +189,7 @@ def short(crs):
     return crs.to_string()[:40] if crs is not None else "no CRS"
 
 
-def make_scene(name, split, info, bands, nodata, masks, clouds, source=None):
+def make_scene(name, split, info, bands, nodata, shift, masks, clouds, source=None):
     """Scene from what the checks found."""
     kinds = [np.dtype(info.dtypes[b]) for b in bands]
     if any(k.kind not in "iuf" for k in kinds):
@@ -196,7 +198,7 @@ def make_scene(name, split, info, bands, nodata, masks, clouds, source=None):
         name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name, width=info.width, height=info.height,
         block_height=max(info.block_shapes[b][0] for b in bands),
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6], nodata=nodata,
-        alpha=info.has_mask, masks=masks, clouds=clouds, source=source or source_of(info),
+        alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds, source=source or source_of(info),
     )  # fmt: skip
 
 

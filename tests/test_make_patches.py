@@ -319,6 +319,20 @@ def test_one_file_a_band_is_stacked_on_the_finest_grid(make_raster, cut, tmp_pat
         cut("--stack", "B02,B12", folder="other")
 
 
+def test_scenes_whose_tags_state_other_offsets_get_one(scene, cut, tmp_path):
+    """Sentinel-2 before and after baseline 04.00: the same ground, 1000 apart in its digital numbers."""
+    ground = ramp(8, 8)
+    ground[0, 0, 0], ground[1, 0, 0] = 0, 0
+    before, after = ground.copy(), np.where(ground == 0, 0, ground + 1000).astype("uint16")
+    scene("a_1", before, scales=(1e-4, 1e-4), offsets=(0, 0), nodata=0)
+    scene("b_1", after, scales=(1e-4, 1e-4), offsets=(-0.1, -0.1), nodata=0, transform=from_origin(600_000, 4_600_000, 10, 10))
+    one, other = cut("--patch-size", 8, divide_by=())
+    assert (np.load(tmp_path / "patches" / one["file"]) == np.load(tmp_path / "patches" / other["file"])).all()
+    assert one["band_sum"] == other["band_sum"] and one["dtype"] == "uint16" and one["valid_pixels"] == 63
+    description = read_chipset(tmp_path / "patches")
+    assert description["offset"] == [-1000, -1000] and description["divide_by"] == [10_000, 10_000]
+
+
 # --- splits ---
 
 
