@@ -163,8 +163,12 @@ def run_command(console, *words):
     quiet = ["--quiet"] if console.quiet else []
     child = subprocess.Popen([sys.executable, os.path.join(ROOT, words[0]), *words[1:], *quiet])
     try:
-        code = child.wait()
-    except BaseException:  # Ctrl-C reaches the child by itself; SIGTERM does not
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:  # the child has it too, and makes its work safe first
+            child.wait()
+            raise
+    except BaseException:  # SIGTERM, or a second Ctrl-C
         child.terminate()
         child.wait()
         raise
@@ -229,6 +233,7 @@ def mapped_tile(recipe):
 def generate_scenes(folder, recipe, seed, console):
     """scenes/{train,val,test} in the CEMS layout: complete under that name, or not there."""
     import shutil
+    import signal
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -239,7 +244,9 @@ def generate_scenes(folder, recipe, seed, console):
     shutil.rmtree(part, ignore_errors=True)
     splits = ["train"] * recipe.train_scenes + ["val"] * recipe.val_scenes + ["test"]
     bar = console.progress(total, "scenes")
-    with ProcessPoolExecutor(recipe.workers, mp_context=get_context("spawn")) as pool:
+    quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is told by this process alone
+    pool = ProcessPoolExecutor(recipe.workers, mp_context=get_context("spawn"), **quietly)
+    try:
         jobs = []
         for number, split in enumerate(splits):
             size = recipe.mapped_size if split == "test" else recipe.scene_size
@@ -249,6 +256,8 @@ def generate_scenes(folder, recipe, seed, console):
         for job in jobs:
             job.result()
             bar.update()
+    finally:
+        pool.shutdown(cancel_futures=True)
     bar.close()
     shutil.rmtree(folder / "scenes", ignore_errors=True)
     os.replace(part, folder / "scenes")

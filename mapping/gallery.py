@@ -155,7 +155,7 @@ def scene_case(name, plan, bands, classes_path, mask_path, num_classes):
 
 
 def find_mask(scene, masks):
-    """The labels of a scene: a file of its name among `masks`; without masks ../masks/<name> or <tile>_DEL.tif beside it. None: no labels."""
+    """The labels of a scene: a file of its name among `masks`; without masks ../masks/<name> or <tile>_DEL.tif beside it, or None."""
     from pathlib import Path
 
     path = Path(scene)
