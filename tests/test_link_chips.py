@@ -1,0 +1,165 @@
+"""link-chips: a fair order, all or nothing, no chip opened."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from chipping.chipset import FORMAT, read_chipset, read_manifest
+from chipping.link_chips import fair_order, find_chips, link_chips
+from runtime.errors import UserError
+
+
+@pytest.fixture
+def folder_of_chips(tmp_path):
+    """folder_of_chips("a", 5, bands=…) -> a folder with 0.pt … 4.pt; with a manifest where bands are given."""
+
+    def make(name, count, bands=None):
+        folder = tmp_path / name
+        folder.mkdir()
+        for n in range(count):
+            (folder / f"{n}.pt").write_text(f"{name} {n}")
+        if bands:
+            description = {"format": FORMAT, "kind": "pansharpen", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": bands, "ratio": 4}
+            (folder / "chipset.json").write_text(json.dumps(description))
+            lines = [json.dumps({"file": f"{n}.pt", "tile": name, "i": n}, separators=(", ", ": ")) for n in range(count)]
+            (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+        return folder
+
+    return make
+
+
+def contents(folder):
+    return [(folder / f"{n}.pt").read_text() for n in range(len(list(folder.glob("*.pt"))))]
+
+
+def test_twelve_items_come_in_the_known_order():
+    assert fair_order(12).tolist() == [0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8]
+
+
+@pytest.mark.parametrize("share", [2, 10, 32])
+def test_any_beginning_is_a_fair_mix(share):
+    count = 20_000
+    from_source = fair_order(count) < count // share
+    excess = np.cumsum(from_source) - np.arange(1, count + 1) / share
+    assert np.abs(excess).max() <= 2.5
+
+
+def test_links_point_at_the_chips_in_that_order(folder_of_chips, tmp_path):
+    a, b = folder_of_chips("a", 8), folder_of_chips("b", 4)
+    report = link_chips([a, b], tmp_path / "mixed" / "deep")
+    items = [f"a {n}" for n in range(8)] + [f"b {n}" for n in range(4)]
+    assert contents(tmp_path / "mixed" / "deep") == [items[i] for i in (0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8)]
+    assert report == {str(a): {"linked": 8, "broken": 0, "foreign": 0}, str(b): {"linked": 4, "broken": 0, "foreign": 0}}
+
+
+def test_numbers_are_sorted_as_numbers_whatever_the_directory_order(folder_of_chips, tmp_path):
+    link_chips([folder_of_chips("a", 12)], tmp_path / "mixed")
+    assert contents(tmp_path / "mixed")[:3] == ["a 0", "a 5", "a 10"]
+
+
+def test_broken_links_and_foreign_names_are_counted_and_left_out(folder_of_chips, tmp_path):
+    a = folder_of_chips("a", 2)
+    os.symlink("/nowhere/at/all", a / "2.pt")
+    for name in ("x.pt", "03.pt", "1.5.pt", ".4.pt", "٣.pt", "notes.txt"):
+        (a / name).touch()
+    assert find_chips(a) == ([0, 1], 1, 4)
+    assert link_chips([a], tmp_path / "mixed")[str(a)] == {"linked": 2, "broken": 1, "foreign": 4}
+
+
+def test_links_to_links_lead_to_the_file_itself(folder_of_chips, tmp_path):
+    a = folder_of_chips("a", 3)
+    link_chips([a], tmp_path / "middle")
+    link_chips([tmp_path / "middle"], tmp_path / "end")
+    assert {os.readlink(p) for p in (tmp_path / "end").glob("*.pt")} == {str(a / f"{n}.pt") for n in range(3)}
+
+
+def test_a_taken_name_stops_everything_before_anything_is_made(folder_of_chips, tmp_path):
+    a, out = folder_of_chips("a", 3), tmp_path / "out"
+    out.mkdir()
+    (out / "2.pt").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        link_chips([a], out)
+    with pytest.raises(UserError, match="is a file, not a link"):
+        link_chips([a], out, overwrite=True)
+    assert os.listdir(out) == ["2.pt"] and (out / "2.pt").read_text() == "mine"
+
+
+def test_overwrite_replaces_links_and_leaves_no_stale_ones(folder_of_chips, tmp_path):
+    a, b = folder_of_chips("a", 6), folder_of_chips("b", 2)
+    link_chips([a], tmp_path / "out")
+    link_chips([b], tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out") == ["b 0", "b 1"]
+    assert len(list(a.glob("*.pt"))) == 6
+
+
+def test_a_failure_half_way_leaves_no_link(folder_of_chips, tmp_path, monkeypatch):
+    a, original, calls = folder_of_chips("a", 5), os.symlink, []
+
+    def fail_at_the_fourth(target, path):
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        original(target, path)
+
+    monkeypatch.setattr(os, "symlink", fail_at_the_fourth)
+    with pytest.raises(OSError, match="No space"):
+        link_chips([a], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_nothing_to_link_a_missing_source_itself_and_twice_the_same_are_errors(folder_of_chips, tmp_path):
+    a = folder_of_chips("a", 2)
+    (tmp_path / "empty").mkdir()
+    for sources, target, message in (
+        ([tmp_path / "empty"], "out", "no chips"),
+        ([tmp_path / "missing"], "out", "no folder"),
+        ([a], "a", "both source and destination"),
+        ([a, a], "out", "given twice"),
+    ):
+        with pytest.raises(UserError, match=message):
+            link_chips(sources, tmp_path / target)
+    assert not (tmp_path / "out").exists()
+
+
+def test_manifests_are_joined_in_the_order_of_the_links(folder_of_chips, tmp_path):
+    a, b = folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2, ["red"])
+    link_chips([a, b], tmp_path / "out")
+    lines = read_manifest(tmp_path / "out")
+    assert [line["file"] for line in lines] == [f"{n}.pt" for n in range(5)]
+    assert [f"{line['tile']} {line['i']}" for line in lines] == contents(tmp_path / "out")
+    description = read_chipset(tmp_path / "out")
+    assert description["bands"] == ["red"] and [s["chips"] for s in description["settings"]["linked"]] == [3, 2]
+
+
+def test_a_source_without_manifest_gives_links_without_one(folder_of_chips, tmp_path):
+    link_chips([folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2)], tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.pt"))) == 5 and not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+def test_sets_that_differ_in_bands_are_not_mixed(folder_of_chips, tmp_path):
+    with pytest.raises(UserError, match="bands"):
+        link_chips([folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2, ["red", "nir"])], tmp_path / "out")
+
+
+def test_patch_sets_keep_their_splits_and_pairs(tmp_path):
+    for name, count in (("a", 3), ("b", 2)):
+        lines = []
+        for n in range(count):
+            split = "train" if n else "val"
+            (tmp_path / name / split).mkdir(parents=True, exist_ok=True)
+            line = {"file": f"{split}/s_r0_c{n}_image.npy", "mask": f"{split}/s_r0_c{n}_mask.npy", "split": split, "scene": f"{name}{n}"}
+            for key in ("file", "mask"):
+                (tmp_path / name / line[key]).write_text(f"{name}{n} {key}")
+            lines.append(json.dumps(line))
+        description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
+                       "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
+        (tmp_path / name / "chipset.json").write_text(json.dumps(description))
+        (tmp_path / name / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    link_chips([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    lines = read_manifest(tmp_path / "out")
+    assert len(lines) == 5 and read_chipset(tmp_path / "out")["layers"] == ["mask"]
+    for line in lines:
+        for key in ("file", "mask"):
+            assert line[key].startswith(line["split"]) and (tmp_path / "out" / line[key]).read_text() == f"{line['scene']} {key}"

@@ -1,0 +1,408 @@
+"""make-chips: windows, values, order, interruption. Chips are compared as bytes wherever they ought to be the same."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from benchmarks.fake_ard import make_fake_ard, write_tile
+from chipping import ard, make_chips, pan_chips, positions
+from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair
+from constants import WORLDVIEW_BANDS
+from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
+from runtime.errors import RunError, UserError
+
+RECIPE = make_chips.ChipRecipe(chip_size=16, ratio=4, bands=WORLDVIEW_BANDS)  # windows of 32 ms pixels
+
+
+@pytest.fixture(scope="module")
+def delivery(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("delivery") / "ard"
+    make_fake_ard(folder, tiles=3, ms_side=60, null_share=0.5, blocksize=64)
+    return folder
+
+
+def tiles_of(folder, smallest=32):
+    return ard.open_tiles(ard.read_items(folder)[0], None, smallest)[0]
+
+
+def run(folder, delivery, count, recipe=RECIPE, **options):
+    return make_chips.make_chips(tiles_of(delivery), recipe, folder, count, **options)
+
+
+def bytes_of(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*.pt"))}
+
+
+def manifest(folder):
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def pixels(path, window=None):
+    with rasterio.open(path) as file:
+        return file.read().astype(np.float64)
+
+
+def one_tile(tmp_path, pan, ms, name="ard"):
+    folder = tmp_path / name
+    make_fake_ard(folder, tiles=1, ms_side=ms.shape[-1], null_share=0, blocksize=64)
+    path = next(folder.glob("37/*/*/*.json"))
+    write_tile(path.parent, path.stem, pan, ms, (400_000, 6_000_000), 64)
+    return folder
+
+
+def valid_pair(side=32):
+    rng = np.random.default_rng(0)
+    return rng.integers(1, 9999, (1, 4 * side, 4 * side)).astype(np.uint16), rng.integers(1, 9999, (8, side, side)).astype(np.uint16)
+
+
+# ------------------------------------------------------------------------------------------------ places
+
+
+def test_the_older_placement_is_reproduced():
+    free = 2418 - 1024
+    places = [positions.place("r2-plain", "any", k, free, free, 1024) for k in range(6)]
+    assert places == [(0, 0), (1052, 794), (710, 194), (368, 989), (27, 389), (1079, 1183)]
+
+
+def test_tiles_have_a_phase_of_their_own_and_every_place_can_be_reached():
+    assert positions.place("r2", "a", 0, 1000, 1000, 1) != positions.place("r2", "b", 0, 1000, 1000, 1)
+    xs = {positions.place("r2", "a", k, 3, 3, 1)[0] for k in range(40)}
+    assert xs == {0, 1, 2, 3}
+
+
+def test_a_window_as_large_as_the_tile_has_one_place():
+    for sampler in ("r2", "r2-plain", "grid"):
+        assert positions.place(sampler, "a", 0, 0, 0, 1024) == (0, 0)
+
+
+def test_a_grid_ends():
+    assert [positions.place("grid", "a", k, 25, 10, 10) for k in range(8)] == [
+        (0, 0), (10, 0), (20, 0), (0, 10), (10, 10), (20, 10), None, None]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def test_a_chip_holds_exact_box_means_of_its_window(delivery, tmp_path):
+    run(tmp_path / "chips", delivery, 3, replace(RECIPE, dtype="float32", store="both"))
+    for line in manifest(tmp_path / "chips"):
+        chip = torch.load(tmp_path / "chips" / line["file"], weights_only=True)
+        x, y = line["left"], line["top"]
+        pan = pixels(line["source"]["pan"])[:, 4 * y : 4 * y + 128, 4 * x : 4 * x + 128] / 10_000
+        ms = pixels(line["source"]["path"])[:, y : y + 32, x : x + 32] / 10_000
+        means = {
+            "pan": pan.reshape(1, 16, 8, 16, 8).mean((2, 4)),
+            "bands": ms.reshape(8, 16, 2, 16, 2).mean((2, 4)),
+            "mul": ms.reshape(8, 4, 8, 4, 8).mean((2, 4)),
+        }
+        for key, expected in means.items():
+            assert chip[key].dtype == torch.float32 and np.abs(chip[key].numpy() - expected).max() < 1e-6, key
+        assert chip["oklab"].shape == (3, 16, 16)
+
+
+def test_integer_chips_are_half_a_step_from_float_ones_and_half_as_large(delivery, tmp_path):
+    for dtype in ("float32", "uint16"):
+        run(tmp_path / dtype, delivery, 2, replace(RECIPE, dtype=dtype, store="both", chip_size=24))
+    small, large = (pan_chips.read_chip(tmp_path / d / "0.pt") for d in ("uint16", "float32"))
+    assert small["pan"].dtype == torch.uint16 and small["oklab"].dtype == torch.int16
+    for target, step in (("bands", 5e-5), ("oklab", 3.1e-5)):
+        for a, b in zip(pan_chips.decode_chip(small, target)[:3], pan_chips.decode_chip(large, target)[:3], strict=True):
+            assert (a - b).abs().max() <= max(step, 5e-5) + 1e-7
+    tensors = [v for v in small.values() if isinstance(v, torch.Tensor)]
+    assert all(t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes for t in tensors)  # no view drags its storage along
+
+
+def test_oklab_from_bands_is_the_one_that_would_have_been_stored(delivery, tmp_path):
+    for store in ("bands", "both"):
+        run(tmp_path / store, delivery, 1, replace(RECIPE, store=store, dtype="float32"))
+    derived, stored = (pan_chips.decode_chip(pan_chips.read_chip(tmp_path / s / "0.pt"), "oklab")[2] for s in ("bands", "both"))
+    assert (derived - stored).abs().max() < 1e-6
+
+
+def test_pixels_near_nulls_are_marked_and_others_are_not(tmp_path):
+    pan, ms = valid_pair()
+    pan[0, 0, 0] = 0
+    ms[3, 31, 31] = 0
+    run(tmp_path / "chips", one_tile(tmp_path, pan, ms), 1)
+    valid = pan_chips.read_chip(tmp_path / "chips" / "0.pt")["valid"][0]
+    assert not valid[0, 0] and not valid[15, 15] and int((~valid).sum()) == 2
+
+
+def test_blurred_inputs_of_a_window_inside_are_those_of_the_whole_image(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.random((1, 256, 256)).astype(np.float32), rng.random((4, 64, 64)).astype(np.float32)
+    make_raster("p-pan.tif", pan + 0.1, crs=None), make_raster("p-ms.tif", ms + 0.1, crs=None)
+    tiles, _ = pair_tiles([tmp_path / "p-pan.tif"], [tmp_path / "p-ms.tif"])
+    recipe = make_chips.ChipRecipe(16, 4, tiles[0].pair.bands, extra=1, reduction="mtf", dtype="float32", divide_by=1.0, sampler="grid")
+    make_chips.make_chips(tiles, recipe, tmp_path / "chips", 16)
+    whole_pan = reduce_mtf(torch.from_numpy(pan + 0.1)[None], 4, PAN_GAIN)[0]
+    whole_mul = reduce_mtf(torch.from_numpy(ms + 0.1)[None], 4, MS_GAIN)[0]
+    for number in (0, 5, 15):
+        x, y = number % 4 * 16, number // 4 * 16
+        chip = pan_chips.read_chip(tmp_path / "chips" / f"{number}.pt")
+        assert (chip["pan"] - whole_pan[:, y : y + 16, x : x + 16]).abs().max() < 1e-5
+        assert (chip["mul"] - whole_mul[:, y // 4 : y // 4 + 4, x // 4 : x // 4 + 4]).abs().max() < 1e-5
+        assert torch.equal(chip["bands"], torch.from_numpy(ms + 0.1)[:, y : y + 16, x : x + 16])
+
+
+def test_filters_do_not_look_beyond_the_area_that_was_asked_for(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.random((1, 256, 256)).astype(np.float32) + 0.1, rng.random((4, 64, 64)).astype(np.float32) + 0.1
+    chips = []
+    for name, below in (("a", 0.0), ("b", 5.0)):
+        ms[:, 32:] += below
+        pan[:, 128:] += below
+        make_raster(f"{name}-pan.tif", pan, crs=None), make_raster(f"{name}-ms.tif", ms, crs=None)
+        tiles, _ = pair_tiles([tmp_path / f"{name}-pan.tif"], [tmp_path / f"{name}-ms.tif"], area=(0, 0, 64, 32))
+        recipe = make_chips.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=1.0, sampler="grid")
+        make_chips.make_chips(tiles, recipe, tmp_path / name, 2)
+        chips.append([pan_chips.read_chip(tmp_path / name / f"{i}.pt") for i in range(2)])
+    for one, other in zip(*chips, strict=True):
+        assert torch.equal(one["pan"], other["pan"]) and torch.equal(one["mul"], other["mul"])
+
+
+# ------------------------------------------------------------------------------------------------ nulls
+
+
+def test_windows_with_too_many_nulls_are_passed_over_and_listed(delivery, tmp_path):
+    summary = run(tmp_path / "chips", delivery, 8)
+    lines, skipped = manifest(tmp_path / "chips"), make_chips.read_skipped(tmp_path / "chips")
+    assert summary["made"] == 8 and len(skipped) == summary["skipped"]["nulls"] > 0
+    assert all(line["tile"].startswith("37/211111023302") and line["valid_ms"] < 0.75 and line["valid_pan"] is None for line in skipped)
+    assert [line["file"] for line in lines] == [f"{n}.pt" for n in range(8)]
+    assert sorted(line["i"] for line in [*lines, *skipped]) == list(range(len(lines) + len(skipped)))
+    assert all(set(line) >= {"cid", "tile", "left", "top", "valid_pan", "valid_ms", "lat", "lon", "window", "footprint"} for line in lines)
+
+
+@pytest.mark.parametrize(("minimum", "made"), [(0.0, 12), (1.0, 12)])
+def test_minimum_valid_is_used_and_its_ends_are_values_too(delivery, tmp_path, minimum, made):
+    summary = run(tmp_path / "chips", delivery, made, replace(RECIPE, minimum_valid=minimum))
+    assert summary["made"] == made and (sum(summary["skipped"].values()) == 0) == (minimum == 0)
+    if minimum == 1:
+        assert all(line["valid_fraction"] == 1 for line in manifest(tmp_path / "chips"))
+
+
+def test_nulls_in_pan_count_as_well(tmp_path):
+    pan, ms = valid_pair()
+    pan[:, :50] = 0  # of 128 rows
+    with pytest.raises(RunError, match="made 0 of 1"):
+        run(tmp_path / "chips", one_tile(tmp_path, pan, ms), 1)
+    skipped = make_chips.read_skipped(tmp_path / "chips")
+    assert skipped[0]["valid_ms"] == 1 and skipped[0]["valid_pan"] == pytest.approx(78 / 128, abs=1e-5)
+
+
+def test_an_all_null_delivery_stops_after_32_tries_a_tile(tmp_path):
+    make_fake_ard(tmp_path / "ard", tiles=2, ms_side=40, null_share=0, blocksize=64)
+    for path in (tmp_path / "ard").glob("37/*/*/*.tif"):
+        with rasterio.open(path, "r+") as file:
+            file.write(np.zeros_like(file.read()))
+    with pytest.raises(RunError, match="made 0 of 100 chips.*64 x nulls"):
+        run(tmp_path / "chips", tmp_path / "ard", 100)
+    assert len(make_chips.read_skipped(tmp_path / "chips")) == 64
+
+
+def test_ms_as_large_as_one_window_makes_chips(tmp_path):
+    summary = run(tmp_path / "chips", one_tile(tmp_path, *valid_pair(32)), 2)
+    assert summary["made"] == 2 and {(x["left"], x["top"]) for x in manifest(tmp_path / "chips")} == {(0, 0)}
+
+
+def test_a_truncated_file_is_a_read_error_and_its_tile_retires_after_three(delivery, tmp_path):
+    broken = shutil.copytree(delivery, tmp_path / "ard")
+    path = sorted(broken.glob("37/*/*/*-pan.tif"))[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    try:
+        tiles = tiles_of(broken)
+        assert len(tiles) == 3
+    except AssertionError:
+        pytest.skip("this GDAL does not open the truncated file at all")
+    run(tmp_path / "chips", broken, 12, replace(RECIPE, chip_size=28))
+    errors = [line for line in make_chips.read_skipped(tmp_path / "chips") if line["reason"] == "read-error"]
+    assert len(errors) == 3 and {e["tile"] for e in errors} == {tiles[0].name}
+
+
+# ------------------------------------------------------------------------------------------------ order, interruption
+
+
+@pytest.fixture(scope="module")
+def twelve(delivery, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twelve") / "chips"
+    run(folder, delivery, 12)
+    return folder
+
+
+def same(folder, other):
+    assert bytes_of(folder) == bytes_of(other)
+    for name in ("manifest.jsonl", "skipped.jsonl"):
+        assert (folder / name).read_text() == (other / name).read_text(), name
+
+
+def test_six_and_then_six_more_are_twelve(delivery, tmp_path, twelve):
+    run(tmp_path / "chips", delivery, 6)
+    run(tmp_path / "chips", delivery, 6, starting_from=6)
+    same(tmp_path / "chips", twelve)
+
+
+def test_the_last_six_alone_are_those_of_the_long_run(delivery, tmp_path, twelve):
+    run(tmp_path / "chips", delivery, 6, starting_from=6)
+    expected = bytes_of(twelve)
+    assert bytes_of(tmp_path / "chips") == {f"{n}.pt": expected[f"{n}.pt"] for n in range(6, 12)}
+    run(tmp_path / "chips", delivery, 2, starting_from=12)  # and they can be continued
+    run(tmp_path / "whole", delivery, 14)
+    assert bytes_of(tmp_path / "chips")["13.pt"] == bytes_of(tmp_path / "whole")["13.pt"]
+
+
+def test_more_of_the_same_command_continues_and_less_changes_nothing(delivery, tmp_path, twelve):
+    run(tmp_path / "chips", delivery, 5)
+    run(tmp_path / "chips", delivery, 12)
+    same(tmp_path / "chips", twelve)
+    assert run(tmp_path / "chips", delivery, 7)["made"] == 0
+
+
+def test_a_gap_is_refused(delivery, tmp_path):
+    run(tmp_path / "chips", delivery, 2)
+    with pytest.raises(UserError, match="leaves a gap: pass 2"):
+        run(tmp_path / "chips", delivery, 2, starting_from=4)
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 7])
+def test_killed_and_run_again_gives_the_same_bytes(delivery, tmp_path, twelve, stop_after):
+    made = []
+
+    def stop(line):
+        made.append(line)
+        if len(made) > stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "chips", delivery, 12, on_chip=stop)
+    run(tmp_path / "chips", delivery, 12)
+    same(tmp_path / "chips", twelve)
+    assert not [p for p in (tmp_path / "chips").iterdir() if p.name.startswith(".")]
+
+
+def test_killed_while_writing_a_chip_leaves_none_under_its_name_and_finished_work_is_kept(delivery, tmp_path, twelve, monkeypatch):
+    original, written = make_chips.write_chip, []
+
+    def full_after_four(path, chip):
+        if len(written) == 4:
+            path.with_name("leftover").write_bytes(b"")
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        original(path, chip)
+
+    monkeypatch.setattr(make_chips, "write_chip", full_after_four)
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path / "chips", delivery, 12)
+    assert bytes_of(tmp_path / "chips") == {}
+    monkeypatch.setattr(make_chips, "write_chip", lambda path, chip: (written.append(path), original(path, chip)))
+    run(tmp_path / "chips", delivery, 12)
+    same(tmp_path / "chips", twelve)
+    assert len(written) == len(set(written))  # the four finished ones were not made again
+
+
+def test_any_order_of_tiles_gives_the_same_bytes(delivery, tmp_path, twelve):
+    make_chips.make_chips(tiles_of(delivery)[::-1], RECIPE, tmp_path / "chips", 12)
+    same(tmp_path / "chips", twelve)
+
+
+def test_two_workers_give_the_same_bytes(delivery, tmp_path, twelve):
+    run(tmp_path / "chips", delivery, 12, workers=2)
+    same(tmp_path / "chips", twelve)
+
+
+def test_other_settings_in_the_same_folder_are_refused_in_words_and_replaced_on_demand(delivery, tmp_path):
+    run(tmp_path / "chips", delivery, 3)
+    other = replace(RECIPE, minimum_valid=0.5)
+    with pytest.raises(UserError, match="minimum_valid: 0.75 → 0.5"):
+        run(tmp_path / "chips", delivery, 3, other)
+    run(tmp_path / "chips", delivery, 2, other, overwrite=True)
+    assert sorted(bytes_of(tmp_path / "chips")) == ["0.pt", "1.pt"]
+
+
+def test_a_folder_with_strange_files_is_refused(delivery, tmp_path):
+    (tmp_path / "chips").mkdir()
+    (tmp_path / "chips" / "0.pt").write_bytes(b"mine")
+    with pytest.raises(UserError, match="not empty"):
+        run(tmp_path / "chips", delivery, 3)
+    assert (tmp_path / "chips" / "0.pt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("change", [{"chip_size": 18}, {"chip_size": 2}, {"minimum_valid": 1.5}])
+def test_recipes_that_cannot_work_are_refused(delivery, tmp_path, change):
+    with pytest.raises(UserError):
+        run(tmp_path / "chips", delivery, 1, replace(RECIPE, **change))
+
+
+# ------------------------------------------------------------------------------------------------ reading chips
+
+
+class Hostile:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('executed')",)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "missing"),
+        (b"", "unreadable"),
+        (b"not a chip at all", "unreadable"),
+        ({"format": "other"}, "not a chipmill-pan-1"),
+        ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 3, 3)}, "don't fit"),
+        ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 2, 2)}, "nothing to learn"),
+        ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 2, 2), "bands": torch.zeros(4, 4, 4)}, "expected"),
+        ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8).long(), "mul": torch.zeros(4, 2, 2), "oklab": torch.zeros(3, 8, 8)}, "int64"),
+        (Hostile(), "unreadable"),
+    ],
+)
+def test_a_bad_chip_is_named_and_never_executed(tmp_path, content, reason):
+    path = tmp_path / "0.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(pan_chips.BadChip, match=reason):
+        pan_chips.read_chip(path)
+
+
+def test_a_truncated_chip_is_named(twelve, tmp_path):
+    whole = (twelve / "0.pt").read_bytes()
+    (tmp_path / "0.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(pan_chips.BadChip, match="unreadable"):
+        pan_chips.read_chip(tmp_path / "0.pt")
+
+
+# ------------------------------------------------------------------------------------------------ plain pairs
+
+
+def test_several_pairs_are_matched_by_name_and_odd_ones_refused(make_raster, tmp_path):
+    for name in ("x-pan.tif", "y_PAN.tif", "x-ms.tif", "y_MS.tif"):
+        make_raster(name, np.ones((4, 4), np.uint8))
+    pans, mss = [f"{tmp_path}/*pan.tif", f"{tmp_path}/*PAN.tif"], [f"{tmp_path}/*ms.tif", f"{tmp_path}/*MS.tif"]
+    pairs = match_paths(pans, mss)
+    assert [tuple(p.rsplit("/", 1)[1] for p in pair) for pair in pairs] == [("x-pan.tif", "x-ms.tif"), ("y_PAN.tif", "y_MS.tif")]
+    with pytest.raises(UserError, match="'y' has 1 pan and 0 ms"):
+        match_paths(pans, [f"{tmp_path}/x-ms.tif"])
+
+
+def test_the_real_pairs_become_chips(real_data, tmp_path):
+    for name, options, divisor in (("worldview2", {}, 2047), ("geoeye1", {"shift": (0.5, 0.5)}, 255), ("spacenet6", {"shift": (1.5, 1.0)}, 2047)):
+        folder = real_data / "pansharpen"
+        tiles, _ = pair_tiles([folder / f"{name}-pan.tif"], [folder / f"{name}-ms.tif"], **options)
+        scale = scale_of_pair(tiles[0].pair, str(divisor))
+        recipe = make_chips.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=scale[0], offset=scale[1])
+        assert make_chips.make_chips(tiles, recipe, tmp_path / name, 4)["made"] == 4
+        pan, mul, truth, _ = pan_chips.decode_chip(pan_chips.read_chip(tmp_path / name / "0.pt"), "oklab")
+        assert 0 < pan.mean() < 1 and truth.shape == (3, 32, 32) and torch.isfinite(truth).all()
+
+
+def test_a_pair_without_a_known_scale_asks_for_it(real_data):
+    folder = real_data / "pansharpen"
+    tiles, _ = pair_tiles([folder / "worldview2-pan.tif"], [folder / "worldview2-ms.tif"])
+    with pytest.raises(UserError, match="--divide-by"):
+        scale_of_pair(tiles[0].pair)
