@@ -237,7 +237,7 @@ def train(args, checkpoint, processes, console):
 
     with RunFolder(args.output_dir, bool(checkpoint), args.overwrite, processes.is_first) as folder, StopRequest() as stop:
         if checkpoint and is_finished() and (folder.checkpoints / FINAL).exists():
-            console.say(f"the run in {folder.path} is finished after {position['epoch']} epochs; raise --epochs to train on")
+            console.say(f"the run in {folder.path} is finished after {position['epoch']} epochs; raise --epochs (or --max-steps, --patience) to train on")
             return 0
         folder.write_config(settings={**settings, "output_dir": args.output_dir}, model=config.to_dict(), data=description,
                             device=str(device), processes=processes.size)
@@ -464,7 +464,8 @@ def to_device(batch, patch_set, device, channels_last=False, draws=None):
 
     import augment
 
-    images, masks = batch.images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
+    images = batch.images.float() if device.type == "mps" else batch.images  # MPS knows no uint16
+    images, masks = images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
     divide_by, offset = (constant(values, device) for values in (patch_set.divide_by, patch_set.offset))
     images, masks = augment.prepare(images, masks, divide_by, offset, draws)
     return (images.to(memory_format=torch.channels_last) if channels_last else images), masks
