@@ -237,7 +237,8 @@ def train(args, checkpoint, processes, console):
 
     with RunFolder(args.output_dir, bool(checkpoint), args.overwrite, processes.is_first) as folder, StopRequest() as stop:
         if checkpoint and is_finished() and (folder.checkpoints / FINAL).exists():
-            console.say(f"the run in {folder.path} is finished after {position['epoch']} epochs; raise --epochs (or --max-steps, --patience) to train on")
+            console.say(f"the run in {folder.path} is finished after {position['epoch']} epochs; "
+                        "raise --epochs (or --max-steps, --patience) to train on")
             return 0
         folder.write_config(settings={**settings, "output_dir": args.output_dir}, model=config.to_dict(), data=description,
                             device=str(device), processes=processes.size)
@@ -509,22 +510,17 @@ def score_of(path):
 
 def write_samples(path, model, data, patch_set, device, count=4):
     """A sheet of validation patches: image, truth, prediction, errors. Burned ones first, since empty ones show little."""
-    from constants import get_class_colours
-    from mapping.pictures import any_picture, class_overlay, contact_sheet, error_picture, save_png
+    from mapping.pictures import save_png
+    from mapping.sample_sheet import sample_sheet
 
     patches = data.val.patches
     burned = [i for i, patch in enumerate(patches) if patch.class_pixels and sum(patch.class_pixels[1:])] or list(range(len(patches)))
     chosen = sorted({burned[k * (len(burned) - 1) // max(1, count - 1)] for k in range(count)})
     images, target = to_device(data.val.__getitems__(chosen), patch_set, device)
-    predicted = model.predict_segmentation(images).cpu().numpy()
-    colours = get_class_colours(len(patch_set.classes))
-    rows = []
-    for image, truth, classes in zip(images.cpu().numpy(), target.cpu().numpy(), predicted, strict=True):
-        picture = any_picture(image, patch_set.bands)
-        overlays = [class_overlay(picture, labels, colours) for labels in (truth, classes)]
-        rows.append([picture, *overlays, error_picture(truth, classes, picture)])
+    predicted = model.predict_segmentation(images)
+    arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
     path.parent.mkdir(exist_ok=True)
-    save_png(path, contact_sheet(rows, ["image", "truth", "prediction", "errors"], [patches[i].image.stem for i in chosen]))
+    save_png(path, sample_sheet(*arrays, patch_set.bands, len(patch_set.classes), [patches[i].image.stem for i in chosen]))
 
 
 # ----------------------------------------------------------------------------------------------------------------- scoring
