@@ -126,14 +126,14 @@ def run_make_patches(args, report):
     import tempfile
     from pathlib import Path
 
-    from chipping.plan import plan_patches
     from chipping.patches import count_windows, make_patches
+    from chipping.plan import plan_patches
     from runtime.errors import UserError
 
     if args.dataset_dir:
-        for flag in ("images", "masks", "labels", "clouds", "stack", "image_suffix", "mask_suffix", "cloud_suffix", "classes", "class_field"):
-            if getattr(args, flag):
-                raise UserError(f"--dataset-dir finds images and masks itself; leave out --{flag.replace('_', '-')}")
+        for flag in "images masks labels clouds stack image-suffix mask-suffix cloud-suffix classes class-field".split():
+            if getattr(args, flag.replace("-", "_")):
+                raise UserError(f"--dataset-dir finds images and masks itself; leave out --{flag}")
     if args.class_field and not args.labels:
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
     with tempfile.TemporaryDirectory() as scratch:
@@ -168,7 +168,9 @@ def say_splits(plan, report):
         report.note(f"scenes of different splits share ground, so scores will flatter: {describe_leaks(plan.leaks)}")
     splits = {scene.split for scene in plan.scenes}
     if plan.unplaced and len(splits) > 1:
-        report.note(f"{len(plan.unplaced)} scenes have no CRS ({', '.join(plan.unplaced[:3])} …): whether they overlap others can't be checked")
+        report.note(
+            f"{len(plan.unplaced)} scenes have no CRS ({', '.join(plan.unplaced[:3])} …): whether they overlap others can't be checked"
+        )
     if "val" not in splits:
         report.note("everything is for training; train.py needs a validation split (--val NAMES or --val 0.2)")
 
@@ -183,7 +185,9 @@ def say_estimate(plan, folder, report):
     for scene in plan.scenes:
         per_split[scene.split] = per_split.get(scene.split, 0) + count_windows(scene, plan.recipe)
     report.result(f"{len(plan.scenes)} scenes give {windows} windows ({', '.join(f'{s} {n}' for s, n in sorted(per_split.items()))})")
-    report.result(f"about {patches} patches, {in_bytes(size)} on disk ({in_bytes(free_bytes(folder))} are free), {in_time(seconds)} with one worker")
+    report.result(
+        f"about {patches} patches, {in_bytes(size)} on disk ({in_bytes(free_bytes(folder))} are free), {in_time(seconds)} with one worker"
+    )
     report.result("nothing was written (--dry-run)")
 
 
@@ -196,8 +200,8 @@ def say_summary(plan, tally, lines, folder, report):
     from chipping.patches import describe_skipped, mean_reflectance
 
     recipe = plan.recipe
-    counts = ", ".join(f"{split} {tally.patches[split]} from {plural(len(tally.scenes[split]), 'scene')}" for split in ("train", "val", "test")
-                       if tally.patches[split])  # fmt: skip
+    splits = [split for split in ("train", "val", "test") if tally.patches[split]]
+    counts = ", ".join(f"{split} {tally.patches[split]} from {plural(len(tally.scenes[split]), 'scene')}" for split in splits)
     means = mean_reflectance(lines, plan.description)
     report.result("mean reflectance: " + ", ".join(f"{b} {m:.4g}" for b, m in zip(plan.description["bands"], means, strict=True)))
     odd = [b for b, m in zip(plan.description["bands"], means, strict=True) if not 0.0005 < m < 1.5]
@@ -228,7 +232,9 @@ def add_inspect(parser):
 def run_inspect(args, report):
     from chipping.inspection import inspect_folder
 
-    inspect_folder(args.folder, output=args.output, overwrite=args.overwrite, pictures=not args.no_pictures, seed=args.seed, say=report.result)
+    inspect_folder(
+        args.folder, output=args.output, overwrite=args.overwrite, pictures=not args.no_pictures, seed=args.seed, say=report.result
+    )
 
 
 # --- the table -----------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ What cutting patches costs, beside what it can't do without: reading the rasters
     python benchmarks/make_patches.py                    # a generated scene: 7 bands of uint16, DEFLATE in tiles of 512, and its mask
     python benchmarks/make_patches.py --side 8192 --bands 4 --repeat 5
 
-Prints CPU seconds (of the process and its workers) and their ratio, then wall seconds of one and two workers. CPU seconds hardly change when others use
-the machine too; wall seconds do, so read the last line on a quiet one.
+Prints CPU seconds (of the process and its workers) and their ratio, then wall seconds of one and two workers. CPU seconds hardly change
+when others use the machine too; wall seconds do, so read the last line on a quiet one.
 """
 
 import argparse
@@ -68,7 +68,8 @@ def bound(folder, patches):
 
 def cut(folder, out, workers):
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(folder / "scene.tif"), "--masks", str(folder / "masks/scene.tif"),
+    command = [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(folder / "scene.tif"),
+               "--masks", str(folder / "masks/scene.tif"),
                "--patches-dir", str(out), "--divide-by", "10000", "--quiet",
                "--workers", str(workers)]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -82,8 +82,8 @@ def patch_words(folder, description, lines):
         events = sorted({line["event"] for line in mine})
         valid = sum(line["valid_pixels"] for line in mine) / sum(line["window"][2] * line["window"][3] for line in mine)
         named = ", ".join(events[:6]) + (" …" if len(events) > 6 else "")
-        yield f"{split}: {plural(len(mine), 'patch')} from {plural(len(scenes[split]), 'scene')} of {plural(len(events), 'event')} ({named}), " \
-              f"{valid:.1%} of the pixels valid"  # fmt: skip
+        where = f"{plural(len(scenes[split]), 'scene')} of {plural(len(events), 'event')} ({named})"
+        yield f"{split}: {plural(len(mine), 'patch')} from {where}, {valid:.1%} of the pixels valid"
         for layer in description["layers"]:
             here = [line for line in mine if layer in line["layers"]]
             lacking = len(mine) - len(here)
@@ -91,7 +91,8 @@ def patch_words(folder, description, lines):
                 f"; {plural(lacking, 'patch')} without this layer" if lacking else "")  # fmt: skip
     clouds = [line["cloud_cover"] for line in lines if line["cloud_cover"] is not None]
     if clouds:
-        yield f"clouds: {sum(clouds) / len(clouds):.1%} on average over {plural(len(clouds), 'patch')} with a cloud mask, {max(clouds):.1%} at most"
+        cover = f"{sum(clouds) / len(clouds):.1%} on average, {max(clouds):.1%} at most"
+        yield f"clouds: {cover} ({plural(len(clouds), 'patch')} with a cloud mask)"
     train = [line for line in lines if line["split"] == "train"] or lines
     yield "mean ± standard deviation of the reflectance" + (" (train): " if any(line["split"] == "train" for line in lines) else ": ") + \
         ", ".join(f"{b} {m:.4g} ± {s:.4g}" for b, (m, s) in zip(bands, band_statistics(train, description), strict=True))  # fmt: skip
@@ -246,7 +247,8 @@ def inspect_predecessor(folder, say):
         labelled = max(1, int(counts[:IGNORE].sum()))
         shares = ", ".join(f"class {c} {counts[c] / labelled:.2%}" for c in np.flatnonzero(counts[:IGNORE]))
         more = f"; {lonely} without mask" if lonely else ""
-        say(f"{split}: {plural(len(images), 'patch')} ({', '.join(f'{n} of {s}' for s, n in shapes.most_common())}); {shares or 'no label'}{more}")
+        kinds = ", ".join(f"{n} of {s}" for s, n in shapes.most_common())
+        say(f"{split}: {plural(len(images), 'patch')} ({kinds}); {shares or 'no label'}{more}")
     say(f"{folder} has no {DESCRIPTION}: patches as an earlier program left them, reflectance as it is; train.py reads them")
 
 

@@ -55,8 +55,8 @@ def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
     """
     uint8 classes 0..num_classes−1 and 255 from an array of label values of any type.
 
-    nodata, NaN, infinity and 255 become 255; `mapping` ((value, class), …) wins over that. Any other value outside the classes is a UserError
-    that names it.
+    nodata, NaN, infinity and 255 become 255; `mapping` ((value, class), …) wins over that. Any other value outside the classes is a
+    UserError that names it.
     """
     table = translation_table(num_classes, nodata, tuple(mapping))
     if values.dtype == np.uint8:
@@ -66,8 +66,9 @@ def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
     if (classes == UNKNOWN).any():
         value = int(values[classes == UNKNOWN][0])
         listed = ", ".join(f"{v}={'ignore' if c == IGNORE else c}" for v, c in mapping)
+        listed = f", with {listed}" if listed else ""
         raise UserError(
-            f"{path} holds the value {value}; expected classes 0..{num_classes - 1}, or 255 to ignore{', with ' + listed if listed else ''}. "
+            f"{path} holds the value {value}; expected classes 0..{num_classes - 1}, or 255 to ignore{listed}. "
             f"Pass --classes for more classes, or --label-map={value}=ignore (or {value}=CLASS)"
         )
     return classes
@@ -105,7 +106,7 @@ def translate(values, table, nodata, mapping, path):
 
 @dataclass(frozen=True)
 class Polygons:
-    """crs: of the coordinates. shapes: ((geometry as GeoJSON dict, class, (west, south, east, north)), …), higher classes last: they win."""
+    """crs: of the coordinates. shapes: ((geometry as GeoJSON, class, (west, south, east, north)), …), higher classes last: they win."""
 
     crs: str
     shapes: tuple
@@ -113,9 +114,11 @@ class Polygons:
 
 def read_polygons(paths, class_field=None, classes=("background", "fire"), mapping=()):
     """
-    Polygons of GeoJSON files. class_field: the property that holds a class, as index, name, or a value of `mapping`; without it all are class 1.
+    Polygons of GeoJSON files. class_field: the property that holds a class, as index, name, or a value of `mapping`; without it all are
+    class 1.
 
-    UserError for what is not GeoJSON, for coordinates that can't be lon/lat, for features that are not areas, for classes that are not there.
+    UserError for what is not GeoJSON, for coordinates that can't be lon/lat, for features that are not areas, for classes that are not
+    there.
     """
     collected, crs = [], None
     for path in paths:
@@ -132,8 +135,10 @@ def read_polygons(paths, class_field=None, classes=("background", "fire"), mappi
             for part in areas_of(geometry, number, path):
                 bounds = bounds_of(part, number, path)
                 if crs == "EPSG:4326" and not (-181 <= bounds[0] and bounds[2] <= 361 and -90 <= bounds[1] and bounds[3] <= 90):
-                    raise UserError(f"{path}: feature {number} has the coordinate {bounds[0]:g}, {bounds[1]:g}; expected degrees "
-                                    f"(lon, lat). Convert it: {OGR2OGR} {path}")
+                    raise UserError(
+                        f"{path}: feature {number} has the coordinate {bounds[0]:g}, {bounds[1]:g}; expected degrees "
+                        f"(lon, lat). Convert it: {OGR2OGR} {path}"
+                    )
                 collected.append((part, label, bounds))
     if not collected:
         raise UserError(f"{', '.join(map(str, paths))} holds no polygon; expected a GeoJSON with polygons")
@@ -177,8 +182,10 @@ def class_of(feature, number, path, class_field, classes, mapping):
         return 1
     properties = feature.get("properties") or {}
     if class_field not in properties:
-        raise UserError(f"{path}: feature {number} has no property {class_field!r}.{did_you_mean(class_field, properties)} "
-                        f"It has {', '.join(properties) or 'none'}")
+        raise UserError(
+            f"{path}: feature {number} has no property {class_field!r}.{did_you_mean(class_field, properties)} "
+            f"It has {', '.join(properties) or 'none'}"
+        )
     value = properties[class_field]
     if value in classes:
         return list(classes).index(value)
@@ -187,7 +194,9 @@ def class_of(feature, number, path, class_field, classes, mapping):
     except (TypeError, ValueError):
         label = None
     if label is None or not (0 <= label < len(classes) or label == IGNORE):
-        raise UserError(f"{path}: feature {number} has {class_field} = {value!r}; expected 0..{len(classes) - 1} or one of {', '.join(classes)}")
+        raise UserError(
+            f"{path}: feature {number} has {class_field} = {value!r}; expected 0..{len(classes) - 1} or one of {', '.join(classes)}"
+        )
     return label
 
 
@@ -197,7 +206,9 @@ def areas_of(geometry, number, path):
     if kind == "GeometryCollection":
         return [part for member in geometry.get("geometries", []) for part in areas_of(member, number, path)]
     if kind not in ("Polygon", "MultiPolygon"):
-        raise UserError(f"{path}: feature {number} is a {kind}; expected polygons, since a label covers pixels (buffer points and lines first)")
+        raise UserError(
+            f"{path}: feature {number} is a {kind}; expected polygons, since a label covers pixels (buffer points and lines first)"
+        )
     return [geometry]
 
 
@@ -256,14 +267,16 @@ def burn(shapes, transform, window, value=None):
     near = [(geometry, label if value is None else value) for geometry, label, box in shapes if meets(box, bounds)]
     if not near:
         return np.zeros((height, width), np.uint8)
-    return rasterize(near, out_shape=(height, width), transform=Affine(*transform[:6]) * Affine.translation(col, row), fill=0, dtype=np.uint8)
+    return rasterize(
+        near, out_shape=(height, width), transform=Affine(*transform[:6]) * Affine.translation(col, row), fill=0, dtype=np.uint8
+    )
 
 
 # --- masks on another grid -----------------------------------------------------------------------------------------------------
 
 
 def same_grid(one, other, tolerance=0.01):
-    """Do two RasterInfo (CRS, transform, size) describe the same pixels, to a hundredth of one? A mask without georeference goes by its size."""
+    """Do two RasterInfo describe the same pixels, to `tolerance` of one? A mask without georeference goes by its size."""
     if (one.width, one.height) != (other.width, other.height):
         return False
     if other.crs is None and other.transform == Affine.identity():
@@ -287,7 +300,9 @@ def read_aligned(dataset, crs, transform, window):
     col, row, width, height = window
     target = Affine(*transform[:6]) * Affine.translation(col, row)
     bounds = transform_bounds(crs, dataset.crs, *raster_bounds(transform, col, row, width, height), densify_pts=21)
-    corners = [~dataset.transform * p for p in ((bounds[0], bounds[1]), (bounds[0], bounds[3]), (bounds[2], bounds[1]), (bounds[2], bounds[3]))]
+    corners = [
+        ~dataset.transform * p for p in ((bounds[0], bounds[1]), (bounds[0], bounds[3]), (bounds[2], bounds[1]), (bounds[2], bounds[3]))
+    ]
     xs, ys = zip(*corners, strict=True)
     left, top = max(0, int(min(xs)) - 2), max(0, int(min(ys)) - 2)
     right, bottom = min(dataset.width, int(max(xs)) + 3), min(dataset.height, int(max(ys)) + 3)

@@ -28,12 +28,13 @@ def pair(images, masks):
     lonely_images, lonely_masks = sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys())
     if lonely_images:
         key = lonely_images[0]
-        raise UserError(f"{images[key]} has no mask{and_more(lonely_images)}; expected a mask named {key!r}."
-                        f"{did_you_mean(key, masks)} Where the names end differently, pass --image-suffix and --mask-suffix")
+        raise UserError(
+            f"{images[key]} has no mask{and_more(lonely_images)}; expected a mask named {key!r}."
+            f"{did_you_mean(key, masks)} Where the names end differently, pass --image-suffix and --mask-suffix"
+        )
     if lonely_masks:
         key = lonely_masks[0]
-        raise UserError(f"{masks[key]} has no image{and_more(lonely_masks)}; expected an image named {key!r}, "
-                        "or --exclude it.")
+        raise UserError(f"{masks[key]} has no image{and_more(lonely_masks)}; expected an image named {key!r}, or --exclude it.")
     return {key: (images[key], masks[key]) for key in sorted(images)}
 
 

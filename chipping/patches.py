@@ -1,9 +1,9 @@
 """
 Cutting scenes into patches: which windows, which are left out, what is stored.
 
-A window row is read as one strip, so that every block is decoded about once, and cut into patches. Work is dealt out in runs of window rows;
-results come back in the order of one process, whatever the number of workers, and the parent alone writes the manifest. So the bytes of a patch set
-depend on its settings and sources only, and a run that was killed goes on where its manifest ends.
+A window row is read as one strip, so that every block is decoded about once, and cut into patches. Work is dealt out in runs of window
+rows; results come back in the order of one process, whatever the number of workers, and the parent alone writes the manifest. So the bytes
+of a patch set depend on its settings and sources only, and a run that was killed goes on where its manifest ends.
 """
 
 import collections
@@ -44,8 +44,9 @@ class Recipe:
     How scenes become patches.
 
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
-    cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels below which
-    a window is left out (one without any always is). zero_is_nodata: pixels that are 0 in every band are no data. polygons, aoi: GeoJSON files.
+    cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
+    below which a window is left out (one without any always is). zero_is_nodata: pixels that are 0 in every band are no data. polygons,
+    aoi: GeoJSON files.
     """
 
     size: int
@@ -184,8 +185,8 @@ def compact(pixels, invalid, offset):
     """
     Pixels in the smallest type that keeps them: uint8, uint16, int16, or float32.
 
-    pixels: (C, H, W) of any real type. invalid: (H, W) bool or None; these pixels become the value that means reflectance 0 (−offset), or the
-    nearest that the type can hold. offset: (C,). Returns (C, H, W).
+    pixels: (C, H, W) of any real type. invalid: (H, W) bool or None; these pixels become the value that means reflectance 0 (−offset), or
+    the nearest that the type can hold. offset: (C,). Returns (C, H, W).
     """
     if pixels.dtype.name not in STORED_AS_THEY_ARE:
         kept = pixels if invalid is None else np.where(invalid, 0, pixels)
@@ -298,8 +299,8 @@ def cut_rows(reader, rows, folder):
                 try:
                     part = window_of(strip, col - left, width) if strip else reader.strip(col, row, width, height)
                 except (RasterioIOError, RasterioError) as error:
-                    yield skip(scene, col, row, width, height, "unreadable", source=unreadable_file(error, scene),
-                               detail=" ".join(str(error).split())[:200])
+                    cause = {"source": unreadable_file(error, scene), "detail": " ".join(str(error).split())[:200]}
+                    yield skip(scene, col, row, width, height, "unreadable", **cause)
                     continue
                 yield cut_window(reader, col, row, part, ground[col], folder)
 
@@ -401,8 +402,9 @@ def deal(scenes, recipe, workers, done):
     """
     [(scene's number, (first rows of windows))] in the order of the manifest.
 
-    done: {scene's name: windows that need no cutting any more}; they are the first ones. Every task begins with blocks that the task before it has
-    decoded in another process, so tasks reach over several rows of blocks. Few scenes are dealt out in a multiple of `workers`, so that all are busy to the end.
+    done: {scene's name: windows that need no cutting any more}; they are the first ones. Every task begins with blocks that the task before
+    it has decoded in another process, so tasks reach over several rows of blocks. Few scenes are dealt out in a multiple of `workers`, so
+    that all are busy to the end.
     """
     tasks = []
     for number, scene in enumerate(scenes):
@@ -606,8 +608,9 @@ def windows_of(scene, recipe):
 
 def keep_finished(chipset, skips, scenes, recipe):
     """
-    Cut manifest and skipped.jsonl back to the windows, from the first on, that are finished without a gap: patches that are still there, and
-    windows that were left out. Returns {scene's name: number of finished windows}; whole rows only, and unreadable windows stay finished.
+    Cut manifest and skipped.jsonl back to the windows, from the first on, that are finished without a gap: patches that are still there,
+    and windows that were left out. Returns {scene's name: number of finished windows}; whole rows only, and unreadable windows stay
+    finished.
     """
     made = {(line["scene"], line["window"][0], line["window"][1]): line for line in chipset.lines}
     left = {(line["scene"], line["window"][0], line["window"][1]) for line in skips.lines}

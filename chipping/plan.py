@@ -1,4 +1,4 @@
-"""From what a user asks for to scenes and a recipe: whatever can be wrong with files, bands, scale, labels and splits is found here, from headers."""
+"""From what a user asks for to scenes and a recipe: what can be wrong with files, bands, scale, labels or splits is found here."""
 
 import hashlib
 import os
@@ -26,8 +26,8 @@ NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.it
 @dataclass
 class Plan:
     """
-    scenes: list of Scene, sorted by name. recipe: Recipe. description: chipset.json's content. broken: {scene: why} of images that can't be opened.
-    leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known.
+    scenes: list of Scene, sorted by name. recipe: Recipe. description: chipset.json's content. broken: {scene: why} of images that can't be
+    opened. leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known.
     """
 
     scenes: list
@@ -73,14 +73,18 @@ def plan_patches(
     if shipped:
         material = find_cems(dataset_dir, is_excluded, strict, note)
     else:
-        material = find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded, seen := set())
+        material = find_files(
+            images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded, seen := set()
+        )
         select(seen, [n for n in excluded if n not in hit], "--exclude")
     if shipped and (missed := [n for n in excluded if n not in hit]):
         select(set(material.images), missed, "--exclude")
 
     infos, broken = describe_all(material.images, strict, note)
     names = sorted(infos)
-    positions, band_names = choose_bands(infos, bands or (",".join(CEMS_BANDS) if shipped else None), SENTINEL2_L2A_BANDS if shipped else None)
+    positions, band_names = choose_bands(
+        infos, bands or (",".join(CEMS_BANDS) if shipped else None), SENTINEL2_L2A_BANDS if shipped else None
+    )
     scale, shifts = common_scale(infos, positions, band_names, divide_by or ("1" if shipped else None), offset)
 
     if shipped:
@@ -90,16 +94,27 @@ def plan_patches(
         layers, class_names = ("mask",), {"mask": parse_classes(classes)}
     for value, label in mapping:
         if label != IGNORE and not any(label < len(n) for n in class_names.values()):
-            raise UserError(f"--label-map {value}={label}: there are classes 0..{max(map(len, class_names.values())) - 1}; pass --classes for more")
+            raise UserError(
+                f"--label-map {value}={label}: there are classes 0..{max(map(len, class_names.values())) - 1}; pass --classes for more"
+            )
 
     outlines = outlines_of(infos)
-    splits = assign(names, outlines, parse_share_or_names(val, "--val"), parse_share_or_names(test, "--test"), split_by, seed,
-                    {n: material.splits[n] for n in names} if material.splits else None)
+    splits = assign(
+        names,
+        outlines,
+        parse_share_or_names(val, "--val"),
+        parse_share_or_names(test, "--test"),
+        split_by,
+        seed,
+        {n: material.splits[n] for n in names} if material.splits else None,
+    )
     unplaced = [n for n in names if outlines[n] is None]
     shared = leaks(splits, outlines)
     if shared and not allow_overlap and not material.splits:
-        raise UserError(f"scenes of different splits share ground: {describe_leaks(shared)}. Put them into one split, "
-                        "draw a share by event (--val 0.2), or pass --allow-overlap")
+        raise UserError(
+            f"scenes of different splits share ground: {describe_leaks(shared)}. Put them into one split, "
+            "draw a share by event (--val 0.2), or pass --allow-overlap"
+        )
 
     scenes = []
     for name in names:
@@ -108,9 +123,19 @@ def plan_patches(
         if fault:
             broken[name] = fault
             continue
-        scenes.append(make_scene(name, splits[name], info, positions[name], decide_nodata(info, positions[name], nodata),
-                                 shifts[name], found, cloud,
-                                 material.sources.get(name)))
+        scenes.append(
+            make_scene(
+                name,
+                splits[name],
+                info,
+                positions[name],
+                decide_nodata(info, positions[name], nodata),
+                shifts[name],
+                found,
+                cloud,
+                material.sources.get(name),
+            )
+        )
     if not scenes:
         raise RunError(f"none of {len(names)} scenes can be read; the first: {next(iter(broken.values()))}")
 
@@ -160,7 +185,9 @@ def find_cems(folder, is_excluded, strict, note):
     if any(splits.values()):
         lost = [tile for tile, split in splits.items() if split is None]
         if lost:
-            raise UserError(f"{tiles[lost[0]]['image']} lies in none of the folders train, val, test, others do; move it, or --exclude {lost[0]}")
+            raise UserError(
+                f"{tiles[lost[0]]['image']} lies in none of the folders train, val, test, others do; move it, or --exclude {lost[0]}"
+            )
     else:
         splits = None
     masks = {layer: {t: f[layer] for t, f in tiles.items() if layer in f} for layer in cems.LAYERS}
@@ -168,7 +195,9 @@ def find_cems(folder, is_excluded, strict, note):
     for layer, classes in NUM_CLASSES_OF_LAYER.items():
         missing = [t for t in tiles if t not in masks[layer]]
         if missing:
-            note(f"{len(missing)} of {len(tiles)} tiles have no {layer} mask ({some(missing)}): they don't count for --num-classes {classes}")
+            note(
+                f"{len(missing)} of {len(tiles)} tiles have no {layer} mask ({some(missing)}): they don't count for --num-classes {classes}"
+            )
     missing = [t for t in tiles if t not in clouds]
     if missing and clouds:
         if strict:
@@ -266,8 +295,8 @@ def common_scale(infos, positions, names, divide_by, offset):
     """
     (the one Scale of all scenes, {scene: what to add to its values a band}).
 
-    A patch set has one divisor and one offset a band. Scenes whose tags state other offsets (Sentinel-2 before and after baseline 04.00) are
-    shifted to the lowest; other divisors, and offsets that differ by fractions, are an error that names two scenes.
+    A patch set has one divisor and one offset a band. Scenes whose tags state other offsets (Sentinel-2 before and after baseline 04.00)
+    are shifted to the lowest; other divisors, and offsets that differ by fractions, are an error that names two scenes.
     """
     divisors, offsets = parse_numbers(divide_by, "--divide-by", len(names)), parse_numbers(offset, "--offset", len(names))
     scales = {name: decide_scale(info, positions[name], names, divisors, offsets) for name, info in infos.items()}
@@ -279,7 +308,8 @@ def common_scale(infos, positions, names, divide_by, offset):
         if not np.allclose(scale.divide_by, first.divide_by, rtol=1e-6) or not np.allclose(shift, np.rint(shift), atol=1e-6):
             raise UserError(
                 f"{infos[name].path} says offset {scale.offset[0]:g} and divisor {scale.divide_by[0]:g}, {infos[first_name].path} says "
-                f"{first.offset[0]:g} and {first.divide_by[0]:g}; make one patch set for each, or pass --divide-by and --offset where tags are wrong"
+                f"{first.offset[0]:g} and {first.divide_by[0]:g}; make one patch set for each, or pass --divide-by and "
+                "--offset where tags are wrong"
             )
         shifts[name] = tuple(int(s) for s in np.rint(shift))
     return Scale(first.divide_by, lowest), shifts
@@ -308,13 +338,17 @@ def scene_words(scenes):
 
 def look_at_vectors(scenes, recipe, note):
     """Polygons and area are read, and meet a scene, before anything is cut."""
-    for paths, flag, arguments in ((recipe.polygons, "--labels", (recipe.class_field, recipe.class_names, recipe.label_map)),
-                                   ((recipe.aoi,) if recipe.aoi else (), "--aoi", (None, (), ()))):
+    for paths, flag, arguments in (
+        (recipe.polygons, "--labels", (recipe.class_field, recipe.class_names, recipe.label_map)),
+        ((recipe.aoi,) if recipe.aoi else (), "--aoi", (None, (), ())),
+    ):
         if not paths:
             continue
         for scene in scenes:
             if scene.crs is None:
-                raise UserError(f"{scene.image} has no CRS, so {flag} can't be placed on it; give it one (gdal_edit.py -a_srs), or pass --masks")
+                raise UserError(
+                    f"{scene.image} has no CRS, so {flag} can't be placed on it; give it one (gdal_edit.py -a_srs), or pass --masks"
+                )
         polygons = read_polygons(paths, *(arguments if flag == "--labels" else ()))
         empty = [s.name for s in scenes if not polygons_for(polygons, s.crs, s.transform, s.width, s.height)]
         if len(empty) == len(scenes):
@@ -341,5 +375,7 @@ def look_at_masks(scenes, recipe, note):
             if mask.nodata is not None and 0 <= mask.nodata < recipe.classes[0] and mask.nodata not in dict(recipe.label_map):
                 suspicious.setdefault(mask.nodata, []).append(mask.path)
     for value, paths in suspicious.items():
-        note(f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
-             f"pass --label-map={value:g}={value:g} if it is a class")
+        note(
+            f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
+            f"pass --label-map={value:g}={value:g} if it is a class"
+        )

@@ -28,9 +28,9 @@ class Scene:
     """
     An image and what belongs to it.
 
-    block_height: rows that are decoded together.     bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b, c, d, e, f). masks: {layer: LabelFile}.
-    clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. shift: what is
-    added to the values of each band so that all scenes have one offset. source: path, size, mtime.
+    block_height: rows that are decoded together.     bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
+    c, d, e, f). masks: {layer: LabelFile}. clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at.
+    shift: what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
     """
 
     name: str
@@ -89,8 +89,8 @@ def choose_bands(infos, wanted=None, known_names=None):
     """
     ({scene: zero-based positions}, [names]) for all scenes.
 
-    wanted: "1,2,5" (as GDAL counts, from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for every band. known_names:
-    names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
+    wanted: "1,2,5" (as GDAL counts, from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for every band.
+    known_names: names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
     """
     chosen, names, first = {}, None, None
     for scene, info in infos.items():
@@ -105,10 +105,14 @@ def choose_bands(infos, wanted=None, known_names=None):
             names, first = here, info
         if len(here) != len(names):
             raise UserError(f"{info.path} has {len(here)} bands, {first.path} has {len(names)}; all scenes need the same, pass --bands")
-        differing = [(a, b) for a, b in zip(here, names, strict=True) if a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b)]
+        differing = [
+            (a, b) for a, b in zip(here, names, strict=True) if a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b)
+        ]
         if differing:
-            raise UserError(f"{info.path} has band {differing[0][0]!r} where {first.path} has {differing[0][1]!r}; all scenes need the same "
-                            "bands in the same order; pass --bands with their descriptions")
+            raise UserError(
+                f"{info.path} has band {differing[0][0]!r} where {first.path} has {differing[0][1]!r}; all scenes need the same "
+                "bands in the same order; pass --bands with their descriptions"
+            )
         chosen[scene] = positions
     labels = [name or f"band_{p + 1}" for name, p in zip(names, chosen[next(iter(chosen))], strict=True)]
     return chosen, labels
@@ -145,7 +149,7 @@ def band_positions(wanted, described, info):
 
 
 def decide_nodata(info, bands, flag):
-    """The value that means "no data" in `bands`, from --nodata (a number, or "none") or the file. One that the type can't hold is refused."""
+    """The value that means "no data", from --nodata (a number, or "none") or the file. One that the type can't hold is refused."""
     if flag is not None and flag.lower() == "none":
         return None
     try:
@@ -158,7 +162,9 @@ def decide_nodata(info, bands, flag):
         kind = np.dtype(info.dtypes[band])
         if kind.kind in "iu" and not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
             where = "--nodata" if flag is not None else f"the nodata tag of {info.path}"
-            raise UserError(f"{where} is {nodata:g}, which {kind.name} can't hold; pass --nodata with the value that is meant, or --nodata none")
+            raise UserError(
+                f"{where} is {nodata:g}, which {kind.name} can't hold; pass --nodata with the value that is meant, or --nodata none"
+            )
     return nodata
 
 
@@ -179,8 +185,10 @@ def check_mask(image, mask, align, what="mask"):
     elif image.crs != mask.crs:
         difference = f"{mask.path} is in {short(mask.crs)}, its image in {short(image.crs)}"
     else:
-        difference = f"{mask.path} lies elsewhere than its image (origins {mask.transform.c:g}, {mask.transform.f:g} and " \
-                     f"{image.transform.c:g}, {image.transform.f:g})"
+        difference = (
+            f"{mask.path} lies elsewhere than its image (origins {mask.transform.c:g}, {mask.transform.f:g} and "
+            f"{image.transform.c:g}, {image.transform.f:g})"
+        )
     remedy = f"pass --align to warp the {what} to the image's grid" if known else "bring them onto one grid (without a CRS --align can't)"
     raise UserError(f"{difference}; {remedy}")
 
@@ -195,7 +203,8 @@ def make_scene(name, split, info, bands, nodata, shift, masks, clouds, source=No
     if any(k.kind not in "iuf" for k in kinds):
         raise UserError(f"{info.path} has the type {info.dtypes[bands[0]]}; expected integers or real numbers")
     return Scene(
-        name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name, width=info.width, height=info.height,
+        name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name,
+        width=info.width, height=info.height,
         block_height=max(info.block_shapes[b][0] for b in bands),
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6], nodata=nodata,
         alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds, source=source or source_of(info),

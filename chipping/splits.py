@@ -95,7 +95,7 @@ def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=No
         groups = ground_groups([n for n in names if n not in split], [p for p in pairs if not set(p) & split.keys()], split_by)
         if len(groups) <= len(shares):
             raise UserError(
-                f"a share for {' and '.join('--' + n for n, _ in shares)} needs at least {len(shares) + 1} {split_by}s that share no ground, "
+                f"a share for {' and '.join('--' + n for n, _ in shares)} needs at least {len(shares) + 1} {split_by}s apart, "
                 f"found {len(groups)}; pass more scenes, or name scenes instead"
             )
         random.Random(seed).shuffle(groups)

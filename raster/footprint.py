@@ -13,9 +13,9 @@ class Outline:
     """
     The four corners of a raster.
 
-    crs: its CRS as text. turn: what one turn around the globe is in its x, 360 in degrees, 0 in metres. corners: (4, 2) x, y in that CRS. lonlat: (4, 2) degrees; longitudes are within 180 of the first corner's, so that an
-    outline that crosses the antimeridian is one piece (and may reach beyond 180). pixel, pixel_degrees: size of a pixel in the CRS's units
-    and in degrees.
+    crs: its CRS as text. turn: what one turn around the globe is in its x, 360 in degrees, 0 in metres. corners: (4, 2) x, y in that CRS.
+    lonlat: (4, 2) degrees; longitudes are within 180 of the first corner's, so that an outline that crosses the antimeridian is one piece
+    (and may reach beyond 180). pixel, pixel_degrees: size of a pixel in the CRS's units and in degrees.
     """
 
     crs: str
@@ -76,7 +76,7 @@ def polygon_area(corners):
 
 
 def share_ground(one, other):
-    """True where two outlines overlap by more than TOUCH pixels in every direction. In their own CRS where it is the same, else in lon/lat."""
+    """True where two outlines overlap by more than TOUCH pixels in every direction: in their CRS if it is one, else in lon/lat."""
     if one.crs == other.crs:
         return depth_around(one.corners, other.corners, one.turn) > TOUCH * min(one.pixel, other.pixel)
     return depth_around(one.lonlat, other.lonlat, 360.0) > TOUCH * min(one.pixel_degrees, other.pixel_degrees)
@@ -89,7 +89,8 @@ def depth_around(one, other, turn):
 
 def penetration(one, other):
     """
-    How far two convex quadrilaterals would have to be moved apart until they don't overlap, in units of their corners; ≤ 0 where they don't.
+    How far two convex quadrilaterals would have to be moved apart until they don't overlap, in units of their corners; ≤ 0 where they
+    don't.
 
     Separating axes: two convex shapes are apart exactly where the normal of one of their sides shows a gap.
     """

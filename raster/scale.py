@@ -60,7 +60,8 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
     """
     Scale of one raster's `bands` (zero-based; `names` for messages): flags win over tags; neither is an error that shows what is in there.
 
-    divide_by, offset: tuples from the command line, or None where not given. With a divisor from the command line the tags' offset is not used.
+    divide_by, offset: tuples from the command line, or None where not given. With a divisor from the command line the tags' offset is not
+    used.
     """
     tags = scale_from_tags(info, bands)
     if divide_by is not None:

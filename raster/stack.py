@@ -17,9 +17,9 @@ def stack_bands(paths, bands, folder):
     """
     One VRT a scene below `folder` from single-band files.
 
-    paths: all files. bands: words such as B02, B8A in the order of the result; a file belongs to the band that is an underscore-delimited part of
-    its stem, and to the scene that remains without this part (and without 10m, 20m or 60m). Where a band is there in several resolutions, the finest
-    is taken; the grid is that of the finest band of the scene, coarser pixels are repeated.
+    paths: all files. bands: words such as B02, B8A in the order of the result; a file belongs to the band that is an underscore-delimited
+    part of its stem, and to the scene that remains without this part (and without 10m, 20m or 60m). Where a band is there in several
+    resolutions, the finest is taken; the grid is that of the finest band of the scene, coarser pixels are repeated.
 
     Returns ({scene: path of the VRT}, {scene: source}): path, size (sum) and mtime (latest) of what the VRT stands for.
     """
@@ -85,7 +85,12 @@ def stack_xml(infos, names):
         right, bottom = placed * (info.width, info.height)
         if placed.b or placed.d or right <= left or bottom <= top:
             raise UserError(f"{info.path} is turned against {grid.path}; warp it first (gdalwarp)")
-        if abs(left) > 1 + placed.a or abs(top) > 1 + placed.e or abs(right - grid.width) > 1 + placed.a or abs(bottom - grid.height) > 1 + placed.e:
+        if (
+            abs(left) > 1 + placed.a
+            or abs(top) > 1 + placed.e
+            or abs(right - grid.width) > 1 + placed.a
+            or abs(bottom - grid.height) > 1 + placed.e
+        ):
             raise UserError(f"{info.path} does not cover the ground of {grid.path}; --stack needs bands of one scene")
         kind = GDAL_NAMES.get(info.dtypes[0])
         if kind is None:

@@ -16,7 +16,7 @@ from runtime.errors import RunError, UserError
 
 @pytest.fixture
 def tile(make_raster):
-    """tile("train", "EMSR001_AOI01_01", …) writes the four files of a tile, 12 bands with the value band + 1 (a tenth of it as reflectance)."""
+    """tile("train", "EMSR001_AOI01_01", …) writes the four files of a tile; band 1 is 0.1 throughout, band 2 is 0.2 …"""
 
     def make(folder, name, kinds=("S2L2A", "DEL", "GRA", "CM"), side=16, x=14.0, suffix=".tif", bands=12, clouds=0):
         event, area, _ = name.split("_")
@@ -53,7 +53,10 @@ def test_tiles_are_found_in_split_folders_nested_as_the_archives_unpack(tile, cu
     tile("test", "EMSR003_AOI02_01", x=16.0)
     lines = cut()
     assert [(line["scene"], line["split"], line["event"]) for line in lines] == [
-        ("EMSR001_AOI01_01", "train", "EMSR001"), ("EMSR002_AOI01_01", "val", "EMSR002"), ("EMSR003_AOI02_01", "test", "EMSR003")]  # fmt: skip
+        ("EMSR001_AOI01_01", "train", "EMSR001"),
+        ("EMSR002_AOI01_01", "val", "EMSR002"),
+        ("EMSR003_AOI02_01", "test", "EMSR003"),
+    ]
     description = read_chipset(tmp_path / "patches")
     assert description["bands"] == list(CEMS_BANDS) and description["layers"] == ["DEL", "GRA"]
     assert description["divide_by"] == [1] * 7 and description["offset"] == [0] * 7

@@ -21,7 +21,9 @@ def patches(make_raster, tmp_path, monkeypatch):
         where = from_origin(500_000 + 10_000 * i, 4_600_000, 10, 10)
         make_raster(f"images/{name}.tif", image, descriptions=("B04", "B03", "B02", "B12"), transform=where)
         make_raster(f"masks/{name}.tif", mask, transform=where)
-    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "10000", "--patch-size", "8", "--val", "DOVE", "--quiet"])
+    chip.main(
+        ["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "10000", "--patch-size", "8", "--val", "DOVE", "--quiet"]
+    )
     return tmp_path / "patches"
 
 
@@ -90,4 +92,12 @@ def test_what_is_no_chip_set_is_said(tmp_path):
 
 
 def test_bytes_in_words():
-    assert [in_bytes(n) for n in (0, 999, 1000, 1_234_567, 999_600, 5e9, 123e6)] == ["0 B", "999 B", "1.0 kB", "1.2 MB", "1.0 MB", "5.0 GB", "123 MB"]
+    assert [in_bytes(n) for n in (0, 999, 1000, 1_234_567, 999_600, 5e9, 123e6)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "1.2 MB",
+        "1.0 MB",
+        "5.0 GB",
+        "123 MB",
+    ]

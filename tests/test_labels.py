@@ -85,7 +85,10 @@ def test_a_polygon_covers_the_pixels_whose_centres_it_holds(tmp_path):
 
 
 def test_polygons_land_right_on_turned_and_south_up_rasters(tmp_path):
-    for grid in (Affine(10, 0, 500_000, 0, 10, 4_599_000), Affine.translation(500_000, 4_600_000) * Affine.rotation(40) * Affine.scale(10, -10)):
+    for grid in (
+        Affine(10, 0, 500_000, 0, 10, 4_599_000),
+        Affine.translation(500_000, 4_600_000) * Affine.rotation(40) * Affine.scale(10, -10),
+    ):
         corners = [grid * p for p in ((1.8, 0.8), (5.2, 0.8), (5.2, 4.2), (1.8, 4.2), (1.8, 0.8))]
         path = write_geojson(tmp_path / "a.geojson", (in_lonlat({"type": "Polygon", "coordinates": [corners]}), {}))
         expected = np.zeros((6, 8), np.uint8)

@@ -21,8 +21,10 @@ from chipping.patches import compact, spans, sums
 from runtime.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS = {"file", "mask", "split", "scene", "event", "source", "window", "scene_size", "crs", "transform", "footprint", "valid_fraction", "layers",
-          "class_pixels", "cloud_cover", "dtype", "band_sum", "band_sum_squares", "valid_pixels"}  # fmt: skip
+FIELDS = set(
+    "file mask split scene event source window scene_size crs transform footprint valid_fraction layers class_pixels cloud_cover dtype "
+    "band_sum band_sum_squares valid_pixels".split()
+)
 
 
 @pytest.fixture
@@ -90,7 +92,11 @@ def test_patches_hold_the_pixels_of_their_window(scene, cut, tmp_path):
         assert line["file"] == f"train/DOVE_1_r{row}_c{col}_image.npy" and line["event"] == "DOVE"
         assert Affine(*line["transform"]) * (0, 0) == (500_000 + 10 * col, 4_600_000 - 10 * row)
     description = read_chipset(tmp_path / "patches")
-    assert description["kind"] == "patches" and description["layers"] == ["mask"] and description["classes"] == {"mask": ["background", "fire"]}
+    assert (
+        description["kind"] == "patches"
+        and description["layers"] == ["mask"]
+        and description["classes"] == {"mask": ["background", "fire"]}
+    )
     assert description["divide_by"] == [10_000, 10_000] and description["offset"] == [0, 0] and description["chip_size"] == 16
 
 
@@ -367,31 +373,38 @@ def test_the_number_of_workers_does_not_change_a_byte(scene, cut, tmp_path):
     assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "three")
 
 
-def big_scene(make_raster):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 4000, (2, 640, 640)).astype(np.uint16)
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """A folder with two scenes of 640 × 640 pixels, and in `undisturbed` the patches of a run that nobody disturbed."""
+    import rasterio
+
+    folder = tmp_path_factory.mktemp("big")
+    image = np.random.default_rng(0).integers(0, 4000, (2, 640, 640)).astype(np.uint16)
     image[:, 100:300, 100:300] = 0  # some windows are left out
     for number in range(2):
-        where = from_origin(500_000 + 100_000 * number, 4_600_000, 10, 10)
-        make_raster(f"images/s{number}.tif", image, nodata=0, transform=where)
-        make_raster(f"masks/s{number}.tif", (image[0] > 2000).astype(np.uint8), transform=where)
+        place = {"transform": from_origin(500_000 + 100_000 * number, 4_600_000, 10, 10), "crs": "EPSG:32633", "width": 640, "height": 640}
+        for kind, array in (("images", image), ("masks", (image[:1] > 2000).astype(np.uint8))):
+            (folder / kind).mkdir(exist_ok=True)
+            with rasterio.open(folder / kind / f"s{number}.tif", "w", count=len(array), dtype=array.dtype, nodata=None, **place) as dataset:
+                dataset.write(array)
+    subprocess.run(command(folder, "undisturbed"), cwd=folder, check=True, capture_output=True)
+    assert (folder / "undisturbed" / "skipped.jsonl").exists()
+    return folder
 
 
-def command(folder, *more):
-    return [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", "images", "--masks", "masks", "--divide-by", "10000", "--patch-size",
-            "32", "--val", "s1", "--patches-dir", folder, *more]  # fmt: skip
+def command(folder, out, *more):
+    words = f"make-patches --images {folder}/images --masks {folder}/masks --nodata 0 --divide-by 10000 --patch-size 32 --val s1"
+    return [sys.executable, str(ROOT / "chip.py"), *words.split(), "--patches-dir", str(folder / out), *more]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(make_raster, tmp_path, workers):
-    big_scene(make_raster)
-    subprocess.run(command("undisturbed"), cwd=tmp_path, check=True, capture_output=True)
-    total = len(read_manifest(tmp_path / "undisturbed"))
-    assert total > 800 and (tmp_path / "undisturbed" / "skipped.jsonl").exists()
+@pytest.mark.parametrize("workers, shares", [("1", (0.02, 0.3, 0.7)), ("2", (0.1, 0.6))])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(big, workers, shares):
+    total, out = len(read_manifest(big / "undisturbed")), f"killed{workers}"
+    assert total > 800
     rng, kills = np.random.default_rng(int(workers)), 0
-    for share in (0.02, 0.3, 0.7):
-        run = subprocess.Popen(command("killed", "--workers", workers), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        manifest = tmp_path / "killed" / "manifest.jsonl"
+    manifest = big / out / "manifest.jsonl"
+    for share in shares:
+        run = subprocess.Popen(command(big, out, "--workers", workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while run.poll() is None:
             if manifest.exists() and manifest.read_bytes().count(b"\n") >= share * total:
                 time.sleep(rng.random() * 0.02)
@@ -400,28 +413,27 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(make_raster, tmp_pa
             time.sleep(0.002)
         kills += run.wait() == -signal.SIGKILL
     assert kills >= 1
-    done = subprocess.run(command("killed", "--workers", workers), cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command(big, out, "--workers", workers), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     time.sleep(0.2)  # a worker of a killed parent may need a moment to notice
-    assert tree_hash(tmp_path / "killed") == tree_hash(tmp_path / "undisturbed")
+    assert tree_hash(big / out) == tree_hash(big / "undisturbed")
 
 
-@pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(make_raster, tmp_path, how, code):
-    big_scene(make_raster)
-    run = subprocess.Popen(command("patches", "--workers", "2"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    manifest = tmp_path / "patches" / "manifest.jsonl"
+@pytest.mark.parametrize("how, code, workers", [(signal.SIGINT, 130, "2"), (signal.SIGTERM, 143, "1")])
+def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(big, how, code, workers):
+    out = f"stopped{code}"
+    run = subprocess.Popen(command(big, out, "--workers", workers), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    manifest = big / out / "manifest.jsonl"
     while run.poll() is None and not (manifest.exists() and manifest.stat().st_size):
         time.sleep(0.002)
     run.send_signal(how)
-    out, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=60)
     if run.returncode == 0:
         pytest.skip("the run was quicker than the signal")
     assert run.returncode == code and "run the same command again" in errors and "Traceback" not in errors
     assert len([line for line in errors.splitlines() if not line.startswith("note:")]) == 1
-    subprocess.run(command("patches"), cwd=tmp_path, check=True, capture_output=True)
-    subprocess.run(command("undisturbed"), cwd=tmp_path, check=True, capture_output=True)
-    assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "undisturbed")
+    subprocess.run(command(big, out), check=True, capture_output=True)
+    assert tree_hash(big / out) == tree_hash(big / "undisturbed")
 
 
 def test_a_patch_that_was_lost_is_cut_again(scene, cut, tmp_path):
@@ -441,7 +453,9 @@ def test_a_second_run_changes_nothing_and_touches_nothing(scene, cut, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "patches").rglob("*.npy")} == before
 
 
-@pytest.mark.parametrize("words", [("--stride", 5), ("--bands", "1"), ("--max-cloud-cover", 0.3), ("--label-map", "1=0"), ("--patch-size", 7)])
+@pytest.mark.parametrize(
+    "words", [("--stride", 5), ("--bands", "1"), ("--max-cloud-cover", 0.3), ("--label-map", "1=0"), ("--patch-size", 7)]
+)
 def test_other_settings_never_mix_with_old_patches(scene, cut, tmp_path, words):
     scene("a", ramp(20, 20))
     cut("--patch-size", 8)
@@ -513,8 +527,8 @@ def test_one_unreadable_file_among_good_ones_is_counted_and_named(scene, cut, tm
 
 def test_the_wildfires_of_the_documentation(real_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(real_data / "wildfire")
-    chip.main(["make-patches", "--images", "post_fire/*.tif", "--masks", "masks/*.tif", "--patches-dir", str(tmp_path / "p"), "--bands", "1,2,3,4,5",
-               "--divide-by", "255,255,255,10000,10000", "--patch-size", "128", "--val", "DOVE,CANAL,LIDIA", "--exclude", "KENNETH"])  # fmt: skip
+    words = "make-patches --images post_fire/*.tif --masks masks/*.tif --bands 1,2,3,4,5 --divide-by 255,255,255,10000,10000"
+    chip.main([*words.split(), *"--patch-size 128 --val DOVE,CANAL,LIDIA --exclude KENNETH".split(), "--patches-dir", str(tmp_path / "p")])
     lines = read_manifest(tmp_path / "p")
     assert len({line["scene"] for line in lines}) == 14
     assert {line["event"] for line in lines if line["split"] == "val"} == {"DOVE", "CANAL", "LIDIA"}
@@ -532,9 +546,10 @@ def test_the_wildfires_of_the_documentation(real_data, tmp_path, monkeypatch, ca
 def test_the_flood_chip_keeps_its_classes_and_ignores_minus_one(real_data, tmp_path, monkeypatch):
     import rasterio
 
-    chip.main(["make-patches", "--images", str(real_data / "floods/*S2Hand.tif"), "--masks", str(real_data / "floods/*LabelHand.tif"), "--image-suffix",
-               "_S2Hand", "--mask-suffix", "_LabelHand", "--label-map=-1=ignore", "--classes", "land,water", "--divide-by", "10000", "--stride",
-               "256", "--patches-dir", str(tmp_path / "p"), "--quiet"])  # fmt: skip
+    monkeypatch.chdir(real_data / "floods")
+    words = "make-patches --images *S2Hand.tif --masks *LabelHand.tif --image-suffix _S2Hand --mask-suffix _LabelHand --label-map -1=ignore"
+    more = f"--classes land,water --divide-by 10000 --stride 256 --quiet --patches-dir {tmp_path / 'p'}"
+    chip.main([*words.split(), *more.split()])
     lines = read_manifest(tmp_path / "p")
     with rasterio.open(real_data / "floods/Spain_7370579_LabelHand.tif") as dataset:
         truth = dataset.read(1)
