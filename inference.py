@@ -101,6 +101,7 @@ def map_segmentation(args, given, checkpoint):
 def map_scenes(args, checkpoint, processes):
     import torch
 
+    from chipping.labels import read_polygons
     from mapping.scene import MapSettings, fingerprint
     from mapping.summary import update_summaries
     from model import model_from_checkpoint
@@ -118,6 +119,8 @@ def map_scenes(args, checkpoint, processes):
         min_area=args.min_area, aoi=args.aoi, strict=args.strict,
     )  # fmt: skip
     refuse_inputs_as_outputs(scenes, args.output_dir, settings)
+    if args.aoi:
+        read_polygons([args.aoi])
     if not args.dry_run:
         require_writable(args.output_dir)
     if args.threads:
@@ -230,7 +233,7 @@ def map_share(work, mine, count):
 
     Returns ({name: record}, {name: (kind of error, text)}). With --strict, or where there is only one scene, its error ends the run.
     """
-    from mapping.scene import finished_record, is_unfinished, map_scene
+    from mapping.scene import OutsideArea, finished_record, is_unfinished, map_scene
 
     args, console = work.args, work.console
     records, failures, said = {}, {}, set()
@@ -253,10 +256,11 @@ def map_share(work, mine, count):
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt("What is finished is safe; run the same command again to go on") from error
         except (UserError, RunError) as error:
-            if args.strict or count == 1:
+            outside = isinstance(error, OutsideArea)
+            if count == 1 or args.strict and not outside:
                 raise
             failures[name] = type(error).__name__, str(error)
-            console.warn(f"{path} was not mapped: {error}")
+            (console.say if outside else console.warn)(f"{path} was not mapped: {error}")
     return records, failures
 
 
@@ -271,16 +275,17 @@ def refuse_finished(work, scenes):
 
 def conclude(records, failures, output_dir, is_first):
     """The last line, and the exit code: 0; 1 where some scenes failed; 2 where all of them did, for what the user can change."""
+    outside = [name for name, (kind, _) in failures.items() if kind == "OutsideArea"]
+    failed = [name for name in failures if name not in outside]
+    damaged = [name for name, record in records.items() if record["unreadable_blocks"]]
     line = f"mapped {len(records)} of {len(records) + len(failures)} into {output_dir}"
-    if damaged := [name for name, r in records.items() if r["unreadable_blocks"]]:
-        line += f"; with unreadable blocks: {', '.join(damaged)}"
-    if failures:
-        line += f"; failed: {', '.join(failures)}"
+    for words, names in (("with unreadable blocks", damaged), ("outside the area", outside), ("failed", failed)):
+        line += f"; {words}: {', '.join(names)}" if names else ""
     if is_first:
         print(line)
-    if not failures:
+    if not failed:
         return 0
-    return 2 if not records and all(kind == "UserError" for kind, _ in failures.values()) else 1
+    return 2 if not records and all(failures[name][0] == "UserError" for name in failed) else 1
 
 
 def describe_plan(plan):

@@ -85,12 +85,9 @@ def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
         fill(dataset, plan, window, slab, has_mask)
         return
     except RasterioError as error:
-        reason = " ".join(str(error).split())[:160]
         if is_remote(plan.info.path):
             where = f"{plan.info.path} stopped answering at row {window.row_off}"
-            raise RunError(f"{where} ({reason}); run the same command again to go on") from error
-        if strict:
-            raise RunError(f"{plan.info.path} can't be read at {describe(window)} ({reason})") from error
+            raise RunError(f"{where} ({why(error)}); run the same command again to go on") from error
     block_height, block_width = block_shape
     for row in range(window.row_off, window.row_off + window.height, block_height):
         for column in range(window.col_off, window.col_off + window.width, block_width):
@@ -101,8 +98,14 @@ def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
             try:
                 fill(dataset, plan, block, slab, has_mask)
             except RasterioError as error:
-                reason = " ".join(str(error.__cause__ or error).split())[:160]
-                slab.unreadable.append([block.row_off, block.col_off, block.height, block.width, reason])
+                if strict:
+                    raise RunError(f"{plan.info.path} can't be read at {describe(block)} ({why(error)})") from error
+                slab.unreadable.append([row, column, block.height, block.width, why(error)])
+
+
+def why(error):
+    """GDAL's own words on one line; rasterio only says that there are some."""
+    return " ".join(str(error.__cause__ or error).split())[:160]
 
 
 def fill(dataset, plan, window, slab, has_mask):

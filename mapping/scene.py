@@ -34,6 +34,10 @@ PIECE = 2 << 20  # pixels of the map that are turned into polygons at once
 NAMED = 20  # unreadable blocks that a record names; it counts all
 
 
+class OutsideArea(UserError):
+    """A scene that the area of interest does not touch: bad input if it is the only one, one to leave out if there are many."""
+
+
 @dataclass(frozen=True)
 class MapSettings:
     """
@@ -137,7 +141,7 @@ def require_aoi(plan, settings):
         raise UserError(f"{info.path} has no CRS, so --aoi can't be placed on it; leave it out or set one (gdal_edit.py -a_srs)")
     shapes = polygons_for(read_polygons([settings.aoi]), info.crs, info.transform, info.width, info.height)
     if not shapes:
-        raise UserError(f"{settings.aoi} does not touch {info.path}")
+        raise OutsideArea(f"{settings.aoi} does not touch {info.path}")
     return lambda row, height: burn(shapes, info.transform, (0, row, info.width, height), value=1).astype(bool)
 
 
