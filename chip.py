@@ -4,6 +4,11 @@ From rasters to chips that a network can be trained on.
     python chip.py make-patches --dataset-dir wildfires-cems --patches-dir patches
     python chip.py make-patches --images 'post_fire/*.tif' --masks 'masks/*.tif' --patches-dir patches --divide-by 10000 --val DOVE,CANAL
     python chip.py make-patches --images 's2/*.tif' --labels perimeters.geojson --patches-dir patches --divide-by 10000 --val 0.2
+    python chip.py make-chips --ard-dir ards/italy23 --chip-dir chips/italy23 --log italy23.log -n 1024
+    python chip.py make-chips --pan scene-pan.tif --ms scene-ms.tif --chip-dir chips/scene --chip-size 64 -n 128 --divide-by 10000
+    python chip.py fake-chips -i reflectances.csv -o chips/fake -c 256
+    python chip.py get-reflectance --pan scene-pan.tif --ms scene-ms.tif --divide-by 10000 -n 40 -o reflectances.csv
+    python chip.py link-chips chips/italy23 chips/fake chips/mixed
     python chip.py inspect patches
 
 Each command has its own help: python chip.py make-patches --help
@@ -218,6 +223,218 @@ def say_summary(plan, tally, lines, folder, report):
     report.result(f"next: python train.py --patches-dir {folder} --num-classes {classes}")
 
 
+# --- pan/ms chips: make-chips, fake-chips, get-reflectance, link-chips ----------------------------------------------------------
+
+
+def two_numbers(text):
+    try:
+        x, y = (float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected two numbers such as 0.5,0.5, got {text!r}") from None
+    return x, y
+
+
+def four_wholes(text):
+    words = text.split(",")
+    if len(words) != 4 or not all(word.isdigit() for word in words):
+        raise argparse.ArgumentTypeError(f"expected COLUMN,ROW,WIDTH,HEIGHT in ms pixels, got {text!r}")
+    return tuple(map(int, words))
+
+
+def not_negative(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def add_pair_flags(group):
+    group.add_argument("--pan", nargs="+", metavar="PATTERN", help="panchromatic rasters: files, folders, globs in quotes, s3://")
+    group.add_argument("--ms", nargs="+", metavar="PATTERN", help="multispectral rasters whose names differ only in pan and ms")
+    group.add_argument("--shift", type=two_numbers, metavar="X,Y", default=(0.0, 0.0),
+                       help="pan pixels from where the files say ms begins to where it does, right and down")  # fmt: skip
+    group.add_argument("--divide-by", metavar="N", help="reflectance = (value + offset) / N; 10000 for an ARD, for pairs from the tags")
+    group.add_argument("--offset", metavar="N", help="see --divide-by; 0 by default")
+
+
+def add_make_chips(parser):
+    source = parser.add_argument_group("where pixels come from: an ARD, or pairs of rasters")
+    source.add_argument("-a", "--ard-dir", metavar="DIR", help="ARD delivery, the folder with acquisition_collections/; s3:// works")
+    source.add_argument("-y", "--allow-list", "--allow-cids", "--accept-cids", metavar="FILE", help="text file of CIDs to use, one a line")
+    add_pair_flags(source)
+    source.add_argument("--bands", metavar="NAMES", help="names of the ms bands of pairs, separated by commas")
+    source.add_argument("--area", type=four_wholes, metavar="COL,ROW,WIDTH,HEIGHT", help="only this part of each pair, in ms pixels")
+
+    chips = parser.add_argument_group("chips")
+    chips.add_argument("-c", "--chip-dir", default="chips", metavar="DIR", help="where they go")
+    chips.add_argument("-n", "--count", type=positive_int, default=1024, help="how many")
+    chips.add_argument("-s", "--starting-from", type=not_negative, metavar="N",
+                       help="make chips N, N + 1 … of the endless run; by default the folder is filled up to --count")  # fmt: skip
+    chips.add_argument("-m", "--minimum-valid", type=fraction, default=0.75, metavar="SHARE", help="of a window's pan and of its ms")
+    chips.add_argument("--chip-size", type=positive_int, default=512, metavar="PX", help="side of the truth")
+    chips.add_argument("--extra-downsample", type=positive_int, metavar="N",
+                       help="shrink everything by N first: 2 for an ARD, 1 for pairs")  # fmt: skip
+    chips.add_argument("--reduction", choices=("box", "mtf"), help="how inputs are shrunk: exact means (ARD) or the sensors' blur (pairs)")
+    chips.add_argument("--store", choices=("bands", "oklab", "both"), default="bands", help="what the truth is kept as")
+    chips.add_argument("--dtype", choices=("uint16", "float32"), default="uint16", help="uint16: reflectance x 10000, rounded")
+    chips.add_argument("--sampler", choices=("r2", "r2-plain", "grid"), default="r2",
+                       help="places of windows: evenly spread; the same without phase or offset; side by side")  # fmt: skip
+
+    run = parser.add_argument_group("the run")
+    run.add_argument("--workers", type=positive_int, default=1, metavar="N", help="processes; the result is the same for any number")
+    run.add_argument("--overwrite", action="store_true", help="replace chips made with other settings")
+    run.add_argument("--strict", action="store_true", help="stop when any tile can't be used instead of leaving it out")
+
+
+def run_make_chips(args, report):
+    import os
+
+    from runtime.errors import RunError, UserError
+
+    if bool(args.ard_dir) == bool(args.pan or args.ms):
+        raise UserError("pass either --ard-dir, or --pan and --ms")
+    if args.ard_dir and (args.area or args.bands or args.shift != (0.0, 0.0)):
+        raise UserError("--area, --bands and --shift are for --pan and --ms; the tiles of an ARD are what they are")
+    if args.pan and not args.ms or args.ms and not args.pan:
+        raise UserError("--pan and --ms belong together; pass both")
+    if args.allow_list and not args.ard_dir:
+        raise UserError("--allow-list names strips of an ARD; pass it with --ard-dir")
+    if int(os.environ.get("RANK", 0)):  # under torchrun the first process does the work, with as many workers
+        return
+    from chipping.make_chips import ChipRecipe, make_chips
+
+    extra = args.extra_downsample or (2 if args.ard_dir else 1)
+    if args.ard_dir:
+        tiles, skipped = find_ard_tiles(args.ard_dir, args.allow_list, args.chip_size * extra, report)
+        if args.strict and skipped:
+            raise RunError(f"{len(skipped)} tiles can't be used, first {skipped[0][0]}: {skipped[0][1]} (--strict)")
+        scale = float(args.divide_by or 10_000), float(args.offset or 0)
+    else:
+        from chipping.plain_pairs import pair_tiles, scale_of_pair
+
+        bands = tuple(args.bands.split(",")) if args.bands else None
+        tiles, remarks = pair_tiles(args.pan, args.ms, args.shift, args.area, bands)
+        for remark in dict.fromkeys(remarks):
+            report.note(remark)
+        scale = scale_of_pair(tiles[0].pair, args.divide_by, args.offset)
+        smallest = min(min(tile.pair.area[2:]) for tile in tiles)
+        if smallest < args.chip_size * extra:
+            raise UserError(f"a window needs {args.chip_size * extra} ms pixels a side, the smallest image has {smallest}: "
+                            "pass a smaller --chip-size")  # fmt: skip
+    recipe = ChipRecipe(
+        args.chip_size, tiles[0].pair.ratio, tiles[0].pair.bands, extra, args.minimum_valid, args.sampler,
+        args.reduction or ("box" if args.ard_dir else "mtf"), args.store, args.dtype, *scale,
+    )  # fmt: skip
+    with report.bar(args.count, "chip") as bar:
+
+        def on_chip(line):
+            bar.update()
+            report.write(f"{line['file']} from {line['tile']} at {line['left']},{line['top']}")
+
+        summary = make_chips(
+            tiles, recipe, args.chip_dir, args.count, args.starting_from, max(args.workers, int(os.environ.get("WORLD_SIZE", 1))),
+            args.overwrite, on_chip, report.write,
+        )  # fmt: skip
+    reasons = "".join(f", {n} windows left out ({reason})" for reason, n in sorted(summary["skipped"].items()))
+    there = f", {summary['present']} were there" if summary["present"] else ""
+    report.result(f"{summary['made']} chips made in {args.chip_dir}{there}{reasons}; {len(tiles)} tiles")
+
+
+def find_ard_tiles(folder, allow_list, smallest, report):
+    """(tiles, [(name, reason)] left out) of an ARD; every reason goes to the log, a summary to the terminal."""
+    from chipping.ard import open_tiles, read_allow_list, read_items
+    from runtime.errors import UserError
+
+    allowed = read_allow_list(allow_list) if allow_list else None
+    items, unread = read_items(folder)
+    tiles, unfit, unmatched = open_tiles(items, allowed, smallest)
+    skipped = unread + unfit
+    for name, reason in skipped:
+        report.write(f"left out: {name}: {reason}")
+    for name, reason in skipped[:5]:
+        report.note(f"left out: {name}: {reason}")
+    if len(skipped) > 5:
+        report.note(f"left out: {len(skipped) - 5} tiles more (--log FILE names them)")
+    if unmatched:
+        more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
+        report.note(f"of the allow-list, not in this ARD: {', '.join(unmatched[:5])}{more}")
+    if not tiles:
+        why = "none of the allow-list's CIDs is in it" if allowed and len(unmatched) == len(allowed) else "see the reasons above"
+        raise UserError(f"{folder} has no tile that can be used ({why})")
+    return tiles, skipped
+
+
+def add_fake_chips(parser):
+    parser.add_argument("-i", "--reflectances", metavar="FILE", help="reflectance file (see get-reflectance); our own by default")
+    parser.add_argument("-o", "--chip-dir", default="chips/fake", metavar="DIR", help="where chips go")
+    parser.add_argument("-c", "--count", type=positive_int, default=256, help="how many; the folder is filled up to that")
+    parser.add_argument("-r", "--seed", type=not_negative, default=0, help="of the noise")
+    parser.add_argument("-s", "--side", type=positive_int, default=512, metavar="PX", help="side of a chip, a multiple of 4")
+    parser.add_argument("--store", choices=("bands", "oklab", "both"), default="bands", help="what the truth is kept as")
+    parser.add_argument("--dtype", choices=("uint16", "float32"), default="uint16", help="uint16: reflectance x 10000, rounded")
+    parser.add_argument("--overwrite", action="store_true", help="replace chips made with other settings")
+
+
+def run_fake_chips(args, report):
+    from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
+
+    recipe = FakeRecipe(args.side, args.seed, args.store, args.dtype)
+    with report.bar(args.count, "chip") as bar:
+        source = args.reflectances or OUR_REFLECTANCES
+        made = make_fake_chips(source, args.chip_dir, args.count, recipe, args.overwrite, lambda _: bar.update())
+    report.result(f"{made} chips made in {args.chip_dir}{f', {args.count - made} were there' if made < args.count else ''}")
+
+
+def add_get_reflectance(parser):
+    add_pair_flags(parser)
+    parser.add_argument("-n", "--count", type=positive_int, default=40, help="lines from each pair")
+    parser.add_argument("-o", "--output", metavar="FILE", help="append to this file; to the screen by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the places")
+    parser.add_argument("--note", default="", help="text at the end of each line; file and place by default")
+
+
+def run_get_reflectance(args, report):
+    from chipping.get_reflectance import sample_reflectances
+    from chipping.plain_pairs import pair_tiles, scale_of_pair
+    from runtime.errors import UserError
+
+    if not args.pan or not args.ms:
+        raise UserError("pass --pan and --ms")
+    tiles, remarks = pair_tiles(args.pan, args.ms, args.shift)
+    for remark in dict.fromkeys(remarks):
+        report.note(remark)
+    lines = []
+    for tile in tiles:
+        divide_by, offset = scale_of_pair(tile.pair, args.divide_by, args.offset)
+        lines += sample_reflectances(tile.pair, args.count, divide_by, offset, args.seed, args.note)
+    if args.output:
+        with open(args.output, "a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        report.result(f"{len(lines)} lines added to {args.output}")
+    else:
+        for line in lines:
+            report.result(line)
+
+
+def add_link_chips(parser):
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="sources, and the destination last")
+    parser.add_argument("--overwrite", action="store_true", help="replace links that are in the way (never files)")
+
+
+def run_link_chips(args, report):
+    from chipping.link_chips import link_chips
+    from runtime.errors import UserError
+
+    if len(args.folders) < 2:
+        raise UserError("link-chips needs at least one source and a destination: link-chips SOURCE… DESTINATION")
+    *sources, destination = args.folders
+    found = link_chips(sources, destination, args.overwrite)
+    for source, counts in found.items():
+        left_out = (("broken", "broken links"), ("foreign", "other names"))
+        extra = "".join(f", {counts[what]} {word}" for what, word in left_out if counts[what])
+        report.result(f"{counts['linked']} from {source}{extra}")
+    report.result(f"{sum(c['linked'] for c in found.values())} links in {destination}")
+
+
 # --- inspect -------------------------------------------------------------------------------------------------------------------
 
 
@@ -249,11 +466,15 @@ class Command:
 
 COMMANDS = {
     "make-patches": Command("scenes with labels → patches with masks", add_make_patches, run_make_patches),
+    "make-chips": Command("an ARD, or pan and ms rasters → training pairs for pansharpening", add_make_chips, run_make_chips),
+    "fake-chips": Command("training pairs for pansharpening out of noise and reflectances", add_fake_chips, run_fake_chips),
+    "get-reflectance": Command("lines for the reflectance file of fake-chips, from rasters", add_get_reflectance, run_get_reflectance),
+    "link-chips": Command("several folders of chips → one folder of links, fairly mixed", add_link_chips, run_link_chips),
     "inspect": Command("what is in a chip set: words, and a contact sheet", add_inspect, run_inspect),
 }
 
 # Flags whose value may begin with a minus: `--offset -1000,-1000` is a value and no flag.
-SIGNED_FLAGS = ("--offset", "--nodata", "--label-map")
+SIGNED_FLAGS = ("--offset", "--nodata", "--label-map", "--shift")
 
 
 def build_parser():

@@ -40,11 +40,15 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
 
     output: where the sheet goes; by default into the folder, where it replaces the one before. say(text) hears the words.
     """
-    folder = Path(folder)
     if output:
         refuse_existing([output], overwrite)
+    if is_ard(folder):
+        return inspect_ard(folder, say)
+    folder = Path(folder)
     if folder.is_dir() and not (folder / DESCRIPTION).exists() and any(folder.glob("*/*_image.npy")):
         return inspect_predecessor(folder, say)
+    if folder.is_dir() and not (folder / DESCRIPTION).exists() and any(folder.glob("[0-9]*.pt")):
+        return inspect_pan_chips(folder, None, Path(output) if output else folder / SHEET, pictures, seed, say)
     description = read_chipset(folder)
     kind = description.get("kind")
     if kind not in INSPECTORS:
@@ -252,5 +256,26 @@ def inspect_predecessor(folder, say):
     say(f"{folder} has no {DESCRIPTION}: patches as an earlier program left them, reflectance as it is; train.py reads them")
 
 
+# --- pan/ms chips, ARD ---------------------------------------------------------------------------------------------------------
+
+
+def is_ard(folder):
+    from chipping.ard import is_ard
+
+    return is_ard(folder)
+
+
+def inspect_ard(folder, say):
+    from chipping.pan_inspection import inspect_ard
+
+    inspect_ard(folder, say)
+
+
+def inspect_pan_chips(*what):
+    from chipping.pan_inspection import inspect_pan_chips  # torch, which patch sets do without
+
+    inspect_pan_chips(*what)
+
+
 # kind in chipset.json → (folder, description, where the sheet goes, whether to draw it, seed, say)
-INSPECTORS = {"patches": inspect_patches}
+INSPECTORS = {"patches": inspect_patches, "pansharpen": inspect_pan_chips}

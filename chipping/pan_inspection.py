@@ -1,0 +1,124 @@
+"""What is in a folder of pan/ms chips, or in an ARD delivery: words, and a contact sheet of pan, ms in colour, and truth."""
+
+import collections
+import json
+from pathlib import Path
+
+import numpy as np
+
+from chipping.ard import read_items, summarise
+from chipping.chipset import read_manifest
+from chipping.link_chips import find_chips
+from chipping.pan_chips import BadChip, band_names, decode_chip, read_chip
+from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
+from runtime.files import atomic_path
+
+CELL, GAP, MOST = 192, 6, 12  # pixels, pixels, chips on a sheet
+SKIPPED = "skipped.jsonl"
+
+
+def inspect_pan_chips(folder, description, output, pictures, seed, say):
+    """description: of chipset.json, or None for a folder of bare chips or links."""
+    folder = Path(folder)
+    numbers, broken, foreign = find_chips(folder)
+    if not numbers:
+        say(f"{folder} has no chips yet")
+        return
+    size = sum((folder / f"{n}.pt").stat().st_size for n in numbers)
+    say(f"{folder}: {len(numbers)} chips, {size / 1e6:.0f} MB; {broken} broken links, {foreign} other .pt files")
+    if description:
+        store = f"{description['store']} as {description['dtype']}" if "store" in description else "see the chips"
+        say(f"chip size {description['chip_size']}, ratio {description['ratio']}, keeps {store}; bands: {', '.join(description['bands'])}")
+    say_manifest(folder, say)
+    rng = np.random.default_rng(seed)
+    chosen = sorted(rng.choice(numbers, min(MOST, len(numbers)), replace=False).tolist())
+    chips = []
+    for number in chosen:
+        try:
+            chips.append((number, read_chip(folder / f"{number}.pt")))
+        except BadChip as error:
+            say(f"{number}.pt can't be used: {error}")
+    if pictures and chips:
+        draw_sheet(folder, chips, output)
+        say(f"contact sheet: {output}")
+
+
+def say_manifest(folder, say):
+    lines = read_manifest(folder)
+    if lines:
+        tiles = collections.Counter(line["tile"] for line in lines)
+        valid = [line["valid_fraction"] for line in lines]
+        say(f"from {len(tiles)} tiles, {min(tiles.values())} to {max(tiles.values())} chips each; valid {min(valid):.1%} at least")
+        cids = collections.Counter(line["cid"] for line in lines)
+        say("by strip: " + ", ".join(f"{cid} {n}" for cid, n in cids.most_common(8)) + (" …" if len(cids) > 8 else ""))
+    path = folder / SKIPPED
+    if path.exists():
+        reasons = collections.Counter(json.loads(text)["reason"] for text in path.read_text(encoding="utf-8").splitlines() if text)
+        reasons.pop("before-start", None)
+        if reasons:
+            say("windows left out: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()))
+
+
+def three_pictures(chip):
+    """[pan, ms, truth], each (3, n, n) reflectance, or ("oklab", (3, n, n)) where the bands have a colour."""
+    names = band_names(chip)
+    pan, mul, truth, _ = decode_chip(chip, "oklab" if has_colour(names) else "bands")
+    grey = np.repeat(pan.numpy(), 3, axis=0)
+    if has_colour(names):
+        return [grey, ("oklab", bands_to_oklab(mul.numpy(), names)), ("oklab", truth.numpy())]
+    three = [i % len(names) for i in range(3)]
+    return [grey, mul.numpy()[three], truth.numpy()[three]]
+
+
+def to_cell(picture, gain):
+    """One picture -> (CELL, CELL, 3) uint8; gain: brightness of the sheet."""
+    from PIL import Image
+
+    if isinstance(picture, tuple):
+        # scaling linear light by g scales Oklab by its cube root
+        srgb = oklab_to_srgb(picture[1].astype(np.float64) * gain ** (1 / 3))
+    else:
+        srgb = np.clip(picture * gain, 0, 1) ** (1 / 2.2)
+    image = Image.fromarray((srgb.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8))
+    small = image.width < CELL
+    return image.resize((CELL, CELL), Image.Resampling.NEAREST if small else Image.Resampling.BOX)
+
+
+def draw_sheet(folder, chips, output):
+    """A PNG: two chips a row, each as pan, ms, truth. One brightness for the whole sheet."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    bright = np.concatenate([decode_chip(chip, "bands" if "bands" in chip else "oklab")[0].numpy().ravel()[::37] for _, chip in chips])
+    gain = 0.8 / max(float(np.percentile(bright, 98)), 1e-4)
+    wide, tall, head = 3 * CELL + 3 * GAP, CELL + 18 + GAP, 30
+    columns = min(2, len(chips))
+    rows = -(-len(chips) // columns)
+    sheet = Image.new("RGB", (columns * wide + GAP, rows * tall + head + GAP), (250, 250, 248))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, 8), f"{folder.name}: pan | ms | truth", fill=(20, 20, 20), font=ImageFont.load_default(14))
+    for place, (number, chip) in enumerate(chips):
+        x, y = GAP + place % columns * wide, head + place // columns * tall
+        for column, picture in enumerate(three_pictures(chip)):
+            sheet.paste(to_cell(picture, gain), (x + column * CELL, y))
+        pen.text((x, y + CELL + 2), f"{number}.pt  {chip['meta'].get('tile', '')}"[:90], fill=(60, 60, 60), font=ImageFont.load_default(12))
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(output) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def inspect_ard(folder, say):
+    """The strips of an ARD delivery as a table: candidates for an allow-list."""
+    items, skipped = read_items(folder)
+    say(f"{'CID':16s}  {'date':10s}  {'satellite':13s}  {'tiles':>5s}  {'clouds':>6s}  {'km2':>7s}  {'off nadir':>9s}")
+    for row in summarise(items):
+        numbers = [
+            "-" if row[key] is None else f"{row[key]:.{digits}f}{unit}" for key, digits, unit in
+            (("clouds", 0, " %"), ("area_km2", 0, ""), ("off_nadir", 1, ""))
+        ]  # fmt: skip
+        clouds, area, angle = numbers
+        say(f"{row['cid']:16s}  {row['date']:10s}  {row['satellite']:13s}  {row['tiles']:5d}  {clouds:>6s}  {area:>7s}  {angle:>9s}")
+    for name, reason in skipped[:10]:
+        say(f"left out: {name}: {reason}")
+    if len(skipped) > 10:
+        say(f"left out: {len(skipped) - 10} more")
