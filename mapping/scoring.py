@@ -173,5 +173,6 @@ def printed_table(summary):
     for label, table in (("mean over scenes", "mean_over_scenes"), ("mean over events", "mean_over_events"), ("pooled", "pooled")):
         lines.append(f"{label:<{width}}  " + "  ".join(f"{summary[way][table]['fire_iou']:>20.4f}" for way in ways))
     intervals = [summary[way]["fire_iou_interval"] for way in ways]
-    lines.append(f"{'95 % of pooled':<{width}}  " + "  ".join(f"{f'{low:.4f} .. {high:.4f}':>20}" for low, high in intervals))
+    if all(low == low for low, _ in intervals):  # a single event has no spread to show
+        lines.append(f"{'95 % of pooled':<{width}}  " + "  ".join(f"{f'{low:.4f} .. {high:.4f}':>20}" for low, high in intervals))
     return "\n".join(lines)
