@@ -16,8 +16,8 @@ ROOMS = ["raster", "chipping", "nets", "mapping", "runtime"]
 FLOORS = [
     {"constants"},
     {"raster", "runtime"},
-    {"losses", "metrics", "metrics_pansharpen", "chipping", "nets", "augment"},
-    {"mapping", "model", "dataset"},
+    {"losses", "losses_pansharpen", "metrics", "metrics_pansharpen", "augment", "augment_pansharpen", "chipping", "nets"},
+    {"mapping", "model", "dataset", "dataset_pansharpen"},
     set(PROGRAMS),
 ]
 # The one program that may call what another offers as a function.
