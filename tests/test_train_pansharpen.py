@@ -1,0 +1,402 @@
+"""train_pansharpen.py: formulas of losses and augmentation, batches, and sessions that continue exactly."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import augment_pansharpen as augment
+import losses_pansharpen as losses
+import train_pansharpen
+from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
+from chipping.pan_chips import read_chip
+from constants import WORLDVIEW_BANDS
+from dataset_pansharpen import PanChips, collate, epoch_batches, epoch_order
+from nets.classical_fusion import MS_GAIN, expand, reduce_mtf
+from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import RunError, UserError
+
+ROOT = Path(train_pansharpen.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chips")
+    make_fake_chips(OUR_REFLECTANCES, folder / "train", 12, FakeRecipe(side=32))
+    make_fake_chips(OUR_REFLECTANCES, folder / "test", 4, FakeRecipe(side=32, seed=1))
+    return folder
+
+
+def arguments(folder, chips, **changes):
+    flags = {"session": "s", "sessions-dir": folder, "chips": chips / "train", "test-chips": chips / "test", "epochs": 2, "pbs": 4, "lbs": 8,
+             "width": 16, "depth": 1, "workers": 0, "lr": 1e-3, "device": "cpu"} | changes  # fmt: skip
+    words = [w for name, value in flags.items() if value is not None for w in (f"--{name}", str(value))]
+    return [*words, "--quiet"]
+
+
+def train(folder, chips, **changes):
+    return train_pansharpen.main(arguments(folder, chips, **{k.replace("_", "-"): v for k, v in changes.items()}))
+
+
+def weights(folder, epoch, session="s"):
+    return load_checkpoint(folder / session / "checkpoints" / f"checkpoint_epoch_{epoch}.pt")["state"]["model"]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def rows(folder, session="s"):
+    with open(folder / session / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def three_epochs(chips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    train(folder, chips, epochs=3, augment="full")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ losses
+
+
+def test_delta_e_is_one_jnd_for_a_step_of_0_02_in_lightness_and_0_01_in_colour():
+    target = torch.zeros(2, 3, 4, 4)
+    for channel, step in ((0, 0.02), (1, 0.01), (2, 0.01)):
+        prediction = target.clone()
+        prediction[:, channel] = step
+        assert losses.delta_e(prediction, target).tolist() == pytest.approx([1.0, 1.0], abs=6e-3)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_losses_and_their_gradients_are_zero_or_finite_at_equality(name):
+    target = torch.rand(1, 3, 8, 8)
+    prediction = target.clone().requires_grad_()
+    value = losses.LOSSES[name](prediction, target, None, torch.ones(1, 3, 1, 1))
+    value.sum().backward()
+    assert value.item() == pytest.approx(0, abs=1e-5) and torch.isfinite(prediction.grad).all()
+
+
+def test_delta_e_refuses_images_without_batch():
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        losses.delta_e(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))
+
+
+def test_angle_of_perpendicular_spectra_is_the_chord_root_two():
+    a, b = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
+    a[0, 0], b[0, 1] = 0.3, 2.0
+    assert losses.angle(a, b).item() == pytest.approx(2**0.5, abs=1e-3)
+
+
+def test_masked_pixels_do_not_count():
+    target, prediction, valid = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    prediction[:, :, 0] = 9
+    valid[:, :, 0] = False
+    assert losses.l1(prediction, target, valid, 1.0).item() == 0
+    assert losses.l1(prediction, target, None, 1.0).item() == pytest.approx(9 / 4)
+
+
+def test_scales_are_added_with_equal_weight_and_box_mean_targets():
+    target = torch.rand(1, 4, 8, 8)
+    predictions = [torch.nn.functional.avg_pool2d(target, s) + 0.1 for s in (4, 2, 1)]
+    found = losses.weighted_losses(predictions, target, None, {"l1": 1.0}, torch.ones(1, 4, 1, 1))
+    assert found["l1"].item() == pytest.approx(0.3, abs=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ augmentation
+
+
+def test_a_halo_of_strength_0_changes_nothing_and_positive_strength_sharpens():
+    x = torch.zeros(1, 1, 7, 7)
+    x[..., 3, 3] = 1
+    assert torch.equal(augment.halo(x, torch.zeros(1)), x)
+    sharper = augment.halo(x, torch.tensor([1.0]))
+    assert sharper[0, 0, 3, 3] == 2 - 4 / 16 and sharper[0, 0, 3, 4] == -2 / 16 and sharper[0, 0, 4, 4] == -1 / 16
+
+
+def test_offsets_have_the_documented_size():
+    sizes = torch.cat([augment.offsets(torch.Generator().manual_seed(n), 128).norm(dim=0)[None] for n in range(40)])
+    assert sizes.mean().item() == pytest.approx(0.26, rel=0.15)
+    assert sizes[:, 60:68, 60:68].mean().item() == pytest.approx(0.94, rel=0.3)
+    assert sizes[:, 0].mean() < 0.01  # next to nothing at the border
+
+
+def test_bands_of_the_two_arrays_move_in_opposite_directions():
+    ramp = torch.arange(32.0).expand(1, 8, 32, 32) / 64
+    shifts = torch.zeros(1, 2, 32, 32)
+    shifts[:, 0] = 0.5  # half a pixel to the right
+    moved = augment.misalign(ramp, shifts, WORLDVIEW_BANDS) - ramp
+    inner = moved[0, :, 8:24, 8:24].mean((1, 2)) * 64
+    expected = [0.5 if band in ("nir1", "red", "green", "blue") else -0.5 for band in WORLDVIEW_BANDS]
+    assert inner.tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_augmentation_depends_on_the_seed_of_each_chip_and_leaves_its_input_alone():
+    pan, mul = torch.rand(2, 1, 64, 64), torch.rand(2, 8, 16, 16)
+    before = pan.clone(), mul.clone()
+    both = augment.augment_pair(pan, mul, [5, 6], WORLDVIEW_BANDS)
+    alone = augment.augment_pair(pan[1:], mul[1:], [6], WORLDVIEW_BANDS)
+    assert torch.equal(pan, before[0]) and torch.equal(mul, before[1])
+    for batched, single in zip(both, alone, strict=True):
+        assert torch.allclose(batched[1:], single, atol=1e-6) and not torch.equal(batched[1:], mul[1:])
+
+
+def test_all_eight_turns_are_the_same_for_all_tensors_of_a_chip():
+    seen = set()
+    for quarter in range(4):
+        for mirror in (0, 1):
+            x = torch.arange(4.0).view(1, 2, 2)
+            a, b, none = augment.turn([x, x, None], quarter, mirror)
+            assert torch.equal(a, b) and none is None
+            seen.add(tuple(a.flatten().tolist()))
+    assert len(seen) == 8
+
+
+# ------------------------------------------------------------------------------------------------ network
+
+
+@pytest.mark.parametrize("target", ["bands", "oklab"])
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_a_new_network_is_the_classical_injection(target, ratio):
+    model = Pansharpener(PansharpenerConfig(("blue", "green", "red", "nir"), ratio, target, 16, 1))
+    ms = torch.rand(2, 4, 8, 8) * 0.4 + 0.1
+    pan = torch.rand(2, 1, 8 * ratio, 8 * ratio) * 0.4 + 0.1
+    out = model(ms, pan)
+    assert out.shape == (2, 4 if target == "bands" else 3, 8 * ratio, 8 * ratio)
+    if target == "bands":
+        expected = expand(ms, ratio) * pan / expand(reduce_mtf(pan, ratio, MS_GAIN), ratio)
+        assert (out - expected).abs().max() < 1e-5
+    scales = model(ms, pan, all_scales=True)
+    assert [s.shape[-1] for s in scales] == [8 * 2**i for i in range(len(scales))] and torch.equal(scales[-1], out)
+
+
+@pytest.mark.parametrize(("ratio", "target"), [(3, "bands"), (16, "bands"), (4, "rgb")])
+def test_networks_that_cannot_be_are_refused(ratio, target):
+    with pytest.raises(ValueError, match="must be"):
+        Pansharpener(PansharpenerConfig(("a", "b"), ratio, target))
+
+
+def random_model():
+    torch.manual_seed(0)
+    model = Pansharpener(PansharpenerConfig(("a", "b", "c"), 4, "bands", 16, 2)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_a_block_with_the_measured_reach_as_apron_equals_the_whole_image():
+    model = random_model()
+    reach = measure_reach(model)
+    ms, pan = torch.rand(1, 3, 48, 48) + 0.1, torch.rand(1, 1, 192, 192) + 0.1
+    a = reach // 4
+    with torch.no_grad():
+        whole = model(ms, pan)
+        part = model(ms[:, :, 20 - a : 28 + a, 20 - a : 28 + a], pan[:, :, 80 - reach : 112 + reach, 80 - reach : 112 + reach])
+    assert reach % 4 == 0 and (part[:, :, reach:-reach, reach:-reach] - whole[:, :, 80:112, 80:112]).abs().max() < 1e-5
+
+
+def test_dark_black_and_flat_images_give_finite_values_and_gradients():
+    model = random_model()
+    for value in (0.0, 1e-6, 0.5):
+        out = model(torch.full((1, 3, 8, 8), value), torch.full((1, 1, 32, 32), value))
+        assert torch.isfinite(out).all()
+        out.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+# ------------------------------------------------------------------------------------------------ batches
+
+
+def test_an_epoch_visits_every_chip_once_whatever_the_number_of_processes():
+    order = epoch_order(21, seed=3, epoch=5)
+    assert sorted(order) == list(range(21)) and order != epoch_order(21, 3, 6)
+    for size in (1, 2, 3):
+        dealt = [epoch_batches(21, 8, 2, rank, size, order) for rank in range(size)]
+        for step in range(3):
+            members = sorted(i for rank in dealt for batch in rank[step] for i in batch)
+            assert members == sorted(order[8 * step : 8 * step + 8])
+        assert all(len(batch) <= 2 for rank in dealt for group in rank for batch in group)
+
+
+def test_test_chips_are_never_turned_and_training_chips_are_by_epoch(chips):
+    tests = PanChips(chips / "test")
+    plain = [tests[i][1][0] for i in range(4)]
+    tests.epoch = 7
+    assert all(torch.equal(a, tests[i][1][0]) for i, a in enumerate(plain))
+    turned = PanChips(chips / "test", turned=True)
+    turned.epoch = 1
+    first = turned[0][1]
+    turned.epoch = 2
+    again = [turned[0][1]]
+    for turned.epoch in range(3, 12):
+        again.append(turned[0][1])
+    assert any(not torch.equal(first[0], other[0]) for other in again)
+
+
+def test_chips_of_another_size_or_broken_ones_are_left_out_by_name(chips, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(chips / "train", folder)
+    make_fake_chips(OUR_REFLECTANCES, tmp_path / "small", 1, FakeRecipe(side=16))
+    shutil.copy(tmp_path / "small" / "0.pt", folder / "3.pt")
+    (folder / "5.pt").write_bytes(b"broken")
+    data = PanChips(folder)
+    batch = collate([data[i] for i in range(2, 6)])
+    assert batch.numbers == [2, 4] and [n for n, _ in batch.problems] == [3, 5]
+    assert "pan 16" in batch.problems[0][1] and "unreadable" in batch.problems[1][1]
+    assert collate([data[3]]).pan is None
+
+
+def test_asking_for_more_chips_than_there_are_names_both_numbers(chips):
+    with pytest.raises(UserError, match="has 12 chips, but 13 were asked for"):
+        PanChips(chips / "train", 13)
+
+
+# ------------------------------------------------------------------------------------------------ sessions
+
+
+def test_a_session_has_its_files_and_the_newest_is_linked(three_epochs):
+    folder = three_epochs / "s"
+    names = {p.name for p in (folder / "checkpoints").iterdir()}
+    assert names == {"checkpoint_epoch_0.pt", "checkpoint_epoch_1.pt", "checkpoint_epoch_2.pt", "best_model.pt", "last.pt"}
+    assert os.readlink(three_epochs / "latest.pt") == "s/checkpoints/checkpoint_epoch_2.pt"
+    assert [row["epoch"] for row in rows(three_epochs)] == ["0", "1", "2"]
+    baselines = json.loads((folder / "baselines.json").read_text())
+    assert set(baselines) == {"bicubic", "brovey", "gsa", "mtf-glp-hpm"} and set(baselines["gsa"]) == {"ergas", "sam", "q2n", "psnr"}
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.pt", "pansharpen")
+    assert checkpoint["data"]["reach"] % 4 == 0 and checkpoint["data"]["bands"] == list(WORLDVIEW_BANDS)
+
+
+def test_it_learns(chips, tmp_path):
+    train(tmp_path, chips, epochs=8, augment="turns", lbs=4, lr=3e-3, schedule="cosine", weight_decay=0)
+    assert float(rows(tmp_path)[-1]["test_loss"]) < 0.97 * float(rows(tmp_path)[0]["test_loss"])
+
+
+def test_one_epoch_and_then_two_more_are_three_to_the_last_bit(chips, tmp_path, three_epochs):
+    train(tmp_path, chips, epochs=1, augment="full")
+    train(tmp_path, chips, epochs=3)  # flags not given are those of the session
+    assert same(weights(tmp_path, 2), weights(three_epochs, 2)) and rows(tmp_path) == rows(three_epochs)
+
+
+def test_stopped_inside_an_epoch_and_run_again_is_the_same_to_the_last_bit(chips, tmp_path, three_epochs, monkeypatch):
+    from runtime.interrupts import StopRequest
+
+    calls = []
+
+    def request_after_three_steps(self):
+        calls.append(1)
+        return len(calls) == 4  # step 3: in the middle of epoch 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(request_after_three_steps))
+        with pytest.raises(KeyboardInterrupt, match="epoch 1"):
+            train(tmp_path, chips, epochs=3, augment="full")
+    assert load_checkpoint(tmp_path / "s" / "checkpoints" / "last.pt")["state"]["step_in_epoch"] == 1
+    train(tmp_path, chips, epochs=3)
+    assert same(weights(tmp_path, 2), weights(three_epochs, 2)) and rows(tmp_path) == rows(three_epochs)
+
+
+def test_physical_batches_add_up_to_the_same_gradient(chips, tmp_path, three_epochs):
+    for pbs in (1, 8):
+        train(tmp_path / str(pbs), chips, epochs=1, augment="full", pbs=pbs)
+    for key, value in weights(tmp_path / "8", 0).items():
+        assert torch.allclose(value, weights(tmp_path / "1", 0)[key], atol=1e-4), key
+
+
+def test_loading_an_earlier_epoch_never_overwrites_later_ones(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    with pytest.raises(UserError, match="epochs up to 2 already"):
+        train(tmp_path, chips, load_epoch=0, epochs=3)
+    with pytest.raises(UserError, match="has epochs 0 to 2"):
+        train(tmp_path, chips, load_epoch=9, epochs=12)
+    train(tmp_path, chips, session="t", load_from="s/0", epochs=1)
+    assert load_checkpoint(tmp_path / "t" / "checkpoints" / "last.pt")["state"]["epoch"] == 1
+    with pytest.raises(UserError, match="no session nothing"):
+        train(tmp_path, chips, session="u", load_from="nothing", epochs=1)
+
+
+def test_an_explicit_learning_rate_wins_when_a_session_goes_on(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    train(tmp_path, chips, epochs=4, lr=1e-5)
+    assert float(rows(tmp_path)[-1]["lr"]) == 1e-5 and float(rows(tmp_path)[0]["lr"]) == 1e-3
+
+
+def test_a_finished_session_says_so_and_another_shape_is_refused(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    before = (tmp_path / "s" / "checkpoints" / "last.pt").read_bytes()
+    assert train(tmp_path, chips, epochs=3) == 0
+    assert (tmp_path / "s" / "checkpoints" / "last.pt").read_bytes() == before
+    with pytest.raises(UserError, match="disagrees with the checkpoint"):
+        train(tmp_path, chips, epochs=4, width=32)
+
+
+def test_a_real_file_called_latest_is_left_alone(chips, tmp_path):
+    (tmp_path / "latest.pt").write_text("mine")
+    train(tmp_path, chips, epochs=1)
+    assert (tmp_path / "latest.pt").read_text() == "mine"
+
+
+def test_the_picture_target_trains_on_the_same_chips(chips, tmp_path):
+    train(tmp_path, chips, epochs=1, target="oklab")
+    row = rows(tmp_path)[0]
+    assert {"test_delta_e", "test_psnr", "train_delta_e"} <= set(row) and load_checkpoint(tmp_path / "latest.pt")["model"]["target"] == "oklab"
+
+
+def test_training_chips_as_test_chips_are_told(chips, tmp_path, capsys):
+    train(tmp_path, chips, epochs=1, test_chips=chips / "train")
+    assert "12 of the 12 test chips" in capsys.readouterr().err
+
+
+def test_too_many_bad_chips_end_the_run_and_are_named(chips, tmp_path):
+    shutil.copytree(chips / "train", tmp_path / "c" / "train")
+    shutil.copytree(chips / "test", tmp_path / "c" / "test")
+    (tmp_path / "c" / "train" / "7.pt").write_bytes(b"")
+    with pytest.raises(RunError, match="1 of 12 chips.*7.pt: unreadable"):
+        train(tmp_path / "run", tmp_path / "c", epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lbs": 6}, "multiple of --pbs"),
+        ({"width": 20}, "multiple of 16"),
+        ({"epochs": 1, "up_to_epoch": 1}, "pass one of them"),
+        ({"session": "a/b"}, "not a path"),
+        ({"lr": 0}, "--lr"),
+        ({"test_chips": "nowhere"}, "is no folder"),
+        ({"device": "cuda"}, "--device cpu"),
+        ({"epoch_length": 99}, "12 chips, but 99"),
+    ],
+)
+def test_wrong_usage_is_one_line(chips, tmp_path, changes, message):
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, chips, **changes)
+
+
+def test_the_first_chip_decides_and_a_folder_of_other_things_is_refused(tmp_path, chips):
+    (tmp_path / "0.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the first chips"):
+        PanChips(tmp_path)
+    assert read_chip(chips / "train" / "0.pt")["mul"].shape == (8, 8, 8)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(chips, tmp_path, three_epochs):
+    words = arguments(tmp_path, chips, epochs=1, augment="full")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(ROOT / "train_pansharpen.py"), *words],
+        capture_output=True, text=True, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for key, value in weights(tmp_path, 0).items():
+        assert torch.allclose(value, weights(three_epochs, 0)[key], atol=1e-4), key
+    assert float(rows(tmp_path)[0]["test_loss"]) == pytest.approx(float(rows(three_epochs)[0]["test_loss"]), rel=1e-3)
