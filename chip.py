@@ -158,11 +158,11 @@ def run_make_patches(args, report):
             return
         total = sum(count_windows(scene, plan.recipe) for scene in plan.scenes)
         with report.bar(total, "window") as bar:
-            tally, lines = make_patches(
+            tally = make_patches(
                 plan.scenes, plan.recipe, plan.description, args.patches_dir, workers=args.workers, overwrite=args.overwrite,
                 strict=args.strict, broken=plan.broken, progress=bar.update,
             )  # fmt: skip
-    say_summary(plan, tally, lines, Path(args.patches_dir), report)
+    say_summary(plan, tally, Path(args.patches_dir), report)
 
 
 def say_splits(plan, report):
@@ -181,7 +181,7 @@ def say_splits(plan, report):
 
 
 def say_estimate(plan, folder, report):
-    from chipping.inspection import in_bytes
+    from chipping.inspection import in_bytes, plural
     from chipping.patches import count_windows, estimate, free_bytes
 
     windows = sum(count_windows(scene, plan.recipe) for scene in plan.scenes)
@@ -189,7 +189,8 @@ def say_estimate(plan, folder, report):
     per_split = {}
     for scene in plan.scenes:
         per_split[scene.split] = per_split.get(scene.split, 0) + count_windows(scene, plan.recipe)
-    report.result(f"{len(plan.scenes)} scenes give {windows} windows ({', '.join(f'{s} {n}' for s, n in sorted(per_split.items()))})")
+    shares = ", ".join(f"{split} {count}" for split, count in sorted(per_split.items()))
+    report.result(f"{plural(len(plan.scenes), 'scene')}: {plural(windows, 'window')} ({shares})")
     report.result(
         f"about {patches} patches, {in_bytes(size)} on disk ({in_bytes(free_bytes(folder))} are free), {in_time(seconds)} with one worker"
     )
@@ -200,14 +201,14 @@ def in_time(seconds):
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def say_summary(plan, tally, lines, folder, report):
+def say_summary(plan, tally, folder, report):
     from chipping.inspection import plural
     from chipping.patches import describe_skipped, mean_reflectance
 
     recipe = plan.recipe
     splits = [split for split in ("train", "val", "test") if tally.patches[split]]
     counts = ", ".join(f"{split} {tally.patches[split]} from {plural(len(tally.scenes[split]), 'scene')}" for split in splits)
-    means = mean_reflectance(lines, plan.description)
+    means = mean_reflectance(tally, plan.description)
     report.result("mean reflectance: " + ", ".join(f"{b} {m:.4g}" for b, m in zip(plan.description["bands"], means, strict=True)))
     odd = [b for b, m in zip(plan.description["bands"], means, strict=True) if not 0.0005 < m < 1.5]
     if odd:

@@ -75,11 +75,15 @@ class Tally:
     scenes: dict = field(default_factory=lambda: collections.defaultdict(set))
     skipped: collections.Counter = field(default_factory=collections.Counter)
     unreadable: collections.Counter = field(default_factory=collections.Counter)
+    valid_pixels: int = 0
+    band_sum: list = field(default_factory=list)
 
     def count(self, line):
         if "file" in line:
             self.patches[line["split"]] += 1
             self.scenes[line["split"]].add(line["scene"])
+            self.valid_pixels += line["valid_pixels"]
+            self.band_sum = [a + b for a, b in zip(self.band_sum or [0] * len(line["band_sum"]), line["band_sum"], strict=True)]
         else:
             self.skipped[line["reason"]] += 1
             if line["reason"] == "unreadable":
@@ -517,7 +521,7 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
     Cut `scenes` (sorted by name) into `folder` as a chip set, or go on with what an interrupted run has left there.
 
     description: chipset.json's content. broken: {scene: why} of images that could not be opened. progress(n) hears of n windows done.
-    Returns (Tally, lines of the manifest). RunError where nothing could be cut, or with `strict` at the first window that can't be read.
+    Returns a Tally. RunError where nothing could be cut, or with `strict` at the first window that can't be read.
     """
     folder, tally = Path(folder), Tally()
     ours_before = (folder / DESCRIPTION).exists()
@@ -545,15 +549,15 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
                         continue
                     (chipset if "file" in line else skips).add(line)
                     tally.count(line)
+                    chipset.lines.clear()  # a large scene has more lines than memory should hold
                     progress(1)
                     if strict and line.get("reason") == "unreadable":
                         raise RunError(f"{line['source']} can't be read at window {line['window']} ({line['detail']}); --strict stops here")
             except KeyboardInterrupt as error:
-                raise KeyboardInterrupt(f"{len(chipset.lines)} patches are safe; run the same command again to go on") from error
-        lines = chipset.lines
-    if not lines:
+                raise KeyboardInterrupt(f"{sum(tally.patches.values())} patches are safe; run the same command again to go on") from error
+    if not tally.patches:
         raise RunError(f"no patch could be cut from {len(scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}")
-    return tally, lines
+    return tally
 
 
 def describe_skipped(tally):
@@ -583,7 +587,6 @@ class SkipLog:
             self.file = open(self.path, "a", encoding="utf-8")
         self.file.write(json.dumps(line, ensure_ascii=False, separators=(", ", ": ")) + "\n")
         self.file.flush()
-        self.lines.append(line)
 
     def keep(self, count):
         """Forget all but the first `count` lines, and what a killed run wrote of another."""
@@ -691,10 +694,7 @@ def free_bytes(folder):
     return shutil.disk_usage(folder).free
 
 
-def mean_reflectance(lines, description):
-    """[mean reflectance a band] over all valid pixels, from the manifest."""
-    pixels = sum(line["valid_pixels"] for line in lines)
-    return [
-        (math.fsum(line["band_sum"][band] for line in lines) / pixels + offset) / divisor
-        for band, (divisor, offset) in enumerate(zip(description["divide_by"], description["offset"], strict=True))
-    ]
+def mean_reflectance(tally, description):
+    """[mean reflectance a band] over all valid pixels of a set."""
+    scale = zip(tally.band_sum, description["divide_by"], description["offset"], strict=True)
+    return [(total / tally.valid_pixels + offset) / divisor for total, divisor, offset in scale]
