@@ -24,6 +24,9 @@ RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "st
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("architecture", "encoder", "num_classes", "indices", "layer")
 
+# Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
+PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
+
 
 def build_parser():
     parser = Parser(prog="train.py", description=__doc__)
@@ -130,7 +133,12 @@ def take_settings(args, given, checkpoint, path):
 
 
 def main(argv=None):
-    args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if any(word.split("=")[0] in PANSHARPENING_FLAGS for word in argv):
+        import train_pansharpen
+
+        return train_pansharpen.main(argv)
+    args, given = parse_with_config(build_parser(), argv)
     check_flags(args)
 
     # torch takes seconds to import: only now, when the flags are known to be right.

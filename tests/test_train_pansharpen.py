@@ -400,3 +400,10 @@ def test_two_processes_train_like_one(chips, tmp_path, three_epochs):
     for key, value in weights(tmp_path, 0).items():
         assert torch.allclose(value, weights(three_epochs, 0)[key], atol=1e-4), key
     assert float(rows(tmp_path)[0]["test_loss"]) == pytest.approx(float(rows(three_epochs)[0]["test_loss"]), rel=1e-3)
+
+
+def test_train_py_hands_a_session_over(chips, tmp_path):
+    import train as train_program
+
+    assert train_program.main(arguments(tmp_path, chips, epochs=1)) == 0
+    assert (tmp_path / "s" / "checkpoints" / "checkpoint_epoch_0.pt").exists()
