@@ -20,7 +20,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from runtime.errors import Terminated, run_program
+from runtime.errors import Terminated, UserError, run_program
 from runtime.flags import Parser, add_common_flags
 
 # --- talking -------------------------------------------------------------------------------------------------------------------
@@ -31,7 +31,10 @@ class Report:
 
     def __init__(self, quiet=False, log=None):
         self.quiet = quiet
-        self.file = open(log, "a", encoding="utf-8") if log else None
+        try:
+            self.file = open(log, "a", encoding="utf-8") if log else None
+        except OSError as error:
+            raise UserError(f"--log {log} can't be written ({error.strerror}); choose another file") from error
 
     def result(self, text):
         print(text, flush=True)
@@ -133,7 +136,6 @@ def run_make_patches(args, report):
 
     from chipping.patches import count_windows, make_patches
     from chipping.plan import plan_patches
-    from runtime.errors import UserError
 
     if args.dataset_dir:
         for flag in "images masks labels clouds stack image-suffix mask-suffix cloud-suffix classes class-field".split():
@@ -343,7 +345,6 @@ def run_make_chips(args, report):
 def find_ard_tiles(folder, allow_list, smallest, report):
     """(tiles, [(name, reason)] left out) of an ARD; every reason goes to the log, a summary to the terminal."""
     from chipping.ard import open_tiles, read_allow_list, read_items
-    from runtime.errors import UserError
 
     allowed = read_allow_list(allow_list) if allow_list else None
     items, unread = read_items(folder)
@@ -396,7 +397,6 @@ def add_get_reflectance(parser):
 def run_get_reflectance(args, report):
     from chipping.get_reflectance import sample_reflectances
     from chipping.plain_pairs import pair_tiles, scale_of_pair
-    from runtime.errors import UserError
 
     if not args.pan or not args.ms:
         raise UserError("pass --pan and --ms")
@@ -423,7 +423,6 @@ def add_link_chips(parser):
 
 def run_link_chips(args, report):
     from chipping.link_chips import link_chips
-    from runtime.errors import UserError
 
     if len(args.folders) < 2:
         raise UserError("link-chips needs at least one source and a destination: link-chips SOURCE… DESTINATION")

@@ -95,6 +95,7 @@ CASES = {
     "a folder that is no patch set": (
         lambda make: Path("patches").mkdir() or Path("patches/mine.txt").touch(), {}, (), "is not empty and not a chip set"),
     "a file where the folder should be": (lambda make: Path("patches").touch(), {}, (), "can't write to patches"),
+    "a log that can't be written": (None, {}, ("--log", "no/such/folder.log"), "--log no/such/folder.log can't be written"),
     "a misspelt flag": (None, {}, ("--patchsize", "8"), "Did you mean '--patch-size'"),
 }  # fmt: skip
 

@@ -555,3 +555,34 @@ def test_the_flood_chip_keeps_its_classes_and_ignores_minus_one(real_data, tmp_p
         truth = dataset.read(1)
     assert np.sum([line["class_pixels"]["mask"] for line in lines], axis=0).tolist() == [(truth == 0).sum(), (truth == 1).sum()]
     assert {line["dtype"] for line in lines} == {"int16"} and {line["scene"] for line in lines} == {"Spain_7370579"}
+
+
+def test_scenes_in_a_bucket_give_the_patches_of_local_ones(scene, cut, tmp_path, monkeypatch):
+    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    import boto3
+
+    from raster import source
+
+    scene("a_1", ramp(20, 30), tiled=True, blockxsize=16, blockysize=16)
+    cut("--patch-size", 8)
+    service = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    service.start()
+    host, port = service.get_host_and_port()
+    try:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_HTTPS": "NO",
+            "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        source.has_credentials.cache_clear()
+        bucket = f"patches-{os.getpid()}-{port}"
+        boto3.client("s3").create_bucket(Bucket=bucket)
+        boto3.client("s3").upload_file("images/a_1.tif", bucket, "run/a_1.tif")
+        words = f"make-patches --images s3://{bucket}/run/*.tif --masks masks --divide-by 10000 --patch-size 8 --patches-dir remote --quiet"
+        chip.main(words.split())
+    finally:
+        service.stop()
+        source.has_credentials.cache_clear()
+    local, remote = ({p.name: p.read_bytes() for p in (tmp_path / f).rglob("*.npy")} for f in ("patches", "remote"))
+    assert len(local) > 20 and local == remote
+    assert read_manifest("remote")[0]["source"]["path"] == f"s3://{bucket}/run/a_1.tif"
