@@ -57,7 +57,7 @@ def build_parser():
     group = parser.add_argument_group("the story (without --checkpoint)")
     group.add_argument("--seed", type=int, default=0, help="other seeds, other places")
     group.add_argument("--fast", action="store_true", help="tiny sizes, to see that everything works; the map is worth nothing")
-    group.add_argument("--save-pictures", metavar="DIR", help="also write the report's pictures as files")
+    group.add_argument("--save-pictures", metavar="DIR", help="also write the report's pictures as files, 640 pixels wide at most")
 
     group = parser.add_argument_group("pictures of a checkpoint")
     group.add_argument("--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
@@ -194,17 +194,18 @@ def tell_story(folder, seed, fast, overwrite, device, save_pictures, quiet):
     folder = stages.folder
     patches, run, maps = folder / "patches", folder / "run", folder / "maps"
     best = run / "checkpoints" / "best_model.pt"
+    on = [] if device == "auto" else ["--device", device]
 
     def train():
         last = run / "checkpoints" / "last.pt"
         if last.exists():  # an earlier demo was stopped in the middle
-            run_command(console, "train.py", "--resume", last, "--output-dir", run, "--device", device)
+            run_command(console, "train.py", "--resume", last, "--output-dir", run, *on)
             return
         run_command(
             console, "train.py", "--patches-dir", patches, "--output-dir", run, "--architecture", "smallunet", "--epochs", recipe.epochs,
             "--steps-per-epoch", recipe.steps, "--batch-size", recipe.batch_size, "--crop", recipe.crop, "--lr", 0.003,
             "--scheduler", "cosine", "--warmup", recipe.steps, "--no-class-weights", "--channels-last", "--num-workers", 0,
-            "--patience", 0, "--seed", seed, "--device", device, *(["--overwrite"] if run.exists() else []),
+            "--patience", 0, "--seed", seed, *on, *(["--overwrite"] if run.exists() else []),
         )  # fmt: skip
 
     scene = f"{mapped_tile(recipe)}_S2L2A"
@@ -216,10 +217,10 @@ def tell_story(folder, seed, fast, overwrite, device, save_pictures, quiet):
     ))  # fmt: skip
     stages.run("training", train)
     stages.run("scores", lambda: run_command(
-        console, "train.py", "--test-only", "--resume", best, "--output-dir", run, "--device", device, "--overwrite",
+        console, "train.py", "--test-only", "--resume", best, "--output-dir", run, "--overwrite", *on,
     ))  # fmt: skip
     stages.run("map", lambda: run_command(
-        console, "inference.py", scene_path, "--checkpoint", best, "--output-dir", maps, "--probabilities", "--device", device,
+        console, "inference.py", scene_path, "--checkpoint", best, "--output-dir", maps, "--probabilities", *on,
     ))  # fmt: skip
     headline = write_story(stages, recipe, seed, scene_path, maps, run, save_pictures)
     print(f"{headline}\n{folder / 'report.html'}")
@@ -288,7 +289,8 @@ def write_story(stages, recipe, seed, scene_path, maps, run, save_pictures):
 
     from constants import CEMS_BANDS, CLASS_COLOURS, SENTINEL2_DIVISOR, SENTINEL2_L2A_BANDS, SENTINEL2_OFFSET
     from mapping import report
-    from mapping.pictures import jpeg_bytes
+    from mapping.pictures import fit_within, jpeg_bytes
+    from mapping.scoring import burn_index
     from runtime.checkpoint import load_checkpoint
     from runtime.files import read_json, write_text
 
@@ -309,7 +311,7 @@ def write_story(stages, recipe, seed, scene_path, maps, run, save_pictures):
     probability = np.where(prediction == 255, np.nan, probability * np.float32(scale))
 
     scores = read_json(run / "scores_test.json")
-    nir, swir = (reflectance[SENTINEL2_L2A_BANDS.index(b)] for b in ("B8A", "B12"))
+    nir, swir = (reflectance[SENTINEL2_L2A_BANDS.index(CEMS_BANDS[i])] for i in burn_index(CEMS_BANDS))
     index = (nir - swir) / np.maximum(nir + swir, 1e-4)
     threshold, above = scores["nbr_threshold"], scores["nbr_fire_is_above"]
     if threshold is None:  # nothing burns in the training scenes
@@ -348,7 +350,7 @@ def write_story(stages, recipe, seed, scene_path, maps, run, save_pictures):
         os.makedirs(save_pictures, exist_ok=True)
         for name, view in views.items():
             with open(os.path.join(save_pictures, f"demo-{name.replace('_', '-')}.jpg"), "wb") as file:
-                file.write(jpeg_bytes(view.picture))
+                file.write(jpeg_bytes(fit_within(view.picture, 640)))
     return " ".join(report.headline(story))
 
 

@@ -419,8 +419,9 @@ The network sees seven bands and the surroundings: a straight edge means a field
 {table}</section>
 
 <section><h2>How it learned</h2>
-<p>Each epoch shows the network every training patch once, turned and mirrored at random. Progress is measured on scenes it does not
-train on; the epoch that does best there is kept.</p>
+<p>In every epoch the network sees pieces of the training scenes, turned and mirrored at random. Progress is measured on scenes that are
+held back; the epoch that does best there is kept. The training curve can lie below the other: its pieces are altered to make learning
+harder, and it is an average over an epoch in which the network still changes.</p>
 <div class="pair">{curves}</div></section>
 
 <section><h2>Do it with your own data</h2>

@@ -117,7 +117,7 @@ def choose_place(seed):
         haze=float(rng.uniform(0.0, 0.018)),
         cloud_share=float(rng.choice([0.0, 0.0, 0.01, 0.02, 0.04, 0.08])),
         fire_share=0.0 if rng.random() < 0.08 else float(rng.uniform(0.08, 0.34)),
-        old_fire=bool(rng.random() < 0.5),
+        old_fire=bool(rng.random() < 0.75),
         smoke=bool(rng.random() < 0.2),
         freshness=float(rng.uniform(0.55, 1.0)),
         swath_edge=bool(rng.random() < 0.15),
@@ -230,8 +230,7 @@ def photograph(rng, surface, land, place, cover, shadow, severity):
 
 
 def make_scene(seed, height=768, width=768, **changes):
-    """The scene of a seed: (height, width) pixels of 10 m. `changes` replace fields of its Place, e.g.
-    cloud_share=0.0."""
+    """The scene of a seed: (height, width) pixels of 10 m. `changes` replace fields of its Place, e.g. cloud_share=0.0."""
     if min(height, width) < 1 or max(height, width) > LARGEST:
         raise ValueError(f"a scene has 1 to {LARGEST} pixels a side, got {height} x {width}")
     place = replace(choose_place(seed), **changes)
@@ -241,12 +240,8 @@ def make_scene(seed, height=768, width=768, **changes):
     surface = land.surface
     if place.old_fire:  # two to five years ago: grown over by shrubs, still low in the burn index
         old = grow_fire(rng, land, rng.uniform(0, 360), rng.uniform(0.04, 0.10))
-        lay(
-            surface,
-            np.clip(1.4 * old, 0, rng.uniform(0.65, 0.95)),
-            "regrowth",
-            1 + 0.06 * fractal_noise(rng, shape, 0.8),
-        )
+        grown = np.clip(1.4 * old, 0, rng.uniform(0.65, 0.95))
+        lay(surface, grown, "regrowth", 1 + 0.06 * fractal_noise(rng, shape, 0.8))
         land.fuel *= 1 - 0.6 * old
     severity = np.zeros(shape, np.float32)
     if place.fire_share > 0:
