@@ -7,8 +7,9 @@ Cross-validation by fire on the Californian fires: our recipe beside a threshold
 
 Each fold cuts patches, trains and scores whole scenes, stitched, each pixel once. A fold's fires are the patch set's `val` split,
 but nothing is chosen on them: the number of epochs is fixed, the learning rate follows a cosine, nothing stops early, the last
-epoch's weights (final_model.pt) are scored, and a pixel is burned where that class is the likelier one. The threshold on NBR is
-chosen on the fold's training fires. The folds are fixed: fires in alphabetical order, shuffled with random.Random(0), dealt out.
+epoch's weights (final_model.pt) are scored, and a pixel is burned where that class is the likelier one. NBR = (B8 - B12) / (B8 + B12)
+comes straight from the rasters; its threshold is chosen on the fold's training fires, for the highest pooled IoU. The folds are fixed:
+fires in alphabetical order, shuffled with random.Random(0), dealt out in turn.
 """
 
 import argparse
@@ -49,8 +50,38 @@ def run(threads, *command):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def read_nbr(data, fire):
+    """(NBR, label) of the valid pixels of a fire: two flat arrays, float and bool."""
+    import numpy as np
+    import rasterio
+
+    (image,), (mask,) = data.glob(f"post_fire/{fire}_*.tif"), data.glob(f"masks/{fire}_*.tif")
+    with rasterio.open(image) as source, rasterio.open(mask) as labels:
+        bands, label = source.read(), labels.read(1) == 1
+    valid = np.isfinite(bands).all(axis=0)
+    near_infrared, short_wave = bands[3][valid], bands[4][valid]
+    total = near_infrared + short_wave
+    return np.where(total > 0, near_infrared - short_wave, 0.0) / np.where(total > 0, total, 1.0), label[valid]
+
+
+def score_nbr(data, fires, held_out):
+    """→ ({fire: matrix of a held-out fire}, threshold). Burned is what lies below the threshold."""
+    import numpy as np
+
+    thresholds = np.linspace(-0.6, 0.6, 241)
+    matrices = {}
+    for fire in fires:
+        nbr, label = read_nbr(data, fire)
+        low_burned, low_other = (np.searchsorted(np.sort(nbr[part]), thresholds) for part in (label, ~label))
+        burned, other = int(label.sum()), int((~label).sum())
+        matrices[fire] = [[[other - int(o), int(o)], [burned - int(b), int(b)]] for b, o in zip(low_burned, low_other, strict=True)]
+    training = [fire for fire in fires if fire not in held_out]
+    best = max(range(len(thresholds)), key=lambda i: pooled_iou([matrices[fire][i] for fire in training]))
+    return {fire: matrices[fire][best] for fire in held_out}, float(thresholds[best])
+
+
 def score_fold(data, fires, seed, threads, folder, epochs):
-    """→ ({fire: {"ours": matrix, "nbr": matrix}}, CPU seconds, wall seconds, NBR threshold). matrix[target][prediction] in pixels."""
+    """→ ({fire: matrix}, CPU seconds, wall seconds). matrix[target][prediction] in pixels."""
     patches, output = folder / "patches", folder / f"seed{seed}"
     start, cpu = time.perf_counter(), 0.0
     if not patches.exists():
@@ -62,8 +93,7 @@ def score_fold(data, fires, seed, threads, folder, epochs):
     run(threads, "train.py", "--test-only", "--resume", output / "checkpoints" / "final_model.pt", "--test-split", "val",
         "--patches-dir", patches, "--output-dir", output, "--num-workers", "0", "--device", "cpu", "--quiet")  # fmt: skip
     scores = json.loads((output / "scores_val.json").read_text())
-    found = {result["scene"].split("_")[0]: {"ours": result["matrix"], "nbr": result["matrix_of_index"]} for result in scores["results"]}
-    return found, cpu, seconds, scores["nbr_threshold"]
+    return {result["scene"].split("_")[0]: result["matrix"] for result in scores["results"]}, cpu, seconds
 
 
 def fire_iou(matrix):
@@ -114,9 +144,11 @@ def main():
     by_seed, cpu, wall = {seed: {} for seed in args.seeds}, [], []
     with tempfile.TemporaryDirectory() as temporary:
         for k, held_out in enumerate(folds):
+            nbr, threshold = score_nbr(args.data, fires, held_out)
             for seed in args.seeds:
                 folder = (args.work_dir or Path(temporary)).resolve() / f"fold{k}"
-                found, cpu_seconds, seconds, threshold = score_fold(args.data, held_out, seed, args.threads, folder, args.epochs)
+                ours, cpu_seconds, seconds = score_fold(args.data, held_out, seed, args.threads, folder, args.epochs)
+                found = {fire: {"ours": ours[fire], "nbr": nbr[fire]} for fire in held_out}
                 by_seed[seed] |= found
                 cpu.append(cpu_seconds)
                 wall.append(seconds)
