@@ -6,6 +6,8 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares a
     python inference.py --checkpoint best_model.pt scene.tif --aoi area.geojson --tta --probabilities
     python inference.py --checkpoint best_model.pt                # the test scenes of the patches that the checkpoint was trained on
     torchrun --nproc-per-node 2 inference.py --checkpoint best_model.pt scenes/ --output-dir maps
+    python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps     # sharpen, docs/pansharpening.md
+    python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb
 
 For each scene, in the output folder (docs/maps.md tells how to read them):
 
@@ -14,6 +16,7 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability
     <scene>_preview.png      the scene beside its map
     summary.json, .csv       hectares a class, valid share, fire or not, for all scenes of the folder
+    <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
 
 A run that was killed goes on where it was when the same command is started again, and ends with the same bytes.
 """
@@ -29,7 +32,7 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 def make_parser():
     parser = Parser(prog="inference.py", description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="what train.py wrote: output/checkpoints/best_model.pt")
+    parser.add_argument("--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("--overwrite", action="store_true", help="replace maps that exist")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")
@@ -50,6 +53,13 @@ def make_parser():
     group.add_argument("--min-area", type=float, default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
     group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
 
+    group = parser.add_argument_group("sharpening: pan and ms in place of scenes")
+    group.add_argument("--pan", nargs="+", metavar="PATTERN", help="panchromatic rasters")
+    group.add_argument("--ms", nargs="+", metavar="PATTERN", help="multispectral rasters whose names differ only in pan and ms")
+    group.add_argument("--method", choices=("bicubic", "brovey", "gsa", "mtf-glp-hpm"), help="a classical method in place of --checkpoint")
+    group.add_argument("--rgb", action="store_true", help="16-bit sRGB in place of the bands")
+    group.add_argument("--shift", default="0,0", metavar="X,Y", help="pan pixels from where the files say ms begins to where it does")
+
     group = parser.add_argument_group("speed")
     group.add_argument("--window", type=int, metavar="PIXELS", help="side of the windows (default: the patches of the training)")
     group.add_argument("--overlap", type=float, default=0.25, help="share of a window that it has in common with the next, 0..0.9")
@@ -66,12 +76,16 @@ def make_parser():
 def main(argv=None):
     args, given = parse_with_config(make_parser(), sys.argv[1:] if argv is None else argv)
     check_flags(args)
+    if args.method:
+        return sharpen(args, given, None)
 
     from runtime.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
     if checkpoint["kind"] not in KINDS:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
+    if checkpoint["kind"] != "pansharpen" and given & {"pan", "ms", "rgb", "shift"}:
+        raise UserError(f"--pan, --ms, --rgb and --shift are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
     return KINDS[checkpoint["kind"]](args, given, checkpoint)
 
 
@@ -83,6 +97,8 @@ def check_flags(args):
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise UserError(f"{flag} expects {'a number from 0' if high == float('inf') else f'{low:g} to {high:g}'}, got {value:g}")
+    if bool(args.checkpoint) == bool(args.method):
+        raise UserError("--checkpoint FILE says what to map with; pass it (or, with --pan and --ms, --method)")
     if "://" in args.output_dir:
         raise UserError(f"--output-dir {args.output_dir}: maps are written to a local folder; copy them afterwards (aws s3 cp --recursive)")
 
@@ -142,9 +158,127 @@ def map_scenes(args, checkpoint, processes):
     return conclude(records, failures, args.output_dir, processes.is_first)
 
 
+# --------------------------------------------------------------------------------------------------------------- sharpening
+
+
+NOT_FOR_SHARPENING = {"aoi", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size"}
+
+
+def sharpen(args, given, checkpoint):
+    """Sharpened rasters from --pan and --ms, with a checkpoint or, where it is None, with --method. Returns the exit code."""
+    if not args.pan or not args.ms or args.scenes:
+        raise UserError("sharpening takes its rasters as --pan and --ms, and no others")
+    if foreign := sorted(given & NOT_FOR_SHARPENING):
+        raise UserError(f"--{foreign[0].replace('_', '-')} is for other maps, not for sharpening; leave it out")
+
+    from runtime.distributed import start
+    from runtime.files import require_writable
+    from runtime.logs import Console, SilentConsole
+
+    with start("cpu") as processes:
+        console = Console(args.quiet)
+        work = plan_sharpening(args, checkpoint, console if processes.is_first else SilentConsole())
+        if args.dry_run:
+            return 0
+        require_writable(args.output_dir)
+        failed = []
+        for path, pair, scale in work[processes.rank :: processes.size]:
+            try:
+                sharpen_pair(args, checkpoint, path, pair, scale, processes.local_rank, console)
+            except (UserError, RunError) as error:
+                if len(work) == 1 or args.strict:
+                    raise
+                failed.append(path)
+                console.warn(f"{pair.ms} was not sharpened: {error}")
+        failed = [path for part in processes.gather(failed) for path in part]
+    if processes.is_first:
+        missing = f"; failed: {', '.join(failed)}" if failed else ""
+        print(f"sharpened {len(work) - len(failed)} of {len(work)} into {args.output_dir}{missing}")
+    return 1 if failed else 0
+
+
+def plan_sharpening(args, checkpoint, console):
+    """[(output path, Pair, (divide_by, offset))], all that can be known from headers checked."""
+    from chipping.plain_pairs import match_paths, place_of
+    from mapping.fuse import check_fits, choose_form, refuse_inputs
+    from raster.pair import match_pair
+
+    shift = tuple(parse_two(args.shift))
+    bands = [b.strip() for b in args.bands.split(",")] if args.bands else checkpoint and checkpoint["data"]["bands"]
+    work = {}
+    for pan, ms in match_paths(args.pan, args.ms):
+        pair = match_pair(pan, ms, shift)
+        if checkpoint:
+            check_fits(checkpoint, pair)
+        if bands:
+            if len(bands) != len(pair.bands):
+                raise UserError(f"--bands has {len(bands)} names, {ms} has {len(pair.bands)} bands")
+            pair = dataclasses.replace(pair, bands=tuple(bands))
+        scale, why = scale_for_sharpening(args, checkpoint, pair)
+        path = os.path.join(args.output_dir, f"{place_of(ms)}_sharpened.tif")
+        if path in work:
+            raise UserError(f"{work[path][0].ms} and {ms} would both become {path}; sharpen them into different --output-dir")
+        refuse_inputs(pair, path)
+        target = checkpoint["data"]["target"] if checkpoint else "bands"
+        form = choose_form(pair, target, args.rgb, scale)
+        for remark in pair.remarks:
+            console.say(remark)
+        size = f"{pair.area[2] * pair.ratio} × {pair.area[3] * pair.ratio}"
+        formula = f"reflectance = (value + {scale[1]:g}) / {scale[0]:g} {why}"
+        console.say(f"{path}: {size}, {len(form.descriptions)} {form.dtype} bands; {formula}")
+        work[path] = pair, scale
+    return [(path, *pair_and_scale) for path, pair_and_scale in work.items()]
+
+
+def parse_two(text):
+    try:
+        x, y = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--shift expects two numbers such as 0.5,0.5, got {text!r}") from None
+    return x, y
+
+
+def scale_for_sharpening(args, checkpoint, pair):
+    """((divide_by, offset), where it comes from): flags, the file's tags, the checkpoint; for classical methods values as they are."""
+    from chipping.plain_pairs import scale_of_pair
+
+    try:
+        return scale_of_pair(pair, args.divide_by, args.offset), "as the flags say" if args.divide_by else "as the file's tags say"
+    except UserError:
+        if args.divide_by or args.rgb and not checkpoint:
+            raise
+    if checkpoint:
+        return (checkpoint["data"]["divide_by"], checkpoint["data"]["offset"]), "as for the checkpoint's chips"
+    return (1.0, 0.0), "since classical methods don't mind"
+
+
+def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
+    import torch
+
+    from mapping.fuse import classical_sharpener, fuse, is_done, network_sharpener
+    from runtime.device import choose_device
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    block = args.window or 512
+    if checkpoint:
+        sharpener = network_sharpener(checkpoint, choose_device(args.device, local_rank), args.precision, args.channels_last)
+    else:
+        sharpener = classical_sharpener(args.method, pair, scale, block)
+    if not args.overwrite and is_done(path, pair, sharpener, scale, args.rgb):
+        console.say(f"{path} is sharpened already")
+        return
+    across, down = (-(-side * pair.ratio // block) for side in pair.area[2:])
+    bar = console.progress(across * down, os.path.basename(path))
+    found = fuse(pair, path, sharpener, scale, rgb=args.rgb, block=block, overwrite=args.overwrite, progress=bar.update)
+    bar.close()
+    console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")
+
+
 # One line a kind of checkpoint: what makes its maps from (args, the flags that were given, checkpoint).
 KINDS = {
     "segmentation": map_segmentation,
+    "pansharpen": sharpen,
 }
 
 

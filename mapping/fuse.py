@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from rasterio.errors import RasterioError
 
+from mapping.scene import fingerprint
 from nets.classical_fusion import METHODS, gather_moments
 from nets.pansharpener import build_pansharpener
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null
-from raster.source import is_remote
+from raster.source import describe, is_remote
 from raster.writer import write_cog
 from runtime.device import autocast
 from runtime.errors import RunError, UserError
-from runtime.files import refuse_existing
+from runtime.files import refuse_existing, settings_hash
 
 CLASSICAL_REACH = 6  # ms pixels that the classical methods look beyond a pixel, one to spare
 DESCRIPTIONS = ("red", "green", "blue")
@@ -41,17 +42,19 @@ class Sharpener:
     name: str
 
 
-def network_sharpener(checkpoint, device, precision="fp32"):
+def network_sharpener(checkpoint, device, precision="fp32", channels_last=False):
     """Sharpener of a pansharpening checkpoint (a dict as loaded)."""
     model = build_pansharpener(checkpoint["model"])
     model.load_state_dict(checkpoint["state"]["model"])
     model.to(device).eval()
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
 
     def run(ms, pan):
         with torch.no_grad(), autocast(device, precision):
             return model(ms.to(device), pan.to(device)).float().cpu()
 
-    return Sharpener(run, checkpoint["data"]["reach"], model.config.target, "network")
+    return Sharpener(run, checkpoint["data"]["reach"], model.config.target, f"network {fingerprint(model)}")
 
 
 def classical_sharpener(method, pair, scale, block):
@@ -97,7 +100,11 @@ def with_apron(core, pair, apron):
 
 
 def read_block(reader, window, scale):
-    """(ms (1, C, h, w), pan (1, 1, H, W) reflectance, null (1, 1, H, W) bool): null where pan is, or all bands of ms are; values there are 0."""
+    """
+    (ms (1, C, h, w), pan (1, 1, H, W) reflectance, null (1, 1, H, W) bool) of a window.
+
+    Null is where pan is, or all bands of ms are; null values are 0.
+    """
     pair = reader.pair
     divide_by, offset = scale
     ms, pan = reader.read_ms(*window), reader.read_pan(*window)
@@ -118,6 +125,13 @@ def reading_errors(pair):
         yield
     except RasterioError as error:
         raise RunError(f"{pair.pan} or {pair.ms} can't be read ({' '.join(str(error).split())[:160]}); nothing was written") from error
+
+
+def refuse_inputs(pair, path):
+    """UserError where the output is an input, by whatever name."""
+    for source in (pair.pan, pair.ms):
+        if not is_remote(source) and os.path.exists(path) and os.path.samefile(source, path):
+            raise UserError(f"{path} is one of the inputs; choose another output")
 
 
 @dataclass(frozen=True)
@@ -161,16 +175,29 @@ def store(image, null, form, target, bands):
     return values
 
 
+def settings_of(pair, sharpener, scale, rgb):
+    """A hash of all that decides the pixels; the block's size does not."""
+    sources = []
+    for path in (pair.pan, pair.ms):
+        info = describe(path)
+        sources.append([path, info.size, info.mtime, info.width, info.height])
+    return settings_hash({"sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb})
+
+
+def is_done(path, pair, sharpener, scale, rgb):
+    """Whether `path` is there and holds what these inputs and settings make."""
+    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb)
+
+
 def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, overwrite=False, progress=None):
     """
     Write the sharpened raster of a pair to `path`, a COG. scale: (divide_by, offset) of both inputs.
 
     block: pan pixels of a block's side without its apron. apron: pan pixels, by default the sharpener's reach; both are rounded up to
-    whole ms pixels. progress(n): called after n blocks. Nothing is left behind when it fails. Returns {"width", "height", "valid_fraction"}.
+    whole ms pixels. progress(n): called after n blocks. Nothing is left behind when it fails.
+    Returns {"width", "height", "valid_fraction"}.
     """
-    for source in (pair.pan, pair.ms):
-        if not is_remote(source) and os.path.exists(path) and os.path.samefile(source, path):
-            raise UserError(f"{path} is one of the inputs; choose another output")
+    refuse_inputs(pair, path)
     refuse_existing([path], overwrite)
     form = choose_form(pair, sharpener.target, rgb, scale)
     ratio = pair.ratio
@@ -181,7 +208,8 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     valid = 0
     output = write_cog(
         path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.crs, transform=pair.fine_transform(),
-        nodata=form.nodata, descriptions=form.descriptions, overviews="values", tags={"SHARPENED_WITH": sharpener.name},
+        nodata=form.nodata, descriptions=form.descriptions, overviews="values",
+        tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb)},
     )  # fmt: skip
     with PairReader(pair) as reader, output as writer, ThreadPoolExecutor(1) as ahead, reading_errors(pair):
 

@@ -1,0 +1,49 @@
+"""How weights/pansharpen-fake.pt came about: fake chips, one training session, and its best checkpoint without the optimiser.
+
+    python -m benchmarks.shipped_weights WORK_FOLDER [--output weights/pansharpen-fake.pt]
+
+Not a pixel of imagery takes part: reflectances are formulas (chipping/spectra.py), shapes are noise. The same command gives the
+same chips and, on the same kind of machine, the same weights. About ten minutes on one core.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*words):
+    print("$ python", *words, flush=True)
+    subprocess.run([sys.executable, str(ROOT / words[0]), *map(str, words[1:])], check=True, cwd=ROOT)
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, default=ROOT / "weights" / "pansharpen-fake.pt")
+    parser.add_argument("--epochs", type=int, default=16)
+    args = parser.parse_args(argv)
+    train, test, sessions = (args.folder.resolve() / name for name in ("train", "test", "sessions"))
+    run("chip.py", "fake-chips", "-o", train, "-c", 512, "-s", 128, "-r", 0)
+    run("chip.py", "fake-chips", "-o", test, "-c", 32, "-s", 128, "-r", 1)
+    run(
+        "train_pansharpen.py", "--session", "fake", "--sessions-dir", sessions, "--chips", train, "--test-chips", test, "--epochs", args.epochs,
+        "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--schedule", "cosine", "--warmup", 50, "--augment", "turns", "--device", "cpu", "--workers", 0,
+    )  # fmt: skip
+
+    from runtime.checkpoint import load_checkpoint, save_checkpoint
+
+    checkpoint = load_checkpoint(sessions / "fake" / "checkpoints" / "best_model.pt")
+    checkpoint["state"] = {"model": checkpoint["state"]["model"], "epoch": checkpoint["state"]["epoch"]}
+    checkpoint["settings"] = {k: v for k, v in checkpoint["settings"].items() if k not in ("chips", "test_chips")}
+    checkpoint["data"]["chips_dir"] = "fake"
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(args.output, checkpoint)
+    print(f"{args.output}: {args.output.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main(sys.argv[1:])
