@@ -136,7 +136,12 @@ class ChipSetWriter:
 
     def add(self, line):
         """Append one line. The chip's files must be under their final names by now."""
-        self.file.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n")
+        how = {"ensure_ascii": False, "allow_nan": False, "separators": (", ", ": ")}
+        try:
+            text = json.dumps(line, **how)
+        except (TypeError, ValueError):  # numpy's numbers, NaN: seldom, and looking for them in every line would cost more than writing it
+            text = json.dumps(plain(line), **how)
+        self.file.write(text + "\n")
         self.file.flush()
         self.lines.append(line)
 
