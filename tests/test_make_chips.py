@@ -391,7 +391,7 @@ def test_several_pairs_are_matched_by_name_and_odd_ones_refused(make_raster, tmp
 
 
 def test_the_real_pairs_become_chips(real_data, tmp_path):
-    for name, options, divisor in (("worldview2", {}, 2047), ("geoeye1", {"shift": (0.5, 0.5)}, 255), ("spacenet6", {"shift": (1.5, 1.0)}, 2047)):
+    for name, options, divisor in (("worldview2", {}, 2047), ("geoeye1", {"shift": (0.5, -0.5)}, 255), ("spacenet6", {"shift": (1.5, -1.0)}, 2047)):
         folder = real_data / "pansharpen"
         tiles, _ = pair_tiles([folder / f"{name}-pan.tif"], [folder / f"{name}-ms.tif"], **options)
         scale = scale_of_pair(tiles[0].pair, str(divisor))

@@ -1,0 +1,246 @@
+"""Sharpening whole rasters: blocks that don't show, nulls, types, and what is refused before anything is written."""
+
+import os
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+import inference
+from mapping.fuse import Sharpener, check_fits, classical_sharpener, fuse, network_sharpener
+from nets.classical_fusion import METHODS, fuse_whole
+from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
+from raster.pair import match_pair
+from runtime.checkpoint import save_checkpoint
+from runtime.errors import RunError, UserError
+
+BANDS = ("blue", "green", "red", "nir")
+SCALE = (1000.0, 0.0)
+
+
+@pytest.fixture
+def make_pair(make_raster):
+    """make_pair("a", side, dtype, …) -> Pair of a random scene; 10 m ms pixels."""
+
+    def make(name="a", side=24, dtype=np.uint16, top=900, change=None, **options):
+        rng = np.random.default_rng(0)
+        fine = rng.random((4, 4 * side, 4 * side)).cumsum(1).cumsum(2)
+        fine = (fine / fine.max() * 0.5 + rng.random(fine.shape) * 0.5) * (top - 10) + 5
+        ms = fine.reshape(4, side, 4, side, 4).mean((2, 4))
+        pan = fine.mean(0, keepdims=True)
+        if change:
+            change(pan, ms)
+        at = {"crs": options.pop("crs", "EPSG:32633")}
+        make_raster(f"{name}-pan.tif", pan.astype(dtype), transform=from_origin(500_000, 4_600_000, 2.5, 2.5), **at, **options)
+        make_raster(f"{name}-ms.tif", ms.astype(dtype), transform=from_origin(500_000, 4_600_000, 10, 10), **at, **options)
+        folder = make_raster(f"{name}-extra.tif", np.zeros((2, 2), np.uint8)).parent
+        return match_pair(folder / f"{name}-pan.tif", folder / f"{name}-ms.tif")
+
+    return make
+
+
+def network_checkpoint(target="bands", bands=BANDS, ratio=4):
+    torch.manual_seed(0)
+    model = Pansharpener(PansharpenerConfig(bands, ratio, target, 16, 1))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    config = {"bands": list(bands), "ratio": ratio, "target": target, "width": 16, "depth": 1}
+    data = {"bands": list(bands), "ratio": ratio, "target": target, "divide_by": SCALE[0], "offset": 0.0, "nodata": 0, "reach": measure_reach(model)}
+    return {"kind": "pansharpen", "model": config, "settings": {}, "state": {"model": model.state_dict()}, "data": data}
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def network(target="bands"):
+    return network_sharpener(network_checkpoint(target), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("target", ["bands", "oklab"])
+def test_blocks_of_any_size_give_the_same_image(make_pair, tmp_path, target):
+    pair, maps = make_pair(side=40, dtype=np.float32, top=1), []
+    for block in (160, 64, 36, 1000):
+        fuse(pair, tmp_path / f"{block}.tif", network(target), (1.0, 0.0), block=block)
+        maps.append(read(tmp_path / f"{block}.tif").astype(np.float64))
+    assert maps[0].shape == (4 if target == "bands" else 3, 160, 160)
+    for other in maps[1:]:
+        assert np.abs(other - maps[0]).max() <= (1e-5 if target == "bands" else 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_streamed_classical_methods_equal_those_on_the_whole_image(make_pair, tmp_path, method):
+    pair = make_pair(side=40, dtype=np.float32, top=1)
+    fuse(pair, tmp_path / "out.tif", classical_sharpener(method, pair, (1.0, 0.0), 52), (1.0, 0.0), block=52)
+    ms, pan = (torch.from_numpy(read(path))[None] for path in (pair.ms, pair.pan))
+    assert np.abs(read(tmp_path / "out.tif") - fuse_whole(method, ms, pan, 4)[0].numpy()).max() < 1e-4
+
+
+def test_the_map_lies_on_pans_grid_with_names_and_nodata(make_pair, tmp_path):
+    pair = make_pair()
+    fuse(pair, tmp_path / "out.tif", network(), SCALE)
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(pair.pan) as pan:
+        assert (out.crs, out.transform, out.shape) == (pan.crs, pan.transform, pan.shape)
+        assert out.dtypes == ("uint16",) * 4 and out.descriptions == BANDS and out.nodata == 0
+        assert out.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
+def test_nulls_of_pan_and_of_all_ms_bands_are_null_and_nothing_else_is(make_pair, tmp_path):
+    def change(pan, ms):
+        pan[0, 5, 7] = 0
+        ms[:, 10, 10] = 0
+        ms[1, 20, 20] = 0  # one band only: the pixel stays
+
+    found = fuse(make_pair(change=change), tmp_path / "out.tif", network(), SCALE)
+    expected = np.zeros((96, 96), bool)
+    expected[5, 7] = expected[40:44, 40:44] = True
+    assert np.array_equal((read(tmp_path / "out.tif") == 0).all(0), expected)
+    assert found["valid_fraction"] == pytest.approx(1 - 17 / 96**2)
+
+
+def test_a_raster_of_nulls_is_written_as_such_and_has_no_statistics(make_pair, tmp_path):
+    def change(pan, ms):
+        pan[:], ms[:] = 0, 0
+
+    pair = make_pair(change=change)
+    assert fuse(pair, tmp_path / "out.tif", network(), SCALE)["valid_fraction"] == 0
+    assert not read(tmp_path / "out.tif").any()
+    with pytest.raises(UserError, match="no valid pixel"):
+        classical_sharpener("gsa", pair, SCALE, 512)
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 250), (np.uint16, 60_000), (np.int16, 30_000), (np.float32, 1), (np.float64, 1)])
+def test_bands_come_in_the_type_and_scale_of_ms(make_pair, tmp_path, dtype, top):
+    pair = make_pair(dtype=dtype, top=top)
+    fuse(pair, tmp_path / "out.tif", classical_sharpener("bicubic", pair, (float(top), 0.0), 512), (float(top), 0.0))
+    out, ms = read(tmp_path / "out.tif"), read(pair.ms)
+    assert out.dtype == dtype and out.astype(float).mean() == pytest.approx(ms.astype(float).mean(), rel=0.02)
+
+
+def test_values_beyond_the_type_are_cut_off_and_no_valid_pixel_becomes_nodata(make_pair, tmp_path):
+    for value, expected in ((9.0, 255), (-9.0, 1)):
+        sharpener = Sharpener(lambda ms, pan, v=value: torch.full((1, 4, *pan.shape[2:]), v), 0, "bands", "constant")
+        fuse(make_pair(dtype=np.uint8, top=250), tmp_path / f"{value}.tif", sharpener, (250.0, 0.0))
+        assert (read(tmp_path / f"{value}.tif") == expected).all()
+
+
+def test_pictures_are_16_bit_srgb_of_bands_and_of_oklab(make_pair, tmp_path):
+    pair = make_pair(dtype=np.float32, top=1)
+    white = Sharpener(lambda ms, pan: torch.ones(1, 4, *pan.shape[2:]), 0, "bands", "white")
+    fuse(pair, tmp_path / "white.tif", white, (1.0, 0.0), rgb=True)
+    assert read(tmp_path / "white.tif").shape == (3, 96, 96) and read(tmp_path / "white.tif").min() > 65_000
+    black = Sharpener(lambda ms, pan: torch.zeros(1, 3, *pan.shape[2:]), 0, "oklab", "black")
+    fuse(pair, tmp_path / "black.tif", black, (1.0, 0.0))
+    assert (read(tmp_path / "black.tif") == 1).all()  # black, but not null
+
+
+@pytest.mark.parametrize(("apron", "block"), [(18, 1000), (1, 1), (0, 50)])
+def test_odd_aprons_and_blocks_are_rounded_to_whole_ms_pixels(make_pair, tmp_path, apron, block):
+    pair = make_pair(side=6)
+    fuse(pair, tmp_path / "out.tif", network(), SCALE, apron=apron, block=block)
+    assert read(tmp_path / "out.tif").shape == (4, 24, 24)
+
+
+def test_an_image_of_one_ms_pixel_is_sharpened(make_pair, tmp_path):
+    fuse(make_pair(side=1), tmp_path / "out.tif", network(), SCALE)
+    assert read(tmp_path / "out.tif").shape == (4, 4, 4)
+
+
+def test_inputs_and_existing_files_are_never_replaced(make_pair, tmp_path):
+    pair = make_pair()
+    before = open(pair.pan, "rb").read()
+    os.link(pair.pan, tmp_path / "other-name.tif")
+    for path in (pair.pan, pair.ms, tmp_path / "other-name.tif"):
+        with pytest.raises(UserError, match="one of the inputs"):
+            fuse(pair, path, network(), SCALE, overwrite=True)
+    (tmp_path / "there.tif").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        fuse(pair, tmp_path / "there.tif", network(), SCALE)
+    assert (tmp_path / "there.tif").read_text() == "mine" and open(pair.pan, "rb").read() == before
+
+
+def test_an_unreadable_block_leaves_nothing_behind(make_pair, tmp_path):
+    pair = make_pair(side=64, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    with open(pair.pan, "r+b") as file:
+        file.truncate(os.path.getsize(pair.pan) * 7 // 10)
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises((RunError, UserError), match="can't be"):
+        fuse(match_pair(pair.pan, pair.ms), out / "a.tif", network(), SCALE)
+    assert list(out.iterdir()) == []
+
+
+def test_a_checkpoint_for_other_bands_or_ratios_is_refused(make_pair):
+    pair = make_pair()
+    with pytest.raises(UserError, match="has 4"):
+        check_fits(network_checkpoint(bands=(*BANDS, "extra")), pair)
+    with pytest.raises(UserError, match="4 times"):
+        check_fits(network_checkpoint(ratio=2), pair)
+
+
+# ------------------------------------------------------------------------------------------------ the program
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", network_checkpoint())
+    return tmp_path / "model.pt"
+
+
+def run(*words):
+    return inference.main([str(w) for w in words])
+
+
+def test_inference_sharpens_and_the_same_command_again_does_nothing(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair()
+    command = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    assert run(*command, "--dry-run") == 0 and not (tmp_path / "maps").exists()
+    assert run(*command) == 0
+    written = (tmp_path / "maps" / "a_sharpened.tif").stat().st_mtime_ns
+    assert run(*command) == 0 and (tmp_path / "maps" / "a_sharpened.tif").stat().st_mtime_ns == written
+    assert "sharpened already" in capsys.readouterr().err
+    with pytest.raises(UserError, match="exists already"):
+        run(*command, "--rgb")
+    assert run(*command, "--rgb", "--overwrite") == 0 and read(tmp_path / "maps" / "a_sharpened.tif").shape[0] == 3
+
+
+def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, checkpoint, tmp_path, capsys):
+    a, b = make_pair("a"), make_pair("b", side=64, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    with open(b.pan, "r+b") as file:
+        file.truncate(os.path.getsize(b.pan) * 7 // 10)
+    words = ["--method", "gsa", "--pan", a.pan, b.pan, "--ms", a.ms, b.ms, "--output-dir", tmp_path / "maps"]
+    assert run(*words) == 1
+    assert [p.name for p in (tmp_path / "maps").iterdir()] == ["a_sharpened.tif"] and "b-pan.tif" in capsys.readouterr().err
+    with pytest.raises(RunError):
+        run(*words, "--strict")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pan", "P"], "takes its rasters as --pan and --ms"),
+        (["--pan", "P", "--ms", "M", "--tta"], "--tta is for other maps"),
+        (["--pan", "P", "--ms", "M", "--shift", "1"], "two numbers"),
+        (["--pan", "P", "--ms", "M", "--bands", "a,b"], "--bands has 2 names"),
+        (["--pan", "M", "--ms", "M"], "expected 1"),
+        (["--pan", "P", "--ms", "M", "--device", "cuda"], "--device cpu"),
+        (["--pan", "P", "--ms", "M", "--method", "gsa"], "--checkpoint FILE says"),
+    ],
+)
+def test_wrong_usage_is_one_line_before_anything_is_written(make_pair, checkpoint, tmp_path, words, message):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    pair = make_pair()
+    words = [{"P": pair.pan, "M": pair.ms}.get(w, w) for w in words]
+    with pytest.raises(UserError, match=message):
+        run("--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", *words)
+    assert not (tmp_path / "maps").exists() or not list((tmp_path / "maps").iterdir())
+
+
+def test_a_picture_without_a_known_scale_asks_for_it(make_pair, tmp_path):
+    pair = make_pair()
+    with pytest.raises(UserError, match="--divide-by"):
+        run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--rgb", "--output-dir", tmp_path / "maps")
