@@ -29,7 +29,7 @@ from runtime.errors import RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 
 
-def make_parser():
+def build_parser():
     parser = Parser(prog="inference.py", description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
     parser.add_argument("--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
@@ -74,7 +74,7 @@ def make_parser():
 
 
 def main(argv=None):
-    args, given = parse_with_config(make_parser(), sys.argv[1:] if argv is None else argv)
+    args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
     check_flags(args)
     if args.method:
         return sharpen(args, given, None)
