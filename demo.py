@@ -438,7 +438,7 @@ def scene_cases(args, checkpoint, folder, console):
         plan = plan_input(describe(scene), data, checkpoint["model"].get("mean"))
         classes_path = folder / "maps" / f"{name}_classes.tif"
         cases.append(gallery.scene_case(name, plan, data["bands"], classes_path, gallery.find_mask(scene, masks), classes))
-    chosen = gallery.choose([case.score for case in cases], args.cases)
+    chosen = gallery.choose([(case.score, case.wrong) for case in cases], args.cases)
     shown = {kind: [cases[i] for i in indices] for kind, indices in chosen.items()}
     if rest := [case for case in cases if case.score is None]:
         shown["unlabelled"] = rest[: args.cases]

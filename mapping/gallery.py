@@ -19,19 +19,21 @@ LONGEST = 1024  # pixels of a scene's longer side in pictures and in its score
 
 @dataclass
 class Case:
-    """name: of the patch or scene. score: fire IoU 0..1, None where there is no truth or no fire at all. views: pictures, one per title."""
+    """name: of the patch or scene. score, wrong: see fire_overlap. views: pictures, one per title."""
 
     name: str
     score: float | None
+    wrong: int
     views: list
 
 
 def fire_overlap(truth, prediction):
-    """IoU of the burned extent (all classes above 0) over judged pixels; None where neither has any."""
+    """(IoU of the burned extent, wrong pixels) over judged pixels, all classes above 0 merged; IoU None where neither has any."""
     judged = (truth != IGNORE) & (prediction != IGNORE)
     burned, mapped = judged & (truth > 0), judged & (prediction > 0)
     either = int((burned | mapped).sum())
-    return int((burned & mapped).sum()) / either if either else None
+    hit = int((burned & mapped).sum())
+    return (hit / either if either else None), either - hit
 
 
 def make_case(name, reflectance, bands, truth, prediction, num_classes):
@@ -45,12 +47,16 @@ def make_case(name, reflectance, bands, truth, prediction, num_classes):
         truth = np.full(prediction.shape, IGNORE, np.uint8)
     views += [pictures.class_overlay(ground, classes, colours, 0.9) for classes in (truth, prediction)]
     views.append(pictures.error_picture(truth, prediction, scene))
-    return Case(name, fire_overlap(truth, prediction), views)
+    return Case(name, *fire_overlap(truth, prediction), views)
 
 
 def choose(scores, count):
-    """{"best": [index, …], "median": …, "worst": …} of at most `count` each from scores (numbers or None), none of them twice."""
-    ranked = sorted((i for i, s in enumerate(scores) if s is not None), key=lambda i: -scores[i])
+    """
+    {"best": [index, …], "median": …, "worst": …} of at most `count` each from [(IoU or None, wrong pixels), …], none of them twice.
+
+    Of equal overlap, more wrong pixels are worse: a patch with one false pixel is no worse than one full of them.
+    """
+    ranked = sorted((i for i, (s, _) in enumerate(scores) if s is not None), key=lambda i: (-scores[i][0], scores[i][1]))
     count = min(count, len(ranked) // 3) if len(ranked) >= 3 else 0
     if not count:
         return {"all": ranked} if ranked else {}
@@ -113,7 +119,7 @@ def patch_cases(checkpoint, patches_dir, split=None, count=6, device="auto", pro
             make_case(patch.image.name.removesuffix("_image.npy"), reflectance, patch_set.bands, truth, prediction, len(data["classes"]))
             for patch, reflectance, truth, prediction in own
         ]
-    values = [score for _, score in scored if score is not None]
+    values = [score for _, (score, _) in scored if score is not None]
     typical = f"; their median fire IoU is {np.median(values):.2f}" if values else ""
     words = f"{len(scored)} patches of split {split}, {len(values)} with fire in truth or map{typical}."
     return cases, words

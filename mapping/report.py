@@ -336,7 +336,7 @@ ol.steps li{counter-increment:step;min-width:0}
 ol.steps p{margin:0 0 .35em}
 ol.steps p::before{content:counter(step) ". ";font-weight:600}
 .caution{background:var(--panel);border-left:4px solid var(--ours);padding:.9em 1.2em;border-radius:0 6px 6px 0;margin-top:1.4rem}
-.caution p:last-child{margin:0}
+.caution p{margin:0;max-width:none}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,15rem),1fr));gap:.7rem 1.6rem;margin:0}
 .facts dt{color:var(--soft);font-size:.87rem}.facts dd{margin:0;overflow-wrap:anywhere}
 footer{margin-top:3rem;color:var(--soft);font-size:.87rem}

@@ -135,7 +135,7 @@ def test_the_commands_of_the_report_parse():
         words = shlex.split(command.replace("\\\n", " "))
         assert words[0] == "python" and (ROOT / words[1]).is_file()
         module = __import__(words[1].removesuffix(".py"))
-        parser = getattr(module, "build_parser", None) or module.make_parser
+        parser = getattr(module, "build_parser", None) or module.build_parser
         parser().parse_args(words[2:])
 
 
@@ -162,17 +162,21 @@ def test_usage_that_cannot_be_meant_is_refused(words, message, tmp_path, monkeyp
 
 
 def test_best_median_and_worst_are_chosen_by_score():
-    scores = [0.5, None, 0.9, 0.1, 0.7, 0.3, 0.2, 0.8, 0.6]
+    scores = [(score, 0) for score in (0.5, None, 0.9, 0.1, 0.7, 0.3, 0.2, 0.8, 0.6)]
     assert gallery.choose(scores, 2) == {"best": [2, 7], "median": [8, 0], "worst": [6, 3]}
-    assert gallery.choose([0.5, None, 0.9], 2) == {"all": [2, 0]}
-    assert gallery.choose([None], 2) == {}
-    assert gallery.choose([0.1, 0.2, 0.3], 5) == {"best": [2], "median": [1], "worst": [0]}
+    assert gallery.choose(scores[:3], 2) == {"all": [2, 0]}
+    assert gallery.choose([(None, 0)], 2) == {}
+    assert gallery.choose([(0.1, 0), (0.2, 0), (0.3, 0)], 5) == {"best": [2], "median": [1], "worst": [0]}
+
+
+def test_of_equal_overlap_more_wrong_pixels_are_worse():
+    assert gallery.choose([(0.0, 900), (0.9, 5), (0.0, 3)], 1) == {"best": [1], "median": [2], "worst": [0]}
 
 
 def test_the_overlap_merges_severities_and_leaves_out_what_is_unknown():
     truth = np.array([[1, 4, 0, 255]], np.uint8)
-    assert gallery.fire_overlap(truth, np.array([[2, 0, 3, 1]], np.uint8)) == 1 / 3
-    assert gallery.fire_overlap(truth * 0, truth * 0) is None
+    assert gallery.fire_overlap(truth, np.array([[2, 0, 3, 1]], np.uint8)) == (1 / 3, 2)
+    assert gallery.fire_overlap(truth * 0, truth * 0) == (None, 0)
 
 
 def test_masks_are_found_by_name_or_beside_the_scene(tmp_path):
