@@ -29,8 +29,9 @@ def main(argv):
     run("chip.py", "fake-chips", "-o", train, "-c", 512, "-s", 128, "-r", 0)
     run("chip.py", "fake-chips", "-o", test, "-c", 32, "-s", 128, "-r", 1)
     run(
-        "train_pansharpen.py", "--session", "fake", "--sessions-dir", sessions, "--chips", train, "--test-chips", test, "--epochs", args.epochs,
-        "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--schedule", "cosine", "--warmup", 50, "--augment", "turns", "--device", "cpu", "--workers", 0,
+        "train_pansharpen.py", "--session", "fake", "--sessions-dir", sessions, "--chips", train, "--test-chips", test,
+        "--epochs", args.epochs, "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--schedule", "cosine", "--warmup", 50, "--augment", "turns",
+        "--device", "cpu", "--workers", 0,
     )  # fmt: skip
 
     from runtime.checkpoint import load_checkpoint, save_checkpoint

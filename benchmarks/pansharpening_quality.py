@@ -1,0 +1,91 @@
+"""Train on the upper part of one pan/ms pair, judge on the lower part: the table of docs/pansharpening.md.
+
+    python -m benchmarks.pansharpening_quality PAN.tif MS.tif --divide-by 2047 WORK_FOLDER
+
+Wald's protocol: pan and ms are reduced by their ratio with filters that imitate the sensors, so that the original ms is the truth. The
+lower half is reduced by itself, nothing of it takes part in training. Classical methods get the same inputs. The commands that make
+the chips and train are printed, and are what a user would type.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mapping.fuse import network_sharpener  # noqa: E402
+from metrics_pansharpen import full_resolution_scores, reduced_resolution_scores  # noqa: E402
+from nets.classical_fusion import METHODS, MS_GAIN, PAN_GAIN, fuse_whole, reduce_mtf  # noqa: E402
+from raster.pair import PairReader, match_pair  # noqa: E402
+from runtime.checkpoint import load_checkpoint  # noqa: E402
+
+SCORES = ("ergas", "sam", "q2n", "psnr", "ssim")
+
+
+def run(*words):
+    print("$ python", *words, flush=True)
+    subprocess.run([sys.executable, str(ROOT / words[0]), *map(str, words[1:])], check=True, cwd=ROOT)
+
+
+def read_part(pair, divide_by):
+    """(ms (1, C, h, w), pan (1, 1, H, W)) of a pair's area, reflectance."""
+    with PairReader(pair) as reader:
+        return tuple(torch.from_numpy(read(*pair.area).astype("float32"))[None] / divide_by for read in (reader.read_ms, reader.read_pan))
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pan")
+    parser.add_argument("ms")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--divide-by", type=float, required=True)
+    parser.add_argument("--shift", default="0,0")
+    parser.add_argument("--share", type=float, default=0.5, help="of the rows to train on")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--weights", nargs="*", default=[], metavar="FILE", help="other checkpoints to judge, such as the shipped one")
+    args = parser.parse_args(argv)
+    pan, ms, folder = Path(args.pan).resolve(), Path(args.ms).resolve(), args.folder.resolve()
+    pair = match_pair(pan, ms, tuple(map(float, args.shift.split(","))))
+    column, row, width, height = pair.area
+    split = int(height * args.share)
+    upper, lower = (column, row, width, split), (column, row + split, width, height - split)
+
+    def words(area):
+        return ["--pan", pan, "--ms", ms, f"--shift={args.shift}", "--divide-by", args.divide_by, "--area", ",".join(map(str, area))]
+
+    side = min(64, split // 8 * 8)
+    test_side = min(lower[2:]) // 8 * 8
+    started = time.perf_counter()
+    run("chip.py", "make-chips", *words(upper), "-c", folder / "train", "--chip-size", side, "-n", 128)
+    run("chip.py", "make-chips", *words(lower), "-c", folder / "test", "--chip-size", test_side, "--sampler", "grid",
+        "-n", (lower[2] // test_side) * (lower[3] // test_side))  # fmt: skip
+    run("train_pansharpen.py", "--session", "quality", "--sessions-dir", folder / "sessions", "--chips", folder / "train", "--test-chips",
+        folder / "test", "--epochs", args.epochs, "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--weight-decay", 0.01, "--schedule", "cosine",
+        "--warmup", 50, "--augment", "turns", "--device", "cpu", "--workers", 0)  # fmt: skip
+    seconds = time.perf_counter() - started
+
+    truth, full_pan = read_part(pair.inside(lower), args.divide_by)
+    small_ms, small_pan = reduce_mtf(truth, pair.ratio, MS_GAIN), reduce_mtf(full_pan, pair.ratio, PAN_GAIN)
+    sharpeners = {name: lambda m, p, name=name: fuse_whole(name, m, p, pair.ratio) for name in METHODS}
+    # the last epoch, not the one that was best on the test chips: those are the very pixels that are judged here
+    files = {"network": folder / "sessions" / "quality" / "checkpoints" / "last.pt", **{Path(f).stem: f for f in args.weights}}
+    for name, file in files.items():
+        sharpeners[name] = network_sharpener(load_checkpoint(file, "pansharpen"), torch.device("cpu")).run
+    print(f"\nlower part, rows {lower[1]} to {lower[1] + lower[3] - 1} of ms; chips and training took {seconds:.0f} s on this machine\n")
+    print(f"| method | {' | '.join(SCORES)} | D_lambda | D_s | QNR |")
+    print("|---|" + "---|" * (len(SCORES) + 3))
+    for name, sharpen in sharpeners.items():
+        scores = reduced_resolution_scores(truth[0].numpy(), sharpen(small_ms, small_pan)[0].numpy(), pair.ratio, peak=1.0)
+        fused = sharpen(truth, full_pan)[0].numpy()
+        whole = full_resolution_scores(fused, truth[0].numpy(), full_pan[0].numpy(), small_pan[0].numpy(), pair.ratio)
+        numbers = [f"{scores[s]:.3f}" for s in SCORES] + [f"{whole[s]:.3f}" for s in ("d_lambda", "d_s", "qnr")]
+        print(f"| {name} | {' | '.join(numbers)} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
