@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -13,7 +14,8 @@ from mapping.inputs import valid_pixels
 from raster.source import is_remote, open_raster
 from runtime.errors import RunError
 
-PIECE_BYTES = 32 << 20  # read at once; keeps GDAL's block cache out of the reckoning
+PIECE_BYTES = 16 << 20  # read at once
+CACHE_BYTES = 32 << 20  # for GDAL's decoded blocks: each is needed once, so that more would only fill up with the height of a scene
 STRIP_ROWS = 128  # at least so many rows a slab, where blocks are lower
 
 
@@ -43,7 +45,9 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False):
     block_height, block_width = info.block_shapes[plan.indexes[0] - 1]
     height = slab_height(block_height)
     store = stored_type(info.dtypes[i - 1] for i in plan.indexes)
-    with open_raster(info.path) as dataset:
+    # Of an image in one piece GDAL has to keep the whole, or would decode it for each slab anew.
+    kept = block_height * block_width * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize if block_height > height else 0
+    with open_raster(info.path) as dataset, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES + 2 * kept):
         has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[plan.indexes[0] - 1]
         for row in range(start_row // height * height, info.height, height):
             rows = min(height, info.height - row)

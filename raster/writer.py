@@ -21,7 +21,7 @@ from runtime.errors import RunError
 from runtime.files import atomic_path
 
 TILE = 512  # pixels; also the height of the rows that are kept back until they fill a row of tiles
-CACHE_BYTES = 128 << 20
+CACHE_BYTES = 16 << 20  # every tile is written and copied once: more would only fill up
 OVERVIEWS = {"classes": "NEAREST", "values": "AVERAGE"}
 
 
@@ -73,14 +73,13 @@ def write_cog(
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": count, "dtype": dtype, "crs": crs, "nodata": nodata,
         "tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel",
-        "compress": "LZW" if integer else "ZSTD", "bigtiff": "IF_SAFER", "num_threads": thread_count(),
+        "compress": "ZSTD", "zstd_level": 1, "predictor": 1 if integer else 3, "bigtiff": "IF_SAFER", "num_threads": thread_count(),
     }  # fmt: skip
-    if not integer:
-        profile |= {"zstd_level": 1, "predictor": 3}
     if transform is not None and not transform.is_identity:
         profile["transform"] = transform
+    # Deflate is what every reader knows. Level 2 takes two thirds of the time of level 6; a map of 1.7 billion pixels is then 60 MB.
     finish = {
-        "driver": "COG", "compress": "DEFLATE", "level": 6 if integer else 1, "predictor": "NO" if overviews == "classes" else "YES",
+        "driver": "COG", "compress": "DEFLATE", "level": 2 if integer else 1, "predictor": "NO" if overviews == "classes" else "YES",
         "blocksize": TILE, "bigtiff": "IF_SAFER", "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(),
     }  # fmt: skip
     stage = path.with_name(f".{path.stem}.{os.getpid()}.part.rows.tif")
