@@ -117,7 +117,7 @@ def choose_place(seed):
         haze=float(rng.uniform(0.0, 0.018)),
         cloud_share=float(rng.choice([0.0, 0.0, 0.01, 0.02, 0.04, 0.08])),
         fire_share=0.0 if rng.random() < 0.08 else float(rng.uniform(0.08, 0.34)),
-        old_fire=bool(rng.random() < 0.75),
+        old_fire=bool(rng.random() < 0.5),
         smoke=bool(rng.random() < 0.2),
         freshness=float(rng.uniform(0.55, 1.0)),
         swath_edge=bool(rng.random() < 0.15),
