@@ -134,7 +134,8 @@ def run_make_patches(args, report):
     import tempfile
     from pathlib import Path
 
-    from chipping.patches import count_windows, make_patches
+    from chipping.cutting import count_windows
+    from chipping.patches import make_patches
     from chipping.plan import plan_patches
 
     if args.dataset_dir:
@@ -183,8 +184,9 @@ def say_splits(plan, report):
 
 
 def say_estimate(plan, folder, report):
+    from chipping.cutting import count_windows
     from chipping.inspection import in_bytes, plural
-    from chipping.patches import count_windows, estimate, free_bytes
+    from chipping.patches import estimate, free_bytes
 
     windows = sum(count_windows(scene, plan.recipe) for scene in plan.scenes)
     patches, size, seconds = estimate(plan.scenes, plan.recipe)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from chipping import cems
+from chipping.cutting import Recipe
 from chipping.labels import parse_label_map, polygons_for, read_polygons, to_classes
 from chipping.pairing import by_key, pair
-from chipping.patches import Recipe
 from chipping.scenes import check_mask, choose_bands, decide_nodata, describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, LAYER_OF_NUM_CLASSES, SENTINEL2_L2A_BANDS, get_class_names

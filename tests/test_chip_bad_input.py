@@ -169,19 +169,19 @@ def test_when_no_file_can_be_read_it_is_a_failure(good, say):
 
 
 def test_a_full_disk_half_way_is_one_line_and_the_run_goes_on_afterwards(good, say, monkeypatch):
-    from chipping import patches
+    from chipping import cutting
 
-    write, count = patches.write_npy, iter(range(100))
+    write, count = cutting.write_npy, iter(range(100))
 
     def fill(path, array):
         if next(count) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, array)
 
-    monkeypatch.setattr(patches, "write_npy", fill)
+    monkeypatch.setattr(cutting, "write_npy", fill)
     code, line = say()
     assert code == 1 and "no space left on the disk" in line and len(read_manifest("patches")) == 1
-    monkeypatch.setattr(patches, "write_npy", write)
+    monkeypatch.setattr(cutting, "write_npy", write)
     assert say()[0] == 0 and len(read_manifest("patches")) == 2
 
 

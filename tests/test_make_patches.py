@@ -17,7 +17,7 @@ from rasterio.transform import Affine, from_origin
 
 import chip
 from chipping.chipset import read_chipset, read_manifest
-from chipping.patches import compact, spans, sums
+from chipping.cutting import compact, spans, sums
 from runtime.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,7 +143,7 @@ def test_spans_do_not_change_a_byte(scene, cut, tmp_path, monkeypatch):
     image[0, 3, 50] = np.nan
     scene("a", image)
     cut("--patch-size", 8)
-    monkeypatch.setattr("chipping.patches.STRIP_BYTES", 1)
+    monkeypatch.setattr("chipping.cutting.STRIP_BYTES", 1)
     cut("--patch-size", 8, folder="narrow")
     assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "narrow")
 

@@ -1,0 +1,369 @@
+"""
+One scene cut into patches: its strips read, its windows judged, what is kept stored.
+
+A window row is read as one strip, so that every block is decoded about once, and cut into patches. What is known of each patch without
+looking at it again (class pixels, sums, footprint) becomes its line in the manifest.
+"""
+
+import contextlib
+import functools
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.windows import Window
+
+from chipping.labels import burn, polygons_for, read_aligned, read_polygons, to_classes
+from constants import IGNORE
+from raster.footprint import footprint, pixel_corners, window_transform
+from raster.source import open_raster
+from raster.windows import starts
+from runtime.files import atomic_path
+
+STRIP_BYTES = 64 << 20  # pixels of one window row that are held at once; wider scenes are read in spans of columns
+STORED_AS_THEY_ARE = ("uint8", "uint16", "int16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    How scenes become patches.
+
+    size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
+    cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
+    below which a window is left out (one without any always is). zero_is_nodata: pixels that are 0 in every band are no data. polygons,
+    aoi: GeoJSON files.
+    """
+
+    size: int
+    stride: int
+    layers: tuple
+    classes: tuple
+    divide_by: tuple
+    offset: tuple
+    label_map: tuple = ()
+    max_cloud: float = 0.5
+    ignore_clouds: tuple = ()
+    min_valid: float = 0.0
+    zero_is_nodata: bool = False
+    polygons: tuple = ()
+    class_field: str | None = None
+    class_names: tuple = ()
+    aoi: str | None = None
+
+
+def rows_of(scene, recipe):
+    return starts(scene.height, recipe.size, recipe.stride)
+
+
+def count_windows(scene, recipe):
+    return len(rows_of(scene, recipe)) * len(starts(scene.width, recipe.size, recipe.stride))
+
+
+def windows_of(scene, recipe):
+    """(col, row) of every window in the order of the manifest."""
+    columns = starts(scene.width, recipe.size, recipe.stride)
+    return ((col, row) for row in rows_of(scene, recipe) for col in columns)
+
+
+# --- one strip -----------------------------------------------------------------------------------------------------------------
+
+
+class SceneReader:
+    """A scene's open files, and the strips of pixels, labels and clouds that are cut from them."""
+
+    def __init__(self, scene, recipe):
+        self.scene, self.recipe = scene, recipe
+        self.files = contextlib.ExitStack()
+        self.image = self.files.enter_context(open_raster(scene.image))
+        self.masks = {layer: self.files.enter_context(open_raster(mask.path)) for layer, mask in scene.masks.items()}
+        self.clouds = self.files.enter_context(open_raster(scene.clouds.path)) if scene.clouds else None
+        self.shapes = shapes_for(recipe.polygons, recipe.class_field, recipe.class_names, recipe.label_map, scene)
+        self.area = shapes_for((recipe.aoi,), None, (), (), scene) if recipe.aoi else None
+
+    def close(self):
+        self.files.close()
+
+    def strip(self, col, row, width, height):
+        """
+        A part of the scene.
+
+        Returns (pixels (C, h, w) in the file's type, invalid (h, w) bool or None where all are valid, masks (L, h, w) uint8,
+        cloudy (h, w) bool or None, inside (h, w) bool or None: within the area of interest).
+        """
+        scene, recipe = self.scene, self.recipe
+        window = Window(col, row, width, height)
+        pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
+        invalid = self.invalid(pixels, window)
+        if any(scene.shift):
+            pixels = pixels.astype(np.result_type(pixels, np.int32)) + np.array(scene.shift, np.int32)[:, None, None]
+        masks = np.full((len(recipe.layers), height, width), IGNORE, np.uint8)
+        for plane, layer, count in zip(masks, recipe.layers, recipe.classes, strict=True):
+            if layer in self.masks:
+                values, outside = self.labels(self.masks[layer], scene.masks[layer], window)
+                plane[:] = to_classes(values, count, scene.masks[layer].nodata, recipe.label_map, scene.masks[layer].path)
+                if outside is not None:
+                    plane[outside] = IGNORE
+            elif recipe.polygons:
+                plane[:] = burn(self.shapes, scene.transform, (col, row, width, height))
+        cloudy = None
+        if self.clouds is not None:
+            values, outside = self.labels(self.clouds, scene.clouds, window)
+            cloudy = (values > 0) & (values != IGNORE)
+            if outside is not None:
+                cloudy &= ~outside
+            if recipe.ignore_clouds:
+                masks[:, np.isin(values, recipe.ignore_clouds)] = IGNORE
+        inside = None
+        if self.area is not None:
+            inside = burn(self.area, scene.transform, (col, row, width, height), value=1) > 0
+            masks[:, ~inside] = IGNORE
+        if invalid is not None:
+            masks[:, invalid] = IGNORE
+        return pixels, invalid, masks, cloudy, inside
+
+    def labels(self, dataset, mask, window):
+        if mask.aligned:
+            box = (window.col_off, window.row_off, window.width, window.height)
+            return read_aligned(dataset, self.scene.crs, self.scene.transform, box)
+        return dataset.read(1, window=window), None
+
+    def invalid(self, pixels, window):
+        """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
+        found = None
+        if pixels.dtype.kind == "f":
+            found = ~np.isfinite(pixels).all(axis=0)
+        if self.scene.nodata is not None:
+            here = (pixels == pixels.dtype.type(self.scene.nodata)).any(axis=0)  # as a float it would make floats of all pixels
+            found = here if found is None else found | here
+        if self.recipe.zero_is_nodata:
+            here = ~pixels.any(axis=0)
+            found = here if found is None else found | here
+        if self.scene.alpha:
+            here = self.image.dataset_mask(window=window) == 0
+            found = here if found is None else found | here
+        return found if found is not None and found.any() else None
+
+
+@functools.lru_cache(maxsize=8)
+def load_polygons(paths, class_field, class_names, label_map):
+    return read_polygons(paths, class_field, class_names, label_map)
+
+
+def shapes_for(paths, class_field, class_names, label_map, scene):
+    """Polygons of GeoJSON files in a scene's CRS: ((geometry, class, bounds), …)."""
+    if not paths:
+        return ()
+    polygons = load_polygons(tuple(paths), class_field, tuple(class_names), tuple(label_map))
+    return polygons_for(polygons, scene.crs, scene.transform, scene.width, scene.height)
+
+
+# --- one patch -----------------------------------------------------------------------------------------------------------------
+
+
+def compact(pixels, invalid, offset):
+    """
+    Pixels in the smallest type that keeps them: uint8, uint16, int16, or float32.
+
+    pixels: (C, H, W) of any real type. invalid: (H, W) bool or None; these pixels become the value that means reflectance 0 (−offset), or
+    the nearest that the type can hold. offset: (C,). Returns (C, H, W).
+    """
+    if pixels.dtype.name not in STORED_AS_THEY_ARE:
+        kept = pixels if invalid is None else np.where(invalid, 0, pixels)
+        pixels = pixels.astype(smallest_type(kept)) if invalid is None else kept.astype(smallest_type(kept))
+    if invalid is None:
+        return np.ascontiguousarray(pixels)
+    pixels = np.array(pixels, order="C")
+    fill = -np.asarray(offset, float)
+    if pixels.dtype.kind in "iu":
+        limits = np.iinfo(pixels.dtype)
+        fill = np.clip(np.rint(fill), limits.min, limits.max)
+    pixels[:, invalid] = fill.astype(pixels.dtype)[:, None]
+    return pixels
+
+
+def smallest_type(values):
+    """uint16 or int16 where all values are whole and fit, else float32. NaN and infinity must be gone."""
+    if values.size == 0:
+        return np.float32
+    if values.dtype.kind == "f":
+        # One row first: imagery that is not whole shows it there, and a full look at every patch would be wasted on it.
+        if (values[:, 0] != np.rint(values[:, 0])).any() or (values != np.rint(values)).any():
+            return np.float32
+    low, high = values.min(), values.max()
+    if 0 <= low and high <= 65535:
+        return np.uint16
+    return np.int16 if -32768 <= low and high <= 32767 else np.float32
+
+
+def pad(array, size, value):
+    """(…, h, w) → (…, size, size), filled to the right and below."""
+    height, width = array.shape[-2:]
+    padded = np.full((*array.shape[:-2], size, size), value, array.dtype)
+    padded[..., :height, :width] = array
+    return padded
+
+
+def sums(pixels, invalid):
+    """(sum, sum of squares) of each band over valid pixels in stored units: exact integers for integer types, floats otherwise."""
+    flat = pixels.reshape(len(pixels), -1)
+    if invalid is not None:
+        flat = flat[:, ~invalid.ravel()]
+    if flat.dtype.kind == "f":
+        flat = flat.astype(np.float64)
+        return flat.sum(axis=1).tolist(), np.einsum("cp,cp->c", flat, flat).tolist()
+    if flat.shape[1] * max(abs(limit) for limit in (np.iinfo(flat.dtype).min, np.iinfo(flat.dtype).max)) ** 2 < 2**53:
+        # Every partial sum is a whole number that float64 holds exactly, and its dot product is several times as quick as integers.
+        ones = np.ones(flat.shape[1])
+        bands = [band.astype(np.float64) for band in flat]
+        return [int(np.dot(band, ones)) for band in bands], [int(np.dot(band, band)) for band in bands]
+    flat = flat.astype(np.int64)
+    return [int(band.sum()) for band in flat], [int(np.dot(band, band)) for band in flat]
+
+
+def class_pixels(plane, count):
+    """[n_0, n_1, …] of a (H, W) mask; 255 is not counted."""
+    if count > 16:
+        return np.bincount(plane.ravel(), minlength=256)[:count].tolist()
+    return [int(np.count_nonzero(plane == c)) for c in range(count)]
+
+
+@functools.lru_cache(maxsize=32)
+def npy_header(dtype, shape):
+    import io
+
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def write_npy(path, array):
+    """An array as .npy under its final name, whole or not at all. No fsync: a chip lost in a power cut is cut again."""
+    with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
+        file.write(npy_header(array.dtype.str, array.shape))
+        file.write(array.data)
+
+
+# --- one run of window rows ----------------------------------------------------------------------------------------------------
+
+
+def spans(columns, size, limit):
+    """Columns in runs whose pixels reach over no more than `limit` columns (a run has one column at least)."""
+    runs = [[]]
+    for col in columns:
+        if runs[-1] and col + size - runs[-1][0] > limit:
+            runs.append([])
+        runs[-1].append(col)
+    return runs
+
+
+def cut_rows(reader, rows, folder):
+    """
+    Cut the window rows that start at `rows`; write the patches below `folder` (nothing is written where it is None).
+
+    Yields one manifest line (with "file") or one line of skipped.jsonl (with "reason") a window, row by row.
+    """
+    scene, size, stride = reader.scene, reader.recipe.size, reader.recipe.stride
+    columns = starts(scene.width, size, stride)
+    limit = max(size, STRIP_BYTES // (len(scene.bands) * np.dtype(scene.dtype).itemsize * size))
+    for row in rows:
+        height = min(size, scene.height - row)
+        ground = footprints(scene, columns, row, size)
+        for run in spans(columns, size, limit):
+            left, right = run[0], min(run[-1] + size, scene.width)
+            try:
+                strip = reader.strip(left, row, right - left, height)
+            except (RasterioIOError, RasterioError):
+                strip = None  # somewhere in it; each window on its own shows where
+            for col in run:
+                width = min(size, scene.width - col)
+                try:
+                    part = window_of(strip, col - left, width) if strip else reader.strip(col, row, width, height)
+                except (RasterioIOError, RasterioError) as error:
+                    cause = {"source": unreadable_file(error, scene), "detail": " ".join(str(error).split())[:200]}
+                    yield skip(scene, col, row, width, height, "unreadable", **cause)
+                    continue
+                yield cut_window(reader, col, row, part, ground[col], folder)
+
+
+def unreadable_file(error, scene):
+    """The file among a scene's that an error speaks of, else the image."""
+    files = [scene.image, *(m.path for m in scene.masks.values()), *([scene.clouds.path] if scene.clouds else [])]
+    text = f"{error} {error.__cause__}"
+    return next((f for f in files if os.path.basename(f) in text), scene.image)
+
+
+def footprints(scene, columns, row, size):
+    """{column: [[lon, lat] × 4] or None} of a window row: one transformation for all of them."""
+    if scene.crs is None:
+        return dict.fromkeys(columns)
+    height = min(size, scene.height - row)
+    corners = [pixel_corners(scene.transform, (c, row, min(size, scene.width - c), height)) for c in columns]
+    ground = footprint(scene.crs, np.concatenate(corners))
+    return {c: ground[4 * i : 4 * i + 4] if ground else None for i, c in enumerate(columns)}
+
+
+def window_of(strip, left, width):
+    """The columns left … left + width of everything in a strip."""
+    return tuple(None if part is None else part[..., left : left + width] for part in strip)
+
+
+def skip(scene, col, row, width, height, reason, **more):
+    return {"scene": scene.name, "split": scene.split, "window": [col, row, width, height], "reason": reason, **more}
+
+
+def cut_window(reader, col, row, part, ground, folder):
+    """One window: its line, after its files are in place."""
+    scene, recipe = reader.scene, reader.recipe
+    pixels, invalid, masks, cloudy, inside = part
+    height, width = pixels.shape[1:]
+    skipped = functools.partial(skip, scene, col, row, width, height)
+    if inside is not None and not inside.any():
+        return skipped("outside the area")
+    valid = height * width - (int(np.count_nonzero(invalid)) if invalid is not None else 0)
+    fraction = valid / (height * width)
+    if valid == 0:
+        return skipped("no valid pixel")
+    if fraction < recipe.min_valid:
+        return skipped("too few valid pixels", valid_fraction=round(fraction, 6))
+    cover = float(np.count_nonzero(cloudy)) / (height * width) if cloudy is not None else None
+    if cover is not None and cover > recipe.max_cloud:
+        return skipped("clouds", cloud_cover=round(cover, 6))
+    counts = {name: class_pixels(plane, n) for name, plane, n in zip(recipe.layers, masks, recipe.classes, strict=True)}
+    if not any(map(any, counts.values())):
+        return skipped("nothing labelled")
+    if invalid is not None and valid == height * width:
+        invalid = None
+    image = compact(pixels, invalid, recipe.offset)
+    total, squares = sums(image, invalid)
+    if (height, width) != (recipe.size, recipe.size):
+        beyond = pad(np.zeros((height, width), bool), recipe.size, True)
+        image = compact(pad(image, recipe.size, 0), beyond, recipe.offset)
+        masks = pad(masks, recipe.size, IGNORE)
+    stem = f"{scene.split}/{scene.name}_r{row}_c{col}"
+    if folder is not None:
+        write_npy(folder / f"{stem}_image.npy", image)
+        write_npy(folder / f"{stem}_mask.npy", np.ascontiguousarray(masks))
+    return {
+        "file": f"{stem}_image.npy",
+        "mask": f"{stem}_mask.npy",
+        "split": scene.split,
+        "scene": scene.name,
+        "event": scene.event,
+        "source": scene.source,
+        "label_sources": {layer: mask.source for layer, mask in scene.masks.items()},
+        "window": [col, row, width, height],
+        "scene_size": [scene.width, scene.height],
+        "crs": scene.crs,
+        "transform": window_transform(scene.transform, col, row),
+        "footprint": ground,
+        "valid_fraction": round(fraction, 6),
+        "layers": [layer for layer in recipe.layers if layer in scene.masks or recipe.polygons],
+        "class_pixels": counts,
+        "cloud_cover": round(cover, 6) if cover is not None else None,
+        "dtype": image.dtype.name,
+        "band_sum": total,
+        "band_sum_squares": squares,
+        "valid_pixels": valid,
+    }
