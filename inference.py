@@ -460,7 +460,7 @@ def tell(console, record, said):
     else:
         burned = record["burned_hectares"]
         area = f", {burned:,.1f} ha" if burned is not None else ""
-        outlines = f", {record['polygons']} polygons" if record["polygons"] is not None else ""
+        outlines = f", {record['polygons']} polygon{'s' if record['polygons'] != 1 else ''}" if record["polygons"] is not None else ""
         console.say(f"  {record['scene']}: {100 * record['fire_fraction']:.1f} % burned{area}{outlines}")
     for block in record["unreadable"]:
         where = f"row {block['row']}, column {block['column']} ({block['height']} × {block['width']} pixels)"
