@@ -14,7 +14,7 @@ from chipping.pairing import by_key, pair
 from chipping.scenes import check_mask, choose_bands, decide_nodata, describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, LAYER_OF_NUM_CLASSES, SENTINEL2_L2A_BANDS, get_class_names
-from raster.scale import Scale, decide_scale, parse_numbers
+from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
 from raster.source import describe, list_rasters, open_raster
 from raster.stack import stack_bands
 from runtime.errors import RunError, UserError
@@ -85,7 +85,9 @@ def plan_patches(
     positions, band_names = choose_bands(
         infos, bands or (",".join(CEMS_BANDS) if shipped else None), SENTINEL2_L2A_BANDS if shipped else None
     )
-    scale, shifts = common_scale(infos, positions, band_names, divide_by or ("1" if shipped else None), offset)
+    if shipped and divide_by is None and is_published_form(infos, positions):
+        divide_by = "1"
+    scale, shifts = common_scale(infos, positions, band_names, divide_by, offset)
 
     if shipped:
         layers = tuple(layer for layer in cems.LAYERS if material.masks[layer])
@@ -289,6 +291,14 @@ def parse_cloud_classes(text):
         return tuple(sorted({int(word) for word in text.split(",")})) if text else ()
     except ValueError as error:
         raise UserError(f"--ignore-clouds expects cloud classes such as 1 or 1,2,3, got {text!r}") from error
+
+
+def is_published_form(infos, positions):
+    """Are these the CEMS images as published: floats, which are reflectance already, without tags that say otherwise?"""
+    return all(
+        all(info.dtypes[band].startswith("float") for band in positions[name]) and scale_from_tags(info, positions[name]) is None
+        for name, info in infos.items()
+    )
 
 
 def common_scale(infos, positions, names, divide_by, offset):

@@ -181,3 +181,19 @@ def test_the_real_masks_under_a_painted_image(real_data, cut, tmp_path):
                 whole[row : row + h, col : col + w] = np.load(tmp_path / "patches" / line["mask"])[plane, :h, :w]
             with rasterio.open(next((real_data / "cems").rglob(f"{scene}_{layer}.tif"))) as mask:
                 assert (whole == mask.read(1)).all()
+
+
+def test_integer_images_in_the_cems_layout_are_scaled_by_their_tags_or_refused(tile, cut, make_raster, tmp_path):
+    """The published images are float reflectance; digital numbers in the same layout must not pass for reflectance."""
+    tile("", "EMSR001_AOI01_01")
+    path = tmp_path / "data" / "EMSR001" / "AOI01" / "EMSR001_AOI01_01" / "EMSR001_AOI01_01_S2L2A.tif"
+    with rasterio.open(path) as dataset:
+        place = {"crs": dataset.crs, "transform": dataset.transform}
+    numbers = np.full((12, 16, 16), 3000, np.uint16)
+    make_raster(path, numbers, **place)
+    with pytest.raises(UserError, match="the scale of .* is not known"):
+        cut()
+    make_raster(path, numbers, scales=(1e-4,) * 12, offsets=(-0.1,) * 12, **place)
+    cut()
+    description = read_chipset(tmp_path / "patches")
+    assert description["divide_by"] == [10000] * 7 and description["offset"] == [-1000] * 7
