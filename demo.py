@@ -4,6 +4,7 @@ The whole story in five minutes; and pictures of what a checkpoint does.
     python demo.py                                                     # scenes → patches → training → a map → demo/report.html
     python demo.py --checkpoint output/checkpoints/best_model.pt --patches-dir patches
     python demo.py --checkpoint best_model.pt --scenes 'post_fire/*.tif' --masks 'masks/*.tif'
+    python demo.py --checkpoint sessions/latest.pt --chips chips/test           # low resolution, baseline, ours, truth
 
 Without a checkpoint: burnt country is generated (raster/scenes.py), and chip.py, train.py and inference.py are run on it as you would
 run them on your own data; each command is printed before it runs. demo/report.html is one page that can be sent to anyone. Stages that
@@ -65,6 +66,7 @@ def build_parser():
     group.add_argument("--split", choices=("train", "val", "test"), help="of the patches; test, or else val, by default")
     group.add_argument("--scenes", nargs="+", metavar="SCENE", help="rasters, folders or globs in place of patches")
     group.add_argument("--masks", nargs="+", metavar="PATTERN", help="labels with the scenes' names; masks/ beside them by default")
+    group.add_argument("--chips", metavar="DIR", help="pan/ms chips for a sharpening checkpoint; those it was trained on by default")
     group.add_argument("--cases", type=int, default=6, help="how many of the best, median and worst each")
     add_common_flags(parser)
     return parser
@@ -90,7 +92,7 @@ def check_flags(args, given):
         raise UserError(f"--seed expects 0 or more, got {args.seed}")
     if args.cases < 1:
         raise UserError(f"--cases expects at least 1, got {args.cases}")
-    pictures = ("patches_dir", "split", "scenes", "masks", "cases")
+    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "cases")
     story = ("seed", "fast", "save_pictures")
     for name in given:
         flag = "--" + name.replace("_", "-")
@@ -102,6 +104,8 @@ def check_flags(args, given):
         raise UserError("pass --scenes, or --patches-dir with --split; not both")
     if args.masks and not args.scenes:
         raise UserError("--masks needs --scenes")
+    if args.chips and (args.scenes or args.patches_dir):
+        raise UserError("--chips is for sharpening checkpoints, --scenes and --patches-dir for others; pass one of them")
 
 
 # ----------------------------------------------------------------------------------------------------------------- the story
@@ -445,9 +449,43 @@ def scene_cases(args, checkpoint, folder, console):
     return shown, f"{len(cases)} scenes, {len(cases) - len(rest)} of them with fire in truth or map."
 
 
+def show_pansharpening(args, checkpoint):
+    """Sheets of chips as they came, by the best classical method, by the network, and the truth; and a page. Returns the exit code."""
+    from pathlib import Path
+
+    from mapping import pan_gallery, report
+    from mapping.pictures import contact_sheet, save_png
+    from runtime.device import choose_device
+    from runtime.files import refuse_existing, require_writable, write_text
+    from runtime.logs import Console
+
+    if args.scenes or args.patches_dir or args.split:
+        raise UserError("a sharpening checkpoint is shown on pan/ms chips: pass --chips")
+    folder = Path(args.output_dir or "pictures")
+    refuse_existing([folder / "index.html"], args.overwrite)
+    require_writable(folder)
+    bar = Console(args.quiet).progress(0, "chips")
+    chips = args.chips or checkpoint["data"]["chips_dir"]
+    cases, measure = pan_gallery.pan_cases(checkpoint, chips, choose_device(args.device), bar.update)
+    bar.close()
+    titles, sections = pan_gallery.titles(cases[0].method), []
+    for kind, chosen in pan_gallery.choose(cases, args.cases).items():
+        captions = [f"{c.name}: {measure} {c.ours:.2f}, {c.method} {c.baseline:.2f}" for c in chosen]
+        sheet = contact_sheet([c.views for c in chosen], titles, captions, side=256)
+        save_png(folder / f"{kind}.png", sheet)
+        sections.append((kind.capitalize(), "All pictures of a row share one brightness.", sheet, "; ".join(captions)))
+        print(folder / f"{kind}.png")
+    ours, baseline = (sum(getattr(c, name) for c in cases) / len(cases) for name in ("ours", "baseline"))
+    words = f"mean {measure} over {len(cases)} chips: network {ours:.3f}, {cases[0].method} {baseline:.3f} (less is better)"
+    write_text(folder / "index.html", report.build_gallery(f"What {Path(args.checkpoint).name} does", words, sections))
+    print(f"{words}\n{folder / 'index.html'}")
+    return 0
+
+
 # What shows a checkpoint of each kind: (args, checkpoint) -> exit code.
 SHOW = {
     "segmentation": show_segmentation,
+    "pansharpen": show_pansharpening,
 }
 
 

@@ -407,3 +407,16 @@ def test_train_py_hands_a_session_over(chips, tmp_path):
 
     assert train_program.main(arguments(tmp_path, chips, epochs=1)) == 0
     assert (tmp_path / "s" / "checkpoints" / "checkpoint_epoch_0.pt").exists()
+
+
+def test_demo_shows_a_sessions_chips_beside_the_best_baseline(chips, three_epochs, tmp_path, capsys):
+    import demo
+
+    words = ["--checkpoint", str(three_epochs / "latest.pt"), "--chips", str(chips / "test"), "--output-dir", str(tmp_path), "--cases", "1"]
+    assert demo.main([*words, "--quiet", "--device", "cpu"]) == 0
+    assert {"best.png", "median.png", "worst.png", "index.html"} <= {p.name for p in tmp_path.iterdir()}
+    assert "mean ERGAS over 4 chips" in capsys.readouterr().out
+    with pytest.raises(UserError, match="exists already"):
+        demo.main(words)
+    with pytest.raises(UserError, match="pass --chips"):
+        demo.main([*words[:2], "--split", "val"])
