@@ -18,11 +18,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=1024, help="pixels of the scene")
+    parser.add_argument("--side", type=int, default=2048, help="pixels of the scene")
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args(argv)
 
     import torch
