@@ -373,6 +373,7 @@ def add_fake_chips(parser):
     parser.add_argument("-c", "--count", type=positive_int, default=256, help="how many; the folder is filled up to that")
     parser.add_argument("-r", "--seed", type=not_negative, default=0, help="of the noise")
     parser.add_argument("-s", "--side", type=positive_int, default=512, metavar="PX", help="side of a chip, a multiple of 4")
+    parser.add_argument("--reduction", choices=("box", "mtf"), default="box", help="inputs by exact means, or blurred as sensors do")
     parser.add_argument("--store", choices=("bands", "oklab", "both"), default="bands", help="what the truth is kept as")
     parser.add_argument("--dtype", choices=("uint16", "float32"), default="uint16", help="uint16: reflectance x 10000, rounded")
     parser.add_argument("--overwrite", action="store_true", help="replace chips made with other settings")
@@ -381,7 +382,7 @@ def add_fake_chips(parser):
 def run_fake_chips(args, report):
     from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
 
-    recipe = FakeRecipe(args.side, args.seed, args.store, args.dtype)
+    recipe = FakeRecipe(args.side, args.seed, args.store, args.dtype, args.reduction)
     with report.bar(args.count, "chip") as bar:
         source = args.reflectances or OUR_REFLECTANCES
         made = make_fake_chips(source, args.chip_dir, args.count, recipe, args.overwrite, lambda _: bar.update())

@@ -1,5 +1,8 @@
 """fake-chips: pan/ms chips out of noise and a list of reflectances, with edges and mixtures that no field campaign delivers.
 
+Inputs are box means of the truth, as in chips of an ARD; or, with reduction "mtf", everything is blurred as sensors blur it, each band by
+its own gain, as in chips of small pairs.
+
 A reflectance file has nine numbers a line, x 10 000, separated by commas: pan, then the eight bands; the rest of a line is a note.
 Chip number n depends on the file, the seed, the side and n alone, so any chip can be made again by itself.
 """
@@ -9,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from chipping.chipset import ChipSetWriter
 from chipping.pan_chips import SCALE, encode_chip, write_chip
 from constants import WORLDVIEW_BANDS
+from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import UserError
 from runtime.files import remove_leftovers
 
@@ -28,6 +33,7 @@ class FakeRecipe:
     seed: int = 0
     store: str = "bands"
     dtype: str = "uint16"
+    reduction: str = "box"
 
 
 def read_reflectances(path):
@@ -94,10 +100,16 @@ def make_fake_chip(reflectances, recipe, number):
     """The chip dict of one number."""
     rng = np.random.default_rng([recipe.seed, number])
     field = complex_field(rng, reflectances, 2 * recipe.side)
-    field = np.clip(box_mean(field, 2), 1e-4, 1).astype(np.float32)
-    pan, bands = field[:1], field[1:]
+    if recipe.reduction == "box":
+        field = np.clip(box_mean(field, 2), 1e-4, 1).astype(np.float32)
+        pan, bands, mul = field[:1], field[1:], box_mean(field[1:], RATIO)
+    else:
+        field = torch.from_numpy(np.clip(field, 1e-4, 1).astype(np.float32))[None]
+        # at the Nyquist frequency of the chip, pan passes half of what ms passes: so do real sensors
+        pan, bands = reduce_mtf(field[:, :1], 2, PAN_GAIN), reduce_mtf(field[:, 1:], 2, MS_GAIN)
+        pan, bands, mul = pan[0].numpy(), bands[0].numpy(), reduce_mtf(bands, RATIO, MS_GAIN)[0].numpy()
     meta = {"tile": "fake", "cid": "fake", "i": number, "seed": recipe.seed}
-    return encode_chip(pan, box_mean(bands, RATIO), bands, None, meta, WORLDVIEW_BANDS, recipe.store, recipe.dtype)
+    return encode_chip(pan, mul, bands, None, meta, WORLDVIEW_BANDS, recipe.store, recipe.dtype)
 
 
 def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on_chip=None):
@@ -106,7 +118,8 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
         raise UserError(f"--side must be a multiple of {RATIO} and at least 8, got {recipe.side}")
     reflectances = read_reflectances(reflectance_file)
     digest = hashlib.sha256(reflectances.tobytes()).hexdigest()[:16]
-    settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reflectances": digest}
+    settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reduction": recipe.reduction,
+                "reflectances": digest}  # fmt: skip
     description = {
         "kind": "pansharpen", "settings": settings, "chip_size": recipe.side, "bands": list(WORLDVIEW_BANDS), "ratio": RATIO,
         "store": recipe.store, "dtype": recipe.dtype, "divide_by": SCALE, "offset": 0.0, "nodata": 0, "sampler": "fake",

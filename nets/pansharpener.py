@@ -67,12 +67,13 @@ class Pansharpener(nn.Module):
         self.register_buffer("out_std", torch.ones(1, outputs, 1, 1))
 
         widths = [config.width] * scales + [config.width // 2]
-        self.enter, self.think, self.leave = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.enter, self.carry, self.think, self.leave = (nn.ModuleList() for _ in range(4))
         for level, width in enumerate(widths):  # level 0 is the scale of ms, the last one that of pan
             side = 2 ** (scales - level)
-            before = channels if level == 0 else widths[level - 1]
-            image = outputs if level == scales else 0
-            self.enter.append(nn.Conv2d(before + 2 * side * side + image, width, 1))
+            images = channels if level == 0 else outputs if level == scales else 0
+            self.enter.append(nn.Conv2d(images + 2 * side * side, width, 1))
+            # what the coarser scale knows is mixed down before it is enlarged: a quarter of the work and memory
+            self.carry.append(nn.Conv2d(widths[level - 1], width, 1, bias=False) if level else nn.Identity())
             self.think.append(nn.Sequential(*[Block(width) for _ in range(config.depth if level == 0 else 2)]))
             head = nn.Conv2d(width, 2 * outputs, 1)
             nn.init.zeros_(head.weight)
@@ -102,20 +103,21 @@ class Pansharpener(nn.Module):
         plain_pan = (pan - self.pan_mean) / self.pan_std
         # detail is several times weaker than pan itself
         strong_detail = detail * (3 / self.out_std.mean())
-        x = (ms - self.ms_mean) / self.ms_std
-        results = []
+        results, x = [], None
         last = len(self.enter) - 1
         for level in range(last + 1):
             side = 2 ** (last - level)
-            parts = [x, F.pixel_unshuffle(plain_pan, side), F.pixel_unshuffle(strong_detail, side)]
+            parts = [F.pixel_unshuffle(plain_pan, side), F.pixel_unshuffle(strong_detail, side)]
+            if level == 0:
+                parts.append((ms - self.ms_mean) / self.ms_std)
             if level == last:
                 parts.append((image - self.out_mean) / self.out_std)
-            x = self.think[level](self.enter[level](torch.cat(parts, 1)))
+            fresh = self.enter[level](torch.cat(parts, 1))
+            x = fresh if x is None else fresh + F.interpolate(self.carry[level](x), scale_factor=2, mode="nearest")
+            x = self.think[level](x)
             if level == last or all_scales:
                 share, rest = self.leave[level](x).chunk(2, 1)
                 results.append(reduce_box(image, side) + share * reduce_box(detail, side) + 0.25 * self.out_std * rest)
-            if level < last:
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
         return results if all_scales else results[-1]
 
 

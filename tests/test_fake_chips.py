@@ -8,6 +8,7 @@ from chipping import fake_chips as fake
 from chipping import pan_chips
 from chipping.get_reflectance import sample_reflectances
 from chipping.spectra import reflectance_lines
+from nets.classical_fusion import MS_GAIN, reduce_mtf
 from raster.pair import match_pair
 from runtime.errors import RunError, UserError
 
@@ -117,3 +118,10 @@ def test_lines_from_the_real_pair_can_be_used_at_once(real_data, tmp_path):
     (tmp_path / "r.csv").write_text("\n".join(lines))
     assert fake.read_reflectances(tmp_path / "r.csv").shape == (12, 9)
     assert lines == sample_reflectances(pair, 12, 2047)
+
+
+def test_blurred_chips_hold_inputs_as_the_protocol_makes_them(tmp_path):
+    make(tmp_path, 1, fake.FakeRecipe(side=32, reduction="mtf", dtype="float32"))
+    pan, mul, truth, _ = pan_chips.decode_chip(pan_chips.read_chip(tmp_path / "0.pt"), "bands")
+    assert torch.allclose(reduce_mtf(truth[None], 4, MS_GAIN)[0], mul, atol=1e-6)
+    assert pan.shape == (1, 32, 32) and 0 < pan.min() and pan.max() <= 1

@@ -1,0 +1,165 @@
+"""The pansharpening road by its commands: an ARD, its chips, links, training, a sharpened raster; and what each refuses, with exit codes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+
+import chip
+import inference
+import train_pansharpen
+from benchmarks.fake_ard import make_fake_ard
+from raster import source
+from runtime.errors import RunError, UserError
+
+ROOT = Path(chip.__file__).parent
+SMALL = ["--chip-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def delivery(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ards") / "italy23"
+    make_fake_ard(folder, tiles=3, ms_side=64, null_share=0.4, blocksize=64)
+    return folder
+
+
+def run(*words):
+    return chip.main([str(w) for w in words]) or 0
+
+
+def bytes_of(folder):
+    return {p.name: p.read_bytes() for p in folder.glob("*.pt")}
+
+
+def test_the_whole_road_by_its_commands(delivery, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(delivery, "ards/italy23")
+    run("make-chips", "--ard-dir", "ards/italy23", "--chip-dir", "chips/italy23", "--log", "italy23.log", "-n", 6, *SMALL)
+    run("make-chips", "--ard-dir", "ards/italy23", "--chip-dir", "chips/italy23", "--starting-from", 6, "-n", 2, *SMALL)
+    run("--log", "more.log", "make-chips", "-a", "ards/italy23", "-c", "chips/test", "-n", 2, "-s", 8, *SMALL)
+    run("inspect", "ards/italy23")
+    (tmp_path / "good-cids.txt").write_text("1040010000000001\n")
+    run("make-chips", "--ard-dir", "ards/italy23", "--chip-dir", "chips/best", "--allow-list", "good-cids.txt", "-n", 2, *SMALL)
+    for alias in ("-y", "--allow-cids", "--accept-cids"):
+        run("make-chips", "--ard-dir", "ards/italy23", "--chip-dir", "chips/best", alias, "good-cids.txt", "-n", 2, *SMALL)
+    run("fake-chips", "-o", "chips/fake", "-c", 4, "-s", 16)
+    run("link-chips", "chips/italy23", "chips/fake", "chips/mixed")
+    run("inspect", "chips/mixed")
+    train_pansharpen.main(["--session", "demo", "--chips", "chips/mixed", "--test-chips", "chips/test", "--epoch-length", "12", "--epochs", "1",
+                           "--lr", "1e-4", "--width", "16", "--workers", "0", "--quiet"])  # fmt: skip
+    tile = sorted(Path("ards/italy23").glob("37/*/*/*-pan.tif"))[0]
+    words = ["--checkpoint", "sessions/latest.pt", "--pan", str(tile), "--ms", str(tile).replace("-pan", "-ms"), "--output-dir", "maps"]
+    assert inference.main([*words, "--quiet", "--device", "cpu"]) == 0
+    with rasterio.open(next(Path("maps").glob("*_sharpened.tif"))) as sharpened, rasterio.open(tile) as pan:
+        assert sharpened.count == 8 and sharpened.transform == pan.transform and sharpened.shape == pan.shape
+    said = capsys.readouterr().out
+    assert "1040010000000000" in said and "worldview-03" in said and "12 links in chips/mixed" in said
+    assert (tmp_path / "chips" / "mixed" / "contact_sheet.png").stat().st_size > 1000
+    assert "7.pt" not in Path("italy23.log").read_text() and "5.pt from 37/" in Path("italy23.log").read_text()
+    assert "9.pt" in Path("more.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "either --ard-dir, or --pan and --ms"),
+        (["-a", "ARD", "--pan", "x.tif", "--ms", "y.tif"], "either --ard-dir"),
+        (["-a", "nowhere"], "acquisition_collections"),
+        (["-a", "ARD", "-y", "EMPTY"], "is empty"),
+        (["-a", "ARD", "-y", "OTHER"], "none of the allow-list's CIDs"),
+        (["-a", "ARD", "--chip-size", "512"], "no tile that can be used"),
+        (["-a", "ARD", "--area", "0,0,9,9"], "--area, --bands and --shift are for"),
+        (["--pan", "x.tif"], "belong together"),
+        (["--pan", "nothing.tif", "--ms", "nothing.tif"], "matches no raster"),
+        (["-a", "ARD", "--chip-size", "18"], "multiple of the ratio"),
+    ],
+)
+def test_wrong_usage_and_input_is_one_line(delivery, tmp_path, words, message):
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "other.txt").write_text("10300100FFFFFFFF\n")
+    names = {"ARD": str(delivery), "EMPTY": str(tmp_path / "empty.txt"), "OTHER": str(tmp_path / "other.txt")}
+    size = [] if "--chip-size" in words else SMALL
+    with pytest.raises(UserError, match=message):
+        run("make-chips", "-c", tmp_path / "chips", "-n", 2, *size, *(names.get(w, w) for w in words))
+
+
+def test_strict_makes_a_bad_tile_fatal(delivery, tmp_path):
+    shutil.copytree(delivery, tmp_path / "ard")
+    sorted((tmp_path / "ard").glob("37/*/*/*-ms.tif"))[0].unlink()
+    run("make-chips", "-a", tmp_path / "ard", "-c", tmp_path / "chips", "-n", 2, *SMALL)
+    with pytest.raises(RunError, match="1 tiles can't be used.*does not exist"):
+        run("make-chips", "-a", tmp_path / "ard", "-c", tmp_path / "other", "-n", 2, "--strict", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["make-chips", "-n", "0", "-a", "x"], 2, "at least 1"),
+        (["make-chips", "-m", "1.5", "-a", "x"], 2, "from 0 to 1"),
+        (["make-chips", "--minimum-vald", "1"], 2, "--minimum-valid"),
+        (["make-chips", "-a", "x", "--shift", "1"], 2, "two numbers"),
+        (["link-chips", "a"], 2, "at least one source"),
+        (["fake-chips", "-i", "missing.csv", "-o", "OUT"], 2, "can't be read"),
+        (["make-chips", "-a", "ARD", "-c", "OUT", "-n", "5", "-m", "1", "--chip-size", "32", "-y", "NULL"], 1, "made 0 of 5"),
+    ],
+)
+def test_exit_codes_and_one_line_on_stderr(tmp_path, words, code, message):
+    if "ARD" in words:
+        make_fake_ard(tmp_path / "ard", tiles=1, ms_side=64, null_share=0.5, blocksize=64)
+        (tmp_path / "null.txt").write_text("1040010000000000\n")
+    names = {"OUT": tmp_path / "out", "ARD": tmp_path / "ard", "NULL": tmp_path / "null.txt"}
+    words = [str(names.get(w, w)) for w in words]
+    done = subprocess.run([sys.executable, ROOT / "chip.py", *words], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == code and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_under_torchrun_one_process_does_the_work(delivery, tmp_path, monkeypatch):
+    run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 3, *SMALL)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    run("make-chips", "-a", delivery, "-c", tmp_path / "two", "-n", 3, *SMALL)
+    assert not (tmp_path / "two").exists()
+
+
+def test_reflectance_lines_go_to_the_screen_or_are_added_to_a_file(delivery, tmp_path, capsys):
+    tile = sorted(delivery.glob("37/*/*/*-pan.tif"))[0]
+    words = ["get-reflectance", "--pan", tile, "--ms", str(tile).replace("-pan", "-ms"), "--divide-by", "10000", "-n", "4"]
+    run(*words)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.count(",") >= 9]
+    assert len(lines) == 4
+    for _ in range(2):
+        run(*words, "-o", tmp_path / "r.csv")
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 8
+    run("fake-chips", "-i", tmp_path / "r.csv", "-o", tmp_path / "fake", "-c", 1, "-s", 16)
+
+
+def test_a_delivery_in_a_bucket_makes_the_same_chips(delivery, tmp_path, monkeypatch):
+    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    import boto3
+
+    service = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    service.start()
+    try:
+        host, port = service.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_HTTPS": "NO",
+            "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        source.has_credentials.cache_clear()
+        bucket = f"ards-{os.getpid()}-{port}"
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=bucket)
+        for path in delivery.rglob("*.*"):
+            client.upload_file(str(path), bucket, f"events/x/ard/{path.relative_to(delivery)}")
+        run("make-chips", "-a", delivery, "-c", tmp_path / "local", "-n", 4, *SMALL)
+        run("make-chips", "-a", f"s3://{bucket}/events/x/ard/", "-c", tmp_path / "remote", "-n", 4, *SMALL)
+        assert bytes_of(tmp_path / "remote") == bytes_of(tmp_path / "local")
+    finally:
+        service.stop()
+        source.has_credentials.cache_clear()
