@@ -69,6 +69,15 @@ def test_the_file_is_a_cloud_optimized_geotiff(tmp_path):
     assert firsts[2][1] < firsts[1][0] and firsts[1][1] < firsts[0][0]
 
 
+@pytest.mark.parametrize("chunk", [1, 333])
+def test_overviews_of_classes_are_every_second_pixel_and_every_fourth(tmp_path, chunk):
+    array = np.stack([noise(1501, 1025), noise(1501, 1025, seed=1)])
+    path = write(tmp_path / "a.tif", array, chunk, nodata=255, **PLACE)
+    for level, step in enumerate((2, 4)):
+        with rasterio.open(path, overview_level=level) as dataset:
+            assert np.array_equal(dataset.read(), array[:, ::step, ::step])
+
+
 def test_header_says_colours_names_scales_and_tags(tmp_path):
     path = write(
         tmp_path / "a.tif", noise(30, 30), nodata=255, descriptions=["class"], colours={0: (0, 0, 0), 1: (230, 74, 25)}, scales=[0.5],
@@ -149,5 +158,5 @@ def test_a_full_disk_is_a_failure_and_no_file(tmp_path, limit):
 
 
 def test_names_with_brackets_are_names(tmp_path):
-    path = write(tmp_path / "a[1]*.tif", noise(20, 20), **PLACE)
+    path = write(tmp_path / "a[1]* <b> & c.tif", noise(600, 20), **PLACE)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
