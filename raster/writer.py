@@ -84,8 +84,8 @@ def write_cog(
     A RowWriter whose rows become the Cloud Optimized GeoTIFF `path` when the block ends well; nothing is left when it does not.
 
     colours: {value: (red, green, blue)} for the first band. scales, offsets: per band, value = stored · scale + offset.
-    overviews: "classes" takes the nearest pixel, "values" the average. compress: "ZSTD" suits large images of many bands, at half the time of
-    "DEFLATE"; GDAL before 2.3 can't read it. BigTIFF where the size may need it.
+    overviews: "classes" takes the nearest pixel, "values" the average. compress: "ZSTD" suits large images of many bands,
+    at half the time of "DEFLATE"; GDAL before 2.3 can't read it. BigTIFF where the size may need it.
     RunError where the file can't be written (a full disk).
     """
     path = Path(path)
@@ -100,7 +100,8 @@ def write_cog(
     # Deflate is what every reader knows. Level 2 takes two thirds of the time of level 6; a map of 1.7 billion pixels is then 60 MB.
     finish = {
         "driver": "COG", "compress": compress, "level": 2 if integer and compress == "DEFLATE" else 1,
-        "predictor": "NO" if overviews == "classes" else "YES", "blocksize": TILE, "bigtiff": "IF_SAFER", "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(),
+        "predictor": "NO" if overviews == "classes" else "YES",
+        "blocksize": TILE, "bigtiff": "IF_SAFER", "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(),
     }  # fmt: skip
     stage = path.with_name(f".{path.stem}.{os.getpid()}.part.rows.tif")
     try:
