@@ -208,38 +208,40 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     valid = 0
     output = write_cog(
         path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.crs, transform=pair.fine_transform(),
-        nodata=form.nodata, descriptions=form.descriptions, overviews="values",
+        nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
         tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb)},
     )  # fmt: skip
-    with PairReader(pair) as reader, output as writer, ThreadPoolExecutor(1) as ahead, reading_errors(pair):
+    ahead, behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    with PairReader(pair) as reader, output as writer, ahead, behind, reading_errors(pair):
 
         def read(core):
             window, cut = with_apron(core, pair, apron)
             return core, cut, read_block(reader, window, scale)
 
-        # one block is read while the one before it is computed
-        coming = ahead.submit(read, cores[0])
-        strip = None
+        def keep(core, image, null):
+            """Put a block into the strip of rows it belongs to; a full strip is written."""
+            left = (core[0] - pair.area[0]) * ratio
+            place = strip[:, : core[3] * ratio, left : left + core[2] * ratio]
+            place[:] = form.nodata if image is None else store(image, null, form, sharpener.target, pair.bands)
+            if core[0] + core[2] == pair.area[0] + pair.area[2]:
+                writer.write(strip[:, : core[3] * ratio])
+
+        # one block is read, and one stored, while the one between them is computed
+        strip = np.empty((len(form.descriptions), min(side, pair.area[3]) * ratio, width), form.dtype)
+        coming, going = ahead.submit(read, cores[0]), None
         for number in range(len(cores)):
             core, (rows, columns), (ms, pan, null) = coming.result()
             if number + 1 < len(cores):
                 coming = ahead.submit(read, cores[number + 1])
-            if strip is None:
-                strip = np.empty((len(form.descriptions), core[3] * ratio, width), form.dtype)
             inner = null[:, :, rows, columns]
-            left = (core[0] - pair.area[0]) * ratio
-            place = strip[:, :, left : left + core[2] * ratio]
-            if inner.all():
-                place[:] = form.nodata
-            else:
-                image = sharpener.run(ms, pan)[:, :, rows, columns]
-                place[:] = store(image, inner, form, sharpener.target, pair.bands)
+            image = None if inner.all() else sharpener.run(ms, pan)[:, :, rows, columns]
             valid += int((~inner).sum())
-            if core[0] + core[2] == pair.area[0] + pair.area[2]:
-                writer.write(strip)
-                strip = None
+            if going:
+                going.result()
+            going = behind.submit(keep, core, image, inner)
             if progress:
                 progress(1)
+        going.result()
     return {"width": width, "height": height, "valid_fraction": valid / (width * height)}
 
 
