@@ -107,7 +107,9 @@ def write_cog(
     try:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(path))
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO", CPL_TMPDIR=str(path.parent)))
+            # averages look at four tiles for one, and a tile of many bands is large
+            cache = max(CACHE_BYTES, 32 * TILE * TILE * count * np.dtype(dtype).itemsize)
+            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="NO", CPL_TMPDIR=str(path.parent)))
             thinned = []
             for step in overview_steps(height, width) if overviews == "classes" else ():
                 small = {**profile, "height": -(-height // step), "width": -(-width // step)}
