@@ -16,6 +16,7 @@ Each command has its own help: python chip.py make-patches --help
 
 import argparse
 import datetime
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -162,7 +163,8 @@ def run_make_patches(args, report):
         total = sum(count_windows(scene, plan.recipe) for scene in plan.scenes)
         with report.bar(total, "window") as bar:
             tally = make_patches(
-                plan.scenes, plan.recipe, plan.description, args.patches_dir, workers=args.workers, overwrite=args.overwrite,
+                plan.scenes, plan.recipe, plan.description, args.patches_dir, overwrite=args.overwrite,
+                workers=max(args.workers, int(os.environ.get("WORLD_SIZE", 1))),
                 strict=args.strict, broken=plan.broken, progress=bar.update,
             )  # fmt: skip
     say_summary(plan, tally, Path(args.patches_dir), report)
@@ -291,8 +293,6 @@ def add_make_chips(parser):
 
 
 def run_make_chips(args, report):
-    import os
-
     from runtime.errors import RunError, UserError
 
     if bool(args.ard_dir) == bool(args.pan or args.ms):
@@ -303,8 +303,6 @@ def run_make_chips(args, report):
         raise UserError("--pan and --ms belong together; pass both")
     if args.allow_list and not args.ard_dir:
         raise UserError("--allow-list names strips of an ARD; pass it with --ard-dir")
-    if int(os.environ.get("RANK", 0)):  # under torchrun the first process does the work, with as many workers
-        return
     from chipping.make_chips import ChipRecipe, make_chips
 
     extra = args.extra_downsample or (2 if args.ard_dir else 1)
@@ -516,6 +514,8 @@ def stop_at_sigterm(number, frame):
 
 def main(argv=None):
     args = build_parser().parse_args(join_signed(sys.argv[1:] if argv is None else argv))
+    if int(os.environ.get("RANK", 0)):
+        return 0  # under torchrun the first process does the work, with as many workers: the same files as without
     signal.signal(signal.SIGTERM, stop_at_sigterm)
     return COMMANDS[args.command].run(args, Report(args.quiet, args.log))
 

@@ -373,6 +373,17 @@ def test_the_number_of_workers_does_not_change_a_byte(scene, cut, tmp_path):
     assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "three")
 
 
+def test_under_torchrun_the_first_process_cuts_with_as_many_workers(scene, cut, tmp_path):
+    scene("s0_1", np.random.default_rng(0).integers(0, 4000, (2, 90, 70)).astype(np.uint16))
+    cut("--patch-size", 16)
+    words = "make-patches --images images --masks masks --divide-by 10000 --patch-size 16 --patches-dir two".split()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*launcher, str(ROOT / "chip.py"), *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("next: python train.py") == 1
+    assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "two")
+
+
 @pytest.fixture(scope="module")
 def big(tmp_path_factory):
     """A folder with two scenes of 640 × 640 pixels, and in `undisturbed` the patches of a run that nobody disturbed."""
