@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from runtime.errors import Follower, explain
+
 BUCKET_ELEMENTS = 16_000_000  # gradients are sent in pieces of 64 MB: few messages, little extra memory
 
 
@@ -91,13 +93,32 @@ def start(device="auto", patience=datetime.timedelta(minutes=30)):
     on_gpu = torch.cuda.is_available() and str(device).split(":")[0] in ("auto", "cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+    store, *_ = next(dist.rendezvous("env://", timeout=patience))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience, store=store, rank=rank, world_size=size)
     processes = Processes(rank, size, local_rank)
     processes.control = dist.new_group(backend="gloo") if on_gpu else None
     try:
         yield processes
+    except (Exception, KeyboardInterrupt) as error:
+        if code := code_of_first_failure(store, error):
+            raise Follower(code) from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def code_of_first_failure(store, error):
+    """
+    None in the first process that fails, which then says why. In the others the exit code of that one: most of them fail only because it
+    has left a sum, and their remarks about closed connections would hide its line.
+    """
+    try:
+        if store.add("chipmill_failures", 1) == 1:
+            store.set("chipmill_exit_code", str(explain(error)[0]))
+            return None
+        return int(store.get("chipmill_exit_code"))
+    except RuntimeError:  # the store went with the process that kept it
+        return 1
 
 
 class SumOverProcesses(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """Errors that a user can act on: one line on stderr and an exit code, never a traceback unless asked for."""
 
+import contextlib
 import difflib
 import os
 import sys
@@ -15,6 +16,25 @@ class RunError(Exception):
 
 class Terminated(Exception):
     """SIGTERM arrived and what was done so far is safe. Exit code 143 (128 + 15), as a shell reports it."""
+
+
+class Follower(Exception):
+    """Another process of this run under torchrun has failed and says why; this one leaves without a word, with the same exit code."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+
+@contextlib.contextmanager
+def same_in_all_processes():
+    """Around checks that come out alike in every process of torchrun, before they have met: the first one's line is enough."""
+    try:
+        yield
+    except UserError as error:
+        if int(os.environ.get("RANK", 0)):
+            raise Follower(2) from error
+        raise
 
 
 def did_you_mean(word, choices):
@@ -46,6 +66,8 @@ def run_program(main):
     except BrokenPipeError:  # `chip.py inspect patches | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Follower as error:
+        code = error.code
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in argv:
             raise

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,8 @@ class Parser(argparse.ArgumentParser):
             message = f"unknown argument {wrong[0]}.{did_you_mean(wrong[0].split('=')[0], self.known_flags())}"
         elif "invalid choice: " in message:
             message = self.explain_choice(message)
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        if not int(os.environ.get("RANK", 0)):  # all processes of torchrun have the same flags: one line is enough
+            print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
     def known_flags(self):

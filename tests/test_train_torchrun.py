@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from patch_factory import write_patch_set
@@ -15,16 +16,22 @@ from two_processes import step_and_validate
 import train
 from runtime.checkpoint import load_checkpoint
 from runtime.distributed import Processes
+from runtime.errors import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def torchrun(*words):
+def torchrun(*words, code=0):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code, done.stderr[-3000:]
     return done
+
+
+def said_by(program, stderr):
+    """The program's own lines among those of torchrun."""
+    return [line for line in stderr.splitlines() if line.startswith(f"{program}: ")]
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +87,33 @@ def test_a_batch_that_can_not_be_dealt_out_is_one_line(patches):
 
     with pytest.raises(UserError, match="pass a multiple of 2"):
         WildfireDataModule(patches, batch_size=5, rank=0, world_size=2).setup()
+
+
+def test_what_only_the_first_process_sees_ends_both_with_one_line(patches, tmp_path):
+    (tmp_path / "metrics.csv").write_text("an earlier run")
+    flags = ["--patches-dir", patches, "--architecture", "smallunet", "--batch-size", "4", "--num-workers", "0", "--quiet"]
+    done = torchrun("train.py", *flags, "--output-dir", tmp_path, code=1)  # torchrun's own exit code
+    (line,) = said_by("train.py", done.stderr)
+    assert "holds an earlier run" in line and "exitcode  : 2" in done.stderr and "RuntimeError" not in done.stderr
+
+
+def test_what_only_another_process_sees_ends_both_with_its_line_and_its_exit_code(tmp_path):
+    """One label that is no class, in a validation patch that the second process reads while the first waits for its sums."""
+    folder = write_patch_set(tmp_path / "patches", {"train": 4, "val": 8}, size=32, grid=(1, 1))
+    broken = folder / "val" / "VAL5_r0_c0_mask.npy"  # batches of four: the second of two
+    np.save(broken, np.full_like(np.load(broken), 9))
+    flags = ["--patches-dir", folder, "--architecture", "smallunet", "--batch-size", "4", "--num-workers", "0", "--quiet"]
+    done = torchrun("train.py", *flags, "--output-dir", tmp_path / "out", code=1)
+    (line,) = said_by("train.py", done.stderr)
+    assert "VAL5_r0_c0_mask.npy holds label 9" in line and "exitcode  : 2" in done.stderr
+
+
+def test_only_the_first_process_complains_about_flags_and_all_leave_with_2(monkeypatch, capsys):
+    """Each process on its own: torchrun ends the second one before it can say much."""
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        for flags in (["--epoch", "3"], ["--epochs", "0"]):
+            monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+            with pytest.raises(SystemExit) as leaving:
+                run_program(train.main)
+            assert leaving.value.code == 2 and len(capsys.readouterr().err.splitlines()) == lines
