@@ -11,11 +11,12 @@ Patches come from `chip.py make-patches`. The output folder gets config.json, me
 best_model.pt (highest validation fire IoU), last.pt (where --resume goes on), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
 """
 
+import copy
 import functools
 import os
 import sys
 
-from runtime.errors import RunError, UserError, run_program
+from runtime.errors import RunError, UserError, run_program, same_in_all_processes
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 
 KIND = "segmentation"
@@ -138,8 +139,9 @@ def main(argv=None):
         import train_pansharpen
 
         return train_pansharpen.main(argv)
-    args, given = parse_with_config(build_parser(), argv)
-    check_flags(args)
+    with same_in_all_processes():
+        args, given = parse_with_config(build_parser(), argv)
+        check_flags(args)
 
     # torch takes seconds to import: only now, when the flags are known to be right.
     import logging
@@ -181,6 +183,8 @@ def train(args, checkpoint, processes, console):
     from runtime.run_folder import BEST, FINAL, LAST, RunFolder
     from runtime.schedule import Schedule
 
+    run_folder = RunFolder(args.output_dir, bool(checkpoint), args.overwrite, processes.is_first)
+    run_folder.refuse_earlier_run()  # before masks are counted and weights downloaded; the folder itself is made when the rest is right
     device = choose_device(args.device, processes.local_rank)
     seed_everything(args.seed)
 
@@ -196,6 +200,10 @@ def train(args, checkpoint, processes, console):
 
     # Model, loss, optimiser
     model, config = make_model(args, data, checkpoint)
+    smallest = data.batches.batch_size // args.accumulate
+    if smallest == 1 and not can_train_on_one(model, len(patch_set.bands), args.crop or patch_set.chip_size):
+        raise UserError(f"{config.architecture} on {config.encoder} can't be trained on one patch at a time: its batch normalisation "
+                        "needs two values a channel; pass --batch-size of at least 2 a piece (--accumulate)")
     model = share_batch_statistics(model, processes).to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -243,7 +251,7 @@ def train(args, checkpoint, processes, console):
         stalled = args.patience and position["epochs_without_gain"] >= args.patience
         return position["epoch"] >= args.epochs or position["step"] >= total_steps and not position["step_in_epoch"] or stalled
 
-    with RunFolder(args.output_dir, bool(checkpoint), args.overwrite, processes.is_first) as folder, StopRequest() as stop:
+    with run_folder as folder, StopRequest() as stop:
         if checkpoint and is_finished() and (folder.checkpoints / FINAL).exists():
             console.say(f"the run in {folder.path} is finished after {position['epoch']} epochs; "
                         "raise --epochs (or --max-steps, --patience) to train on")
@@ -452,6 +460,24 @@ def make_model(args, data, checkpoint):
         model = create_segmentation_model(args.num_classes, args.encoder, args.architecture, encoder_weights=args.encoder_weights,
                                           bands=data.patch_set.bands, indices=args.indices, mean=mean, std=std)  # fmt: skip
     return model, model.config
+
+
+def can_train_on_one(model, bands, size):
+    """
+    Does a training step of one patch of size x size pixels work? Where a network makes one value of a patch (the pooled branch of
+    deeplabv3plus, a deep encoder on a small crop), batch normalisation has nothing to compare it with. Costs a forward pass.
+    """
+    import torch
+
+    network = copy.deepcopy(model).train()  # the running statistics of `model` stay as they are
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, bands, size, size))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
 
 
 def make_loss(loss_class, data, no_class_weights, focal_loss, focal_gamma, processes, console):

@@ -60,7 +60,7 @@ def load_checkpoint(path, kind=None):
 
 def first_line(error):
     text = str(error).strip().splitlines()
-    return text[0][:120] if text else type(error).__name__
+    return text[0].split(". ")[0][:120] if text else type(error).__name__
 
 
 def nearby(path):

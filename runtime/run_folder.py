@@ -29,10 +29,7 @@ class RunFolder:
     def __enter__(self):
         if not self.active:
             return self
-        if not self.resume and not self.overwrite and self.holds_a_run():
-            last = self.checkpoints / LAST
-            how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"
-            raise UserError(f"{self.path} holds an earlier run; {how}, pass --overwrite, or choose another --output-dir")
+        self.refuse_earlier_run()
         require_writable(self.path)
         require_writable(self.checkpoints)
         self.take_lock()
@@ -41,6 +38,13 @@ class RunFolder:
         if self.overwrite and not self.resume:
             self.clear()
         return self
+
+    def refuse_earlier_run(self):
+        """UserError where the folder holds a run that is neither resumed nor overwritten. Changes nothing, so that it can be asked early."""
+        if self.active and not self.resume and not self.overwrite and self.holds_a_run():
+            last = self.checkpoints / LAST
+            how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"
+            raise UserError(f"{self.path} holds an earlier run; {how}, pass --overwrite, or choose another --output-dir")
 
     def holds_a_run(self):
         return any(self.checkpoints.glob("*.pt")) or (self.path / "metrics.csv").exists()

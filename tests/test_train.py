@@ -129,6 +129,8 @@ def test_severity_classes_train_and_score_by_extent(tmp_path):
         (["--num-classes", "5"], "pass --num-classes 2"),
         (["--device", "cuda:77"], "pass --device cpu|pass a lower number"),
         (["--crop", "500"], "larger than the patches"),
+        (["--architecture", "deeplabv3plus", "--encoder", "mobilenet_v2", "--encoder-weights", "none", "--batch-size", "1"],
+         "can't be trained on one patch at a time"),
         (["--patches-dir", "/nowhere"], "does not exist"),
         (["--indices", "nvdi"], "unknown spectral index"),
         (["--encoder-weights", "/nowhere.pt", "--architecture", "unet", "--encoder", "resnet18"], "expected imagenet, none"),
@@ -138,6 +140,15 @@ def test_what_can_not_be_right_is_one_line_before_any_work(patches, tmp_path, fl
     with pytest.raises(UserError, match=words):
         run(patches, tmp_path / "out", *flags)
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_an_earlier_run_is_refused_before_the_patches_are_looked_at(finished):
+    with pytest.raises(UserError, match="holds an earlier run"):
+        run("/nowhere", finished)
+
+
+def test_one_patch_at_a_time_is_refused_only_where_the_network_needs_more(patches, tmp_path):
+    assert run(patches, tmp_path, "--batch-size", 1, "--max-steps", 1) == 0
 
 
 def test_a_checkpoint_of_other_bands_is_refused_and_the_networks_shape_is_kept(finished, tmp_path, patches):
