@@ -516,8 +516,11 @@ def main(argv=None):
     args = build_parser().parse_args(join_signed(sys.argv[1:] if argv is None else argv))
     if int(os.environ.get("RANK", 0)):
         return 0  # under torchrun the first process does the work, with as many workers: the same files as without
-    signal.signal(signal.SIGTERM, stop_at_sigterm)
-    return COMMANDS[args.command].run(args, Report(args.quiet, args.log))
+    before = signal.signal(signal.SIGTERM, stop_at_sigterm)
+    try:
+        return COMMANDS[args.command].run(args, Report(args.quiet, args.log))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

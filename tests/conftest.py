@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-import rasterio
-from rasterio.transform import from_origin
+# Before torch and GDAL look: tiny tensors on several threads only get into each other's way, and rounding depends on their number.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import rasterio  # noqa: E402
+from rasterio.transform import from_origin  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 UTM_33N = "EPSG:32633"
@@ -48,9 +51,3 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real imagery at {folder} (set CHIPMILL_DATA)")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def few_threads(monkeypatch):
-    """Programs that tests start take one thread each: on two cores more only get into each other's way."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
