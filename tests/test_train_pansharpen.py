@@ -275,7 +275,7 @@ def test_a_session_has_its_files_and_the_newest_is_linked(three_epochs):
 
 
 def test_it_learns(chips, tmp_path):
-    train(tmp_path, chips, epochs=8, augment="turns", lbs=4, lr=3e-3, schedule="cosine", weight_decay=0)
+    train(tmp_path, chips, epochs=12, augment="turns", pbs=2, lbs=2, lr=3e-3, schedule="cosine", weight_decay=0)
     assert float(rows(tmp_path)[-1]["test_loss"]) < 0.97 * float(rows(tmp_path)[0]["test_loss"])
 
 
