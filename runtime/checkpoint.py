@@ -26,8 +26,13 @@ FORMAT = "chipmill-checkpoint-1"
 
 def save_checkpoint(path, checkpoint):
     """Write `checkpoint` (kind, model, settings, state, data; format and version are added): whole, or the old file stays."""
-    with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file)
+        except RuntimeError as error:  # torch speaks of positions in its archive; what has happened (a full disk) stands behind it
+            if isinstance(error.__context__, OSError):
+                raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
+            raise
 
 
 def load_checkpoint(path, kind=None):

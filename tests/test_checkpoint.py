@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runtime.checkpoint import load_checkpoint, save_checkpoint
-from runtime.errors import UserError
+from runtime.errors import UserError, explain
 from runtime.logs import Console, MetricsFile, NoTracker, start_wandb
 from runtime.run_folder import RunFolder, run_folder_of
 from runtime.schedule import Schedule
@@ -74,8 +74,8 @@ def test_what_is_no_whole_checkpoint_of_ours_is_one_line(tmp_path, how, words):
 def test_a_failure_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "last.pt", WHOLE)
 
-    def full_disk(thing, path):
-        path.write_bytes(b"half")
+    def full_disk(thing, file):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
@@ -83,6 +83,16 @@ def test_a_failure_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkey
         save_checkpoint(tmp_path / "last.pt", {**WHOLE, "settings": {"lr": 9.0}})
     assert load_checkpoint(tmp_path / "last.pt")["settings"] == {"lr": 0.1}
     assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_full_disk_is_called_so_and_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"kind": "segmentation", "model": {}, "settings": {}, "state": {"step": 1}, "data": {}})
+    (tmp_path / ".last.part.pt").symlink_to("/dev/full")  # the temporary file's name: every write to it meets a full disk
+    with pytest.raises(OSError, match="last.pt") as full:
+        save_checkpoint(path, {"kind": "segmentation", "model": {}, "settings": {}, "state": {"step": torch.zeros(10**6)}, "data": {}})
+    assert explain(full.value)[0] == 1 and "no space left on the disk" in explain(full.value)[1]
+    assert load_checkpoint(path)["state"] == {"step": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_with_a_run_is_refused_and_two_runs_cannot_share_one(tmp_path):
