@@ -113,11 +113,9 @@ def read_described_set(folder, num_classes, layer):
     if not patches:
         found = f"none of its {len(lines)} patches has labels of layer {layer}" if lines else "its manifest lists no patches"
         raise UserError(f"{folder} has nothing to train on: {found}; make patches with chip.py make-patches")
-    per_band = {key: description.get(key) or default for key, default in (("divide_by", 1.0), ("offset", 0.0))}
-    bands = tuple(description["bands"])
-    per_band = {k: tuple(v) if isinstance(v, (list, tuple)) else (float(v),) * len(bands) for k, v in per_band.items()}
-    return PatchSet(folder, bands, per_band["divide_by"], per_band["offset"], description.get("nodata"), layer, layers.index(layer),
-                    classes, description["chip_size"], patches, len(lines) - len(labelled), True, ground_resolution(lines))
+    bands, divide_by, offset = (tuple(description[key]) for key in ("bands", "divide_by", "offset"))
+    return PatchSet(folder, bands, divide_by, offset, description.get("nodata"), layer, layers.index(layer), classes,
+                    description["chip_size"], patches, len(lines) - len(labelled), True, ground_resolution(lines))
 
 
 def choose_layer(folder, layers, num_classes, layer):

@@ -17,6 +17,7 @@ from runtime.files import describe_difference, plain, read_json, require_writabl
 FORMAT = "chipmill-chipset-1"
 DESCRIPTION = "chipset.json"
 MANIFEST = "manifest.jsonl"
+PATCH_KEYS = ("chip_size", "bands", "divide_by", "offset", "layers", "classes")  # what nobody can do without in a set of patches
 
 
 def read_chipset(folder):
@@ -30,6 +31,9 @@ def read_chipset(folder):
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else type(description).__name__
         raise UserError(f"{path}: expected format {FORMAT!r}, found {found!r}; it is not a chip set of this version")
+    expected = ("kind", *(PATCH_KEYS if description.get("kind") == "patches" else ()))
+    if missing := [key for key in expected if key not in description]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; make the chips again")
     return description
 
 

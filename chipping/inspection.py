@@ -11,7 +11,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import IGNORE, band_role, get_class_colours
-from runtime.errors import UserError, did_you_mean
+from runtime.errors import RunError, UserError, did_you_mean
 from runtime.files import atomic_path, refuse_existing
 
 SUFFIXES = ("B", "kB", "MB", "GB", "TB")
@@ -66,7 +66,9 @@ def inspect_patches(folder, description, output, pictures, seed, say):
     for text in patch_words(folder, description, lines):
         say(text)
     if pictures:
-        draw_contact_sheet(folder, description, choose_patches(lines, description, seed), output)
+        unreadable = draw_contact_sheet(folder, description, choose_patches(lines, description, seed), output)
+        if unreadable:
+            say(f"{plural(len(unreadable), 'patch')} of those chosen for the sheet can't be read, first {unreadable[0]}")
         say(f"contact sheet: {output}")
 
 
@@ -181,19 +183,26 @@ def to_picture(reflectance, low, high):
 
 
 def draw_contact_sheet(folder, description, lines, output):
-    """A PNG: one cell a patch with its pictures and its label, splits and scenes written under them."""
+    """A PNG: one cell a patch with its pictures and its label, splits and scenes written under them. → patches that can't be read."""
     from PIL import Image, ImageDraw, ImageFont
 
     divisors, offsets = (np.array(description[k], float)[:, None, None] for k in ("divide_by", "offset"))
     triples = band_triples(description["bands"])
     layer = description["layers"][0]
     colours = class_table(len(description["classes"][layer]))
-    patches = []
+    step = max(1, description["chip_size"] // CELL)
+    patches, readable, unreadable = [], [], []
     for line in lines:
-        stored = np.load(folder / line["file"], mmap_mode="r")
-        step = max(1, stored.shape[-1] // CELL)
-        image = (np.asarray(stored[:, ::step, ::step], np.float64) + offsets) / divisors
-        patches.append((image, np.load(folder / line["mask"])[0, ::step, ::step]))
+        try:
+            stored = np.load(folder / line["file"], mmap_mode="r")
+            image = (np.asarray(stored[:, ::step, ::step], np.float64) + offsets) / divisors
+            patches.append((image, np.load(folder / line["mask"])[0, ::step, ::step]))
+            readable.append(line)
+        except (OSError, ValueError, EOFError):
+            unreadable.append(line["file"])
+    if not patches:
+        raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again, it cuts what is missing")
+    lines = readable
     # One stretch for the whole sheet: a dark patch beside a bright one is to look dark.
     sample = np.concatenate([image[:, mask != IGNORE] for image, mask in patches], axis=1)
     sample = sample[:, :: max(1, sample.shape[1] // 200_000)]
@@ -221,6 +230,7 @@ def draw_contact_sheet(folder, description, lines, output):
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as temporary:
         sheet.save(temporary, format="PNG")
+    return unreadable
 
 
 def class_table(num_classes):
@@ -239,18 +249,23 @@ def inspect_predecessor(folder, say):
         images = sorted((folder / split).glob("*_image.npy"))
         if not images:
             continue
-        shapes, counts, lonely = collections.Counter(), np.zeros(256, np.int64), 0
+        shapes, counts, lonely, unreadable = collections.Counter(), np.zeros(256, np.int64), 0, 0
         for path in images:
-            image = np.load(path, mmap_mode="r")
-            shapes[f"{'×'.join(map(str, image.shape))} {image.dtype}"] += 1
             mask = path.with_name(path.name.replace("_image.npy", "_mask.npy"))
-            if mask.exists():
-                counts += np.bincount(np.load(mask).astype(np.uint8).ravel(), minlength=256)
-            else:
+            try:
+                image = np.load(path, mmap_mode="r")
+                labels = np.load(mask) if mask.exists() else None
+            except (OSError, ValueError, EOFError):
+                unreadable += 1
+                continue
+            shapes[f"{'×'.join(map(str, image.shape))} {image.dtype}"] += 1
+            if labels is None:
                 lonely += 1
+            else:
+                counts += np.bincount(labels.astype(np.uint8).ravel(), minlength=256)
         labelled = max(1, int(counts[:IGNORE].sum()))
         shares = ", ".join(f"class {c} {counts[c] / labelled:.2%}" for c in np.flatnonzero(counts[:IGNORE]))
-        more = f"; {lonely} without mask" if lonely else ""
+        more = (f"; {lonely} without mask" if lonely else "") + (f"; {unreadable} can't be read" if unreadable else "")
         kinds = ", ".join(f"{n} of {s}" for s, n in shapes.most_common())
         say(f"{split}: {plural(len(images), 'patch')} ({kinds}); {shares or 'no label'}{more}")
     say(f"{folder} has no {DESCRIPTION}: patches as an earlier program left them, reflectance as it is; train.py reads them")

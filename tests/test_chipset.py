@@ -9,11 +9,11 @@ import pytest
 from chipping.chipset import ChipSetWriter, read_chipset, read_manifest
 from runtime.errors import UserError
 
-DESCRIPTION = {"kind": "patches", "settings": {"patch_size": 8, "bands": ["red"]}}
+DESCRIPTION = {"kind": "pansharpen", "settings": {"patch_size": 8, "bands": ["red"]}}
 
 
 def other(**settings):
-    return {"kind": "patches", "settings": {**DESCRIPTION["settings"], **settings}}
+    return {"kind": "pansharpen", "settings": {**DESCRIPTION["settings"], **settings}}
 
 
 def test_lines_come_back_in_order(tmp_path):

@@ -1,5 +1,7 @@
 """chip.py inspect: words that can be counted, a picture that shows the classes' colours."""
 
+import json
+
 import numpy as np
 import pytest
 from rasterio.transform import from_origin
@@ -7,7 +9,7 @@ from rasterio.transform import from_origin
 import chip
 from chipping.inspection import band_statistics, band_triples, in_bytes
 from constants import CLASS_COLOURS
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 
 
 @pytest.fixture
@@ -89,6 +91,34 @@ def test_what_is_no_chip_set_is_said(tmp_path):
     (tmp_path / "chipset.json").write_text('{"format": "chipmill-chipset-1", "kind": "pachtes"}')
     with pytest.raises(UserError, match="kind 'pachtes'.*Did you mean 'patches'"):
         chip.main(["inspect", str(tmp_path)])
+
+
+def test_a_patch_that_can_not_be_read_is_named_and_the_others_are_shown(patches, capsys):
+    next(patches.glob("train/OAK_1*_mask.npy")).unlink()
+    chip.main(["inspect", str(patches)])
+    assert "1 patch of those chosen for the sheet can't be read, first train/OAK_1_r0_c0_image.npy" in capsys.readouterr().out
+    for path in patches.glob("*/*_image.npy"):
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match="no patch of .* can be read"):
+        chip.main(["inspect", str(patches)])
+
+
+def test_a_description_that_lacks_something_is_said(patches):
+    description = json.loads((patches / "chipset.json").read_text())
+    del description["bands"], description["layers"]
+    (patches / "chipset.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="chipset.json lacks bands, layers; make the chips again"):
+        chip.main(["inspect", str(patches)])
+
+
+def test_a_cut_file_of_the_predecessor_is_counted(tmp_path, capsys):
+    (tmp_path / "val").mkdir()
+    for name in "ab":
+        np.save(tmp_path / f"val/{name}_image.npy", np.zeros((4, 4, 2), np.float32))
+        np.save(tmp_path / f"val/{name}_mask.npy", np.zeros((4, 4), np.uint8))
+    (tmp_path / "val/b_mask.npy").write_bytes(b"\x93NUMPY")
+    chip.main(["inspect", str(tmp_path)])
+    assert "class 0 100.00%; 1 can't be read" in capsys.readouterr().out
 
 
 def test_bytes_in_words():
