@@ -226,8 +226,9 @@ def say_summary(plan, tally, folder, report):
         named = ", ".join(f"{name} ({plural(count, 'window')})" if count else name for name, count in list(tally.unreadable.items())[:3])
         more = " …" if len(tally.unreadable) > 3 else ""
         report.result(f"{plural(len(tally.unreadable), 'file')} could not be read: {named}{more}; repair and run again with --overwrite")
-    classes = max(recipe.classes) if len(recipe.layers) == 1 else 2
-    report.result(f"next: python train.py --patches-dir {folder} --num-classes {classes}")
+    if {"train", "val"} <= set(splits):
+        classes = max(recipe.classes) if len(recipe.layers) == 1 else 2
+        report.result(f"next: python train.py --patches-dir {folder} --num-classes {classes}")
 
 
 # --- pan/ms chips: make-chips, fake-chips, get-reflectance, link-chips ----------------------------------------------------------
