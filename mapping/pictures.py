@@ -176,11 +176,11 @@ def contact_sheet(rows, titles, captions=(), side=224):
 
 
 def png_bytes(picture):
-    """A picture as PNG: exact."""
+    """A picture as PNG: exact. Little effort goes into the packing: a tenth larger than could be, in a twentieth of the time."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -335,7 +335,7 @@ def save_preview(path, reflectance, classes, bands, num_classes):
     pictures = pictures or [any_picture(reflectance, bands)]
     pictures.append(class_overlay(pictures[-1], classes, get_class_colours(num_classes)))
     # A scene of a few hundred pixels would be a stamp: whole multiples keep its pixels square.
-    times = max(1, PREVIEW // 2 // max(reflectance.shape[1:]))
+    times = -(-PREVIEW // 2 // max(reflectance.shape[1:]))
     pictures = [picture.repeat(times, axis=0).repeat(times, axis=1) for picture in pictures]
     tall = reflectance.shape[1] >= reflectance.shape[2]
     save_png(path, np.concatenate(with_gaps(pictures, axis=1 if tall else 0), axis=1 if tall else 0))

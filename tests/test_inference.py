@@ -193,6 +193,14 @@ def test_scenes_smaller_than_a_window_are_mapped_whole(checkpoint, maps, make_ra
     assert found.shape == (height, width) and (found != 255).all()
 
 
+@pytest.mark.parametrize(("height", "width", "times"), [(30, 40, 13), (300, 320, 2), (20, 512, 1)])
+def test_previews_of_small_scenes_are_large_enough_to_see(checkpoint, maps, make_raster, height, width, times):
+    scene = make_raster("s.tif", numbers(height, width), descriptions=BANDS)
+    run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
+    # Burn colours and the map over them, below each other in a wide scene, with a line between them.
+    assert Image.open(maps / "s_preview.png").size == (width * times, 2 * height * times + 6)
+
+
 @pytest.mark.parametrize(
     "layout", [{"tiled": True, "blockxsize": 64, "blockysize": 64}, {"blockysize": 1}, {"interleave": "band"}, {"blockysize": 200}]
 )
