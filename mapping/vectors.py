@@ -33,9 +33,13 @@ class Globe:
         a, b, c, d, e, f = tuple(self.transform)[:6]
         x, y = a * columns + b * rows + c, d * columns + e * rows + f
         if not self.is_lonlat:
+            from rasterio._err import CPLE_BaseError  # what GDAL reports of points that have no place; it has no public name
             from rasterio.warp import transform
 
-            x, y = (np.asarray(v) for v in transform(self.crs, "EPSG:4326", x.tolist(), y.tolist()))
+            try:
+                x, y = (np.asarray(v) for v in transform(self.crs, "EPSG:4326", x.tolist(), y.tolist()))
+            except CPLE_BaseError as error:
+                raise UserError(f"its CRS does not lead to lon/lat everywhere in the raster ({error})") from error
             if not np.isfinite(x).all():
                 raise UserError("its CRS does not lead to lon/lat everywhere in the raster")
         return (x + 180) % 360 - 180, np.clip(y, -90, 90)

@@ -73,7 +73,9 @@ def pixel_areas(crs, transform, height, width):
         unit = crs.linear_units_factor[1]
         grid = determinant * unit**2
         nodes = node_areas(crs, transform, height, width)
-        if nodes is None or np.abs(nodes[2] / grid - 1).max() <= CONVENTION:
+        if nodes is None:
+            return None
+        if np.abs(nodes[2] / grid - 1).max() <= CONVENTION:
             return PixelAreas("grid", height, width, grid=grid)
         return PixelAreas("nodes", height, width, nodes=nodes)
     degree = math.degrees(crs.units_factor[1])  # 1 where the unit is the degree, 0.9 where it is the grad
@@ -82,7 +84,8 @@ def pixel_areas(crs, transform, height, width):
         edges = np.radians(np.clip((f + e * np.arange(height + 1)) * degree, -90, 90))
         by_row = np.abs(np.diff(area_to_equator(edges, *ellipsoid(crs)))) * math.radians(abs(a) * degree)
         return PixelAreas("rows", height, width, by_row=by_row)
-    return PixelAreas("nodes", height, width, nodes=node_areas(crs, transform, height, width))
+    nodes = node_areas(crs, transform, height, width)
+    return None if nodes is None else PixelAreas("nodes", height, width, nodes=nodes)
 
 
 def refuse_impossible_degrees(transform, height, width, degree):
@@ -135,12 +138,13 @@ def node_areas(crs, transform, height, width):
 
 def to_geocentric(crs, x, y):
     """(N, 3) metres from the centre of the earth for points of a CRS; None where they don't lead to the globe."""
+    from rasterio._err import CPLE_BaseError  # what GDAL reports of points that have no place; it has no public name
     from rasterio.errors import CRSError
     from rasterio.warp import transform
 
     try:
         lon, lat = (np.radians(v) for v in transform(crs, "EPSG:4326", x.tolist(), y.tolist()))
-    except (CRSError, ValueError, RuntimeError):
+    except (CPLE_BaseError, CRSError, ValueError, RuntimeError):
         return None
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None

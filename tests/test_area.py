@@ -131,6 +131,10 @@ def test_without_a_crs_that_leads_to_the_globe_there_are_no_areas():
     assert pixel_areas(CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'), from_origin(0, 0, 1, 1), 4, 4) is None
 
 
+def test_a_transform_that_leads_off_the_globe_has_no_areas():
+    assert pixel_areas(CRS.from_epsg(32633), from_origin(5e9, 5e9, 10, 10), 60, 60) is None
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1)])
 def test_one_pixel_and_one_row_work_in_every_case(height, width):
     for crs, transform in (

@@ -253,6 +253,12 @@ def test_a_raster_without_crs_has_a_map_but_no_polygons_and_no_hectares(mapped, 
     assert capsys.readouterr().err.count("no polygons, no hectares") == 1
 
 
+def test_a_raster_placed_off_the_globe_has_a_map_but_no_polygons_and_no_hectares(mapped, make_raster, tmp_path, capsys):
+    assert mapped(make_raster("scene.tif", numbers(50, 50), descriptions=BANDS, transform=from_origin(5e9, 5e9, 10, 10))) == 0
+    assert (tmp_path / "maps" / "scene_classes.tif").exists() and not (tmp_path / "maps" / "scene_burned.geojson").exists()
+    assert capsys.readouterr().err.count("does not lead to the globe: no polygons, no hectares") == 1
+
+
 def test_an_aoi_needs_a_crs_and_must_touch_the_scene(mapped, make_raster, scene, tmp_path):
     area = tmp_path / "area.geojson"
     area.write_text('{"type": "Polygon", "coordinates": [[[100, 0], [101, 0], [101, 1], [100, 0]]]}')
