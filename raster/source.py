@@ -4,15 +4,18 @@ import contextlib
 import functools
 import glob
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
 from runtime.errors import UserError
+
+warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the programs say it in words where it matters, and once
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 CACHE_BYTES = 256 << 20  # as an option of rasterio.Env this is in bytes; as an environment variable GDAL would read megabytes
@@ -108,7 +111,8 @@ def why_not_opened(path, error):
         return f"{path} does not exist"
     if not is_remote(path) and os.path.isdir(path):
         return f"{path} is a folder; expected a raster file"
-    return f"{path} can't be opened as a raster ({' '.join(str(error).split())[:160]})"
+    advice = "; download it first, the server can't send parts of a file" if "Range downloading" in str(error) else ""
+    return f"{path} can't be opened as a raster ({' '.join(str(error).split())[:160]}){advice}"
 
 
 def describe(path):

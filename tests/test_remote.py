@@ -1,5 +1,6 @@
 """Scenes on s3:// and http://, and servers that fail: pytest tests/test_remote.py"""
 
+import functools
 import http.server
 import os
 import threading
@@ -125,6 +126,17 @@ def test_an_address_without_a_file_is_one_line(checkpoint, server, tmp_path):
         run(f"{server.address}/none.tif", "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
 
 
+def test_a_server_that_sends_no_parts_of_files_is_one_line_with_advice(make_raster):
+    """As python -m http.server is one; GDAL then reads files whose header lies in the first bytes, and no others."""
+    path = make_raster("plain/scene.tif", numbers(600, 600), tags={"NOTE": "x" * 5000})
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=path.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match="download it first"):
+            describe(f"http://127.0.0.1:{running.server_port}/scene.tif")
+        running.shutdown()
+
+
 def test_nobody_at_an_address_is_one_line(checkpoint, impatient, tmp_path):
     with pytest.raises(UserError, match="can't be opened"):
         run("http://127.0.0.1:9/scene.tif", "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
@@ -148,6 +160,9 @@ def test_a_server_that_stalls_is_given_up_and_the_map_goes_on_later(checkpoint, 
             run(address, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
         assert time.perf_counter() - began < 45
     assert not (tmp_path / "maps" / "scene_classes.tif").exists()
+    server.handler.stalled = False
+    assert run(address, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu") == 0
+    assert (tmp_path / "maps" / "scene_classes.tif").exists()
 
 
 def test_headers_and_windows_are_read_from_a_bucket(bucket):

@@ -1,5 +1,9 @@
 """Opening and listing rasters: what is found, in which order, and what a wrong path is told."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -62,3 +66,11 @@ def test_globs_over_buckets_read_like_those_of_a_shell(pattern, key, matches):
 def test_addresses_are_told_from_paths():
     assert is_remote("s3://b/k.tif") and is_remote("https://h/k.tif?sig=1") and not is_remote("/data/k.tif")
     assert scene_name("https://host/a/scene_1.tif?token=x") == "scene_1" and scene_name("/a/b.c.tif") == "b.c"
+
+
+def test_a_raster_without_a_place_is_opened_without_a_remark(tmp_path, make_raster):
+    """The programs say in words what it means; rasterio's warning would come twice a file."""
+    path = make_raster("plain.tif", np.ones((4, 4), np.uint8), crs=None)
+    code = f"from raster.source import describe; describe({str(path)!r})"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert answer.returncode == 0 and answer.stderr == ""
