@@ -362,7 +362,8 @@ def own_data_commands():
     """The five commands of the report's last section: (what it does, command)."""
     return [
         (
-            "Cut your scenes and their masks (same names in both folders) into patches; every fifth fire is held back.",
+            "Cut your scenes and their masks (same names in both folders) into patches; one fire in five is "
+            "held back for validation, another one for the test.",
             "python chip.py make-patches --images 'scenes/*.tif' --masks 'masks/*.tif' \\\n"
             "    --divide-by 10000 --offset -1000 --val 0.2 --test 0.2 --patches-dir patches",
         ),
