@@ -377,7 +377,8 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         end = first + len(chipset.lines)
         start = first if starting_from is None else starting_from
         if chipset.lines and not first <= start <= end:
-            raise UserError(f"{folder} holds chips {first} to {end - 1}; --starting-from {start} leaves a gap: pass {end}, or another folder")
+            raise UserError(f"{folder} holds chips {first} to {end - 1}; --starting-from {start} leaves a gap: pass {end}, or another "
+                            "folder")  # fmt: skip
         walk = Walk(tiles, recipe)
         skipped_lines = read_skipped(folder)
         done = sorted([*({**line, "reason": None} for line in chipset.lines), *skipped_lines], key=lambda line: line["i"])
@@ -433,7 +434,8 @@ def manifest_line(number, tile, recipe, verdict):
     line = {
         "file": f"{number}.pt", "i": verdict["i"], "tile": tile.name, "cid": tile.cid, "left": left, "top": top,
         "valid_pan": verdict["valid_pan"], "valid_ms": verdict["valid_ms"],
-        "valid_fraction": min(verdict["valid_pan"], verdict["valid_ms"]), "lat": lat, "lon": lon, "source": source_of(pair), "window": list(window),
+        "valid_fraction": min(verdict["valid_pan"], verdict["valid_ms"]),
+        "lat": lat, "lon": lon, "source": source_of(pair), "window": list(window),
         "crs": pair.crs.to_string() if pair.crs else None, "transform": list(tuple(pair.transform)[:6]) if pair.transform else None,
         "footprint": footprint(pair.crs, corners) if pair.crs else None,
         "cloud_cover": tile.properties.get("tile:clouds_percent"),
@@ -450,18 +452,28 @@ def source_of(pair):
 
 
 def split_work(batch, recipe, folder, workers):
-    """Tasks for `consider`: each tile's windows by rows, in pieces small enough to keep all workers busy."""
+    """
+    Tasks for `consider`: each tile's windows by rows, in pieces small enough to keep all workers busy.
+
+    As many tiles as there are workers take turns: whoever finishes a piece then most likely gets the next one of the same tile, whose
+    blocks it has decoded already.
+    """
     by_tile = defaultdict(list)
     tiles = {}
     for i, tile, left, top in batch:
         by_tile[tile.name].append((i, left, top))
         tiles[tile.name] = tile
-    tasks = []
+    queues = []
     for name in sorted(by_tile):
         windows = sorted(by_tile[name], key=lambda w: (w[2], w[1]))
         pieces = 1 if workers <= 1 else min(len(windows), -(-4 * workers // len(by_tile)))
         size = -(-len(windows) // pieces)
-        tasks += [(recipe, tiles[name], windows[k : k + size], folder) for k in range(0, len(windows), size)]
+        queues.append([(recipe, tiles[name], windows[k : k + size], folder) for k in range(0, len(windows), size)])
+    tasks = []
+    for start in range(0, len(queues), max(1, workers)):
+        group = queues[start : start + max(1, workers)]
+        for turn in range(max(map(len, group))):
+            tasks += [queue[turn] for queue in group if turn < len(queue)]
     return tasks
 
 

@@ -57,7 +57,7 @@ def bands_to_xyz_matrix(bands):
             for name, row in zip(known, rows, strict=True):
                 matrix[list(bands).index(name)] = row
             return matrix
-    raise UserError(f"no colour can be made from the bands {', '.join(bands)}; expected at least blue, green and red (name them with --bands)")
+    raise UserError(f"no colour can be made from {', '.join(bands)}; expected at least bands blue, green and red (name them with --bands)")
 
 
 def mix(matrix, x):

@@ -85,7 +85,7 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     else:
         crs, transform = (m.crs, m.transform * Affine.scale(step)) if georeferenced[1] else (None, None)
         ratio, corner = relate_shapes(p, width, height, m), (0.0, 0.0)
-        remarks.append(f"{pan} and {ms} are not both georeferenced: taking their corners as the same place, {ratio} pan pixels to an ms pixel")
+        remarks.append(f"{pan} and {ms} are not both georeferenced: their corners count as one place, {ratio} pan pixels to an ms pixel")
     corner = tuple(nearest_exact(c + s) for c, s in zip(corner, shift, strict=True))
     if any(c != round(c) for c in corner):
         remarks.append(f"pan lies ({corner[0]:.3f}, {corner[1]:.3f}) of its pixels off the ms grid: resampling pan by the fraction")

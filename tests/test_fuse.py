@@ -47,7 +47,8 @@ def network_checkpoint(target="bands", bands=BANDS, ratio=4):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     config = {"bands": list(bands), "ratio": ratio, "target": target, "width": 16, "depth": 1}
-    data = {"bands": list(bands), "ratio": ratio, "target": target, "divide_by": SCALE[0], "offset": 0.0, "nodata": 0, "reach": measure_reach(model)}
+    data = {"bands": list(bands), "ratio": ratio, "target": target, "divide_by": SCALE[0], "offset": 0.0, "nodata": 0,
+            "reach": measure_reach(model)}  # fmt: skip
     return {"kind": "pansharpen", "model": config, "settings": {}, "state": {"model": model.state_dict()}, "data": data}
 
 

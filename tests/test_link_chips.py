@@ -21,7 +21,8 @@ def folder_of_chips(tmp_path):
         for n in range(count):
             (folder / f"{n}.pt").write_text(f"{name} {n}")
         if bands:
-            description = {"format": FORMAT, "kind": "pansharpen", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": bands, "ratio": 4}
+            description = {"format": FORMAT, "kind": "pansharpen", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": bands,
+                           "ratio": 4}  # fmt: skip
             (folder / "chipset.json").write_text(json.dumps(description))
             lines = [json.dumps({"file": f"{n}.pt", "tile": name, "i": n}, separators=(", ", ": ")) for n in range(count)]
             (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")

@@ -356,7 +356,8 @@ class Hostile:
         ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 3, 3)}, "don't fit"),
         ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 2, 2)}, "nothing to learn"),
         ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 2, 2), "bands": torch.zeros(4, 4, 4)}, "expected"),
-        ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8).long(), "mul": torch.zeros(4, 2, 2), "oklab": torch.zeros(3, 8, 8)}, "int64"),
+        ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8).long(), "mul": torch.zeros(4, 2, 2), "oklab": torch.zeros(3, 8, 8)},
+         "int64"),
         (Hostile(), "unreadable"),
     ],
 )
@@ -391,7 +392,8 @@ def test_several_pairs_are_matched_by_name_and_odd_ones_refused(make_raster, tmp
 
 
 def test_the_real_pairs_become_chips(real_data, tmp_path):
-    for name, options, divisor in (("worldview2", {}, 2047), ("geoeye1", {"shift": (0.5, -0.5)}, 255), ("spacenet6", {"shift": (1.5, -1.0)}, 2047)):
+    offsets = (("worldview2", {}, 2047), ("geoeye1", {"shift": (0.5, -0.5)}, 255), ("spacenet6", {"shift": (1.5, -1.0)}, 2047))
+    for name, options, divisor in offsets:
         folder = real_data / "pansharpen"
         tiles, _ = pair_tiles([folder / f"{name}-pan.tif"], [folder / f"{name}-ms.tif"], **options)
         scale = scale_of_pair(tiles[0].pair, str(divisor))

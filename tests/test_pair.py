@@ -8,7 +8,9 @@ from raster.pair import PairReader, keys_weights, match_pair
 from runtime.errors import UserError
 
 
-def write_pair(make_raster, pan_shape=(32, 32), ms_shape=(8, 8), bands=4, pan_origin=(0, 0), pan_pixel=10, ms_pixel=40, crs="EPSG:32633", ms=None):
+def write_pair(
+    make_raster, pan_shape=(32, 32), ms_shape=(8, 8), bands=4, pan_origin=(0, 0), pan_pixel=10, ms_pixel=40, crs="EPSG:32633", ms=None
+):
     x, y = np.meshgrid(np.arange(pan_shape[1]), np.arange(pan_shape[0]))
     pan = (1 + x + 100 * y).astype(np.uint16)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The pansharpening road by its commands: an ARD, its chips, links, training, a sharpened raster; and what each refuses, with exit codes."""
+"""The pansharpening road by its commands: an ARD, chips, links, training, a sharpened raster; what each refuses, with exit codes."""
 
 import os
 import shutil
@@ -49,8 +49,8 @@ def test_the_whole_road_by_its_commands(delivery, tmp_path, capsys, monkeypatch)
     run("fake-chips", "-o", "chips/fake", "-c", 4, "-s", 16)
     run("link-chips", "chips/italy23", "chips/fake", "chips/mixed")
     run("inspect", "chips/mixed")
-    train_pansharpen.main(["--session", "demo", "--chips", "chips/mixed", "--test-chips", "chips/test", "--epoch-length", "12", "--epochs", "1",
-                           "--lr", "1e-4", "--width", "16", "--workers", "0", "--quiet"])  # fmt: skip
+    train_pansharpen.main(["--session", "demo", "--chips", "chips/mixed", "--test-chips", "chips/test", "--epoch-length", "12",
+                           "--epochs", "1", "--lr", "1e-4", "--width", "16", "--workers", "0", "--quiet"])  # fmt: skip
     tile = sorted(Path("ards/italy23").glob("37/*/*/*-pan.tif"))[0]
     words = ["--checkpoint", "sessions/latest.pt", "--pan", str(tile), "--ms", str(tile).replace("-pan", "-ms"), "--output-dir", "maps"]
     assert inference.main([*words, "--quiet", "--device", "cpu"]) == 0
