@@ -21,7 +21,7 @@ def test_lines_come_back_in_order(tmp_path):
         for number in range(3):
             chipset.add({"file": f"{number}.npy", "number": number})
     assert [line["number"] for line in read_manifest(tmp_path / "set")] == [0, 1, 2]
-    assert read_chipset(tmp_path / "set")["kind"] == "patches"
+    assert read_chipset(tmp_path / "set")["kind"] == "pansharpen"
 
 
 def test_a_second_run_sees_what_the_first_has_made(tmp_path):

@@ -380,7 +380,7 @@ def test_under_torchrun_the_first_process_cuts_with_as_many_workers(scene, cut, 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run([*launcher, str(ROOT / "chip.py"), *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("next: python train.py") == 1
+    assert done.stdout.count("35 patches of 16×16 pixels") == 1
     assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "two")
 
 
@@ -566,6 +566,33 @@ def test_the_flood_chip_keeps_its_classes_and_ignores_minus_one(real_data, tmp_p
         truth = dataset.read(1)
     assert np.sum([line["class_pixels"]["mask"] for line in lines], axis=0).tolist() == [(truth == 0).sum(), (truth == 1).sum()]
     assert {line["dtype"] for line in lines} == {"int16"} and {line["scene"] for line in lines} == {"Spain_7370579"}
+
+
+def test_the_flood_chip_trains(real_data, tmp_path, monkeypatch, capsys):
+    """One chip in two halves, one to learn from and one to validate on; its -1 reaches neither the loss nor the scores."""
+    import rasterio
+    from rasterio.windows import Window
+
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    Path("floods").mkdir()
+    for kind in ("S2Hand", "LabelHand"):
+        with rasterio.open(real_data / f"floods/Spain_7370579_{kind}.tif") as dataset:
+            for number, half in enumerate((Window(0, 0, 256, 512), Window(256, 0, 256, 512))):
+                profile = {**dataset.profile, "width": 256, "transform": dataset.window_transform(half), "tiled": False}
+                profile.pop("blockxsize", None)
+                with rasterio.open(f"floods/half{number}_{kind}.tif", "w", **profile) as part:
+                    part.write(dataset.read(window=half))
+    words = "make-patches --images floods/*_S2Hand.tif --masks floods/*_LabelHand.tif --image-suffix _S2Hand --mask-suffix _LabelHand"
+    chip.main([*words.split(), *"--label-map=-1=ignore --classes land,water --divide-by 10000 --patch-size 64 --val half1 --quiet".split()])
+    flags = "--architecture contrastunet --indices pairs --max-steps 6 --batch-size 8 --num-workers 0 --lr 0.003 --quiet --device cpu"
+    assert train.main(["--patches-dir", "patches", *flags.split()]) == 0
+    assert train.main("--test-only --resume output/checkpoints/best_model.pt --test-split val --quiet --device cpu".split()) == 0
+    scores = json.loads(Path("output/scores_val.json").read_text())
+    with rasterio.open("floods/half1_LabelHand.tif") as dataset:
+        truth = dataset.read(1)
+    assert np.sum(scores["results"][0]["matrix"]) == (truth >= 0).sum()
 
 
 def test_scenes_in_a_bucket_give_the_patches_of_local_ones(scene, cut, tmp_path, monkeypatch):
