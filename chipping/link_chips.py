@@ -17,6 +17,7 @@ from runtime.files import describe_difference, settings_hash, write_json, write_
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
 MUST_AGREE = ("kind", "chip_size", "bands", "ratio", "layers", "classes")
+PATCHES_MUST_AGREE = ("divide_by", "offset", "nodata")  # pan/ms chips hold reflectance, whatever they were made of
 
 
 def fair_order(count):
@@ -80,8 +81,8 @@ def agree(descriptions, sources):
     """The descriptions, if the sets can be read as one."""
     known = [(d, s) for d, s in zip(descriptions, sources, strict=True) if d]
     for description, source in known[1:]:
-        first = {k: known[0][0].get(k) for k in MUST_AGREE}
-        other = {k: description.get(k) for k in MUST_AGREE}
+        keys = (*MUST_AGREE, *(PATCHES_MUST_AGREE if description["kind"] == "patches" else ()))
+        first, other = ({k: d.get(k) for k in keys} for d in (known[0][0], description))
         if first != other:
             raise UserError(f"{known[0][1]} and {source} can't be mixed ({describe_difference(first, other)})")
     return descriptions

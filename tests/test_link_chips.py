@@ -144,7 +144,8 @@ def test_sets_that_differ_in_bands_are_not_mixed(folder_of_chips, tmp_path):
         link_chips([folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2, ["red", "nir"])], tmp_path / "out")
 
 
-def test_patch_sets_keep_their_splits_and_pairs(tmp_path):
+@pytest.mark.parametrize("divisor", [1.0, 255.0])
+def test_patch_sets_keep_their_splits_and_pairs_and_are_not_mixed_across_scales(tmp_path, divisor):
     for name, count in (("a", 3), ("b", 2)):
         lines = []
         for n in range(count):
@@ -155,9 +156,13 @@ def test_patch_sets_keep_their_splits_and_pairs(tmp_path):
                 (tmp_path / name / line[key]).write_text(f"{name}{n} {key}")
             lines.append(json.dumps(line))
         description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
-                       "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
+                       "divide_by": [1.0 if name == "a" else divisor], "offset": [0.0], "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
         (tmp_path / name / "chipset.json").write_text(json.dumps(description))
         (tmp_path / name / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    if divisor != 1:
+        with pytest.raises(UserError, match="divide_by"):
+            link_chips([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        return
     link_chips([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     lines = read_manifest(tmp_path / "out")
     assert len(lines) == 5 and read_chipset(tmp_path / "out")["layers"] == ["mask"]
