@@ -286,6 +286,20 @@ def test_two_processes_share_the_scenes_and_agree_on_the_summary(checkpoint, tmp
         assert (two / file).read_bytes() == (alone / file).read_bytes(), file
 
 
+def test_the_lines_for_notebooks_give_the_map_of_the_program(tmp_path, maps, make_raster, monkeypatch):
+    """The block of docs/maps.md as written, on the reflectance of a scene."""
+    page = (ROOT / "docs" / "maps.md").read_text(encoding="utf-8")
+    lines = page.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output" / "checkpoints").mkdir(parents=True)
+    checkpoint = write_checkpoint(tmp_path / "output" / "checkpoints" / "best_model.pt", threshold=0.7)
+    stored = numbers(75, 90)
+    run(make_raster("scene.tif", stored, descriptions=BANDS), "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
+    names = {"reflectance": (stored / 10_000).astype(np.float32)}
+    exec(lines, names)
+    assert np.array_equal(names["classes"], read(maps / "scene_classes.tif"))
+
+
 def test_arrays_are_mapped_without_any_file():
     stored = numbers(50, 45)
     classes, probabilities = predict_array(tiny_model(), stored, divide_by=10_000, window=32, device="cpu")
