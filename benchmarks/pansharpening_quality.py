@@ -53,7 +53,8 @@ def main(argv):
     pair = match_pair(pan, ms, tuple(map(float, args.shift.split(","))))
     column, row, width, height = pair.area
     split = int(height * args.share)
-    upper, lower = (column, row, width, split), (column, row + split, width, height - split)
+    whole = [side // pair.ratio * pair.ratio for side in (width, height - split)]  # of coarse pixels
+    upper, lower = (column, row, width, split), (column, row + split, *whole)
 
     def words(area):
         return ["--pan", pan, "--ms", ms, f"--shift={args.shift}", "--divide-by", args.divide_by, "--area", ",".join(map(str, area))]
