@@ -156,7 +156,8 @@ def test_patch_sets_keep_their_splits_and_pairs_and_are_not_mixed_across_scales(
                 (tmp_path / name / line[key]).write_text(f"{name}{n} {key}")
             lines.append(json.dumps(line))
         description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
-                       "divide_by": [1.0 if name == "a" else divisor], "offset": [0.0], "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
+                       "divide_by": [1.0 if name == "a" else divisor], "offset": [0.0], "layers": ["mask"],
+                       "classes": {"mask": ["a", "b"]}}  # fmt: skip
         (tmp_path / name / "chipset.json").write_text(json.dumps(description))
         (tmp_path / name / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     if divisor != 1:
