@@ -79,6 +79,8 @@ def create_segmentation_model(num_classes=2, encoder_name="resnet34", architectu
         bands = CEMS_BANDS if count == len(CEMS_BANDS) else tuple(f"band_{i + 1}" for i in range(count))
     elif in_channels not in (None, len(bands)):
         raise UserError(f"{in_channels} input channels were asked for, but {len(bands)} bands are named: {', '.join(bands)}")
+    if architecture in OWN_ARCHITECTURES and encoder_weights not in (None, "none", "imagenet"):  # imagenet is everybody's default
+        raise UserError(f"{architecture} has no encoder that --encoder-weights {encoder_weights} could go into; leave it out")
     config = SegmentationConfig(architecture, encoder_name, tuple(bands), num_classes, tuple(indices), mean, std)
     model = FireSegmentationModel(config)
     if encoder_weights not in (None, "none") and architecture not in OWN_ARCHITECTURES:

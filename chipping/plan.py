@@ -63,22 +63,20 @@ def plan_patches(
     excluded = parse_names(exclude, "--exclude")
     shipped = dataset_dir is not None
     mapping = tuple(sorted(parse_label_map(label_map).items()))
-    hit = set()
+    seen = set()
 
     def is_excluded(scene):
-        found = [name for name in excluded if matches(scene, name)]
-        hit.update(found)
-        return bool(found)
+        seen.add(scene)
+        return any(matches(scene, name) for name in excluded)
 
     if shipped:
         material = find_cems(dataset_dir, is_excluded, strict, note)
     else:
-        material = find_files(
-            images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded, seen := set()
-        )
-        select(seen, [n for n in excluded if n not in hit], "--exclude")
-    if shipped and (missed := [n for n in excluded if n not in hit]):
-        select(set(material.images), missed, "--exclude")
+        material = find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded)
+    select(seen, excluded, "--exclude")  # every name has excluded something
+    if material.splits and (val or test):
+        note("--val and --test decide about the splits; the folders train, val and test are not looked at")
+        material.splits = None
 
     infos, broken = describe_all(material.images, strict, note)
     names = sorted(infos)
@@ -208,8 +206,8 @@ def find_cems(folder, is_excluded, strict, note):
     return Material({t: f["image"] for t, f in tiles.items()}, masks, clouds, splits, {})
 
 
-def find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded, seen):
-    """Material of the general form. `seen` receives the names of all images, also of the excluded ones."""
+def find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_suffix, stack, stack_folder, is_excluded):
+    """Material of the general form."""
     if not images:
         raise UserError("pass --dataset-dir for the CEMS layout, or --images with --masks (rasters) or --labels (polygons)")
     if bool(masks) == bool(labels):
@@ -219,7 +217,6 @@ def find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_s
         image_paths, sources = stack_bands(list_rasters(images), stack.split(","), stack_folder)
     else:
         image_paths = by_key(list_rasters(images), image_suffix, "image")
-    seen.update(image_paths)
     image_paths = {k: p for k, p in image_paths.items() if not is_excluded(k)}
     if not image_paths:
         raise UserError("--exclude leaves no scene")
@@ -371,6 +368,7 @@ def look_at_vectors(scenes, recipe, note):
 def look_at_masks(scenes, recipe, note):
     """Every mask, thinned out where it is large: values that are no class are an error now instead of after an hour."""
     suspicious = {}
+    num_classes = dict(zip(recipe.layers, recipe.classes, strict=True))
     for scene in scenes:
         for layer, mask in scene.masks.items():
             try:
@@ -381,8 +379,8 @@ def look_at_masks(scenes, recipe, note):
                 if isinstance(error, UserError) and error.__cause__ is None:
                     raise
                 continue  # unreadable pixels are counted window by window
-            to_classes(values, dict(zip(recipe.layers, recipe.classes, strict=True))[layer], mask.nodata, recipe.label_map, mask.path)
-            if mask.nodata is not None and 0 <= mask.nodata < recipe.classes[0] and mask.nodata not in dict(recipe.label_map):
+            to_classes(values, num_classes[layer], mask.nodata, recipe.label_map, mask.path)
+            if mask.nodata is not None and 0 <= mask.nodata < num_classes[layer] and mask.nodata not in dict(recipe.label_map):
                 suspicious.setdefault(mask.nodata, []).append(mask.path)
     for value, paths in suspicious.items():
         note(

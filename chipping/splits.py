@@ -89,6 +89,8 @@ def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=No
                     raise UserError(f"{scene} is in both --val and --test; name it in one of them")
                 split[scene] = flag.removeprefix("--")
     shares = [(name, wish) for name, wish in (("val", val), ("test", test)) if isinstance(wish, float)]
+    if sum(share for _, share in shares) >= 1:
+        raise UserError(f"--val {val} and --test {test} leave nothing for training; pass shares whose sum is below 1")
     if shares:
         names = sorted(scenes)
         pairs = [(names[i], names[j]) for i, j in overlapping_pairs([outlines[n] for n in names])]

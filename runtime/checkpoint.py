@@ -26,18 +26,24 @@ FORMAT = "chipmill-checkpoint-1"
 
 def save_checkpoint(path, checkpoint):
     """Write `checkpoint` (kind, model, settings, state, data; format and version are added): whole, or the old file stays."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary:
         try:
-            torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file)
-        except RuntimeError as error:  # torch speaks of positions in its archive; what has happened (a full disk) stands behind it
-            if isinstance(error.__context__, OSError):
-                raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
+            with open(temporary, "wb") as file:
+                torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file)
+        except (OSError, RuntimeError) as error:
+            # torch speaks of positions in its archive; what has happened, such as a full disk, stands behind that
+            cause = error if isinstance(error, OSError) else error.__context__
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise
 
 
 def load_checkpoint(path, kind=None):
     """The dict, on the CPU. UserError in one line for a file that is missing, cut short, hostile, not ours, or of another kind."""
     path = Path(path)
+    if path.is_dir():
+        last = next((p for p in (path / "checkpoints" / "last.pt", path / "last.pt") if p.exists()), path / "….pt")
+        raise UserError(f"{path} is a folder, expected a checkpoint such as {last}")
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist{nearby(path)}")
     try:

@@ -40,7 +40,7 @@ class RunFolder:
         return self
 
     def refuse_earlier_run(self):
-        """UserError where the folder holds a run that is neither resumed nor overwritten. Changes nothing, so that it can be asked early."""
+        """UserError where the folder holds a run that is neither resumed nor overwritten. Changes nothing, so it can be asked early."""
         if self.active and not self.resume and not self.overwrite and self.holds_a_run():
             last = self.checkpoints / LAST
             how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"

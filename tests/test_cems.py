@@ -110,6 +110,14 @@ def test_shipped_splits_that_share_ground_are_a_warning(tile, cut, capsys):
     assert "EMSR001_AOI01_01 (train) and EMSR002_AOI01_01 (test)" in capsys.readouterr().err
 
 
+def test_flags_about_splits_win_over_the_shipped_folders(tile, cut, capsys):
+    for number, folder in enumerate(("train", "train", "test")):
+        tile(folder, f"EMSR00{number}_AOI01_01", x=14 + number)
+    lines = cut("--val", "EMSR001")
+    assert [line["split"] for line in lines] == ["train", "val", "train"]
+    assert "--val and --test decide about the splits" in capsys.readouterr().err
+
+
 def test_own_splits_that_share_ground_are_an_error(tile, cut):
     tile("", "EMSR001_AOI01_01")
     tile("", "EMSR002_AOI01_01")

@@ -62,7 +62,7 @@ def damaged(tmp_path, how):
     [("missing", "does not exist; in its folder are: last.pt"), ("cut short", "cut short"), ("empty", "cut short|damaged"),
      ("text", "not a checkpoint|damaged"), ("hostile", "refused"), ("hostile old style", "not a checkpoint"),
      ("not ours", "not a checkpoint of"), ("other kind", "is a pansharpen checkpoint, expected segmentation"), ("newer", "update"),
-     ("lacks parts", "lacks model"), ("folder", "not exist")],
+     ("lacks parts", "lacks model"), ("folder", "is a folder")],
 )  # fmt: skip
 def test_what_is_no_whole_checkpoint_of_ours_is_one_line(tmp_path, how, words):
     with pytest.raises(UserError, match=words) as caught:

@@ -82,6 +82,7 @@ CASES = {
     "patch size of nothing": (None, {}, ("--patch-size", "0"), "expected a whole number of at least 1"),
     "a share of two": (None, {}, ("--min-valid", "2"), "expected a share from 0 to 1"),
     "a scene that is not there": (None, {}, ("--val", "c_1"), "--val 'c_1' matches no scene"),
+    "shares that leave nothing": (None, {}, ("--val", "0.6", "--test", "0.4"), "leave nothing for training"),
     "everything held out": (None, {}, ("--val", "a", "--test", "b"), "no scene is left for training"),
     "everything excluded": (None, {}, ("--exclude", "a,b"), "leaves no scene"),
     "a class too many in the map": (None, {}, ("--label-map", "1=2"), "there are classes 0..1"),

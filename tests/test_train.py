@@ -124,6 +124,7 @@ def test_severity_classes_train_and_score_by_extent(tmp_path):
         (["--test-only"], "--test-only needs a checkpoint"),
         (["--accumulate", "9"], "--accumulate 9 pieces"),
         (["--accumulate", "3", "--batch-size", "100", "--resume", "nowhere.pt"], "nowhere.pt does not exist"),
+        (["--resume", "/tmp"], "/tmp is a folder, expected a checkpoint"),
         (["--encoder", "resnet43", "--architecture", "unet"], "Did you mean 'resnet34'"),
         (["--architecture", "unett"], "Did you mean 'unet'"),
         (["--num-classes", "5"], "pass --num-classes 2"),
@@ -133,6 +134,7 @@ def test_severity_classes_train_and_score_by_extent(tmp_path):
          "can't be trained on one patch at a time"),
         (["--patches-dir", "/nowhere"], "does not exist"),
         (["--indices", "nvdi"], "unknown spectral index"),
+        (["--encoder-weights", "mine.pt"], "smallunet has no encoder"),
         (["--encoder-weights", "/nowhere.pt", "--architecture", "unet", "--encoder", "resnet18"], "expected imagenet, none"),
     ],
 )  # fmt: skip
