@@ -75,8 +75,11 @@ def match_bands(info, wanted, given=None):
     described = [n for n in names if n]
     if not described and is_cems_image(info) and set(wanted) <= set(SENTINEL2_L2A_BANDS):
         return [SENTINEL2_L2A_BANDS.index(b) + 1 for b in wanted], "by the order of a Sentinel-2 L2A file of 12 bands"
-    if not any(found) and info.count == len(wanted) and not (described and any(band_role(n) for n in described)):
-        return list(range(1, info.count + 1)), "by order"
+    if not any(found) and not (described and any(band_role(n) for n in described)):
+        everything = list(range(1, info.count + 1))
+        for order in (everything, [i for i in everything if i - 1 != info.alpha_band]):
+            if len(order) == len(wanted):
+                return order, "by order"
     missing = [b for b, f in zip(wanted, found, strict=True) if not f]
     has = f"bands {', '.join(n or '(unnamed)' for n in names)}" if described else f"{info.count} bands without names"
     lacks = f" It has no {', '.join(missing)}." if described and missing else ""

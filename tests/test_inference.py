@@ -102,6 +102,21 @@ def test_nodata_of_any_kind_has_no_class(checkpoint, maps, make_raster):
     assert summary(maps)["scenes"][0]["valid_fraction"] == 1 - empty.mean()
 
 
+@pytest.mark.parametrize("kind", ["alpha", "mask"])
+def test_what_an_alpha_band_or_a_mask_hides_has_no_class(checkpoint, maps, make_raster, kind):
+    """The three bands have no names: the alpha band is none of them."""
+    stored, shown = numbers(60, 60), np.full((60, 60), 255, dtype=np.uint8)
+    shown[:20, :30] = 0
+    if kind == "alpha":
+        scene = make_raster("scene.tif", np.concatenate([stored, shown[None]]), photometric="RGB", alpha="YES")
+    else:
+        scene = make_raster("scene.tif", stored)
+        with rasterio.open(scene, "r+") as dataset:
+            dataset.write_mask(shown)
+    run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
+    assert np.array_equal(read(maps / "scene_classes.tif") == 255, shown == 0)
+
+
 def test_digital_numbers_with_and_without_offset_and_reflectance_give_one_map(checkpoint, tmp_path, make_raster):
     """The same ground as Sentinel-2 before and after baseline 04.00, as floats, and with GDAL's scale in the tags."""
     stored = numbers(64, 64)
