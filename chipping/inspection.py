@@ -12,7 +12,7 @@ from chipping.chipset import DESCRIPTION, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import IGNORE, band_role, get_class_colours
 from runtime.errors import RunError, UserError, did_you_mean
-from runtime.files import atomic_path, refuse_existing
+from runtime.files import atomic_path, refuse_existing, require_writable
 
 SUFFIXES = ("B", "kB", "MB", "GB", "TB")
 SHEET = "contact_sheet.png"
@@ -66,6 +66,7 @@ def inspect_patches(folder, description, output, pictures, seed, say):
     for text in patch_words(folder, description, lines):
         say(text)
     if pictures:
+        require_writable(output.parent)
         unreadable = draw_contact_sheet(folder, description, choose_patches(lines, description, seed), output)
         if unreadable:
             say(f"{plural(len(unreadable), 'patch')} of those chosen for the sheet can't be read, first {unreadable[0]}")

@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from raster.source import describe, is_remote, scene_name
 from runtime.errors import UserError, did_you_mean
-from runtime.files import write_text
+from runtime.files import require_writable, write_text
 
 RESOLUTION_WORDS = ("10m", "20m", "60m")  # the last part of the names in a Sentinel-2 L2A product
 GDAL_NAMES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
@@ -47,7 +47,7 @@ def stack_bands(paths, bands, folder):
         text = stack_xml(chosen, bands)
         stacks[name] = str(Path(folder) / f"{name}.vrt")
         if not os.path.exists(stacks[name]) or Path(stacks[name]).read_text(encoding="utf-8") != text:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            require_writable(folder)
             write_text(stacks[name], text)
         known = all(info.size is not None for info in chosen)
         sources[name] = {

@@ -87,8 +87,8 @@ def explain(error):
     if isinstance(error, KeyboardInterrupt):
         return 130, f"stopped by Ctrl-C. {error}".rstrip(". ") + "."
     if isinstance(error, OSError) and error.errno == 28:
-        return 1, f"failed: no space left on the disk ({one_line(error)}); free some and run the same command again"
-    if isinstance(error, PermissionError):
+        return 1, f"failed: no space left on the disk ({one_line(error)}); free some and run it again (training: with --resume)"
+    if isinstance(error, PermissionError) or isinstance(error, OSError) and error.errno == 30:  # 30: a disk mounted read-only
         return 1, f"failed: no permission to write or read {error.filename}; choose another folder or change its rights"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return 1, f"failed: out of memory ({one_line(error)[:200]}); pass a smaller --batch-size or --window"

@@ -325,6 +325,14 @@ def test_one_file_a_band_is_stacked_on_the_finest_grid(make_raster, cut, tmp_pat
         cut("--stack", "B02,B12", folder="other")
 
 
+def test_stacks_that_can_not_be_written_are_one_line(make_raster, cut, tmp_path):
+    make_raster("images/T33_1_B02.tif", np.ones((8, 8), np.uint16))
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    (tmp_path / "wall").touch()
+    with pytest.raises(UserError, match="can't write to wall/patches_stacks"):
+        cut("--stack", "B02", folder="wall/patches")
+
+
 def test_scenes_whose_tags_state_other_offsets_get_one(scene, cut, tmp_path):
     """Sentinel-2 before and after baseline 04.00: the same ground, 1000 apart in its digital numbers."""
     ground = ramp(8, 8)
