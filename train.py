@@ -178,6 +178,7 @@ def train(args, checkpoint, processes, console):
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
     from runtime.distributed import share_batch_statistics
+    from runtime.files import require_writable
     from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
     from runtime.logs import MetricsFile, start_tensorboard, start_wandb
     from runtime.run_folder import BEST, FINAL, LAST, RunFolder
@@ -197,6 +198,9 @@ def train(args, checkpoint, processes, console):
         raise UserError(f"--accumulate {args.accumulate} needs as many patches a step and process; there are {len(data.train)} in train")
     steps = data.batches.steps
     total_steps = min(args.epochs * steps, args.max_steps or args.epochs * steps)
+
+    if processes.is_first:
+        require_writable(args.output_dir)  # before weights are downloaded
 
     # Model, loss, optimiser
     model, config = make_model(args, data, checkpoint)
