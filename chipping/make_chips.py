@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from rasterio.errors import RasterioError
 
 from chipping.chipset import ChipSetWriter
@@ -37,6 +38,8 @@ from runtime.files import remove_leftovers, write_json
 
 REJECTS_TO_RETIRE = 32  # windows in a row without one chip, after which a tile is given up
 READ_ERRORS_TO_RETIRE = 3
+STRIP_ROWS = 128  # ms rows of pan that are read at a time
+CACHE_BYTES = 192 << 20  # of GDAL for decoded blocks, in each worker; less decodes shared blocks twice, more only takes memory
 SKIPPED = "skipped.jsonl"
 WAITING = ".considered"  # finished chips whose number isn't known yet
 
@@ -99,11 +102,16 @@ def to_reflectance(total, count, recipe):
     return ((total / count + recipe.offset) / recipe.divide_by).astype(np.float32)
 
 
+def count_valid(values, nodata):
+    """Number of the samples that are not null, over all bands."""
+    if nodata in (None, 0) and values.dtype.kind != "f":
+        return np.count_nonzero(values)
+    return values.size - np.count_nonzero(is_null(values, nodata))
+
+
 def valid_share(values, nodata):
     """Share of the samples that are not null, over all bands."""
-    if nodata in (None, 0) and values.dtype.kind != "f":
-        return np.count_nonzero(values) / values.size
-    return 1 - np.count_nonzero(is_null(values, nodata)) / values.size
+    return count_valid(values, nodata) / values.size
 
 
 def clean(values, nodata):
@@ -149,6 +157,13 @@ def finish_chip(reader, recipe, left, top, truth, null):
     pair = reader.pair
     m = margins(pair, recipe, left, top)
     side, ratio = recipe.window, recipe.ratio
+    if recipe.reduction == "box":
+        share, small_pan, pan_bad = reduce_pan_by_strips(reader, recipe, left, top)
+        if share < recipe.minimum_valid:
+            return share, None
+        bad = [b for b in (null, pan_bad) if b is not None]
+        mul = (box_sum(truth, ratio) / ratio**2).astype(np.float32)
+        return share, (small_pan, mul, truth, ~np.logical_or.reduce(bad) if bad else None)
     pan = reader.read_pan(pair.area[0] + left - m[0], pair.area[1] + top - m[1], side + m[0] + m[2], side + m[1] + m[3])
     core = pan[:, m[1] * ratio : (m[1] + side) * ratio, m[0] * ratio : (m[0] + side) * ratio]
     share = valid_share(core, pair.nodata[0])
@@ -157,13 +172,9 @@ def finish_chip(reader, recipe, left, top, truth, null):
     pan, pan_null = clean(pan, pair.nodata[0])
     # cut of the margins, in pixels of the truth
     cut = tuple(slice(a // recipe.extra, a // recipe.extra + recipe.chip_size) for a in (m[1], m[0]))
-    if recipe.reduction == "box":
-        small_pan = to_reflectance(box_sum(pan, ratio * recipe.extra), (ratio * recipe.extra) ** 2, recipe)
-        mul = box_sum(truth, ratio) / ratio**2
-    else:
-        small_pan, mul = blur_and_reduce(to_reflectance(box_sum(pan, recipe.extra), recipe.extra**2, recipe), truth, ratio)
-        small_pan = small_pan[:, cut[0], cut[1]]
-        mul = mul[:, cut[0].start // ratio : cut[0].stop // ratio, cut[1].start // ratio : cut[1].stop // ratio]
+    small_pan, mul = blur_and_reduce(to_reflectance(box_sum(pan, recipe.extra), recipe.extra**2, recipe), truth, ratio)
+    small_pan = small_pan[:, cut[0], cut[1]]
+    mul = mul[:, cut[0].start // ratio : cut[0].stop // ratio, cut[1].start // ratio : cut[1].stop // ratio]
     valid = None
     if null is not None or pan_null is not None:
         bad = np.zeros((1, *truth.shape[1:]), bool) if null is None else null
@@ -171,6 +182,25 @@ def finish_chip(reader, recipe, left, top, truth, null):
             bad = bad | (box_sum(pan_null.astype(np.uint8), ratio * recipe.extra) > 0)
         valid = ~bad[:, cut[0], cut[1]]
     return share, (small_pan, mul.astype(np.float32), truth[:, cut[0], cut[1]], valid)
+
+
+def reduce_pan_by_strips(reader, recipe, left, top):
+    """
+    (share of valid samples, box means (1, S, S) float32 reflectance, null cells (1, S, S) bool or None) of a window's pan.
+
+    By strips: a whole window of pan is 32 MB, its null mask 16 more, and the means need no more than the rows of one cell at a time.
+    """
+    pair, side, cell = reader.pair, recipe.window, recipe.ratio * recipe.extra
+    height = max(1, STRIP_ROWS // recipe.extra) * recipe.extra  # ms rows, whole cells
+    valid, means, nulls = 0, [], []
+    for row in range(0, side, height):
+        pan = reader.read_pan(pair.area[0] + left, pair.area[1] + top + row, side, min(height, side - row))
+        valid += count_valid(pan, pair.nodata[0])
+        pan, null = clean(pan, pair.nodata[0])
+        means.append(to_reflectance(box_sum(pan, cell), cell**2, recipe))
+        nulls.append(np.zeros(means[-1].shape, bool) if null is None else box_sum(null.astype(np.uint8), cell) > 0)
+    nulls = np.concatenate(nulls, axis=1)
+    return valid / (side * recipe.ratio) ** 2, np.concatenate(means, axis=1), nulls if nulls.any() else None
 
 
 def blur_and_reduce(pan, truth, ratio):
@@ -193,6 +223,7 @@ def reader_for(pair):
         close_readers()
         stack = contextlib.ExitStack()
         OPEN[pair] = stack.enter_context(PairReader(pair)), stack
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
     return OPEN[pair][0]
 
 
@@ -207,7 +238,7 @@ def consider(task):
     i, left, top, valid_ms, valid_pan and, for windows without a chip, reason. Each finished chip and verdict waits in the folder.
     """
     recipe, tile, windows, folder = task
-    verdicts, promising = [], []
+    verdicts = []
     try:
         reader = reader_for(tile.pair)
     except UserError as error:
@@ -226,41 +257,34 @@ def consider(task):
             verdicts.append(verdict_of(i, left, top, valid_ms=share, reason="nulls"))
             continue
         reduced = reduce_ms(ms, tile.pair, recipe) if folder else (None, None)
-        promising.append((i, left, top, share, reduced))
-        if len(promising) >= 6:  # reduced windows held at a time; bounds the memory
-            verdicts += finish(reader, recipe, tile, promising, folder)
-            promising = []
-    return verdicts + finish(reader, recipe, tile, promising, folder)
-
-
-def finish(reader, recipe, tile, promising, folder):
-    """The pan half of `consider` for windows that passed the ms half."""
-    verdicts = []
-    for i, left, top, valid_ms, (truth, null) in promising:
-        try:
-            if folder is None:
-                m_side = recipe.window
-                pan = reader.read_pan(tile.pair.area[0] + left, tile.pair.area[1] + top, m_side, m_side)
-                valid_pan, parts = valid_share(pan, tile.pair.nodata[0]), None
-                passed = valid_pan >= recipe.minimum_valid
-            else:
-                valid_pan, parts = finish_chip(reader, recipe, left, top, truth, null)
-                passed = parts is not None
-        except RasterioError as error:
-            verdicts.append(verdict_of(i, left, top, valid_ms, reason="read-error", detail=str(error)[:200]))
-            continue
-        verdict = verdict_of(i, left, top, valid_ms, valid_pan, reason=None if passed else "nulls")
-        if parts is not None:
-            lat, lon = window_centre(tile, recipe, left, top)
-            meta = {"tile": tile.name, "cid": tile.cid, "i": i, "left": left, "top": top}
-            if lat is not None:
-                meta |= {"lat": lat, "lon": lon}
-            pan, mul, bands, valid = parts
-            chip = encode_chip(pan, mul, bands, valid, meta, recipe.bands, recipe.store, recipe.dtype)
-            write_chip(folder / f"{i}.pt", chip)
-            write_json(folder / f"{i}.json", verdict)
-        verdicts.append(verdict)
+        verdicts.append(finish(reader, recipe, tile, i, left, top, share, *reduced, folder))
     return verdicts
+
+
+def finish(reader, recipe, tile, i, left, top, valid_ms, truth, null, folder):
+    """The pan half of `consider` for a window that passed the ms half: its verdict."""
+    try:
+        if folder is None:
+            side = recipe.window
+            pan = reader.read_pan(tile.pair.area[0] + left, tile.pair.area[1] + top, side, side)
+            valid_pan, parts = valid_share(pan, tile.pair.nodata[0]), None
+            passed = valid_pan >= recipe.minimum_valid
+        else:
+            valid_pan, parts = finish_chip(reader, recipe, left, top, truth, null)
+            passed = parts is not None
+    except RasterioError as error:
+        return verdict_of(i, left, top, valid_ms, reason="read-error", detail=str(error)[:200])
+    verdict = verdict_of(i, left, top, valid_ms, valid_pan, reason=None if passed else "nulls")
+    if parts is not None:
+        lat, lon = window_centre(tile, recipe, left, top)
+        meta = {"tile": tile.name, "cid": tile.cid, "i": i, "left": left, "top": top}
+        if lat is not None:
+            meta |= {"lat": lat, "lon": lon}
+        pan, mul, bands, valid = parts
+        chip = encode_chip(pan, mul, bands, valid, meta, recipe.bands, recipe.store, recipe.dtype)
+        write_chip(folder / f"{i}.pt", chip)
+        write_json(folder / f"{i}.json", verdict)
+    return verdict
 
 
 def verdict_of(i, left, top, valid_ms=None, valid_pan=None, reason=None, detail=None):

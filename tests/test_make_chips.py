@@ -1,6 +1,7 @@
 """make-chips: windows, values, order, interruption. Chips are compared as bytes wherever they ought to be the same."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -131,6 +132,27 @@ def test_pixels_near_nulls_are_marked_and_others_are_not(tmp_path):
     run(tmp_path / "chips", one_tile(tmp_path, pan, ms), 1)
     valid = pan_chips.read_chip(tmp_path / "chips" / "0.pt")["valid"][0]
     assert not valid[0, 0] and not valid[15, 15] and int((~valid).sum()) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16])
+def test_the_height_of_strips_changes_no_byte(tmp_path, monkeypatch, rows):
+    pan, ms = valid_pair()
+    pan[0, :40, :9] = 0
+    ms[:, 5, 20:] = 0
+    folder = one_tile(tmp_path, pan, ms)
+    run(tmp_path / "whole", folder, 1)
+    monkeypatch.setattr(make_chips, "STRIP_ROWS", rows)
+    run(tmp_path / "strips", folder, 1)
+    same(tmp_path / "strips", tmp_path / "whole")
+    assert 0.9 < manifest(tmp_path / "strips")[0]["valid_pan"] == pytest.approx(1 - 360 / 128**2, abs=1e-6)
+
+
+def test_decoded_blocks_take_a_bounded_share_of_memory_while_a_tile_is_open_and_no_longer(delivery):
+    with rasterio.Env(GDAL_CACHEMAX=64 << 20):
+        make_chips.reader_for(tiles_of(delivery)[0].pair)
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == make_chips.CACHE_BYTES < 200 << 20
+        make_chips.close_readers()
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 64 << 20
 
 
 def test_blurred_inputs_of_a_window_inside_are_those_of_the_whole_image(make_raster, tmp_path):
@@ -358,9 +380,11 @@ class Hostile:
         ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8), "mul": torch.zeros(4, 2, 2), "bands": torch.zeros(4, 4, 4)}, "expected"),
         ({"format": "chipmill-pan-1", "pan": torch.zeros(1, 8, 8).long(), "mul": torch.zeros(4, 2, 2), "oklab": torch.zeros(3, 8, 8)},
          "int64"),
-        (Hostile(), "unreadable"),
+        (Hostile(), "nothing in it was run"),
+        (pickle.dumps(Hostile(), protocol=4), "nothing in it was run"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_bad_chip_is_named_and_never_executed(tmp_path, content, reason):
     path = tmp_path / "0.pt"
     if isinstance(content, bytes):
