@@ -104,8 +104,6 @@ def main(argv=None):
 
     with distributed.start(args.device) as processes:
         console = Console(args.quiet) if processes.is_first else SilentConsole()
-        if not args.epochs and args.up_to_epoch is None:
-            console.say("neither --epochs nor --up-to-epoch was given: training one epoch")
         return train(args, given, processes, console)
 
 
@@ -211,6 +209,8 @@ def train(args, given, processes, console):
         console.say("no --test-chips: the best epoch will be the one with the lowest training loss, which is not the same")
     elif shared := shared_chips(chips, tests):
         console.warn(f"{shared} of the {len(tests)} test chips in {args.test_chips} are training chips too: their scores mean little")
+    if not args.epochs and args.up_to_epoch is None:
+        console.say("neither --epochs nor --up-to-epoch was given: training one epoch")
     if args.lbs > len(chips):
         console.warn(f"an epoch of {len(chips)} chips is shorter than the logical batch of {args.lbs}: each epoch is one step")
     steps = -(-len(chips) // args.lbs)
@@ -300,6 +300,8 @@ def train(args, given, processes, console):
                 for _ in group:
                     batch = next(loader)
                     note_bad(batch, position["bad"])
+                    if len(position["bad"]) > MOST_BAD * len(chips):  # at once: nobody waits an epoch to hear it
+                        report_bad(position["bad"], len(chips), MOST_BAD, args.chips, console)
                     if not len(batch):
                         continue
                     terms = forward_losses(model, batch, chips.bands, args, device, epoch, weights, spread)

@@ -15,6 +15,8 @@ A chip has `bands`, `oklab` or both; Oklab can be had from bands but not the oth
 
 import io
 import os
+import pickle
+import warnings
 
 import numpy as np
 import torch
@@ -72,10 +74,14 @@ def write_chip(path, chip):
 def read_chip(path):
     """The dict of a chip with tensors as stored, checked. BadChip where it is missing, broken, hostile or not one of ours."""
     try:
-        chip = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles: what matters is said below
+            chip = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         target = os.path.realpath(path)
         raise BadChip("missing" if target == str(path) else f"missing (broken link to {target})") from error
+    except pickle.UnpicklingError as error:  # torch's own text begins with a paragraph on what PyTorch 2.6 changed
+        raise BadChip("unreadable (a pickle of something else than tensors, or damaged; nothing in it was run)") from error
     except Exception as error:  # torch.load raises half a dozen kinds for a broken or foreign file
         raise BadChip(f"unreadable ({type(error).__name__}: {' '.join(str(error).split())[:80]})") from error
     problem = find_problem(chip)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +124,15 @@ def test_nothing_to_link_a_missing_source_itself_and_twice_the_same_are_errors(f
         with pytest.raises(UserError, match=message):
             link_chips(sources, tmp_path / target)
     assert not (tmp_path / "out").exists()
+
+
+def test_links_lead_across_file_systems(folder_of_chips, tmp_path):
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        link_chips([folder_of_chips("a", 3), folder_of_chips("b", 2)], Path(other) / "out")
+        assert sorted(contents(Path(other) / "out")) == ["a 0", "a 1", "a 2", "b 0", "b 1"]
 
 
 def test_manifests_are_joined_in_the_order_of_the_links(folder_of_chips, tmp_path):

@@ -363,6 +363,41 @@ def test_too_many_bad_chips_end_the_run_and_are_named(chips, tmp_path):
         train(tmp_path / "run", tmp_path / "c", epochs=1)
 
 
+def test_too_many_bad_chips_end_the_run_at_once_and_not_after_the_epoch(chips, tmp_path, monkeypatch):
+    for name in ("train", "test"):
+        shutil.copytree(chips / name, tmp_path / "c" / name)
+    make_fake_chips(OUR_REFLECTANCES, tmp_path / "larger", 11, FakeRecipe(side=64))
+    for number in range(1, 12):
+        shutil.copy(tmp_path / "larger" / f"{number - 1}.pt", tmp_path / "c" / "train" / f"{number}.pt")
+    with pytest.raises(RunError, match="^[1-4] of 12 chips.*pan 64, mul 16 pixels, 8 bands; the first chip has 32, 8, 8"):
+        train(tmp_path / "run", tmp_path / "c", epochs=1)
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_without_one(chips, tmp_path, three_epochs, monkeypatch):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    for name in ("last.pt", "checkpoint_epoch_2.pt"):
+        path = tmp_path / "s" / "checkpoints" / name
+        content = load_checkpoint(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+            torch.save(content, path)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(tmp_path / "s" / "checkpoints" / "last.pt", weights_only=True)  # it does ask for a GPU
+    train(tmp_path, chips, epochs=4)
+    assert len(rows(tmp_path)) == 4
+
+
+def test_wandb_is_told_every_epoch(chips, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    assert train_pansharpen.main([*arguments(tmp_path, chips, epochs=1), "--wandb", "--project", "p"]) == 0
+    runs = list((tmp_path / "s" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(runs) == 1 and b"test/ergas" in runs[0].read_bytes()
+    assert not (tmp_path / "wandb").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
