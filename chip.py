@@ -340,7 +340,7 @@ def run_make_chips(args, report):
         )  # fmt: skip
     reasons = "".join(f", {n} windows left out ({reason})" for reason, n in sorted(summary["skipped"].items()))
     there = f", {summary['present']} were there" if summary["present"] else ""
-    report.result(f"{summary['made']} chips made in {args.chip_dir}{there}{reasons}; {len(tiles)} tiles")
+    report.result(f"{summary['made']} chips made in {args.chip_dir}{there}{reasons}; {len(tiles)} tile{'s' * (len(tiles) > 1)}")
 
 
 def find_ard_tiles(folder, allow_list, smallest, report):

@@ -38,6 +38,10 @@ def inspect_pan_chips(folder, description, output, pictures, seed, say):
             chips.append((number, read_chip(folder / f"{number}.pt")))
         except BadChip as error:
             say(f"{number}.pt can't be used: {error}")
+    shapes = collections.Counter((chip["pan"].shape[-1], chip["mul"].shape[-1], chip["mul"].shape[0]) for _, chip in chips)
+    if len(shapes) > 1:
+        found = "; ".join(f"{n} of pan {side}, ms {small} pixels, {bands} bands" for (side, small, bands), n in shapes.most_common())
+        say(f"these chips don't go together: {found}; training leaves out all that are unlike the first")
     if pictures and chips:
         draw_sheet(folder, chips, output)
         say(f"contact sheet: {output}")
@@ -48,7 +52,7 @@ def say_manifest(folder, say):
     if lines:
         tiles = collections.Counter(line["tile"] for line in lines)
         valid = [line["valid_fraction"] for line in lines]
-        say(f"from {len(tiles)} tiles, {min(tiles.values())} to {max(tiles.values())} chips each; valid {min(valid):.1%} at least")
+        say(f"from {len(tiles)} tile{'s' * (len(tiles) > 1)}, {min(tiles.values())} to {max(tiles.values())} chips each; valid {min(valid):.1%} at least")
         cids = collections.Counter(line["cid"] for line in lines)
         say("by strip: " + ", ".join(f"{cid} {n}" for cid, n in cids.most_common(8)) + (" …" if len(cids) > 8 else ""))
     path = folder / SKIPPED
@@ -60,9 +64,18 @@ def say_manifest(folder, say):
 
 
 def three_pictures(chip):
-    """[pan, ms, truth], each (3, n, n) reflectance, or ("oklab", (3, n, n)) where the bands have a colour."""
+    """
+    [pan, ms, truth] of the chip's middle, each (3, n, n) reflectance, or ("oklab", (3, n, n)) where the bands have a colour.
+
+    Only as much as a cell shows at full size: of a whole chip, shrunk, ms and truth look the same.
+    """
     names = band_names(chip)
     pan, mul, truth, _ = decode_chip(chip, "oklab" if has_colour(names) else "bands")
+    ratio = pan.shape[-1] // mul.shape[-1]
+    side = min(CELL // ratio, mul.shape[-1])  # ms pixels
+    start = (mul.shape[-1] - side) // 2
+    fine, coarse = slice(start * ratio, (start + side) * ratio), slice(start, start + side)
+    pan, mul, truth = pan[:, fine, fine], mul[:, coarse, coarse], truth[:, fine, fine]
     grey = np.repeat(pan.numpy(), 3, axis=0)
     if has_colour(names):
         return [grey, ("oklab", bands_to_oklab(mul.numpy(), names)), ("oklab", truth.numpy())]
@@ -90,16 +103,16 @@ def draw_sheet(folder, chips, output):
 
     bright = np.concatenate([decode_chip(chip, "bands" if "bands" in chip else "oklab")[0].numpy().ravel()[::37] for _, chip in chips])
     gain = 0.8 / max(float(np.percentile(bright, 98)), 1e-4)
-    wide, tall, head = 3 * CELL + 3 * GAP, CELL + 18 + GAP, 30
+    wide, tall, head = 3 * CELL + 4 + 3 * GAP, CELL + 18 + GAP, 30
     columns = min(2, len(chips))
     rows = -(-len(chips) // columns)
     sheet = Image.new("RGB", (columns * wide + GAP, rows * tall + head + GAP), (250, 250, 248))
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, 8), f"{folder.name}: pan | ms | truth", fill=(20, 20, 20), font=ImageFont.load_default(14))
+    pen.text((GAP, 8), f"{folder.name}: pan | ms | truth, the middle of each chip", fill=(20, 20, 20), font=ImageFont.load_default(14))
     for place, (number, chip) in enumerate(chips):
         x, y = GAP + place % columns * wide, head + place // columns * tall
         for column, picture in enumerate(three_pictures(chip)):
-            sheet.paste(to_cell(picture, gain), (x + column * CELL, y))
+            sheet.paste(to_cell(picture, gain), (x + column * (CELL + 2), y))
         pen.text((x, y + CELL + 2), f"{number}.pt  {chip['meta'].get('tile', '')}"[:90], fill=(60, 60, 60), font=ImageFont.load_default(12))
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)

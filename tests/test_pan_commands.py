@@ -117,6 +117,18 @@ def test_exit_codes_and_one_line_on_stderr(tmp_path, words, code, message):
     assert done.returncode == code and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_inspect_says_which_chips_do_not_go_together(tmp_path, capsys):
+    for name, side in (("a", 16), ("b", 32)):
+        run("fake-chips", "-o", tmp_path / name, "-c", 2, "-s", side)
+    (tmp_path / "both").mkdir()
+    for number, source_path in enumerate([*sorted((tmp_path / "a").glob("*.pt")), tmp_path / "b" / "0.pt"]):
+        shutil.copy(source_path, tmp_path / "both" / f"{number}.pt")
+    capsys.readouterr()
+    run("inspect", tmp_path / "both")
+    assert "2 of pan 16, ms 4 pixels, 8 bands; 1 of pan 32, ms 8 pixels, 8 bands" in capsys.readouterr().out
+    assert (tmp_path / "both" / "contact_sheet.png").exists()
+
+
 def test_under_torchrun_one_process_does_the_work(delivery, tmp_path, monkeypatch):
     run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 3, *SMALL)
     monkeypatch.setenv("WORLD_SIZE", "2")
