@@ -52,7 +52,8 @@ def say_manifest(folder, say):
     if lines:
         tiles = collections.Counter(line["tile"] for line in lines)
         valid = [line["valid_fraction"] for line in lines]
-        say(f"from {len(tiles)} tile{'s' * (len(tiles) > 1)}, {min(tiles.values())} to {max(tiles.values())} chips each; valid {min(valid):.1%} at least")
+        many = "s" * (len(tiles) > 1)
+        say(f"from {len(tiles)} tile{many}, {min(tiles.values())} to {max(tiles.values())} chips each; valid {min(valid):.1%} at least")
         cids = collections.Counter(line["cid"] for line in lines)
         say("by strip: " + ", ".join(f"{cid} {n}" for cid, n in cids.most_common(8)) + (" …" if len(cids) > 8 else ""))
     path = folder / SKIPPED
