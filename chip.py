@@ -304,6 +304,10 @@ def run_make_chips(args, report):
         raise UserError("--pan and --ms belong together; pass both")
     if args.allow_list and not args.ard_dir:
         raise UserError("--allow-list names strips of an ARD; pass it with --ard-dir")
+    from runtime.early import prepare_workers
+
+    workers = max(args.workers, int(os.environ.get("WORLD_SIZE", 1)))
+    prepare_workers("chipping.make_chips", workers)
     from chipping.make_chips import ChipRecipe, make_chips
 
     extra = args.extra_downsample or (2 if args.ard_dir else 1)
@@ -335,8 +339,7 @@ def run_make_chips(args, report):
             report.write(f"{line['file']} from {line['tile']} at {line['left']},{line['top']}")
 
         summary = make_chips(
-            tiles, recipe, args.chip_dir, args.count, args.starting_from, max(args.workers, int(os.environ.get("WORLD_SIZE", 1))),
-            args.overwrite, on_chip, report.write,
+            tiles, recipe, args.chip_dir, args.count, args.starting_from, workers, args.overwrite, on_chip, report.write,
         )  # fmt: skip
     reasons = "".join(f", {n} windows left out ({reason})" for reason, n in sorted(summary["skipped"].items()))
     there = f", {summary['present']} were there" if summary["present"] else ""

@@ -42,6 +42,9 @@ def tiles_of(folder):
 
 def only(what, folder, count, workers):
     """One of the things that are measured: "start" (imports and headers), "sequence" and "rows" (decoding), "chips"."""
+    from runtime.early import prepare_workers
+
+    prepare_workers("chipping.make_chips", workers)  # as chip.py does
     from chipping.chipset import read_manifest
     from chipping.make_chips import ChipRecipe, make_chips
     from constants import WORLDVIEW_BANDS

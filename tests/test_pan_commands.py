@@ -129,6 +129,14 @@ def test_inspect_says_which_chips_do_not_go_together(tmp_path, capsys):
     assert (tmp_path / "both" / "contact_sheet.png").exists()
 
 
+def test_two_workers_started_early_make_the_same_chips_and_no_process_stays(delivery, tmp_path):
+    run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 3, *SMALL)
+    words = ["make-chips", "-a", delivery, "-c", tmp_path / "two", "-n", 3, "--workers", 2, *SMALL]
+    done = subprocess.run([sys.executable, ROOT / "chip.py", *map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr  # output that is captured ends only when the last process has
+    assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "one")
+
+
 def test_under_torchrun_one_process_does_the_work(delivery, tmp_path, monkeypatch):
     run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 3, *SMALL)
     monkeypatch.setenv("WORLD_SIZE", "2")
