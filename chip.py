@@ -520,6 +520,8 @@ def main(argv=None):
     args = build_parser().parse_args(join_signed(sys.argv[1:] if argv is None else argv))
     if int(os.environ.get("RANK", 0)):
         return 0  # under torchrun the first process does the work, with as many workers: the same files as without
+    # One thread a process, --workers for more: BLAS threads that wait for each other double the CPU time of small matrices.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     before = signal.signal(signal.SIGTERM, stop_at_sigterm)
     try:
         return COMMANDS[args.command].run(args, Report(args.quiet, args.log))

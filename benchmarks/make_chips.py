@@ -12,6 +12,7 @@ its figure holds nothing but decoding, so no program that also checks, shrinks, 
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def main(argv):
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as chip.py does
     if args.only:
         only(args.only, args.folder, args.count, args.workers)
         print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
