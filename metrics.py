@@ -120,8 +120,19 @@ class SegmentationMetrics(Counts):
 
 
 def as_classes(prediction):
-    """Classes from classes or logits. The shape tells: logits have one dimension more than the target."""
-    return prediction.argmax(dim=1) if prediction.ndim == 4 else prediction.long()
+    """
+    (B, H, W) int64 classes of logits (B, C, H, W), or the classes that were given.
+
+    The same as argmax, the first of equals included, by comparing whole planes: on a CPU argmax over the classes takes ten times as long.
+    """
+    if prediction.ndim != 4:
+        return prediction.long()
+    best = prediction[:, 0]
+    classes = torch.zeros(best.shape, dtype=torch.int64, device=prediction.device)
+    for c in range(1, prediction.shape[1]):
+        classes.masked_fill_(prediction[:, c] > best, c)
+        best = torch.maximum(best, prediction[:, c])
+    return classes
 
 
 # --------------------------------------------------------------------------------------------------------------- patches

@@ -369,6 +369,7 @@ def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch
     import numpy as np
     import torch
 
+    from metrics import as_classes
     from runtime.device import autocast, seed_step
 
     seed_step(seed, step, processes.rank)
@@ -385,7 +386,7 @@ def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch
         share = 1.0 if accumulate == 1 else processes.sum((y != 255).sum()) / valid
         scaler.scale(loss * share).backward()
         losses = losses + torch.stack([loss, parts["ce_loss"], parts["dice_loss"]]).detach() * share
-        predictions.append(logits.detach().argmax(dim=1))
+        predictions.append(as_classes(logits.detach()))
     processes.add_gradients(model.parameters())
     if grad_clip:
         scaler.unscale_(optimizer)

@@ -11,6 +11,7 @@ from metrics import (
     DetectionMetrics,
     SegmentationMetrics,
     ThresholdHistogram,
+    as_classes,
     bootstrap_interval,
     confusion_scores,
 )
@@ -146,3 +147,8 @@ def test_the_bootstrap_interval_holds_the_score_and_is_a_point_where_all_events_
     low, high = bootstrap_interval([TWO, [[10, 40], [30, 20]], [[90, 2], [1, 9]]])
     assert low < confusion_scores(torch.tensor([TWO, [[10, 40], [30, 20]], [[90, 2], [1, 9]]]).sum(0))["fire_iou"] < high
     assert all(math.isnan(v) for v in bootstrap_interval([TWO]))
+
+
+def test_classes_of_logits_are_those_of_argmax_equal_ones_included():
+    logits = torch.randint(0, 3, (2, 5, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(as_classes(logits), logits.argmax(dim=1)) and torch.equal(as_classes(logits[:, 0]), logits[:, 0].long())
