@@ -73,6 +73,18 @@ def run_program(main):
             raise
         code, text = explain(error)
         print(f"{name}: {text}", file=sys.stderr)
+    leave(code)
+
+
+def leave(code):
+    """
+    End the program. One of several processes does without the interpreter's own farewell: threads of torch's process group that come back
+    for its lock while it is being taken down abort the process, now and then, after all the work is done.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -1,10 +1,15 @@
 """Exceptions become one line and the promised exit code."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from runtime.errors import RunError, Terminated, UserError, did_you_mean, run_program
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def leave_with(monkeypatch, capsys, exception, *argv):
@@ -46,3 +51,11 @@ def test_main_returns_its_exit_code(monkeypatch, returned, code):
 def test_only_near_names_are_proposed():
     assert did_you_mean("resnet43", ["resnet34", "mobilenet_v2"]) == " Did you mean 'resnet34'?"
     assert did_you_mean("transformer", ["resnet34", "mobilenet_v2"]) == ""
+
+
+def test_one_of_several_processes_leaves_with_its_code_and_what_it_said(tmp_path):
+    """It ends without the interpreter's farewell, so nothing may be left in a buffer."""
+    code = "from runtime.errors import run_program\ndef main(argv):\n    print('done', end='')\n    return 3\nrun_program(main)"
+    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done", "")
