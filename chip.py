@@ -77,6 +77,11 @@ def fraction(text):
     return value
 
 
+def workers_of_run(args):
+    """Processes that cut: --workers, or as many as torchrun has started."""
+    return max(args.workers, int(os.environ.get("WORLD_SIZE", 1)))
+
+
 # --- make-patches --------------------------------------------------------------------------------------------------------------
 
 
@@ -135,9 +140,7 @@ def run_make_patches(args, report):
     import tempfile
     from pathlib import Path
 
-    from chipping.cutting import count_windows
-    from chipping.patches import make_patches
-    from chipping.plan import plan_patches
+    from runtime.workers import prepare_workers
 
     if args.dataset_dir:
         for flag in "images masks labels clouds stack image-suffix mask-suffix cloud-suffix classes class-field".split():
@@ -145,6 +148,13 @@ def run_make_patches(args, report):
                 raise UserError(f"--dataset-dir finds images and masks itself; leave out --{flag}")
     if args.class_field and not args.labels:
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
+    workers = workers_of_run(args)
+    if not args.dry_run:
+        prepare_workers("chipping.crew", workers)
+    from chipping.cutting import count_windows
+    from chipping.patches import make_patches
+    from chipping.plan import plan_patches
+
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_patches(
             dataset_dir=args.dataset_dir, images=args.images, masks=args.masks, labels=args.labels, clouds=args.clouds,
@@ -164,8 +174,7 @@ def run_make_patches(args, report):
         with report.bar(total, "window") as bar:
             tally = make_patches(
                 plan.scenes, plan.recipe, plan.description, args.patches_dir, overwrite=args.overwrite,
-                workers=max(args.workers, int(os.environ.get("WORLD_SIZE", 1))),
-                strict=args.strict, broken=plan.broken, progress=bar.update,
+                workers=workers, strict=args.strict, broken=plan.broken, progress=bar.update,
             )  # fmt: skip
     say_summary(plan, tally, Path(args.patches_dir), report)
 
@@ -304,11 +313,12 @@ def run_make_chips(args, report):
         raise UserError("--pan and --ms belong together; pass both")
     if args.allow_list and not args.ard_dir:
         raise UserError("--allow-list names strips of an ARD; pass it with --ard-dir")
-    from runtime.early import prepare_workers
+    from runtime.workers import prepare_workers
 
-    workers = max(args.workers, int(os.environ.get("WORLD_SIZE", 1)))
+    workers = workers_of_run(args)
     prepare_workers("chipping.make_chips", workers)
-    from chipping.make_chips import ChipRecipe, make_chips
+    from chipping.chip_window import ChipRecipe
+    from chipping.make_chips import make_chips
 
     extra = args.extra_downsample or (2 if args.ard_dir else 1)
     if args.ard_dir:
@@ -334,12 +344,15 @@ def run_make_chips(args, report):
     )  # fmt: skip
     with report.bar(args.count, "chip") as bar:
 
+        def on_verdict(verdict):
+            bar.update(verdict["reason"] is None)
+
         def on_chip(line):
-            bar.update()
             report.write(f"{line['file']} from {line['tile']} at {line['left']},{line['top']}")
 
         summary = make_chips(
             tiles, recipe, args.chip_dir, args.count, args.starting_from, workers, args.overwrite, on_chip, report.write,
+            on_verdict,
         )  # fmt: skip
     reasons = "".join(f", {n} windows left out ({reason})" for reason, n in sorted(summary["skipped"].items()))
     there = f", {summary['present']} were there" if summary["present"] else ""

@@ -7,13 +7,15 @@ make-chips with one worker, and the wall time of one worker against two. Page ca
 made them.
 
 There are two floors. Windows decoded one after another, in the order in which they become chips, is what a program that works in that
-order cannot go below. Windows decoded tile by tile and row by row share blocks in GDAL's cache: that order is make-chips' own doing, and
-its figure holds nothing but decoding, so no program that also checks, shrinks, colours and writes comes near it.
+order cannot go below. Windows decoded tile by tile and row by row share blocks in GDAL's cache, so that each is decoded once: no order
+costs less. Two processes that decode these rows at the same time show what a second worker can gain on this machine at best.
 """
 
 import argparse
+import contextlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -43,11 +45,12 @@ def tiles_of(folder):
 
 def only(what, folder, count, workers):
     """One of the things that are measured: "start" (imports and headers), "sequence" and "rows" (decoding), "chips"."""
-    from runtime.early import prepare_workers
+    from runtime.workers import prepare_workers
 
     prepare_workers("chipping.make_chips", workers)  # as chip.py does
+    from chipping.chip_window import ChipRecipe
     from chipping.chipset import read_manifest
-    from chipping.make_chips import ChipRecipe, make_chips
+    from chipping.make_chips import make_chips
     from constants import WORLDVIEW_BANDS
     from raster.pair import PairReader
 
@@ -56,23 +59,37 @@ def only(what, folder, count, workers):
         return
     if what == "chips":
         recipe = ChipRecipe(512, 4, WORLDVIEW_BANDS, store="oklab", dtype="float32")
-        make_chips(tiles, recipe, folder / "chips", count, workers=workers, overwrite=True)
+        make_chips(tiles, recipe, folder / "chips", count, workers=workers)
         return
     lines = read_manifest(folder / "chips")
     by_name = {tile.name: tile for tile in tiles}
     if what == "rows":
         lines = sorted(lines, key=lambda line: (line["tile"], line["top"]))
-    readers = {}
-    for line in lines:
-        if line["tile"] not in readers:
-            if what == "rows":
-                for reader in readers.values():
-                    reader.__exit__()
-                readers = {}
-            readers[line["tile"]] = PairReader(by_name[line["tile"]].pair).__enter__()
-        window = (line["left"], line["top"], SIDE, SIDE)
-        readers[line["tile"]].read_ms(*window)
-        readers[line["tile"]].read_pan(*window)
+    with contextlib.ExitStack() as stack:
+        readers = {}
+        for line in lines:
+            if line["tile"] not in readers:
+                if what == "rows":
+                    stack.close()
+                    readers = {}
+                readers[line["tile"]] = stack.enter_context(PairReader(by_name[line["tile"]].pair))
+            window = (line["left"], line["top"], SIDE, SIDE)
+            readers[line["tile"]].read_ms(*window)
+            readers[line["tile"]].read_pan(*window)
+
+
+def two_at_once(folder, count):
+    """Wall seconds of two processes that decode the same rows at the same time, each all of them."""
+    words = [sys.executable, "-m", "benchmarks.make_chips", str(folder), "--count", str(count), "--only", "rows"]
+    started = time.perf_counter()
+    both = [subprocess.Popen(words, cwd=Path(__file__).resolve().parent.parent, stdout=subprocess.DEVNULL) for _ in range(2)]
+    if any(process.wait() for process in both):
+        raise SystemExit("decoding failed")
+    return time.perf_counter() - started
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
 
 
 def main(argv):
@@ -80,7 +97,8 @@ def main(argv):
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--ms-side", type=int, default=2418)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=3, help="turns; medians count")
+    parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as chip.py does
@@ -92,18 +110,30 @@ def main(argv):
         from benchmarks.fake_ard import make_fake_ard
 
         make_fake_ard(args.folder / "ard", ms_side=args.ms_side)
-    chips, wall, peak = measure("chips", args.folder, args.count)
-    start, start_wall, idle = measure("start", args.folder, args.count)
-    found = {what: measure(what, args.folder, args.count)[0] - start for what in ("sequence", "rows")}
-    chips -= start
-    print(f"{args.count} chips, CPU seconds a chip: make-chips {chips / args.count:.3f}, decoding the same windows one after another "
-          f"{found['sequence'] / args.count:.3f}, by rows of a tile {found['rows'] / args.count:.3f}")  # fmt: skip
-    print(f"make-chips / decoding one after another: {chips / found['sequence']:.2f} (promised: at most 1.5, and 0.22 CPU s a chip)")
-    print(f"make-chips / decoding by rows of a tile, in the order that make-chips chose: {chips / found['rows']:.2f}")
+    chips, floors, ones, twos, machine = [], {"sequence": [], "rows": []}, [], [], []
+    for _ in range(args.repeat):  # in turns, so that a busy minute hits all of them
+        start, start_wall, idle = measure("start", args.folder, args.count)
+        seconds = {}
+        for workers in (2, 1):  # removing the last turn's chips is no part of making new ones
+            shutil.rmtree(args.folder / "chips", ignore_errors=True)
+            seconds[workers], wall, peak = measure("chips", args.folder, args.count, workers)
+            (ones if workers == 1 else twos).append(wall - start_wall)
+        chips.append(seconds[1] - start)
+        for what, found in floors.items():
+            cpu, wall, _ = measure(what, args.folder, args.count)
+            found.append(cpu - start)
+        machine.append(2 * (wall - start_wall) / (two_at_once(args.folder, args.count) - start_wall))
+    each = {what: median(found) / args.count for what, found in floors.items()}
+    print(f"{args.count} chips, medians of {args.repeat} turns")
+    print(f"CPU seconds a chip: make-chips {median(chips) / args.count:.3f}, decoding the same windows one after another "
+          f"{each['sequence']:.3f}, by rows of a tile {each['rows']:.3f}")  # fmt: skip
+    ratio = {what: median([a / b for a, b in zip(chips, found, strict=True)]) for what, found in floors.items()}
+    print(f"make-chips / decoding one after another: {ratio['sequence']:.2f} (promised: at most 1.5, and 0.22 CPU s a chip)")
+    print(f"make-chips / decoding by rows of a tile, in the order that make-chips chose: {ratio['rows']:.2f}")
     print(f"peak memory {peak:.0f} MB, the same program idle {idle:.0f} MB: {peak - idle:.0f} MB beyond (promised: at most 400 a worker)")
-    two = measure("chips", args.folder, args.count, 2)[1]
-    one, two = wall - start_wall, two - start_wall
-    print(f"wall without start-up: one worker {one:.1f} s, two {two:.1f} s: {one / two:.2f} x (promised: 1.7 on two free cores)")
+    gains = [one / two for one, two in zip(ones, twos, strict=True)]
+    print(f"wall without start-up: one worker {median(ones):.1f} s, two {median(twos):.1f} s: {median(gains):.2f} x (promised: 1.7)")
+    print(f"decoding alone by two processes at once: {median(machine):.2f} x (what two cores of this machine have to give)")
 
 
 if __name__ == "__main__":

@@ -4,34 +4,35 @@ Cutting by one process or several: work dealt out in runs of window rows, result
 
 import collections
 import math
-import os
-import signal
-import threading
 
 from rasterio.errors import RasterioError, RasterioIOError
 
 from chipping.cutting import SceneReader, cut_rows, rows_of, skip, unreadable_file
 from raster.windows import starts
-from runtime.errors import RunError, UserError
+from runtime.errors import UserError
+from runtime.workers import stopping, worker_pool
 
-BLOCKS_A_TASK = 6  # rows of blocks that a task reaches over
+BLOCKS_A_TASK = 8  # rows of blocks that a task reaches over at least
+WINDOWS_A_TASK = 1024  # about: some seconds of work, which is what a kill can cost
 
 
 def deal(scenes, recipe, workers, done):
     """
     [(scene's number, (first rows of windows))] in the order of the manifest.
 
-    done: {scene's name: windows that need no cutting any more}; they are the first ones. Every task begins with blocks that the task before
-    it has decoded in another process, so tasks reach over several rows of blocks. Few scenes are dealt out in a multiple of `workers`, so
-    that all are busy to the end.
+    done: {scene's name: windows that need no cutting any more}; they are the first ones. A task that doesn't begin with its scene decodes
+    blocks that another process has decoded already, so scenes are dealt out whole where they are small and reach over several rows of
+    blocks where not. The scenes that are left over when all workers have had as many as the others are split between them.
     """
     tasks = []
+    left_over = len(scenes) % workers
     for number, scene in enumerate(scenes):
-        rows = rows_of(scene, recipe)
-        rows = rows[done.get(scene.name, 0) // len(starts(scene.width, recipe.size, recipe.stride)) :]
-        length = max(4, math.ceil(BLOCKS_A_TASK * scene.block_height / recipe.stride))
-        if rows and len(scenes) < 4 * workers:
-            length = math.ceil(len(rows) / (workers * max(1, round(len(rows) / (length * workers)))))
+        columns = len(starts(scene.width, recipe.size, recipe.stride))
+        rows = rows_of(scene, recipe)[done.get(scene.name, 0) // columns :]
+        length = max(4, math.ceil(BLOCKS_A_TASK * scene.block_height / recipe.stride), WINDOWS_A_TASK // columns)
+        if rows and number >= len(scenes) - left_over:
+            pieces = math.ceil(workers / left_over)
+            length = math.ceil(len(rows) / (pieces * max(1, round(len(rows) / (length * pieces)))))
         tasks += [(number, tuple(rows[i : i + length])) for i in range(0, len(rows), length)]
     return tasks
 
@@ -80,24 +81,19 @@ def readable_settings(error):
 worker_cutter = None  # in a worker process: its Cutter
 
 
-def start_worker(scenes, recipe, folder):
-    """In a worker: ready to cut. Ctrl-C is the parent's business; a parent that was killed takes its workers along."""
-    import multiprocessing
-
+def start_cutter(scenes, recipe, folder):
     global worker_cutter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
     worker_cutter = Cutter(scenes, recipe, folder)
 
 
 def work(task):
-    return list(worker_cutter.lines(task))
+    """The lines of a task; no more of them once the pool is stopping."""
+    lines = []
+    for line in worker_cutter.lines(task):
+        if stopping():
+            break
+        lines.append(line)
+    return lines
 
 
 def cut_in_order(scenes, recipe, folder, tasks, workers):
@@ -110,14 +106,8 @@ def cut_in_order(scenes, recipe, folder, tasks, workers):
         finally:
             cutter.close()
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, start_worker, (scenes, recipe, folder))
     waiting, coming = collections.deque(), iter(tasks)
-    try:
+    with worker_pool(min(workers, len(tasks)), __name__, start_cutter, (scenes, recipe, folder)) as pool:
         while True:
             # Two tasks a worker on their way: nobody waits, and results don't pile up behind a slow one.
             while len(waiting) < 2 * workers and (task := next(coming, None)) is not None:
@@ -125,7 +115,3 @@ def cut_in_order(scenes, recipe, folder, tasks, workers):
             if not waiting:
                 break
             yield from waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise RunError("a worker was killed, perhaps for memory; run the same command again with fewer --workers, it goes on") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -36,14 +36,14 @@ def remove_leftovers(folder):
         path.unlink(missing_ok=True)
 
 
-def write_text(path, text):
-    with atomic_path(path) as temporary:
+def write_text(path, text, sync=True):
+    with atomic_path(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value):
-    """JSON that a person can read and every language can parse: NaN and infinity become null."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path, value, sync=True):
+    """JSON that a person can read and every language can parse: NaN and infinity become null. sync: see atomic_path."""
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync)
 
 
 def read_json(path):

@@ -1,9 +1,19 @@
 """make-chips: windows, values, order, interruption. Chips are compared as bytes wherever they ought to be the same."""
 
+import contextlib
 import json
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +21,14 @@ import rasterio
 import torch
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
-from chipping import ard, make_chips, pan_chips, positions
+from chipping import ard, chip_window, make_chips, pan_chips, positions
 from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair
 from constants import WORLDVIEW_BANDS
 from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import RunError, UserError
 
-RECIPE = make_chips.ChipRecipe(chip_size=16, ratio=4, bands=WORLDVIEW_BANDS)  # windows of 32 ms pixels
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = chip_window.ChipRecipe(chip_size=16, ratio=4, bands=WORLDVIEW_BANDS)  # windows of 32 ms pixels
 
 
 @pytest.fixture(scope="module")
@@ -134,17 +145,31 @@ def test_pixels_near_nulls_are_marked_and_others_are_not(tmp_path):
     assert not valid[0, 0] and not valid[15, 15] and int((~valid).sum()) == 2
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 16])
-def test_the_height_of_strips_changes_no_byte(tmp_path, monkeypatch, rows):
+@pytest.mark.parametrize("piece", [1, 200, 1 << 20])
+def test_how_much_is_added_up_at_a_time_changes_no_byte(delivery, tmp_path, twelve, monkeypatch, piece):
+    monkeypatch.setattr(chip_window, "PIECE", piece)
+    run(tmp_path / "chips", delivery, 12)
+    same(tmp_path / "chips", twelve)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+def test_sums_of_cells_are_exact_in_every_type_a_raster_can_have(dtype):
+    rng = np.random.default_rng(0)
+    limits = np.iinfo(dtype) if dtype[0] in "iu" else np.iinfo("int16")
+    values = rng.integers(limits.min, limits.max, (3, 12, 20), endpoint=True).astype(dtype)
+    for side in (1, 2, 4):
+        expected = values.astype(object).reshape(3, 12 // side, side, 20 // side, side).sum((2, 4))
+        assert (chip_window.box_sum(values, side).astype(object) == expected).all()
+    assert chip_window.box_sum(values[:, :11, :19], 4).shape == (3, 2, 4)  # what fills no cell is left out
+
+
+def test_nulls_in_pan_are_counted_where_they_are(tmp_path):
     pan, ms = valid_pair()
     pan[0, :40, :9] = 0
-    ms[:, 5, 20:] = 0
-    folder = one_tile(tmp_path, pan, ms)
-    run(tmp_path / "whole", folder, 1)
-    monkeypatch.setattr(make_chips, "STRIP_ROWS", rows)
-    run(tmp_path / "strips", folder, 1)
-    same(tmp_path / "strips", tmp_path / "whole")
-    assert 0.9 < manifest(tmp_path / "strips")[0]["valid_pan"] == pytest.approx(1 - 360 / 128**2, abs=1e-6)
+    run(tmp_path / "chips", one_tile(tmp_path, pan, ms), 1)
+    assert 0.9 < manifest(tmp_path / "chips")[0]["valid_pan"] == pytest.approx(1 - 360 / 128**2, abs=1e-6)
+    valid = pan_chips.read_chip(tmp_path / "chips" / "0.pt")["valid"][0]
+    assert not valid[:5, :2].any() and valid.sum() == 16 * 16 - 10
 
 
 def test_decoded_blocks_take_a_bounded_share_of_memory_while_a_tile_is_open_and_no_longer(delivery):
@@ -160,7 +185,7 @@ def test_blurred_inputs_of_a_window_inside_are_those_of_the_whole_image(make_ras
     pan, ms = rng.random((1, 256, 256)).astype(np.float32), rng.random((4, 64, 64)).astype(np.float32)
     make_raster("p-pan.tif", pan + 0.1, crs=None), make_raster("p-ms.tif", ms + 0.1, crs=None)
     tiles, _ = pair_tiles([tmp_path / "p-pan.tif"], [tmp_path / "p-ms.tif"])
-    recipe = make_chips.ChipRecipe(16, 4, tiles[0].pair.bands, extra=1, reduction="mtf", dtype="float32", divide_by=1.0, sampler="grid")
+    recipe = chip_window.ChipRecipe(16, 4, tiles[0].pair.bands, extra=1, reduction="mtf", dtype="float32", divide_by=1.0, sampler="grid")
     make_chips.make_chips(tiles, recipe, tmp_path / "chips", 16)
     whole_pan = reduce_mtf(torch.from_numpy(pan + 0.1)[None], 4, PAN_GAIN)[0]
     whole_mul = reduce_mtf(torch.from_numpy(ms + 0.1)[None], 4, MS_GAIN)[0]
@@ -181,7 +206,7 @@ def test_filters_do_not_look_beyond_the_area_that_was_asked_for(make_raster, tmp
         pan[:, 128:] += below
         make_raster(f"{name}-pan.tif", pan, crs=None), make_raster(f"{name}-ms.tif", ms, crs=None)
         tiles, _ = pair_tiles([tmp_path / f"{name}-pan.tif"], [tmp_path / f"{name}-ms.tif"], area=(0, 0, 64, 32))
-        recipe = make_chips.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=1.0, sampler="grid")
+        recipe = chip_window.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=1.0, sampler="grid")
         make_chips.make_chips(tiles, recipe, tmp_path / name, 2)
         chips.append([pan_chips.read_chip(tmp_path / name / f"{i}.pt") for i in range(2)])
     for one, other in zip(*chips, strict=True):
@@ -337,6 +362,81 @@ def test_two_workers_give_the_same_bytes(delivery, tmp_path, twelve):
     same(tmp_path / "chips", twelve)
 
 
+@pytest.mark.parametrize("guess", [None, "everything is empty", "nothing is empty"])
+def test_a_wrong_guess_of_what_is_empty_changes_no_byte(delivery, tmp_path, twelve, monkeypatch, guess):
+    def filled_blocks(path):
+        return guess and (np.full((1, 1), guess == "nothing is empty"), (60, 60))
+
+    monkeypatch.setattr(make_chips, "filled_blocks", filled_blocks)
+    run(tmp_path / "chips", delivery, 12)
+    same(tmp_path / "chips", twelve)
+    (tmp_path / "later").mkdir()
+    run(tmp_path / "later" / "chips", delivery, 6, starting_from=6)
+    assert bytes_of(tmp_path / "later" / "chips") == {f"{n}.pt": bytes_of(twelve)[f"{n}.pt"] for n in range(6, 12)}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_work_is_dealt_out_whole_and_in_whole_tiles_where_there_are_enough(workers):
+    tiles = [SimpleNamespace(name=f"tile {n}") for n in range(5)]
+    recipe = replace(RECIPE, chip_size=512)
+    batch = [(i, tiles[i % 5], i * 37 % 1000, i * 91 % 1400) for i in range(65)]
+    tasks = make_chips.split_work(batch, recipe, None, workers)
+    assert sorted(w for task in tasks for w in task[2]) == [(i, left, top) for i, _, left, top in batch]
+    split = [name for name, n in Counter(task[1].name for task in tasks).items() if n > 1]
+    assert len(split) == {1: 0, 2: 1, 3: 2, 5: 0}[workers] and len(tasks) >= workers
+    for name in split:  # pieces lie below each other
+        tops = [[w[2] for w in task[2]] for task in tasks if task[1].name == name]
+        assert all(max(above) <= min(below) for above, below in pairwise(tops))
+
+
+def test_one_tile_keeps_all_workers_busy():
+    tile = SimpleNamespace(name="tile")
+    batch = [(i, tile, 0, i * 10) for i in range(400)]
+    assert len(make_chips.split_work(batch, replace(RECIPE, chip_size=64), None, 4)) == 16
+    assert len(make_chips.split_work(batch[:2], RECIPE, None, 4)) == 2
+
+
+def program(delivery, folder, workers):
+    words = f"make-chips -a {delivery} -c {folder} -n 90 --chip-size 24 --dtype float32 --store both --workers {workers} --quiet"
+    environment = {**os.environ, "CHIPMILL_TEST_RUN": str(folder)}
+    return subprocess.Popen([sys.executable, "chip.py", *words.split()], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def processes_of(folder):
+    """Ids of what `program` started for a folder and what that started in turn."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"CHIPMILL_TEST_RUN={folder}\0".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_program_killed_at_any_moment_ends_with_the_same_bytes_and_leaves_no_process(delivery, tmp_path, workers):
+    assert program(delivery, tmp_path / "whole", 1).wait() == 0
+    kills, most, folder = 0, 0, tmp_path / "chips"
+    for finished in (1, 20, 60, 85):  # chips that wait for their number included
+        process = program(delivery, folder, workers)
+        while process.poll() is None:
+            if len([*folder.glob("*.pt"), *folder.glob(".considered/*.pt")]) >= finished:
+                most = max(most, len(processes_of(folder)))
+                process.kill()
+                break
+            time.sleep(0.002)
+        kills += process.wait() == -signal.SIGKILL
+        end = time.monotonic() + 20
+        while processes_of(folder) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not processes_of(folder)  # a worker that lived on would write into the folder of the next run
+    assert kills >= 2 and most >= workers
+    done = program(delivery, folder, workers)
+    assert done.wait() == 0, done.stderr.read()
+    same(folder, tmp_path / "whole")
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
 def test_other_settings_in_the_same_folder_are_refused_in_words_and_replaced_on_demand(delivery, tmp_path):
     run(tmp_path / "chips", delivery, 3)
     other = replace(RECIPE, minimum_valid=0.5)
@@ -421,7 +521,7 @@ def test_the_real_pairs_become_chips(real_data, tmp_path):
         folder = real_data / "pansharpen"
         tiles, _ = pair_tiles([folder / f"{name}-pan.tif"], [folder / f"{name}-ms.tif"], **options)
         scale = scale_of_pair(tiles[0].pair, str(divisor))
-        recipe = make_chips.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=scale[0], offset=scale[1])
+        recipe = chip_window.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=scale[0], offset=scale[1])
         assert make_chips.make_chips(tiles, recipe, tmp_path / name, 4)["made"] == 4
         pan, mul, truth, _ = pan_chips.decode_chip(pan_chips.read_chip(tmp_path / name / "0.pt"), "oklab")
         assert 0 < pan.mean() < 1 and truth.shape == (3, 32, 32) and torch.isfinite(truth).all()

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rasterio.transform import Affine, from_origin
 
 import chip
+from chipping import crew
 from chipping.chipset import read_chipset, read_manifest
 from chipping.cutting import compact, spans, sums
+from raster.windows import starts
 from runtime.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -421,11 +424,10 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(big, workers, share
     total, out = len(read_manifest(big / "undisturbed")), f"killed{workers}"
     assert total > 800
     rng, kills = np.random.default_rng(int(workers)), 0
-    manifest = big / out / "manifest.jsonl"
     for share in shares:
         run = subprocess.Popen(command(big, out, "--workers", workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while run.poll() is None:
-            if manifest.exists() and manifest.read_bytes().count(b"\n") >= share * total:
+            if len(list((big / out).glob("*/*_mask.npy"))) >= share * total:  # several workers are ahead of the manifest
                 time.sleep(rng.random() * 0.02)
                 run.kill()
                 break
@@ -453,6 +455,25 @@ def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(big, how, code, 
     assert len([line for line in errors.splitlines() if not line.startswith("note:")]) == 1
     subprocess.run(command(big, out), check=True, capture_output=True)
     assert tree_hash(big / out) == tree_hash(big / "undisturbed")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_scenes_are_dealt_out_whole_and_those_left_over_in_pieces(workers):
+    recipe = SimpleNamespace(size=256, stride=224)
+    scenes = [SimpleNamespace(name=f"s{n}", width=6144, height=6144, block_height=512) for n in range(3)]
+    tasks = crew.deal(scenes, recipe, workers, {})
+    rows = starts(6144, 256, 224)
+    assert [row for _, task in tasks for row in task] == rows * 3 and [number for number, _ in tasks] == sorted(n for n, _ in tasks)
+    assert [sum(number == n for number, _ in tasks) for n in range(3)] == {1: [1, 1, 1], 2: [1, 1, 2], 3: [1, 1, 1], 4: [2, 2, 2]}[workers]
+    gone_on = crew.deal(scenes, recipe, workers, {"s0": len(rows) ** 2, "s1": 5 * len(rows) + 3})
+    assert [row for _, task in gone_on for row in task] == rows[5:] + rows
+
+
+def test_a_scene_of_any_size_is_dealt_out_in_tasks_of_some_rows_of_blocks():
+    recipe = SimpleNamespace(size=256, stride=224)
+    scene = SimpleNamespace(name="s", width=100_000, height=100_000, block_height=512)
+    tasks = crew.deal([scene], recipe, 2, {})
+    assert len(tasks) % 2 == 0 and max(len(rows) for _, rows in tasks) * 224 < 10 * 512
 
 
 def test_a_patch_that_was_lost_is_cut_again(scene, cut, tmp_path):

@@ -1,0 +1,42 @@
+"""
+Where a raster is probably empty, told from the sizes of its compressed blocks: nothing is decoded for it.
+
+A guess, and used as one: make-chips asks for more windows at once where it expects to pass over some. Which windows become chips is
+decided by their pixels.
+"""
+
+import numpy as np
+
+from raster.source import open_raster
+
+EMPTY = 0.01  # of a block's bytes: what is left of one that holds a single value, by any of TIFF's codecs
+MOST_BLOCKS = 100_000  # of a raster; to ask for more takes longer than the guess is worth
+
+
+def filled_blocks(path):
+    """(bool array (rows, columns) of blocks that seem to hold something, (height, width) of a block), or None where nothing can be told."""
+    with open_raster(path) as dataset:
+        tall, wide = dataset.block_shapes[0]
+        rows, columns = -(-dataset.height // tall), -(-dataset.width // wide)
+        if dataset.driver != "GTiff" or dataset.compression is None or rows * columns > MOST_BLOCKS:
+            return None
+        together = dataset.count if dataset.interleaving.name == "pixel" else 1
+        least = EMPTY * tall * wide * together * np.dtype(dataset.dtypes[0]).itemsize
+        sizes = [[dataset.get_tag_item(f"BLOCK_SIZE_{c}_{r}", "TIFF", bidx=1) for c in range(columns)] for r in range(rows)]
+    return np.array([[int(size or 0) > least for size in row] for row in sizes]), (tall, wide)
+
+
+def expected_share(blocks, left, top, side):
+    """Share of a square window that lies in filled blocks. blocks: what filled_blocks returned; left, top, side: stored pixels."""
+    if blocks is None:
+        return 1.0
+    filled, (tall, wide) = blocks
+    rows = overlaps(top, side, tall, filled.shape[0])
+    columns = overlaps(left, side, wide, filled.shape[1])
+    return float(rows @ filled @ columns) / max(1, rows.sum() * columns.sum())
+
+
+def overlaps(start, length, block, count):
+    """(count,) pixels that start … start + length shares with each block."""
+    edges = np.arange(count) * block
+    return np.clip(np.minimum(edges + block, start + length) - np.maximum(edges, start), 0, None)
