@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -86,10 +87,6 @@ def two_at_once(folder, count):
     if any(process.wait() for process in both):
         raise SystemExit("decoding failed")
     return time.perf_counter() - started
-
-
-def median(values):
-    return sorted(values)[len(values) // 2]
 
 
 def main(argv):

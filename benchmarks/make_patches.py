@@ -4,15 +4,16 @@ What cutting patches costs, beside what it can't do without: reading the rasters
     python benchmarks/make_patches.py                    # three generated scenes: 7 bands of uint16, DEFLATE in tiles of 512, and masks
     python benchmarks/make_patches.py --side 4096 --bands 4 --scenes 8 --repeat 5
 
-Prints CPU seconds (of the process and its workers) and their ratio, then wall seconds of one and two workers. CPU seconds hardly change
-when others use the machine too; wall seconds do, so read the last line on a quiet one. It comes with what the machine itself gains when two
-processes do the bound's work at the same time: no program can gain more.
+Prints CPU seconds of one worker and of the bound and their ratio, then wall seconds of one and two workers. CPU seconds hardly change
+when others use the machine too; wall seconds do, so read the last lines on a quiet one. They come with what the machine itself gains when
+two processes do the bound's work at the same time: no program can gain more.
 """
 
 import argparse
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -104,7 +105,7 @@ def main():
     parser.add_argument("--scenes", type=int, default=3, help="of the same content")
     parser.add_argument("--bands", type=int, default=7)
     parser.add_argument("--block", type=int, default=512, help="of the raster's tiles, in pixels")
-    parser.add_argument("--repeat", type=int, default=3, help="the best of so many runs counts")
+    parser.add_argument("--repeat", type=int, default=3, help="turns; of ratios the median counts")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,22 +119,21 @@ def main():
         patches = sorted(out.rglob("*.npy"))
         megabytes = sum(p.stat().st_size for p in patches) / 1e6
         print(f"{args.scenes} scenes of {args.side}² pixels, {args.bands} bands: {len(patches) // 2} patches, {megabytes:.0f} MB")
-        least, one, two, alone, pair, bound_alone, bound_pair = [], [], [], [], [], [], []
+        least, one, alone, pair, bound_alone, bound_pair = [], [], [], [], [], []
         for _ in range(args.repeat):  # in turns, so that a busy minute hits all of them
             seconds, wall = cpu_and_wall(lambda: bound(folder, patches))
             least.append(seconds), bound_alone.append(wall)
             bound_pair.append(cpu_and_wall(lambda: bound_twice_at_once(folder, patches))[1])
             seconds, wall = cpu_and_wall(lambda: cut(folder, out, 1))
             one.append(seconds), alone.append(wall)
-            seconds, wall = cpu_and_wall(lambda: cut(folder, out, 2))
-            two.append(seconds), pair.append(wall)
-        print(f"CPU seconds: bound {min(least):.2f}, one worker {min(one):.2f}, two workers {min(two):.2f}")
-        ratios = sorted(a / b for a, b in zip(one, least, strict=True))
-        print(f"one worker / bound: {ratios[len(ratios) // 2]:.2f}, the median of {args.repeat} turns (at most 1.5)")
-        print(f"two workers / one worker, in CPU seconds: {min(two) / min(one):.2f} (what blocks decoded twice and a second start cost)")
-        print(f"wall: one worker {min(alone):.2f} s, two {min(pair):.2f} s: {min(alone) / min(pair):.2f} times as fast (at least 1.6)")
-        gain = 2 * min(bound_alone) / min(bound_pair)
-        print(f"the bound's work by two processes at once: {gain:.2f} times as fast (what this machine has to give)")
+            pair.append(cpu_and_wall(lambda: cut(folder, out, 2))[1])
+        print(f"CPU seconds: bound {min(least):.2f}, one worker {min(one):.2f}")
+        ratio = statistics.median(a / b for a, b in zip(one, least, strict=True))
+        print(f"one worker / bound: {ratio:.2f}, the median of {args.repeat} turns (at most 1.5)")
+        gain = statistics.median(a / b for a, b in zip(alone, pair, strict=True))
+        print(f"wall: one worker {min(alone):.2f} s, two {min(pair):.2f} s: {gain:.2f} times as fast, the median (at least 1.6)")
+        machine = statistics.median(2 * a / b for a, b in zip(bound_alone, bound_pair, strict=True))
+        print(f"the bound's work by two processes at once: {machine:.2f} times as fast (what this machine has to give)")
 
 
 if __name__ == "__main__":

@@ -214,10 +214,9 @@ def sums(pixels, invalid):
         flat = flat.astype(np.float64)
         return flat.sum(axis=1).tolist(), np.einsum("cp,cp->c", flat, flat).tolist()
     if flat.shape[1] * max(abs(limit) for limit in (np.iinfo(flat.dtype).min, np.iinfo(flat.dtype).max)) ** 2 < 2**53:
-        # Every partial sum is a whole number that float64 holds exactly, and its dot product is several times as quick as integers.
-        ones = np.ones(flat.shape[1])
+        # Every partial sum is a whole number that float64 holds exactly, and it is several times as quick as integers.
         bands = [band.astype(np.float64) for band in flat]
-        return [int(np.dot(band, ones)) for band in bands], [int(np.dot(band, band)) for band in bands]
+        return [int(band.sum()) for band in bands], [int(np.dot(band, band)) for band in bands]
     flat = flat.astype(np.int64)
     return [int(band.sum()) for band in flat], [int(np.dot(band, band)) for band in flat]
 

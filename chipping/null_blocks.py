@@ -14,7 +14,7 @@ MOST_BLOCKS = 100_000  # of a raster; to ask for more takes longer than the gues
 
 
 def filled_blocks(path):
-    """(bool array (rows, columns) of blocks that seem to hold something, (height, width) of a block), or None where nothing can be told."""
+    """(array (rows, columns) of each block's filled share, (height, width) of a block), or None where nothing can be told."""
     with open_raster(path) as dataset:
         tall, wide = dataset.block_shapes[0]
         rows, columns = -(-dataset.height // tall), -(-dataset.width // wide)
@@ -23,11 +23,14 @@ def filled_blocks(path):
         together = dataset.count if dataset.interleaving.name == "pixel" else 1
         least = EMPTY * tall * wide * together * np.dtype(dataset.dtypes[0]).itemsize
         sizes = [[dataset.get_tag_item(f"BLOCK_SIZE_{c}_{r}", "TIFF", bidx=1) for c in range(columns)] for r in range(rows)]
-    return np.array([[int(size or 0) > least for size in row] for row in sizes]), (tall, wide)
+    filled = np.array([[int(size or 0) > least for size in row] for row in sizes])
+    around = np.pad(filled, 1, mode="edge")
+    inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return np.where(filled & inner, 1.0, filled / 2), (tall, wide)  # a block at the rim of something empty is half full on average
 
 
 def expected_share(blocks, left, top, side):
-    """Share of a square window that lies in filled blocks. blocks: what filled_blocks returned; left, top, side: stored pixels."""
+    """Share of a square window that seems to be filled. blocks: what filled_blocks returned; left, top, side: stored pixels."""
     if blocks is None:
         return 1.0
     filled, (tall, wide) = blocks

@@ -365,7 +365,7 @@ def test_two_workers_give_the_same_bytes(delivery, tmp_path, twelve):
 @pytest.mark.parametrize("guess", [None, "everything is empty", "nothing is empty"])
 def test_a_wrong_guess_of_what_is_empty_changes_no_byte(delivery, tmp_path, twelve, monkeypatch, guess):
     def filled_blocks(path):
-        return guess and (np.full((1, 1), guess == "nothing is empty"), (60, 60))
+        return guess and (np.full((1, 1), float(guess == "nothing is empty")), (60, 60))
 
     monkeypatch.setattr(make_chips, "filled_blocks", filled_blocks)
     run(tmp_path / "chips", delivery, 12)

@@ -66,8 +66,8 @@ def test_blocks_that_hold_one_value_are_told_from_others_without_decoding(tmp_pa
         with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", count=8, width=640, height=384, dtype="uint16", **options) as file:
             file.write(values)
         filled, block = filled_blocks(tmp_path / "a.tif")
-        assert block == (128, 128) and filled.tolist() == [[True] * 5, [True] * 5, [False] * 2 + [True] * 3]
-    assert expected_share((filled, block), 128, 128, 256) == 0.75
+        assert block == (128, 128) and filled.tolist() == [[1] * 5, [0.5, 0.5, 1, 1, 1], [0, 0, 0.5, 1, 1]]
+    assert expected_share((filled, block), 128, 128, 256) == (0.5 + 1 + 0 + 0.5) / 4
     assert expected_share((filled, block), 0, 256, 128) == 0
     assert expected_share(None, 0, 64, 36) == 1
 
@@ -77,7 +77,7 @@ def test_blocks_that_were_never_written_are_empty_and_uncompressed_ones_tell_not
     options |= {"blockxsize": 32, "blockysize": 32}
     with rasterio.open(tmp_path / "a.tif", "w", compress="deflate", sparse_ok=True, **options) as file:
         file.write(np.random.default_rng(0).integers(1, 999, (1, 32, 32)).astype(np.uint16), window=((0, 32), (32, 64)))
-    assert filled_blocks(tmp_path / "a.tif")[0].tolist() == [[False, True], [False, False]]
+    assert filled_blocks(tmp_path / "a.tif")[0].tolist() == [[0, 0.5], [0, 0]]
     with rasterio.open(tmp_path / "b.tif", "w", **options) as file:
         file.write(np.ones((1, 64, 64), np.uint16))
     assert filled_blocks(tmp_path / "b.tif") is None
