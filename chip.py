@@ -16,6 +16,7 @@ Each command has its own help: python chip.py make-patches --help
 
 import argparse
 import datetime
+import math
 import os
 import signal
 import sys
@@ -246,6 +247,8 @@ def say_summary(plan, tally, folder, report):
 def two_numbers(text):
     try:
         x, y = (float(word) for word in text.split(","))
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected two numbers such as 0.5,0.5, got {text!r}") from None
     return x, y
@@ -299,7 +302,7 @@ def add_make_chips(parser):
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=positive_int, default=1, metavar="N", help="processes; the result is the same for any number")
     run.add_argument("--overwrite", action="store_true", help="replace chips made with other settings")
-    run.add_argument("--strict", action="store_true", help="stop when any tile can't be used instead of leaving it out")
+    run.add_argument("--strict", action="store_true", help="stop where a tile or a window can't be used or read, instead of leaving it out")
 
 
 def run_make_chips(args, report):
@@ -325,15 +328,15 @@ def run_make_chips(args, report):
         tiles, skipped = find_ard_tiles(args.ard_dir, args.allow_list, args.chip_size * extra, report)
         if args.strict and skipped:
             raise RunError(f"{len(skipped)} tiles can't be used, first {skipped[0][0]}: {skipped[0][1]} (--strict)")
-        scale = float(args.divide_by or 10_000), float(args.offset or 0)
+        scale = scale_of_ard(args.divide_by, args.offset)
     else:
-        from chipping.plain_pairs import pair_tiles, scale_of_pair
+        from chipping.plain_pairs import pair_tiles, scale_of_pairs
 
         bands = tuple(args.bands.split(",")) if args.bands else None
         tiles, remarks = pair_tiles(args.pan, args.ms, args.shift, args.area, bands)
         for remark in dict.fromkeys(remarks):
             report.note(remark)
-        scale = scale_of_pair(tiles[0].pair, args.divide_by, args.offset)
+        scale = scale_of_pairs(tiles, args.divide_by, args.offset)
         smallest = min(min(tile.pair.area[2:]) for tile in tiles)
         if smallest < args.chip_size * extra:
             raise UserError(f"a window needs {args.chip_size * extra} ms pixels a side, the smallest image has {smallest}: "
@@ -351,12 +354,25 @@ def run_make_chips(args, report):
             report.write(f"{line['file']} from {line['tile']} at {line['left']},{line['top']}")
 
         summary = make_chips(
-            tiles, recipe, args.chip_dir, args.count, args.starting_from, workers, args.overwrite, on_chip, report.write,
+            tiles, recipe, args.chip_dir, args.count, args.starting_from, workers, args.overwrite, args.strict, on_chip, report.write,
             on_verdict,
         )  # fmt: skip
     reasons = "".join(f", {n} windows left out ({reason})" for reason, n in sorted(summary["skipped"].items()))
     there = f", {summary['present']} were there" if summary["present"] else ""
     report.result(f"{summary['made']} chips made in {args.chip_dir}{there}{reasons}; {len(tiles)} tile{'s' * (len(tiles) > 1)}")
+    if summary["unreadable"]:
+        named = ", ".join(f"{tile} ({n})" for tile, n in sorted(summary["unreadable"].items())[:3])
+        more = " …" if len(summary["unreadable"]) > 3 else ""
+        report.result(f"windows that could not be read lie in {named}{more}; {args.chip_dir}/skipped.jsonl says why")
+
+
+def scale_of_ard(divide_by, offset):
+    """(divide_by, offset) of an ARD, one number each: reflectance x 10 000 unless told otherwise."""
+    from raster.scale import check_divisors, parse_numbers
+
+    (divisor,), (shift,) = parse_numbers(divide_by or "10000", "--divide-by", 1), parse_numbers(offset or "0", "--offset", 1)
+    check_divisors([divisor])
+    return divisor, shift
 
 
 def find_ard_tiles(folder, allow_list, smallest, report):
@@ -415,9 +431,12 @@ def add_get_reflectance(parser):
 def run_get_reflectance(args, report):
     from chipping.get_reflectance import sample_reflectances
     from chipping.plain_pairs import pair_tiles, scale_of_pair
+    from runtime.files import require_writable
 
     if not args.pan or not args.ms:
         raise UserError("pass --pan and --ms")
+    if args.output:
+        require_writable(os.path.dirname(args.output) or ".")
     tiles, remarks = pair_tiles(args.pan, args.ms, args.shift)
     for remark in dict.fromkeys(remarks):
         report.note(remark)

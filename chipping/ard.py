@@ -137,7 +137,7 @@ def read_item(path):
 def read_allow_list(path):
     """The CIDs of a plain text file, one a line, upper-cased. UserError where there is none."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # spreadsheets put a byte order mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the allow-list {path} can't be read ({error})") from error
     cids = {line.strip().upper() for line in lines if line.strip()}

@@ -38,8 +38,13 @@ def read_chipset(folder):
 
 
 def read_manifest(folder):
-    """The lines of manifest.jsonl as dicts, in order. A last line that a killed run left unfinished is not there."""
-    path = Path(folder) / MANIFEST
+    """The lines of manifest.jsonl as dicts, in order."""
+    return read_lines(Path(folder) / MANIFEST)
+
+
+def read_lines(path):
+    """The lines of a .jsonl file as dicts; none where it is missing. A last line that a killed run left unfinished is not there."""
+    path = Path(path)
     if not path.exists():
         return []
     lines = []
@@ -52,6 +57,17 @@ def read_manifest(folder):
             except ValueError as error:
                 raise UserError(f"{path}, line {number} is not valid JSON ({error}); make the chips again") from error
     return lines
+
+
+def cut_unfinished_line(path):
+    """Take away what a killed run or a full disk left of a last line: the next one would be written behind it."""
+    if not Path(path).exists():
+        return
+    with open(path, "rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
 
 
 class ChipSetWriter:
@@ -100,7 +116,7 @@ class ChipSetWriter:
                 raise UserError(f"{self.folder} holds chips made with other settings ({difference}); "
                                 "choose another folder, or pass --overwrite to replace them")
             self.lines = read_manifest(self.folder)
-            self.cut_unfinished_line()
+            cut_unfinished_line(self.folder / MANIFEST)
             return
         if not self.overwrite:
             strangers = [n for n in sorted(os.listdir(self.folder)) if n != MANIFEST and not n.startswith(".")]
@@ -122,13 +138,6 @@ class ChipSetWriter:
             for key in ("file", "mask"):
                 if line.get(key):
                     (self.folder / line[key]).unlink(missing_ok=True)
-
-    def cut_unfinished_line(self):
-        with open(self.folder / MANIFEST, "rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                file.truncate(whole)
 
     def keep(self, count):
         """Forget all lines but the first `count`: the chips after them will be made again."""

@@ -1,14 +1,13 @@
 """What is in a chip set: words for the terminal, and a contact sheet for the eye."""
 
 import collections
-import json
 import math
 import random
 from pathlib import Path
 
 import numpy as np
 
-from chipping.chipset import DESCRIPTION, read_chipset, read_manifest
+from chipping.chipset import DESCRIPTION, read_chipset, read_lines, read_manifest
 from chipping.splits import SPLITS
 from constants import IGNORE, band_role, get_class_colours
 from runtime.errors import RunError, UserError, did_you_mean
@@ -103,16 +102,12 @@ def patch_words(folder, description, lines):
     train = [line for line in lines if line["split"] == "train"] or lines
     yield "mean ± standard deviation of the reflectance" + (" (train): " if any(line["split"] == "train" for line in lines) else ": ") + \
         ", ".join(f"{b} {m:.4g} ± {s:.4g}" for b, (m, s) in zip(bands, band_statistics(train, description), strict=True))  # fmt: skip
-    skipped = [json.loads(text) for text in read_lines(folder / "skipped.jsonl")]
+    skipped = read_lines(folder / "skipped.jsonl")
     if skipped:
         reasons = collections.Counter(line["reason"] for line in skipped)
         yield f"left out: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common())}"
         for source in sorted({line["source"] for line in skipped if line["reason"] == "unreadable"}):
             yield f"  could not be read: {source}"
-
-
-def read_lines(path):
-    return [text for text in path.read_text(encoding="utf-8").splitlines() if text] if path.exists() else []
 
 
 def scale_words(description):

@@ -20,11 +20,11 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from chipping.chip_window import finish_with_blur, finish_with_means, read_ms_window
-from chipping.chipset import ChipSetWriter
+from chipping.chipset import ChipSetWriter, cut_unfinished_line, read_lines
 from chipping.null_blocks import expected_share, filled_blocks
 from chipping.pan_chips import encode_chip, write_chip
 from chipping.pan_sums import PanSums
-from chipping.positions import place
+from chipping.positions import count_places, place
 from raster.footprint import footprint, pixel_corners
 from raster.pair import PairReader
 from raster.source import is_remote
@@ -108,7 +108,9 @@ def consider_window(reader, pan_sums, recipe, tile, i, left, top, folder):
         else:
             valid_pan, parts = finish_with_blur(reader, recipe, left, top, ms)
     except RasterioError as error:
-        return verdict_of(i, left, top, valid_ms, reason="read-error", detail=str(error)[:200])
+        path = tile.pair.ms if valid_ms is None else tile.pair.pan
+        detail = f"{path}: {' '.join(str(error.__cause__ or error).split())[:200]}"
+        return verdict_of(i, left, top, valid_ms, reason="read-error", detail=detail)
     verdict = verdict_of(i, left, top, valid_ms, valid_pan, reason=None if parts else "nulls")
     if parts and folder:
         lat, lon = window_centre(tile, recipe, left, top)
@@ -158,14 +160,18 @@ class Walk:
         self.successes = set()
         self.retired = set()
         self.accepted = 0  # chips so far, those before --starting-from included
+        self.used = defaultdict(set)  # tile: (left, top) of its windows so far; none is taken twice
         self.blocks = {}  # path of ms: what filled_blocks tells of it
+
+    def room(self, tile):
+        """(free_x, free_y, side) of a tile's windows, see chipping/positions.py."""
+        side = self.recipe.window
+        return tile.pair.area[2] - side, tile.pair.area[3] - side, side
 
     def position(self, i):
         """(tile, left, top) of window i; left is None past the end of a grid."""
         tile = self.tiles[i % len(self.tiles)]
-        _, _, width, height = tile.pair.area
-        side = self.recipe.window
-        xy = place(self.recipe.sampler, tile.name, i // len(self.tiles), width - side, height - side, side)
+        xy = place(self.recipe.sampler, tile.name, i // len(self.tiles), *self.room(tile))
         return (tile, *xy) if xy else (tile, None, None)
 
     def next_batch(self, wanted):
@@ -174,23 +180,26 @@ class Walk:
 
         Those that seem to be null come on top: a window that takes their place later would have its blocks decoded a second time.
         """
-        batch, hopeful, pending = [], 0, defaultdict(int)
+        batch, hopeful, pending = [], 0, defaultdict(set)
         i = self.cursor
         while hopeful < wanted and len(batch) < 2 * wanted + len(self.tiles) and len(self.retired) < len(self.tiles):
             tile, left, top = self.position(i)
-            if tile.name not in self.retired:
-                if left is None:
-                    if pending[tile.name]:
-                        break
-                    self.retired.add(tile.name)
-                else:
-                    room = REJECTS_TO_RETIRE - self.rejects[tile.name]
-                    if tile.name not in self.successes and pending[tile.name] >= room:
-                        break
-                    pending[tile.name] += 1
-                    batch.append((i, tile, left, top))
-                    hopeful += self.seems_filled(tile.pair, left, top)
             i += 1
+            if tile.name in self.retired:
+                continue
+            coming = pending[tile.name]
+            if left is None or len(self.used[tile.name]) + len(coming) == count_places(self.recipe.sampler, *self.room(tile)):
+                if coming:
+                    break
+                self.retired.add(tile.name)
+                continue
+            if (left, top) in self.used[tile.name] or (left, top) in coming:
+                continue
+            if tile.name not in self.successes and len(coming) >= REJECTS_TO_RETIRE - self.rejects[tile.name]:
+                break
+            coming.add((left, top))
+            batch.append((i - 1, tile, left, top))
+            hopeful += self.seems_filled(tile.pair, left, top)
         return batch
 
     def seems_filled(self, pair, left, top):
@@ -203,9 +212,10 @@ class Walk:
         place_ = ((offset + at) * pair.step for offset, at in zip(pair.area[:2], (left, top), strict=True))
         return expected_share(self.blocks[pair.ms], *place_, self.recipe.window * pair.step) >= self.recipe.minimum_valid
 
-    def record(self, i, tile_name, reason):
-        """Take window i as done; reason None or "before-start" for one that made a chip."""
+    def record(self, i, tile_name, place_, reason):
+        """Take window i at (left, top) as done; reason None or "before-start" for one that made a chip."""
         self.cursor = i + 1
+        self.used[tile_name].add(place_)
         if reason in (None, "before-start"):
             self.successes.add(tile_name)
             self.accepted += 1
@@ -217,23 +227,15 @@ class Walk:
             self.retired.add(tile_name)
 
 
-def read_skipped(folder):
-    path = Path(folder) / SKIPPED
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
-
-
-def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, overwrite=False, on_chip=None, note=None,
+def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, overwrite=False, strict=False, on_chip=None, note=None,
                on_verdict=None):  # fmt: skip
     """
     Write chips starting_from … starting_from + count - 1 of the endless run over `tiles` into `folder`.
 
-    starting_from: None continues where the folder stands and makes it hold `count` chips. on_chip(line): called for each new chip.
-    on_verdict(verdict): called for each window when it has been looked at, long before it is known which chip it becomes.
-    note(text): called for each skipped window. Returns {"made", "present", "considered", "skipped": {reason: n}, "first", "retired"}.
-    RunError when the tiles are used up before that.
+    starting_from: None continues where the folder stands and makes it hold `count` chips. strict: a window that can't be read is a
+    RunError. on_chip(line): called for each new chip. on_verdict(verdict): called for each window when it has been looked at, long before
+    it is known which chip it becomes. note(text): called for each skipped window. Returns {"made", "present", "considered",
+    "skipped": {reason: n}, "unreadable": {tile: n}, "first", "retired"}. RunError when the tiles are used up before that.
     """
     check_recipe(recipe, tiles)
     folder = Path(folder)
@@ -249,19 +251,14 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
             (folder / SKIPPED).unlink(missing_ok=True)
             shutil.rmtree(folder / WAITING, ignore_errors=True)
         remove_leftovers(folder)
-        first = int(Path(chipset.lines[0]["file"]).stem) if chipset.lines else (starting_from or 0)
-        end = first + len(chipset.lines)
-        start = first if starting_from is None else starting_from
-        if chipset.lines and not first <= start <= end:
-            raise UserError(f"{folder} holds chips {first} to {end - 1}; --starting-from {start} leaves a gap: pass {end}, or another "
-                            "folder")  # fmt: skip
-        walk = Walk(tiles, recipe)
-        skipped_lines = read_skipped(folder)
-        done = sorted([*({**line, "reason": None} for line in chipset.lines), *skipped_lines], key=lambda line: line["i"])
-        for line in done:
-            walk.record(line["i"], line["tile"], line["reason"])
+        refuse_changed_sources(chipset.lines, tiles, folder)
+        first, start = where_to_start(chipset.lines, starting_from, folder)
         goal = start + count
-        summary = {"made": 0, "present": len(chipset.lines), "considered": 0, "skipped": defaultdict(int), "first": first}
+        walk = Walk(tiles, recipe)
+        for line in finished_windows(chipset.lines, first, folder):
+            walk.record(line["i"], line["tile"], (line["left"], line["top"]), line["reason"])
+        summary = {"made": 0, "present": len(chipset.lines), "considered": 0, "first": first,
+                   "skipped": defaultdict(int), "unreadable": defaultdict(int)}  # fmt: skip
         waiting = folder / WAITING
         waiting.mkdir(exist_ok=True)
         remove_leftovers(waiting)
@@ -273,7 +270,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
                 if not batch:
                     break
                 verdicts = run(split_work(batch, recipe, None if checking else waiting, workers), on_verdict)
-                for i, tile, _, _ in batch:
+                for i, tile, left, top in batch:
                     if walk.accepted == enough:
                         break  # more windows were fine than it seemed; those after this one are none of ours
                     if tile.name in walk.retired:
@@ -282,6 +279,10 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
                     summary["considered"] += 1
                     number = walk.accepted
                     reason = "before-start" if checking and verdict["reason"] is None else verdict["reason"]
+                    if reason == "read-error":
+                        if strict:
+                            raise RunError(f"window {i} of {tile.name} can't be read: {verdict['detail']} (--strict)")
+                        summary["unreadable"][tile.name] += 1
                     if reason is None:
                         line = manifest_line(number, tile, recipe, verdict)
                         os.replace(waiting / f"{i}.pt", folder / line["file"])
@@ -296,13 +297,48 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
                         summary["skipped"][reason] += reason != "before-start"
                         if note and reason != "before-start":
                             note(f"window {i} of {tile.name} skipped: {reason} {verdict.get('detail', '')}".rstrip())
-                    walk.record(i, tile.name, reason)
+                    walk.record(i, tile.name, (left, top), reason)
         shutil.rmtree(waiting, ignore_errors=True)
     summary["retired"] = sorted(walk.retired)
     if walk.accepted < goal:
-        reasons = ", ".join(f"{n} x {r}" for r, n in sorted(summary["skipped"].items())) or "every place of the grid is used"
+        reasons = ", ".join(f"{n} x {r}" for r, n in sorted(summary["skipped"].items())) or "every place for a window is used"
         raise RunError(f"made {max(0, walk.accepted - start)} of {count} chips: no tile is left to try ({reasons})")
     return summary
+
+
+def where_to_start(lines, starting_from, folder):
+    """(number of the folder's first chip, number of the first chip that is asked for). UserError where a gap would be left between."""
+    first = int(Path(lines[0]["file"]).stem) if lines else (starting_from or 0)
+    start = first if starting_from is None else starting_from
+    if lines and not first <= start <= first + len(lines):
+        raise UserError(f"{folder} holds chips {first} to {first + len(lines) - 1}; --starting-from {start} leaves a gap: pass "
+                        f"{first + len(lines)}, or another folder")  # fmt: skip
+    return first, start
+
+
+def finished_windows(lines, first, folder):
+    """
+    Lines of all windows that earlier runs were done with, in order, each with a reason. lines: of the manifest.
+
+    A run that began further on has left windows before its start unmade. Where no chip came of it, and an earlier start is asked for now,
+    nothing of it counts.
+    """
+    cut_unfinished_line(folder / SKIPPED)
+    skipped = read_lines(folder / SKIPPED)
+    if not lines and sum(line["reason"] == "before-start" for line in skipped) > first:
+        (folder / SKIPPED).unlink()
+        skipped = []
+    return sorted([*({**line, "reason": None} for line in lines), *skipped], key=lambda line: line["i"])
+
+
+def refuse_changed_sources(lines, tiles, folder):
+    """Rasters of a tile's name that are not those of which its earlier chips were made must not be mixed with them."""
+    now = {tile.name: source_of(tile.pair) for tile in tiles}
+    for tile, old in {line["tile"]: line["source"] for line in lines}.items():
+        new = now[tile]
+        if any(old.get(key) != new[key] for key in ("size", "mtime")):
+            raise UserError(f"{new['path']} is not, or no longer, the file of which chips in {folder} were made; choose another folder, or "
+                            "pass --overwrite to make all again")  # fmt: skip
 
 
 def manifest_line(number, tile, recipe, verdict):

@@ -68,3 +68,15 @@ def scale_of_pair(pair, divide_by=None, offset=None):
     if len(set(scale.divide_by)) > 1 or len(set(scale.offset)) > 1:
         raise UserError(f"{pair.ms} has a scale for each band; pan and ms must share one: pass a single --divide-by and --offset")
     return scale.divide_by[0], scale.offset[0]
+
+
+def scale_of_pairs(tiles, divide_by=None, offset=None):
+    """(divide_by, offset) that all pairs of a chip set share; UserError that names two whose tags differ."""
+    scales = [scale_of_pair(tile.pair, divide_by, offset) for tile in tiles]
+    for tile, scale in zip(tiles, scales, strict=True):
+        if scale != scales[0]:
+            raise UserError(
+                f"{tile.pair.ms} says divisor {scale[0]:g} and offset {scale[1]:g}, {tiles[0].pair.ms} says {scales[0][0]:g} and "
+                f"{scales[0][1]:g}; make their chips in separate folders, or pass --divide-by and --offset where tags are wrong"
+            )
+    return scales[0]

@@ -39,3 +39,10 @@ def place(sampler, name, k, free_x, free_y, side):
         positions = grid_positions(free_x, free_y, side)
         return positions[k] if k < len(positions) else None
     return SAMPLERS[sampler](name, k, free_x, free_y)
+
+
+def count_places(sampler, free_x, free_y, side):
+    """How many places a sampler has on a tile, each counted once."""
+    if sampler == "grid":
+        return len(grid_positions(free_x, free_y, side))
+    return max(1, free_x) * max(1, free_y) if sampler == "r2-plain" else (free_x + 1) * (free_y + 1)

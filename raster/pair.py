@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -150,7 +150,10 @@ def is_doubled(path, info, side=128):
         for share in (0.5, 0.25, 0.75):
             column, row = (int(size * share) // 2 * 2 - side // 2 for size in (info.width, info.height))
             window = Window(max(0, column), max(0, row), side, side).intersection(Window(0, 0, info.width, info.height))
-            values = dataset.read(window=window)
+            try:
+                values = dataset.read(window=window)
+            except RasterioError:
+                continue  # a broken file is told where its pixels are needed
             values = values[:, : values.shape[1] // 2 * 2, : values.shape[2] // 2 * 2]
             if not values.size or (values == values[:, :1, :1]).all():
                 continue

@@ -26,7 +26,7 @@ def parse_numbers(text, flag, count):
     if len(numbers) == 1:
         numbers *= count
     if len(numbers) != count:
-        raise UserError(f"{flag} has {len(numbers)} numbers for {count} bands; pass one for all, or one a band")
+        raise UserError(f"{flag} has {len(numbers)} numbers for {count} bands; pass one for all" + (", or one a band" * (count > 1)))
     return tuple(numbers)
 
 
@@ -56,6 +56,12 @@ def tidy(number):
     return float(whole) if abs(number - whole) <= 1e-9 * max(1.0, abs(number)) else number
 
 
+def check_divisors(divide_by):
+    """UserError where a divisor of the command line would make no reflectance."""
+    if not all(d > 0 for d in divide_by):
+        raise UserError(f"--divide-by expects numbers above 0, got {min(divide_by):g}; pass 1 where values are reflectance already")
+
+
 def decide_scale(info, bands, names, divide_by=None, offset=None):
     """
     Scale of one raster's `bands` (zero-based; `names` for messages): flags win over tags; neither is an error that shows what is in there.
@@ -65,8 +71,7 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
     """
     tags = scale_from_tags(info, bands)
     if divide_by is not None:
-        if any(d == 0 for d in divide_by):
-            raise UserError("--divide-by can't be 0; pass 1 where values are reflectance already")
+        check_divisors(divide_by)
         return Scale(divide_by, offset or (0.0,) * len(bands))
     if tags is not None:
         return Scale(tags.divide_by, offset if offset is not None else tags.offset)

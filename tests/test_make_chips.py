@@ -22,7 +22,8 @@ import torch
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard, chip_window, make_chips, pan_chips, positions
-from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair
+from chipping.chipset import read_lines
+from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair, scale_of_pairs
 from constants import WORLDVIEW_BANDS
 from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import RunError, UserError
@@ -218,7 +219,7 @@ def test_filters_do_not_look_beyond_the_area_that_was_asked_for(make_raster, tmp
 
 def test_windows_with_too_many_nulls_are_passed_over_and_listed(delivery, tmp_path):
     summary = run(tmp_path / "chips", delivery, 8)
-    lines, skipped = manifest(tmp_path / "chips"), make_chips.read_skipped(tmp_path / "chips")
+    lines, skipped = manifest(tmp_path / "chips"), read_lines(tmp_path / "chips" / "skipped.jsonl")
     assert summary["made"] == 8 and len(skipped) == summary["skipped"]["nulls"] > 0
     assert all(line["tile"].startswith("37/211111023302") and line["valid_ms"] < 0.75 and line["valid_pan"] is None for line in skipped)
     assert [line["file"] for line in lines] == [f"{n}.pt" for n in range(8)]
@@ -239,7 +240,7 @@ def test_nulls_in_pan_count_as_well(tmp_path):
     pan[:, :50] = 0  # of 128 rows
     with pytest.raises(RunError, match="made 0 of 1"):
         run(tmp_path / "chips", one_tile(tmp_path, pan, ms), 1)
-    skipped = make_chips.read_skipped(tmp_path / "chips")
+    skipped = read_lines(tmp_path / "chips" / "skipped.jsonl")
     assert skipped[0]["valid_ms"] == 1 and skipped[0]["valid_pan"] == pytest.approx(78 / 128, abs=1e-5)
 
 
@@ -250,12 +251,27 @@ def test_an_all_null_delivery_stops_after_32_tries_a_tile(tmp_path):
             file.write(np.zeros_like(file.read()))
     with pytest.raises(RunError, match="made 0 of 100 chips.*64 x nulls"):
         run(tmp_path / "chips", tmp_path / "ard", 100)
-    assert len(make_chips.read_skipped(tmp_path / "chips")) == 64
+    assert len(read_lines(tmp_path / "chips" / "skipped.jsonl")) == 64
 
 
-def test_ms_as_large_as_one_window_makes_chips(tmp_path):
-    summary = run(tmp_path / "chips", one_tile(tmp_path, *valid_pair(32)), 2)
-    assert summary["made"] == 2 and {(x["left"], x["top"]) for x in manifest(tmp_path / "chips")} == {(0, 0)}
+def test_ms_as_large_as_one_window_makes_one_chip(tmp_path):
+    folder = one_tile(tmp_path, *valid_pair(32))
+    with pytest.raises(RunError, match="made 1 of 2 chips.*every place"):
+        run(tmp_path / "chips", folder, 2)
+    assert [(x["left"], x["top"]) for x in manifest(tmp_path / "chips")] == [(0, 0)]
+    assert run(tmp_path / "chips", folder, 1)["made"] == 0
+
+
+@pytest.mark.parametrize("sampler", ["r2", "r2-plain", "grid"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_place_is_used_twice_and_all_are_before_a_tile_ends(tmp_path, sampler, workers):
+    folder, places = one_tile(tmp_path, *valid_pair(35)), {"r2": 4 * 4, "r2-plain": 3 * 3, "grid": 1}[sampler]
+    recipe = replace(RECIPE, sampler=sampler)
+    run(tmp_path / "chips", folder, min(5, places), recipe, workers=workers)
+    with pytest.raises(RunError, match=f"made {places} of 40 chips"):
+        run(tmp_path / "chips", folder, 40, recipe, starting_from=0)
+    found = [(x["left"], x["top"]) for x in manifest(tmp_path / "chips")]
+    assert len(found) == len(set(found)) == places
 
 
 def test_a_truncated_file_is_a_read_error_and_its_tile_retires_after_three(delivery, tmp_path):
@@ -268,8 +284,10 @@ def test_a_truncated_file_is_a_read_error_and_its_tile_retires_after_three(deliv
     except AssertionError:
         pytest.skip("this GDAL does not open the truncated file at all")
     run(tmp_path / "chips", broken, 12, replace(RECIPE, chip_size=28))
-    errors = [line for line in make_chips.read_skipped(tmp_path / "chips") if line["reason"] == "read-error"]
-    assert len(errors) == 3 and {e["tile"] for e in errors} == {tiles[0].name}
+    errors = [line for line in read_lines(tmp_path / "chips" / "skipped.jsonl") if line["reason"] == "read-error"]
+    assert len(errors) == 3 and {e["tile"] for e in errors} == {tiles[0].name} and all(str(path) in e["detail"] for e in errors)
+    with pytest.raises(RunError, match=f"{tiles[0].name} can't be read: {path}.*--strict"):
+        run(tmp_path / "strict", broken, 12, replace(RECIPE, chip_size=28), strict=True)
 
 
 # ------------------------------------------------------------------------------------------------ order, interruption
@@ -308,6 +326,40 @@ def test_more_of_the_same_command_continues_and_less_changes_nothing(delivery, t
     run(tmp_path / "chips", delivery, 12)
     same(tmp_path / "chips", twelve)
     assert run(tmp_path / "chips", delivery, 7)["made"] == 0
+
+
+def test_a_later_start_that_came_to_nothing_leaves_no_hole(delivery, tmp_path, twelve):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for start in (8, None):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "chips", delivery, 4, starting_from=8, on_chip=killed)
+        (tmp_path / "chips" / "manifest.jsonl").write_text("")  # before the first line
+        run(tmp_path / "chips", delivery, 12 if start is None else 4, starting_from=start)
+        if start is None:
+            same(tmp_path / "chips", twelve)
+        else:
+            assert bytes_of(tmp_path / "chips") == {f"{n}.pt": bytes_of(twelve)[f"{n}.pt"] for n in range(8, 12)}
+        shutil.rmtree(tmp_path / "chips")
+
+
+def test_a_torn_line_of_what_was_skipped_is_cut(delivery, tmp_path, twelve):
+    run(tmp_path / "chips", delivery, 9)
+    path = tmp_path / "chips" / "skipped.jsonl"
+    assert len(read_lines(path)) >= 1
+    path.write_bytes(path.read_bytes() + b'{"i": 99, "til')
+    run(tmp_path / "chips", delivery, 12)
+    same(tmp_path / "chips", twelve)
+
+
+def test_rasters_of_the_same_name_from_elsewhere_do_not_continue_a_set(delivery, tmp_path):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+    run(tmp_path / "chips", delivery, 3)
+    for path in other.glob("37/*/*/*-ms.tif"):
+        os.utime(path, (0, 0))
+    with pytest.raises(UserError, match="no longer, the file of which chips"):
+        run(tmp_path / "chips", other, 6)
 
 
 def test_a_gap_is_refused(delivery, tmp_path):
@@ -532,3 +584,39 @@ def test_a_pair_without_a_known_scale_asks_for_it(real_data):
     tiles, _ = pair_tiles([folder / "worldview2-pan.tif"], [folder / "worldview2-ms.tif"])
     with pytest.raises(UserError, match="--divide-by"):
         scale_of_pair(tiles[0].pair)
+
+
+def test_pairs_whose_tags_state_other_scales_are_refused(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, scale in (("a", 0.0001), ("b", 0.001)):
+        make_raster(f"{name}-pan.tif", rng.integers(1, 999, (1, 128, 128)).astype(np.uint16), crs=None)
+        make_raster(f"{name}-ms.tif", rng.integers(1, 999, (4, 32, 32)).astype(np.uint16), crs=None, scales=[scale] * 4)
+    tiles, _ = pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"])
+    with pytest.raises(UserError, match="b-ms.tif says divisor 1000 .*a-ms.tif says 10000"):
+        scale_of_pairs(tiles)
+    assert scale_of_pairs(tiles, "2047") == (2047.0, 0.0)
+
+
+def test_negative_reflectance_stays_what_it_is_as_far_as_a_chip_can_hold_it(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.integers(-60, 41, (1, 128, 128)).astype(np.int16), rng.integers(-40, 60, (4, 32, 32)).astype(np.int16)
+    make_raster("a-pan.tif", pan, crs=None, nodata=-9999), make_raster("a-ms.tif", ms, crs=None, nodata=-9999)
+    tiles, _ = pair_tiles([tmp_path / "a-pan.tif"], [tmp_path / "a-ms.tif"])
+    for reduction in ("box", "mtf"):
+        recipe = chip_window.ChipRecipe(16, 4, tiles[0].pair.bands, extra=2, reduction=reduction, dtype="float32")
+        make_chips.make_chips(tiles, recipe, tmp_path / reduction, 1)
+        chip = pan_chips.read_chip(tmp_path / reduction / "0.pt")
+        assert np.allclose(chip["bands"].numpy(), ms.reshape(4, 16, 2, 16, 2).mean((2, 4)) / 10_000, atol=1e-7)
+        assert (chip["pan"].mean() + 10e-4).abs() < 1e-4 and chip["pan"].abs().max() < 60e-4
+
+
+def test_a_broken_file_of_a_pair_is_a_window_that_can_not_be_read(real_data, tmp_path):
+    for kind, size in (("pan", None), ("ms", 600_000)):
+        content = (real_data / "pansharpen" / f"worldview2-{kind}.tif").read_bytes()
+        (tmp_path / f"w-{kind}.tif").write_bytes(content[:size])
+    tiles, _ = pair_tiles([tmp_path / "w-pan.tif"], [tmp_path / "w-ms.tif"])
+    recipe = chip_window.ChipRecipe(32, 4, tiles[0].pair.bands, extra=1, reduction="mtf", divide_by=2047.0)
+    with contextlib.suppress(RunError):
+        make_chips.make_chips(tiles, recipe, tmp_path / "chips", 40)
+    lines = read_lines(tmp_path / "chips" / "skipped.jsonl")
+    assert [line["reason"] for line in lines] == ["read-error"] * 3 and all(str(tmp_path / "w-ms.tif") in line["detail"] for line in lines)

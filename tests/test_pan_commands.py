@@ -76,6 +76,10 @@ def test_the_whole_road_by_its_commands(delivery, tmp_path, capsys, monkeypatch)
         (["--pan", "x.tif"], "belong together"),
         (["--pan", "nothing.tif", "--ms", "nothing.tif"], "matches no raster"),
         (["-a", "ARD", "--chip-size", "18"], "multiple of the ratio"),
+        (["-a", "ARD", "--divide-by", "0"], "--divide-by expects numbers above 0"),
+        (["-a", "ARD", "--divide-by", "abc"], "--divide-by expects numbers"),
+        (["-a", "ARD", "--divide-by", "1,2"], "2 numbers for 1 bands"),
+        (["-a", "ARD", "--offset", "nan"], "--offset expects finite"),
     ],
 )
 def test_wrong_usage_and_input_is_one_line(delivery, tmp_path, words, message):
@@ -102,6 +106,8 @@ def test_strict_makes_a_bad_tile_fatal(delivery, tmp_path):
         (["make-chips", "-m", "1.5", "-a", "x"], 2, "from 0 to 1"),
         (["make-chips", "--minimum-vald", "1"], 2, "--minimum-valid"),
         (["make-chips", "-a", "x", "--shift", "1"], 2, "two numbers"),
+        (["make-chips", "-a", "x", "--shift", "nan,0"], 2, "two numbers"),
+        (["get-reflectance", "--pan", "x", "--ms", "y", "-o", "/proc/nowhere/x.csv"], 2, "can't write to /proc/nowhere"),
         (["link-chips", "a"], 2, "at least one source"),
         (["fake-chips", "-i", "missing.csv", "-o", "OUT"], 2, "can't be read"),
         (["make-chips", "-a", "ARD", "-c", "OUT", "-n", "5", "-m", "1", "--chip-size", "32", "-y", "NULL"], 1, "made 0 of 5"),
