@@ -53,6 +53,12 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+def same_files(folder, other):
+    """Whether two sessions have checkpoints of the same names with the same bytes."""
+    one, two = ({p.name: p.read_bytes() for p in (place / "s" / "checkpoints").iterdir()} for place in (folder, other))
+    return one == two
+
+
 def rows(folder, session="s"):
     with open(folder / session / "metrics.csv", newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
@@ -283,6 +289,8 @@ def test_one_epoch_and_then_two_more_are_three_to_the_last_bit(chips, tmp_path, 
     train(tmp_path, chips, epochs=1, augment="full")
     train(tmp_path, chips, epochs=3)  # flags not given are those of the session
     assert same(weights(tmp_path, 2), weights(three_epochs, 2)) and rows(tmp_path) == rows(three_epochs)
+    last, other = (folder / "s" / "checkpoints" / "last.pt" for folder in (tmp_path, three_epochs))
+    assert last.read_bytes() == other.read_bytes()
 
 
 def test_stopped_inside_an_epoch_and_run_again_is_the_same_to_the_last_bit(chips, tmp_path, three_epochs, monkeypatch):
@@ -300,7 +308,7 @@ def test_stopped_inside_an_epoch_and_run_again_is_the_same_to_the_last_bit(chips
             train(tmp_path, chips, epochs=3, augment="full")
     assert load_checkpoint(tmp_path / "s" / "checkpoints" / "last.pt")["state"]["step_in_epoch"] == 1
     train(tmp_path, chips, epochs=3)
-    assert same(weights(tmp_path, 2), weights(three_epochs, 2)) and rows(tmp_path) == rows(three_epochs)
+    assert same_files(tmp_path, three_epochs) and rows(tmp_path) == rows(three_epochs)
 
 
 def test_physical_batches_add_up_to_the_same_gradient(chips, tmp_path, three_epochs):
@@ -341,6 +349,41 @@ def test_a_real_file_called_latest_is_left_alone(chips, tmp_path):
     (tmp_path / "latest.pt").write_text("mine")
     train(tmp_path, chips, epochs=1)
     assert (tmp_path / "latest.pt").read_text() == "mine"
+
+
+def test_a_link_that_cannot_be_made_is_told_before_any_work(chips, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_pansharpen, "forward_losses", lambda *args: pytest.fail("it trains"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't write to .*file"):
+        train(tmp_path, chips, epochs=1, weight_link=tmp_path / "file" / "latest.pt")
+    with pytest.raises(UserError, match="is a folder, expected the name of a link; pass --weight-link .*/latest.pt"):
+        train(tmp_path, chips, epochs=1, weight_link=tmp_path)
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_folder_of_a_link_is_made_and_may_be_a_link_itself(chips, tmp_path):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "links").symlink_to(tmp_path / "elsewhere" / "deep")
+    for folder in ("new", "links"):
+        train(tmp_path / folder[0], chips, epochs=1, weight_link=tmp_path / folder / "newest.pt")
+        assert (tmp_path / folder / "newest.pt").is_symlink() and load_checkpoint(tmp_path / folder / "newest.pt")["state"]["epoch"] == 1
+
+
+def test_an_explicit_weight_decay_wins_when_a_session_goes_on(chips, tmp_path, three_epochs):
+    for folder, changes in (("same", {}), ("other", {"weight_decay": 0.5})):
+        shutil.copytree(three_epochs / "s", tmp_path / folder / "s")
+        train(tmp_path / folder, chips, epochs=4, **changes)
+    groups = [load_checkpoint(tmp_path / f / "latest.pt")["state"]["optimizer"]["param_groups"][0] for f in ("same", "other")]
+    assert [group["weight_decay"] for group in groups] == [2e-3, 0.5]
+    assert not same(weights(tmp_path / "same", 3), weights(tmp_path / "other", 3))
+
+
+def test_a_session_without_last_goes_on_from_its_highest_epoch(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    for name in ("last.pt", "checkpoint_epoch_2.pt"):
+        (tmp_path / "s" / "checkpoints" / name).unlink()
+    train(tmp_path, chips, epochs=3)
+    assert same(weights(tmp_path, 2), weights(three_epochs, 2)) and rows(tmp_path) == rows(three_epochs)
 
 
 def test_the_picture_target_trains_on_the_same_chips(chips, tmp_path):
