@@ -134,6 +134,8 @@ def find_past(args):
             raise UserError(f"--load-epoch {args.load_epoch}: session {args.session} in {args.sessions_dir} {known}")
         return load_checkpoint(epoch_path(folder, args.load_epoch), KIND), True
     last = os.path.join(folder, "checkpoints", "last.pt")
+    if epochs and not os.path.exists(last):
+        last = epoch_path(folder, epochs[-1])
     if os.path.exists(last):
         return load_checkpoint(last, KIND), True
     if args.load_from:
@@ -164,13 +166,23 @@ def take_settings(args, given, checkpoint, own):
             setattr(args, name, value)
 
 
+def check_link(link):
+    """UserError where no link of this name can be made. Its folder is made."""
+    from runtime.files import require_writable
+
+    require_writable(os.path.dirname(link) or ".")
+    if os.path.isdir(link) and not os.path.islink(link):
+        raise UserError(f"{link} is a folder, expected the name of a link; pass --weight-link {os.path.join(link, 'latest.pt')}")
+
+
 def link_newest(link, path, console):
     """Point a symbolic link at the newest checkpoint; a real file of that name is left alone."""
     if os.path.lexists(link) and not os.path.islink(link):
         console.warn(f"{link} is a file, not a link: it stays as it is")
         return
     temporary = f"{link}.{os.getpid()}.part"
-    os.symlink(os.path.relpath(path, os.path.dirname(link) or "."), temporary)
+    # real paths: seen from a folder that is itself a link, ".." is elsewhere
+    os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(link))), temporary)
     os.replace(temporary, link)
 
 
@@ -235,6 +247,8 @@ def train(args, given, processes, console):
     if own:
         position |= {key: checkpoint["state"][key] for key in position}
         optimizer.load_state_dict(checkpoint["state"]["optimizer"])
+        for settings_group in optimizer.param_groups:  # the flag wins over what the optimiser remembers, as --lr does at every step
+            settings_group["weight_decay"] = args.weight_decay
         scaler.load_state_dict(checkpoint["state"]["scaler"])
     if own and args.load_epoch is not None:
         later = [e for e in saved_epochs(os.path.join(args.sessions_dir, args.session)) if e > args.load_epoch]
@@ -251,6 +265,8 @@ def train(args, given, processes, console):
     spread = model.out_std.clone()
     weights = WEIGHTS[args.target]
     link = args.weight_link or os.path.join(args.sessions_dir, "latest.pt")
+    if processes.is_first:
+        check_link(link)
 
     def rate(step):
         cosine = cosine_factor(step, end * steps, args.warmup) if args.schedule == "cosine" else 1.0

@@ -11,6 +11,7 @@ Checkpoints: one .pt of plain dicts, tensors, numbers and strings, read with wei
 """
 
 import pickle
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -25,17 +26,37 @@ FORMAT = "chipmill-checkpoint-1"
 
 
 def save_checkpoint(path, checkpoint):
-    """Write `checkpoint` (kind, model, settings, state, data; format and version are added): whole, or the old file stays."""
+    """
+    Write `checkpoint` (kind, model, settings, state, data; format and version are added): whole, or the old file stays.
+
+    Equal content gives equal bytes, also where parts of it come from a checkpoint that was loaded before.
+    """
+    whole = canonical({"format": FORMAT, "version": VERSION, **checkpoint})
     with atomic_path(path) as temporary:
         try:
             with open(temporary, "wb") as file:
-                torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file)
+                torch.save(whole, file)
         except (OSError, RuntimeError) as error:
             # torch speaks of positions in its archive; what has happened, such as a full disk, stands behind that
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError):
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise
+
+
+def canonical(value):
+    """
+    `value` with its dicts, lists and tuples made anew, as these plain types, and equal strings as one object.
+
+    Pickle writes an object that it meets again as a reference: bytes would tell which strings were one object by chance. Tensors stay.
+    """
+    if isinstance(value, dict):
+        return {canonical(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [canonical(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(canonical(item) for item in value)
+    return sys.intern(value) if type(value) is str else value
 
 
 def load_checkpoint(path, kind=None):

@@ -24,6 +24,51 @@ def test_a_checkpoint_comes_back_and_loads_without_running_code(tmp_path):
     assert torch.load(tmp_path / "a.pt", weights_only=True)["format"] == "chipmill-checkpoint-1"
 
 
+def test_equal_content_gives_equal_bytes_whichever_strings_and_containers_are_one_object(tmp_path):
+    def content(word, pair):
+        return {**WHOLE, "settings": {"rate": word, "other": word}, "data": {"bands": [word, "red"], "rate": pair, "again": pair}}
+
+    shared = (0.1, ["x"])
+    one = content("rate", shared)
+    other = content("".join(["ra", "te"]), shared)  # a string of the same letters, but an object of its own
+    other["data"]["again"] = (0.1, ["".join(["x"])])
+    save_checkpoint(tmp_path / "one.pt", one)
+    save_checkpoint(tmp_path / "other.pt", other)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+    assert load_checkpoint(tmp_path / "one.pt")["data"] == other["data"]  # tuples are tuples still
+
+
+def trained(state=None, steps=2):
+    """State of a network, two of whose layers share weights, and its AdamW after `steps` steps, from the beginning or on from `state`."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.arange(12.0).view(4, 3)).square().sum().backward()
+        optimizer.step()
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def test_saved_loaded_and_saved_again_is_the_same_file(tmp_path):
+    whole = {**WHOLE, "state": {**trained(), "rows": torch.arange(12.0).view(3, 4).t(), "part": torch.arange(9.0)[2:5]}}
+    save_checkpoint(tmp_path / "first.pt", whole)
+    save_checkpoint(tmp_path / "second.pt", load_checkpoint(tmp_path / "first.pt"))
+    assert (tmp_path / "first.pt").read_bytes() == (tmp_path / "second.pt").read_bytes()
+
+
+def test_a_network_and_adamw_that_were_loaded_go_on_to_the_same_file(tmp_path):
+    save_checkpoint(tmp_path / "half.pt", {**WHOLE, "state": trained(steps=2)})
+    save_checkpoint(tmp_path / "resumed.pt", {**WHOLE, "state": trained(load_checkpoint(tmp_path / "half.pt")["state"], steps=3)})
+    save_checkpoint(tmp_path / "whole.pt", {**WHOLE, "state": trained(steps=5)})
+    assert (tmp_path / "resumed.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    assert (tmp_path / "half.pt").read_bytes() != (tmp_path / "whole.pt").read_bytes()
+
+
 class Hostile:
     def __reduce__(self):
         return os.system, ("touch /tmp/chipmill_was_here",)
