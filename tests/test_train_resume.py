@@ -46,7 +46,11 @@ def without_time(output):
 def assert_same_end(output, undisturbed):
     assert without_time(output) == without_time(undisturbed)
     for name in ("final_model.pt", "best_model.pt", "last.pt"):
-        one, other = (load_checkpoint(folder / "checkpoints" / name)["state"] for folder in (output, undisturbed))
+        paths = [folder / "checkpoints" / name for folder in (output, undisturbed)]
+        whole = [load_checkpoint(path) for path in paths]
+        if whole[0]["settings"] == whole[1]["settings"]:
+            assert paths[0].read_bytes() == paths[1].read_bytes(), name
+        one, other = (checkpoint["state"] for checkpoint in whole)
         assert all(torch.equal(one["model"][key], other["model"][key]) for key in other["model"]), name
         moments = [s["optimizer"]["state"][0]["exp_avg"] for s in (one, other)]
         assert torch.equal(*moments) and one["schedule"] == other["schedule"] and one["best_score"] == other["best_score"]
