@@ -28,21 +28,19 @@ def r2_plain(name, k, free_x, free_y):
 SAMPLERS = {"r2": r2, "r2-plain": r2_plain}
 
 
-def grid_positions(free_x, free_y, side):
-    """[(x, y)] of side-by-side windows, row by row; what doesn't fill a window at the far edges is left out."""
-    return [(x, y) for y in range(0, free_y + 1, side) for x in range(0, free_x + 1, side)]
+def grid(k, free_x, free_y, side):
+    """Side by side, row by row; what doesn't fill a window at the far edges is left out. None past the end."""
+    row, column = divmod(k, free_x // side + 1)
+    return (column * side, row * side) if row * side <= free_y else None
 
 
 def place(sampler, name, k, free_x, free_y, side):
     """(x, y) of window k, or None past the end of a grid."""
-    if sampler == "grid":
-        positions = grid_positions(free_x, free_y, side)
-        return positions[k] if k < len(positions) else None
-    return SAMPLERS[sampler](name, k, free_x, free_y)
+    return grid(k, free_x, free_y, side) if sampler == "grid" else SAMPLERS[sampler](name, k, free_x, free_y)
 
 
 def count_places(sampler, free_x, free_y, side):
     """How many places a sampler has on a tile, each counted once."""
     if sampler == "grid":
-        return len(grid_positions(free_x, free_y, side))
+        return (free_x // side + 1) * (free_y // side + 1)
     return max(1, free_x) * max(1, free_y) if sampler == "r2-plain" else (free_x + 1) * (free_y + 1)
