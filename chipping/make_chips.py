@@ -136,7 +136,10 @@ def recall(folder, i):
     """The verdict on window i that an interrupted run left, with its chip, or None."""
     if folder is None or not (folder / f"{i}.json").exists() or not (folder / f"{i}.pt").exists():
         return None
-    return json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))
+    try:
+        return json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))
+    except ValueError:  # a power cut came before the disk had it
+        return None
 
 
 def window_centre(tile, recipe, left, top):
@@ -207,7 +210,7 @@ class Walk:
         if pair.ms not in self.blocks:
             try:
                 self.blocks[pair.ms] = filled_blocks(pair.ms)
-            except UserError:
+            except (UserError, RasterioError):
                 self.blocks[pair.ms] = None  # the worker that opens it will say so
         place_ = ((offset + at) * pair.step for offset, at in zip(pair.area[:2], (left, top), strict=True))
         return expected_share(self.blocks[pair.ms], *place_, self.recipe.window * pair.step) >= self.recipe.minimum_valid
