@@ -455,7 +455,7 @@ def run_get_reflectance(args, report):
 
 def add_link_chips(parser):
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="sources, and the destination last")
-    parser.add_argument("--overwrite", action="store_true", help="replace links that are in the way (never files)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the links of an earlier mix (never chips that are files)")
 
 
 def run_link_chips(args, report):
@@ -464,7 +464,7 @@ def run_link_chips(args, report):
     if len(args.folders) < 2:
         raise UserError("link-chips needs at least one source and a destination: link-chips SOURCE… DESTINATION")
     *sources, destination = args.folders
-    found = link_chips(sources, destination, args.overwrite)
+    found = link_chips(sources, destination, args.overwrite, report.note)
     for source, counts in found.items():
         left_out = (("broken", "broken links"), ("foreign", "other names"))
         extra = "".join(f", {counts[what]} {word}" for what, word in left_out if counts[what])

@@ -2,22 +2,30 @@
 
 No chip is opened: what is linked is what is called <integer>.pt (or, for patch sets, what the manifest lists). The order is that
 of multiples of the golden ratio, so it depends on nothing but the sources as given and the chips in them.
+
+A new destination gets its name when everything is in it. In a folder that exists, links that are right already stay, so that a run that
+was killed can be run again; other links are in the way, and files always.
 """
 
+import contextlib
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 
-from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, read_chipset, read_manifest
+from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
+from chipping.splits import SPLITS
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import describe_difference, settings_hash, write_json, write_text
+from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
 MUST_AGREE = ("kind", "chip_size", "bands", "ratio", "layers", "classes")
 PATCHES_MUST_AGREE = ("divide_by", "offset", "nodata")  # pan/ms chips hold reflectance, whatever they were made of
+LINK_NAME = re.compile(r"(0|[1-9][0-9]*)(\.pt|_(image|mask)\..+)")  # what a chip is called in a mix
 
 
 def fair_order(count):
@@ -42,9 +50,9 @@ def find_chips(folder):
     return sorted(numbers), broken, foreign
 
 
-def link_chips(sources, destination, overwrite=False):
+def link_chips(sources, destination, overwrite=False, say=print):
     """
-    Fill `destination` with links to the chips of all sources. All or nothing.
+    Fill `destination` with links to the chips of all sources. All or nothing. say(text) hears what the mix is not good for.
 
     Returns {source: {"linked", "broken", "foreign"}}. UserError where a source is no folder, sources can't be mixed, nothing is
     found, or a name is taken.
@@ -67,14 +75,34 @@ def link_chips(sources, destination, overwrite=False):
         links, manifest, report = plan_pan_chips(sources, with_manifest=all(descriptions))
     if not links:
         raise UserError(f"no chips in {', '.join(map(str, sources))}; expected files 0.pt, 1.pt …")
-    make_links(destination, links, overwrite)
+    texts = {}
     if manifest is not None:
         settings = {"linked": [{"from": str(s), "chips": report[str(s)]["linked"]} for s in sources]}
-        shared = {k: v for k, v in descriptions[0].items() if k not in ("format", "version", "settings", "settings_hash")}
-        write_text(destination / MANIFEST, "\n".join(manifest) + "\n")
-        write_json(destination / DESCRIPTION, {
-            "format": FORMAT, "version": VERSION, **shared, "settings": settings, "settings_hash": settings_hash(settings)})  # fmt: skip
+        texts = {MANIFEST: "\n".join(manifest) + "\n", DESCRIPTION: describe(descriptions, settings)}
+    if os.path.lexists(destination):
+        require_writable(destination)
+        with locked(destination / ".link-chips.lock", destination):
+            fill(destination, links, texts, overwrite)
+    else:
+        make_whole(destination, links, texts)
+    with_bands = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") in ("bands", "both")]
+    only_oklab = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") == "oklab"]
+    if with_bands and only_oklab:
+        say(f"{only_oklab[0]} keeps only oklab, {with_bands[0]} bands: {destination} is good for --target oklab, not for --target bands")
     return report
+
+
+def describe(descriptions, settings):
+    """The text of the mix's chipset.json: what the first set says, but of what is kept only as much as every chip offers."""
+    shared = {k: v for k, v in descriptions[0].items() if k not in ("format", "version", "settings", "settings_hash", "store", "dtype")}
+    stores = {d.get("store") for d in descriptions}
+    if None not in stores:  # oklab can be had from bands, not the other way round
+        shared["store"] = stores.pop() if len(stores) == 1 else "oklab" if "oklab" in stores else "bands"
+    dtypes = {d.get("dtype") for d in descriptions}
+    if None not in dtypes:
+        shared["dtype"] = " and ".join(sorted(dtypes))
+    whole = {"format": FORMAT, "version": VERSION, **shared, "settings": settings, "settings_hash": settings_hash(settings)}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def agree(descriptions, sources):
@@ -157,35 +185,119 @@ def plan_patches(sources):
     return links, manifest, report
 
 
-def make_links(destination, links, overwrite):
-    """Create every link or none. overwrite: links that are there go first; anything but a link is never touched."""
-    existing = {}
-    for folder in sorted({os.path.dirname(name) for name in links}):
-        place = destination / folder
-        if place.is_dir():
-            with os.scandir(place) as entries:
-                existing |= {os.path.join(folder, e.name): e.is_symlink() for e in entries}
-    taken = [name for name in links if name in existing]
-    if taken and not overwrite:
-        raise UserError(f"{destination / taken[0]} exists already ({len(taken)} are taken); choose another folder, or pass --overwrite")
-    solid = [name for name in taken if not existing[name]]
-    if solid:
-        raise UserError(f"{destination / solid[0]} is a file, not a link; --overwrite replaces links only")
-    suffixes = {os.path.splitext(name)[1] for name in links}
+def make_whole(destination, links, texts):
+    """Make a folder under a hidden name beside the destination, and rename it when everything is in it."""
+    require_writable(destination.parent)
+    hidden = destination.with_name(f".{destination.name}.part")
+    with locked(destination.with_name(f".{destination.name}.lock"), destination):
+        shutil.rmtree(hidden, ignore_errors=True)  # of a run that was killed
+        hidden.mkdir()
+        try:
+            fill(hidden, links, texts, overwrite=False)
+            os.rename(hidden, destination)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def locked(path, folder):
+    """Keep other runs of link-chips out of `folder` by the lock file `path`, which is gone afterwards."""
+    with open(path, "a", encoding="utf-8") as file:
+        lock(file, folder)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def fill(folder, links, texts, overwrite):
+    """
+    Make every link ({name: target}) and text ({name: text}) in a folder, or leave it as it was.
+
+    overwrite: links of an earlier mix go, also those that this one does not need, and so do its manifest and description. UserError where
+    they are in the way without it, and where chips are that link-chips did not make, with it or not.
+    """
+    there = links_there(folder, {os.path.dirname(name) for name in links})
+    before = texts_there(folder)
     # links of an earlier, longer mix would stay behind as chips that nobody asked for
-    stale = [name for name, is_link in existing.items() if is_link and os.path.splitext(name)[1] in suffixes] if overwrite else []
-    made = []
+    others = [name for name, target in there.items() if links.get(name) != target]
+    in_the_way = others + [name for name, content in before.items() if name not in texts or texts[name].encode() != content]
+    if in_the_way and not overwrite:
+        raise UserError(f"{folder / in_the_way[0]} exists already and is not of this mix ({len(in_the_way)} such); choose another folder, "
+                        "or pass --overwrite")  # fmt: skip
+    if there == links and not in_the_way and before.keys() == texts.keys():
+        return
+    made = [place for place in {os.path.dirname(name) for name in links} if not (folder / place).exists()]
+    changed = []
     try:
-        for folder in {os.path.dirname(name) for name in links}:
-            (destination / folder).mkdir(parents=True, exist_ok=True)
-        for name in stale:
-            os.unlink(destination / name)
-        base = str(destination)
-        for name, target in links.items():
-            path = f"{base}/{name}"
-            os.symlink(target, path)
-            made.append(path)
+        for place in made:
+            require_writable(folder / place)
+        change(folder, links, texts, there, before, changed)
     except BaseException:
-        for path in made:
-            os.unlink(path)
+        for name in dict.fromkeys(changed):
+            put_back(folder / name, there.get(name), before.get(name))
+        for place in made:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder / place)
         raise
+
+
+def change(folder, links, texts, there, before, changed):
+    """From the links `there` and the texts `before` to `links` and `texts`. Each name is added to `changed` before it is touched."""
+    for name in before:  # first: no moment shows a set that claims other chips than its own
+        changed.append(name)
+        os.unlink(folder / name)
+    base = str(folder)
+    for name, target in links.items():
+        old = there.get(name)
+        if old == target:
+            continue
+        changed.append(name)
+        path = f"{base}/{name}"
+        if old is not None:
+            os.unlink(path)
+        os.symlink(target, path)
+    for name in there.keys() - links.keys():
+        changed.append(name)
+        os.unlink(folder / name)
+    for name, text in texts.items():
+        changed.append(name)
+        write_bytes(folder / name, text.encode())
+
+
+def links_there(folder, places):
+    """{name: target} of the links called like chips in a folder and its `places`. UserError where such a name is a file."""
+    found = {}
+    for place in sorted({"", *SPLITS, *places}):
+        if not (folder / place).is_dir():
+            continue
+        with os.scandir(folder / place) as entries:
+            for entry in entries:
+                if not LINK_NAME.fullmatch(entry.name):
+                    continue
+                if not entry.is_symlink():
+                    raise UserError(f"{entry.path} is a file, not a link; link-chips never replaces files, choose another folder")
+                found[os.path.join(place, entry.name)] = os.readlink(entry.path)
+    return found
+
+
+def texts_there(folder):
+    """{name: bytes} of the description and the manifest that a folder has. UserError where link-chips did not make them."""
+    if (folder / DESCRIPTION).exists() and "linked" not in (read_chipset(folder).get("settings") or {}):
+        raise UserError(f"{folder} is a chip set that link-chips did not make; choose another folder")
+    return {name: (folder / name).read_bytes() for name in (DESCRIPTION, MANIFEST) if os.path.lexists(folder / name)}
+
+
+def put_back(path, target, content):
+    """A link to `target`, a file with `content`, or nothing, as it was before."""
+    path.unlink(missing_ok=True)
+    if target is not None:
+        os.symlink(target, path)
+    elif content is not None:
+        write_bytes(path, content)
+
+
+def write_bytes(path, content):
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

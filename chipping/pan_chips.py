@@ -8,7 +8,7 @@ A dict of contiguous tensors, loadable with weights_only=True. S is the chip siz
     bands   (C, S, S)          likewise: the truth at the resolution of pan
     oklab   (3, S, S)          int16, Oklab x 16 384; or float32 Oklab: the truth as a picture, where bands are not kept
     valid   (1, S, S)          bool: false where a null pixel took part; absent where there is none
-    meta    dict of str, int, float: tile, cid, i, left, top, lat, lon, bands (names, comma-separated)
+    meta    dict of str, int, float: tile, cid, i, left, top, lat, lon, bands (names, comma-separated); may be absent
 
 A chip has `bands`, `oklab` or both; Oklab can be had from bands but not the other way round.
 """
@@ -94,6 +94,12 @@ def find_problem(chip):
     """What is wrong with a loaded chip, or None."""
     if not isinstance(chip, dict) or chip.get("format") != FORMAT:
         return f"not a {FORMAT} chip"
+    if not isinstance(chip.get("meta", {}), dict):
+        return f"meta is of type {type(chip['meta']).__name__}, expected a dict"
+    for key, tensor in chip.items():
+        if isinstance(tensor, torch.Tensor) and not is_plain(tensor):
+            gradient = ", with a gradient" * tensor.requires_grad
+            return f"{key} is a tensor of {tensor.layout} on {tensor.device}{gradient}; expected plain numbers in memory"
     for key in ("pan", "mul"):
         if not isinstance(chip.get(key), torch.Tensor) or chip[key].ndim != 3:
             return f"{key} is missing or not (C, H, W)"
@@ -101,8 +107,8 @@ def find_problem(chip):
     if chip["pan"].shape != (1, side, side) or side == 0 or small == 0 or side % small:
         return f"pan is {tuple(chip['pan'].shape)}, mul {tuple(chip['mul'].shape)}: they don't fit together"
     bands = chip["mul"].shape[0]
-    if chip["mul"].shape != (bands, small, small):
-        return f"mul is {tuple(chip['mul'].shape)}, not square"
+    if bands == 0 or chip["mul"].shape != (bands, small, small):
+        return f"mul is {tuple(chip['mul'].shape)}, not square or without bands"
     expected = {"bands": (bands, side, side), "oklab": (3, side, side), "valid": (1, side, side)}
     for key, shape in expected.items():
         if key in chip and (not isinstance(chip[key], torch.Tensor) or tuple(chip[key].shape) != shape):
@@ -117,6 +123,11 @@ def find_problem(chip):
     if "valid" in chip and chip["valid"].dtype != torch.bool:
         return f"valid is {chip['valid'].dtype}, expected bool"
     return None
+
+
+def is_plain(tensor):
+    """Whether numpy can look at a tensor: not sparse, nested, only described (device meta), or part of a computation."""
+    return tensor.layout == torch.strided and not tensor.is_nested and tensor.device.type == "cpu" and not tensor.requires_grad
 
 
 def to_float(tensor, scale=SCALE):

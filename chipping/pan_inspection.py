@@ -38,6 +38,8 @@ def inspect_pan_chips(folder, description, output, pictures, seed, say):
             chips.append((number, read_chip(folder / f"{number}.pt")))
         except BadChip as error:
             say(f"{number}.pt can't be used: {error}")
+    if len(chips) < len(chosen):
+        say(f"{len(chosen) - len(chips)} of the {len(chosen)} chips looked at can't be used")
     shapes = collections.Counter((chip["pan"].shape[-1], chip["mul"].shape[-1], chip["mul"].shape[0]) for _, chip in chips)
     if len(shapes) > 1:
         found = "; ".join(f"{n} of pan {side}, ms {small} pixels, {bands} bands" for (side, small, bands), n in shapes.most_common())
@@ -71,17 +73,20 @@ def three_pictures(chip):
     Only as much as a cell shows at full size: of a whole chip, shrunk, ms and truth look the same.
     """
     names = band_names(chip)
-    pan, mul, truth, _ = decode_chip(chip, "oklab" if has_colour(names) else "bands")
+    colour = has_colour(names)
+    picture = colour or "bands" not in chip  # a chip that doesn't name its bands may still keep Oklab
+    pan, mul, truth, _ = decode_chip(chip, "oklab" if picture else "bands")
     ratio = pan.shape[-1] // mul.shape[-1]
-    side = min(CELL // ratio, mul.shape[-1])  # ms pixels
+    side = max(1, min(CELL // ratio, mul.shape[-1]))  # ms pixels
     start = (mul.shape[-1] - side) // 2
     fine, coarse = slice(start * ratio, (start + side) * ratio), slice(start, start + side)
     pan, mul, truth = pan[:, fine, fine], mul[:, coarse, coarse], truth[:, fine, fine]
-    grey = np.repeat(pan.numpy(), 3, axis=0)
-    if has_colour(names):
-        return [grey, ("oklab", bands_to_oklab(mul.numpy(), names)), ("oklab", truth.numpy())]
     three = [i % len(names) for i in range(3)]
-    return [grey, mul.numpy()[three], truth.numpy()[three]]
+    return [
+        np.repeat(pan.numpy(), 3, axis=0),
+        ("oklab", bands_to_oklab(mul.numpy(), names)) if colour else mul.numpy()[three],
+        ("oklab", truth.numpy()) if picture else truth.numpy()[three],
+    ]
 
 
 def to_cell(picture, gain):
@@ -114,7 +119,8 @@ def draw_sheet(folder, chips, output):
         x, y = GAP + place % columns * wide, head + place // columns * tall
         for column, picture in enumerate(three_pictures(chip)):
             sheet.paste(to_cell(picture, gain), (x + column * (CELL + 2), y))
-        pen.text((x, y + CELL + 2), f"{number}.pt  {chip['meta'].get('tile', '')}"[:90], fill=(60, 60, 60), font=ImageFont.load_default(12))
+        words = f"{number}.pt  {chip.get('meta', {}).get('tile', '')}"[:90]
+        pen.text((x, y + CELL + 2), words, fill=(60, 60, 60), font=ImageFont.load_default(12))
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as temporary:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import chip
 from chipping.chipset import FORMAT, read_chipset, read_manifest
 from chipping.link_chips import fair_order, find_chips, link_chips
 from runtime.errors import UserError
@@ -15,16 +19,16 @@ from runtime.errors import UserError
 
 @pytest.fixture
 def folder_of_chips(tmp_path):
-    """folder_of_chips("a", 5, bands=…) -> a folder with 0.pt … 4.pt; with a manifest where bands are given."""
+    """folder_of_chips("a", 5, bands=…) -> a folder with 0.pt … 4.pt; with a manifest where bands are given, more: of chipset.json."""
 
-    def make(name, count, bands=None):
+    def make(name, count, bands=None, **more):
         folder = tmp_path / name
         folder.mkdir()
         for n in range(count):
             (folder / f"{n}.pt").write_text(f"{name} {n}")
         if bands:
             description = {"format": FORMAT, "kind": "pansharpen", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": bands,
-                           "ratio": 4}  # fmt: skip
+                           "ratio": 4, **more}  # fmt: skip
             (folder / "chipset.json").write_text(json.dumps(description))
             lines = [json.dumps({"file": f"{n}.pt", "tile": name, "i": n}, separators=(", ", ": ")) for n in range(count)]
             (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
@@ -35,6 +39,25 @@ def folder_of_chips(tmp_path):
 
 def contents(folder):
     return [(folder / f"{n}.pt").read_text() for n in range(len(list(folder.glob("*.pt"))))]
+
+
+def everything(folder):
+    """{path: where a link leads, or what a file holds} of a folder, hidden names too."""
+    files = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    return {str(p.relative_to(folder)): os.readlink(p) if p.is_symlink() else p.read_text() for p in files}
+
+
+def fail_at(monkeypatch, number):
+    """The number-th link from now on finds the disk full."""
+    original, calls = os.symlink, []
+
+    def symlink(target, path):
+        calls.append(path)
+        if len(calls) == number:
+            raise OSError(28, "No space left on device")
+        original(target, path)
+
+    monkeypatch.setattr(os, "symlink", symlink)
 
 
 def test_twelve_items_come_in_the_known_order():
@@ -78,15 +101,61 @@ def test_links_to_links_lead_to_the_file_itself(folder_of_chips, tmp_path):
     assert {os.readlink(p) for p in (tmp_path / "end").glob("*.pt")} == {str(a / f"{n}.pt") for n in range(3)}
 
 
-def test_a_taken_name_stops_everything_before_anything_is_made(folder_of_chips, tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["2.pt", "700.pt"])
+def test_a_chip_that_is_a_file_stops_everything_before_anything_is_made(folder_of_chips, tmp_path, name, overwrite):
     a, out = folder_of_chips("a", 3), tmp_path / "out"
     out.mkdir()
-    (out / "2.pt").write_text("mine")
-    with pytest.raises(UserError, match="exists already"):
-        link_chips([a], out)
+    (out / name).write_text("mine")
     with pytest.raises(UserError, match="is a file, not a link"):
-        link_chips([a], out, overwrite=True)
-    assert os.listdir(out) == ["2.pt"] and (out / "2.pt").read_text() == "mine"
+        link_chips([a], out, overwrite)
+    assert everything(out) == {name: "mine"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_chip_set_that_link_chips_did_not_make_is_never_touched(folder_of_chips, tmp_path, overwrite):
+    real, other = folder_of_chips("real", 12, ["red"]), folder_of_chips("other", 4, ["red"])
+    for number in range(6):
+        (real / f"{number}.pt").unlink()  # as make-chips -s 6 leaves it: no name is taken
+    before = everything(real)
+    with pytest.raises(UserError, match="is a file, not a link"):
+        link_chips([other], real, overwrite)
+    for path in real.glob("*.pt"):
+        path.unlink()
+    with pytest.raises(UserError, match="link-chips did not make"):
+        link_chips([other], real, overwrite)
+    assert everything(real) == {name: text for name, text in before.items() if not name.endswith(".pt")}
+
+
+def test_other_links_and_another_description_are_in_the_way_without_overwrite(folder_of_chips, tmp_path):
+    a, b, out = folder_of_chips("a", 6, ["red"]), folder_of_chips("b", 2, ["red"]), tmp_path / "out"
+    link_chips([a], out)
+    before = everything(out)
+    with pytest.raises(UserError, match="pass --overwrite"):
+        link_chips([b], out)
+    for path in out.glob("*.pt"):
+        path.unlink()
+    with pytest.raises(UserError, match="chipset.json exists already"):
+        link_chips([b], out)
+    assert everything(out) == {name: text for name, text in before.items() if not name.endswith(".pt")}
+
+
+def test_the_same_command_again_changes_nothing(folder_of_chips, tmp_path):
+    a, out = folder_of_chips("a", 6, ["red"]), tmp_path / "out"
+    first = link_chips([a], out)
+    before = {p: p.lstat().st_mtime_ns for p in out.iterdir()}
+    assert link_chips([a], out) == first
+    assert {p: p.lstat().st_mtime_ns for p in out.iterdir()} == before
+
+
+def test_other_files_in_the_destination_stay(folder_of_chips, tmp_path):
+    a, b, out = folder_of_chips("a", 3), folder_of_chips("b", 2), tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    os.symlink("/nowhere", out / "x.pt")
+    for source in (a, b):
+        link_chips([source], out, overwrite=True)
+    assert everything(out) == {"notes.txt": "mine", "x.pt": "/nowhere", "0.pt": str(b / "0.pt"), "1.pt": str(b / "1.pt")}
 
 
 def test_overwrite_replaces_links_and_leaves_no_stale_ones(folder_of_chips, tmp_path):
@@ -97,19 +166,85 @@ def test_overwrite_replaces_links_and_leaves_no_stale_ones(folder_of_chips, tmp_
     assert len(list(a.glob("*.pt"))) == 6
 
 
-def test_a_failure_half_way_leaves_no_link(folder_of_chips, tmp_path, monkeypatch):
-    a, original, calls = folder_of_chips("a", 5), os.symlink, []
+def test_overwrite_takes_the_description_away_where_there_is_none_to_write(folder_of_chips, tmp_path):
+    a, b, out = folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2), tmp_path / "out"
+    link_chips([a], out)
+    link_chips([a, b], out, overwrite=True)
+    assert sorted(everything(out)) == [f"{n}.pt" for n in range(5)]
 
-    def fail_at_the_fourth(target, path):
-        calls.append(path)
-        if len(calls) == 4:
-            raise OSError(28, "No space left on device")
-        original(target, path)
 
-    monkeypatch.setattr(os, "symlink", fail_at_the_fourth)
+def test_a_failure_half_way_leaves_nothing(folder_of_chips, tmp_path, monkeypatch):
+    a = folder_of_chips("a", 5)
+    before = everything(tmp_path)
+    fail_at(monkeypatch, 4)
     with pytest.raises(OSError, match="No space"):
         link_chips([a], tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert everything(tmp_path) == before and sorted(os.listdir(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+def test_a_failure_half_way_through_overwriting_leaves_the_earlier_mix(folder_of_chips, tmp_path, monkeypatch, number):
+    a, b, out = folder_of_chips("a", 4, ["red"]), folder_of_chips("b", 6, ["red"]), tmp_path / "out"
+    link_chips([a], out)
+    before = everything(out)
+    fail_at(monkeypatch, number)
+    with pytest.raises(OSError, match="No space"):
+        link_chips([b], out, overwrite=True)
+    assert everything(out) == before
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "an earlier mix"])
+def test_a_run_that_was_killed_can_be_run_again(folder_of_chips, tmp_path, there):
+    """Killed for good after 300 links: no handler runs. Then the same command, beside one that was left alone."""
+    a, b, out = folder_of_chips("a", 900, ["red"]), folder_of_chips("b", 300, ["red"]), tmp_path / "out"
+    words = ["link-chips", str(a), str(b), str(out)]
+    if there == "an empty folder":
+        out.mkdir()
+    if there == "an earlier mix":
+        link_chips([b], out)
+        words.append("--overwrite")
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(chip.__file__).parent)!r})
+import chip
+original, made = os.symlink, []
+def symlink(target, path):
+    original(target, path)
+    made.append(path)
+    if len(made) == 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.symlink = symlink
+chip.main({words!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert out.exists() == (there != "nothing")  # what has its final name and was not there before is whole
+    assert not chip.main(words)
+    link_chips([a, b], tmp_path / "undisturbed")
+    assert everything(out) == everything(tmp_path / "undisturbed") and len(contents(out)) == 1200
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "out", "undisturbed"]
+
+
+def test_two_at_once_into_one_folder_are_refused(folder_of_chips, tmp_path):
+    a = folder_of_chips("a", 3)
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(chip.__file__).parent)!r})
+from chipping.link_chips import link_chips
+original = os.symlink
+def symlink(target, path):
+    original(target, path)
+    if path.endswith("/2.pt"):
+        print(flush=True)
+        sys.stdin.read()
+os.symlink = symlink
+link_chips([{str(a)!r}], {str(tmp_path / "out")!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        with pytest.raises(UserError, match="another program"):
+            link_chips([a], tmp_path / "out")
+        first.stdin.close()
+    assert first.returncode == 0 and contents(tmp_path / "out") == ["a 0", "a 2", "a 1"]
 
 
 def test_nothing_to_link_a_missing_source_itself_and_twice_the_same_are_errors(folder_of_chips, tmp_path):
@@ -124,6 +259,15 @@ def test_nothing_to_link_a_missing_source_itself_and_twice_the_same_are_errors(f
         with pytest.raises(UserError, match=message):
             link_chips(sources, tmp_path / target)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/foo", "FILE", "FILE/out", "DANGLING"])
+def test_a_destination_that_cannot_be_made_is_one_line(folder_of_chips, tmp_path, place):
+    (tmp_path / "file").touch()
+    os.symlink(tmp_path / "nowhere", tmp_path / "dangling")
+    place = place.replace("FILE", str(tmp_path / "file")).replace("DANGLING", str(tmp_path / "dangling"))
+    with pytest.raises(UserError, match="can't write to"):
+        link_chips([folder_of_chips("a", 2)], place)
 
 
 def test_links_lead_across_file_systems(folder_of_chips, tmp_path):
@@ -153,6 +297,34 @@ def test_a_source_without_manifest_gives_links_without_one(folder_of_chips, tmp_
 def test_sets_that_differ_in_bands_are_not_mixed(folder_of_chips, tmp_path):
     with pytest.raises(UserError, match="bands"):
         link_chips([folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2, ["red", "nir"])], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("stores", "store", "said"),
+    [
+        (("bands", "bands"), "bands", False),
+        (("both", "bands"), "bands", False),
+        (("oklab", "oklab"), "oklab", False),
+        (("bands", "oklab"), "oklab", True),
+        (("oklab", "both"), "oklab", True),
+        (("bands", None), None, False),
+    ],
+)
+def test_a_mix_keeps_what_every_chip_offers_and_says_what_is_lost(folder_of_chips, tmp_path, stores, store, said):
+    sources = [
+        folder_of_chips(name, 2, ["red"], **({"store": kept, "dtype": "uint16"} if kept else {}))
+        for name, kept in zip("ab", stores, strict=True)
+    ]
+    words = []
+    link_chips(sources, tmp_path / "out", say=words.append)
+    assert read_chipset(tmp_path / "out").get("store") == store
+    assert ["not for --target bands" in text for text in words] == [True] * said
+
+
+def test_the_type_of_a_mix_of_two_types_is_both(folder_of_chips, tmp_path):
+    sources = [folder_of_chips(name, 2, ["red"], store="bands", dtype=dtype) for name, dtype in (("a", "uint16"), ("b", "float32"))]
+    link_chips(sources, tmp_path / "out")
+    assert read_chipset(tmp_path / "out")["dtype"] == "float32 and uint16"
 
 
 @pytest.mark.parametrize("divisor", [1.0, 255.0])
