@@ -55,6 +55,8 @@ class PanChips(Dataset):
         numbers, self.broken, _ = find_chips(self.folder)
         if not numbers:
             raise UserError(f"{folder} has no chips (0.pt, 1.pt …); make some with chip.py make-chips or fake-chips")
+        if target == "bands" and (self.folder / DESCRIPTION).exists() and read_chipset(self.folder).get("store") == "oklab":
+            raise UserError(f"{folder} keeps only the picture (oklab), no bands; pass --target oklab, or make chips with --store bands")
         if length is not None and length > len(numbers):
             raise UserError(f"{folder} has {len(numbers)} chips, but {length} were asked for; pass a shorter length or make more chips")
         self.numbers = numbers[:length]

@@ -1,13 +1,12 @@
 """What is in a folder of pan/ms chips, or in an ARD delivery: words, and a contact sheet of pan, ms in colour, and truth."""
 
 import collections
-import json
 from pathlib import Path
 
 import numpy as np
 
 from chipping.ard import read_items, summarise
-from chipping.chipset import read_manifest
+from chipping.chipset import read_lines, read_manifest
 from chipping.link_chips import find_chips
 from chipping.pan_chips import BadChip, band_names, decode_chip, read_chip
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
@@ -58,12 +57,10 @@ def say_manifest(folder, say):
         say(f"from {len(tiles)} tile{many}, {min(tiles.values())} to {max(tiles.values())} chips each; valid {min(valid):.1%} at least")
         cids = collections.Counter(line["cid"] for line in lines)
         say("by strip: " + ", ".join(f"{cid} {n}" for cid, n in cids.most_common(8)) + (" …" if len(cids) > 8 else ""))
-    path = folder / SKIPPED
-    if path.exists():
-        reasons = collections.Counter(json.loads(text)["reason"] for text in path.read_text(encoding="utf-8").splitlines() if text)
-        reasons.pop("before-start", None)
-        if reasons:
-            say("windows left out: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()))
+    reasons = collections.Counter(line["reason"] for line in read_lines(folder / SKIPPED))
+    reasons.pop("before-start", None)
+    if reasons:
+        say("windows left out: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()))
 
 
 def three_pictures(chip):

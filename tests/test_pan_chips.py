@@ -8,6 +8,7 @@ import chip as program
 from chipping.pan_chips import BadChip, encode_chip, read_chip
 from constants import WORLDVIEW_BANDS
 from dataset_pansharpen import PanChips, collate
+from runtime.errors import UserError
 
 
 def make_chip(store="bands", dtype="uint16"):
@@ -73,3 +74,13 @@ def test_inspect_draws_a_chip_whose_ms_is_one_pixel(tmp_path):
     pan, mul, bands = (rng.random(shape, dtype=np.float32) for shape in ((1, 256, 256), (8, 1, 1), (8, 256, 256)))
     torch.save(encode_chip(pan, mul, bands, None, {}, WORLDVIEW_BANDS), tmp_path / "0.pt")
     assert not program.main(["inspect", str(tmp_path)])
+
+
+def test_a_set_that_keeps_only_pictures_is_refused_for_bands_before_a_chip_is_read(tmp_path):
+    for store in ("bands", "oklab"):
+        program.main(["fake-chips", "-o", str(tmp_path / store), "-c", "2", "-s", "16", "--store", store])
+    program.main(["link-chips", str(tmp_path / "bands"), str(tmp_path / "oklab"), str(tmp_path / "mix")])
+    assert len(PanChips(tmp_path / "bands")) == 2 and len(PanChips(tmp_path / "mix", target="oklab")) == 4
+    for folder in ("oklab", "mix"):
+        with pytest.raises(UserError, match="keeps only the picture .*pass --target oklab"):
+            PanChips(tmp_path / folder, target="bands")
