@@ -223,11 +223,21 @@ def plan_sharpening(args, checkpoint, console):
         form = choose_form(pair, target, args.rgb, scale)
         for remark in pair.remarks:
             console.say(remark)
-        size = f"{pair.area[2] * pair.ratio} × {pair.area[3] * pair.ratio}"
+        size, of_pan = (" × ".join(map(str, sides)) for sides in sizes(pair))
         formula = f"reflectance = (value + {scale[1]:g}) / {scale[0]:g} {why}"
         console.say(f"{path}: {size}, {len(form.descriptions)} {form.dtype} bands; {formula}")
+        if size != of_pan:
+            console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
         work[path] = pair, scale
     return [(path, *pair_and_scale) for path, pair_and_scale in work.items()]
+
+
+def sizes(pair):
+    """((width, height) of the map, (width, height) of pan)."""
+    from raster.source import describe
+
+    pan = describe(pair.pan)
+    return [side * pair.ratio for side in pair.area[2:]], [pan.width, pan.height]
 
 
 def parse_two(text):

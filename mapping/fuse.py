@@ -1,7 +1,7 @@
 """Fusing: a pan and an ms raster of any size become one sharpened raster, block by block in bounded memory.
 
 Every block is read with an apron as wide as the method can see, so blocks of any size give the same map. The output lies on pan's grid
-(moved by a fraction of a pixel where pan does not nest in ms), in the type and scale of ms, or as 16-bit sRGB.
+(moved by a fraction of a pixel where pan does not nest in ms) by pan's georeference, in the type and scale of ms, or as 16-bit sRGB.
 """
 
 import os
@@ -207,8 +207,8 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     cores = blocks_of(pair.area, side)
     valid = 0
     output = write_cog(
-        path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.crs, transform=pair.fine_transform(),
-        nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
+        path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.fine_crs(),
+        transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
         tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb)},
     )  # fmt: skip
     ahead, behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)

@@ -89,6 +89,24 @@ def test_the_map_lies_on_pans_grid_with_names_and_nodata(make_pair, tmp_path):
         assert out.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
+@pytest.mark.parametrize("shift", [(0, 0), (6, -3), (-2, 5)])
+def test_with_a_shift_the_map_lies_where_pan_says_its_pixels_are(make_pair, tmp_path, shift):
+    made = make_pair()
+    pair = match_pair(made.pan, made.ms, shift)
+    fuse(pair, tmp_path / "out.tif", Sharpener(lambda ms, pan: pan.expand(1, 4, -1, -1), 0, "bands", "pan itself"), SCALE)
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(pair.pan) as pan:
+        there = pan.read(1, window=pan.window(*out.bounds).round_offsets().round_lengths())
+        assert out.crs == pan.crs and np.array_equal(out.read(2), there)
+
+
+def test_a_fraction_of_a_pixel_moves_the_map_by_it(make_pair, tmp_path):
+    made = make_pair()
+    pair = match_pair(made.pan, made.ms, (1.5, -1))
+    fuse(pair, tmp_path / "out.tif", network(), SCALE)
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(pair.pan) as pan:
+        assert ~pan.transform * out.transform * (0, 0) == pytest.approx((1.5, 3)) and out.res == pan.res
+
+
 def test_nulls_of_pan_and_of_all_ms_bands_are_null_and_nothing_else_is(make_pair, tmp_path):
     def change(pan, ms):
         pan[0, 5, 7] = 0
@@ -183,6 +201,13 @@ def test_a_checkpoint_for_other_bands_or_ratios_is_refused(make_pair):
 
 
 # ------------------------------------------------------------------------------------------------ the program
+
+
+def test_rows_of_pan_that_are_left_out_are_told(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair()
+    words = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    assert run(*words) == 0 and "of pan's" not in capsys.readouterr().err
+    assert run(*words, "--shift", "1.5,-1") == 0 and "92 × 92 of pan's 96 × 96 pixels" in capsys.readouterr().err
 
 
 @pytest.fixture
