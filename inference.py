@@ -97,7 +97,9 @@ def check_flags(args):
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise UserError(f"{flag} expects {'a number from 0' if high == float('inf') else f'{low:g} to {high:g}'}, got {value:g}")
-    if bool(args.checkpoint) == bool(args.method):
+    if args.checkpoint and args.method:
+        raise UserError(f"--checkpoint and --method {args.method} are two ways to sharpen; pass one of them")
+    if not args.checkpoint and not args.method:
         raise UserError("--checkpoint FILE says what to map with; pass it (or, with --pan and --ms, --method)")
     if "://" in args.output_dir:
         raise UserError(f"--output-dir {args.output_dir}: maps are written to a local folder; copy them afterwards (aws s3 cp --recursive)")
@@ -244,21 +246,27 @@ def parse_two(text):
     try:
         x, y = (float(word) for word in text.split(","))
     except ValueError:
-        raise UserError(f"--shift expects two numbers such as 0.5,0.5, got {text!r}") from None
+        x = y = float("nan")
+    if x - x != 0 or y - y != 0:  # NaN or infinite
+        raise UserError(f"--shift expects two finite numbers such as 0.5,0.5, got {text!r}")
     return x, y
 
 
 def scale_for_sharpening(args, checkpoint, pair):
     """((divide_by, offset), where it comes from): flags, the file's tags, the checkpoint; for classical methods values as they are."""
     from chipping.plain_pairs import scale_of_pair
+    from raster.scale import scale_from_tags
+    from raster.source import describe
 
-    try:
+    info = describe(pair.ms)
+    if args.divide_by or scale_from_tags(info, range(info.count)):
         return scale_of_pair(pair, args.divide_by, args.offset), "as the flags say" if args.divide_by else "as the file's tags say"
-    except UserError:
-        if args.divide_by or args.rgb and not checkpoint:
-            raise
     if checkpoint:
-        return (checkpoint["data"]["divide_by"], checkpoint["data"]["offset"]), "as for the checkpoint's chips"
+        data = checkpoint["data"]
+        offset = data["offset"] if args.offset is None else args.offset
+        return scale_of_pair(pair, data["divide_by"], offset), "as for the checkpoint's chips"
+    if args.rgb or args.offset is not None:  # neither can do without a divisor: an error that says so
+        return scale_of_pair(pair, None, args.offset), ""
     return (1.0, 0.0), "since classical methods don't mind"
 
 

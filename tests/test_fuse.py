@@ -72,6 +72,21 @@ def test_blocks_of_any_size_give_the_same_image(make_pair, tmp_path, target):
         assert np.abs(other - maps[0]).max() <= (1e-5 if target == "bands" else 1)
 
 
+def test_the_reach_of_a_deep_network_is_measured_to_its_end():
+    torch.manual_seed(0)
+    model = Pansharpener(PansharpenerConfig(("a", "b"), 4, "bands", 16, 30))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    reach = measure_reach(model)
+    assert 24 * 4 < reach < 48 * 4  # 24 ms pixels are what it looks at first
+    ms, pan, a = torch.rand(1, 2, 96, 96) + 0.1, torch.rand(1, 1, 384, 384) + 0.1, reach // 4
+    with torch.no_grad():
+        whole = model(ms, pan)
+        part = model(ms[:, :, 44 - a : 52 + a, 44 - a : 52 + a], pan[:, :, 176 - reach : 208 + reach, 176 - reach : 208 + reach])
+    inner = part[:, :, reach:-reach, reach:-reach] - whole[:, :, 176:208, 176:208]
+    assert inner.abs().max() < 2e-6 * whole.std()  # with 96 pixels it is ten times that
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_streamed_classical_methods_equal_those_on_the_whole_image(make_pair, tmp_path, method):
     pair = make_pair(side=40, dtype=np.float32, top=1)
@@ -249,11 +264,13 @@ def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, chec
     [
         (["--pan", "P"], "takes its rasters as --pan and --ms"),
         (["--pan", "P", "--ms", "M", "--tta"], "--tta is for other maps"),
-        (["--pan", "P", "--ms", "M", "--shift", "1"], "two numbers"),
+        (["--pan", "P", "--ms", "M", "--shift", "1"], "two finite numbers"),
+        (["--pan", "P", "--ms", "M", "--shift", "nan,0"], "two finite numbers"),
+        (["--pan", "P", "--ms", "M", "--shift=0,-inf"], "two finite numbers"),
         (["--pan", "P", "--ms", "M", "--bands", "a,b"], "--bands has 2 names"),
         (["--pan", "M", "--ms", "M"], "expected 1"),
         (["--pan", "P", "--ms", "M", "--device", "cuda"], "--device cpu"),
-        (["--pan", "P", "--ms", "M", "--method", "gsa"], "--checkpoint FILE says"),
+        (["--pan", "P", "--ms", "M", "--method", "gsa"], "pass one of them"),
     ],
 )
 def test_wrong_usage_is_one_line_before_anything_is_written(make_pair, checkpoint, tmp_path, words, message):
@@ -266,7 +283,25 @@ def test_wrong_usage_is_one_line_before_anything_is_written(make_pair, checkpoin
     assert not (tmp_path / "maps").exists() or not list((tmp_path / "maps").iterdir())
 
 
-def test_a_picture_without_a_known_scale_asks_for_it(make_pair, tmp_path):
+@pytest.mark.parametrize("words", [["--rgb"], ["--offset", "-1000"]])
+def test_what_needs_a_scale_asks_for_it_where_none_is_known(make_pair, tmp_path, words):
     pair = make_pair()
     with pytest.raises(UserError, match="--divide-by"):
-        run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--rgb", "--output-dir", tmp_path / "maps")
+        run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, *words, "--output-dir", tmp_path / "maps")
+
+
+def test_an_offset_is_used_with_the_divisor_of_the_checkpoint_and_of_the_tags(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair()
+    words = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run", "--offset", "-1000"]
+    assert run("--checkpoint", checkpoint, *words) == 0 and "(value + -1000) / 1000 " in capsys.readouterr().err
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales = [0.0001] * 4
+    assert run("--method", "gsa", *words) == 0 and "(value + -1000) / 10000 " in capsys.readouterr().err
+
+
+def test_a_scale_that_differs_from_band_to_band_is_refused_not_passed_over(make_pair, checkpoint, tmp_path):
+    pair = make_pair()
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales = [0.0001, 0.0001, 0.0001, 0.0002]
+    with pytest.raises(UserError, match="a scale for each band"):
+        run("--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run")
