@@ -202,21 +202,18 @@ def sharpen(args, given, checkpoint):
 def plan_sharpening(args, checkpoint, console):
     """[(output path, Pair, (divide_by, offset))], all that can be known from headers checked."""
     from chipping.plain_pairs import match_paths, place_of
-    from mapping.fuse import check_fits, choose_form, refuse_inputs
+    from mapping.fuse import check_ratio, choose_form, refuse_inputs, select_bands
     from raster.pair import match_pair
 
     shift = tuple(parse_two(args.shift))
-    bands = [b.strip() for b in args.bands.split(",")] if args.bands else checkpoint and checkpoint["data"]["bands"]
+    given = [b.strip() for b in args.bands.split(",")] if args.bands else None
     work = {}
     for pan, ms in match_paths(args.pan, args.ms):
         pair = match_pair(pan, ms, shift)
         if checkpoint:
-            check_fits(checkpoint, pair)
-        if bands:
-            if len(bands) != len(pair.bands):
-                raise UserError(f"--bands has {len(bands)} names, {ms} has {len(pair.bands)} bands")
-            pair = dataclasses.replace(pair, bands=tuple(bands))
+            check_ratio(checkpoint, pair)
         scale, why = scale_for_sharpening(args, checkpoint, pair)
+        pair, how = select_bands(pair, checkpoint and checkpoint["data"]["bands"], given)
         path = os.path.join(args.output_dir, f"{place_of(ms)}_sharpened.tif")
         if path in work:
             raise UserError(f"{work[path][0].ms} and {ms} would both become {path}; sharpen them into different --output-dir")
@@ -228,10 +225,16 @@ def plan_sharpening(args, checkpoint, console):
         size, of_pan = (" × ".join(map(str, sides)) for sides in sizes(pair))
         formula = f"reflectance = (value + {scale[1]:g}) / {scale[0]:g} {why}"
         console.say(f"{path}: {size}, {len(form.descriptions)} {form.dtype} bands; {formula}")
+        console.say(f"{path}: bands of ms {how}: {', '.join(numbered(pair))}")
         if size != of_pan:
             console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
         work[path] = pair, scale
     return [(path, *pair_and_scale) for path, pair_and_scale in work.items()]
+
+
+def numbered(pair):
+    """`1 blue`, `2 green`, …: the bands of ms that are read, with their numbers in the file."""
+    return [f"{i} {name}" for i, name in zip(pair.indexes or range(1, len(pair.bands) + 1), pair.bands, strict=True)]
 
 
 def sizes(pair):

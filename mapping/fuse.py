@@ -7,12 +7,14 @@ Every block is read with an apron as wide as the method can see, so blocks of an
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from rasterio.errors import RasterioError
 
+from constants import WORLDVIEW_BANDS
+from mapping.inputs import find_band, match_bands, number_of
 from mapping.scene import fingerprint
 from nets.classical_fusion import METHODS, gather_moments
 from nets.pansharpener import build_pansharpener
@@ -181,7 +183,10 @@ def settings_of(pair, sharpener, scale, rgb):
     for path in (pair.pan, pair.ms):
         info = describe(path)
         sources.append([path, info.size, info.mtime, info.width, info.height])
-    return settings_hash({"sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb})
+    return settings_hash({
+        "sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb, "bands": pair.bands,
+        "indexes": pair.indexes,
+    })  # fmt: skip
 
 
 def is_done(path, pair, sharpener, scale, rgb):
@@ -245,10 +250,33 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     return {"width": width, "height": height, "valid_fraction": valid / (width * height)}
 
 
-def check_fits(checkpoint, pair):
-    """UserError where a checkpoint is for other images than these."""
-    bands, ratio = checkpoint["data"]["bands"], checkpoint["data"]["ratio"]
-    if len(bands) != len(pair.bands):
-        raise UserError(f"the checkpoint sharpens {len(bands)} bands ({', '.join(bands)}), {pair.ms} has {len(pair.bands)}")
+def select_bands(pair, wanted=None, given=None):
+    """
+    (the pair, reading the wanted bands of ms in their order; how they were found, in words). UserError where that is not certain.
+
+    wanted: the checkpoint's bands; None for classical methods, which take all. given: of --bands, names or numbers from 1. Names that
+    the file does not know are new names for its bands, one each: files without descriptions get theirs so.
+    """
+    info = describe(pair.ms)
+    says_what = any((name or "").strip().lower() in WORLDVIEW_BANDS for name in info.descriptions)
+    if given and not any(word.isdigit() or find_band(info.descriptions, word) for word in given):
+        if len(given) != info.count:
+            raise UserError(f"--bands has {len(given)} names, {pair.ms} has {info.count} bands")
+        info, pair, given, says_what = replace(info, descriptions=tuple(given)), replace(pair, bands=tuple(given)), None, True
+    if wanted is not None:
+        indexes, how = match_bands(info, wanted, given)
+        if how == "by order" and says_what:  # names of other bands are no order
+            raise UserError(f"{pair.ms} has bands {', '.join(info.descriptions)}; the checkpoint wants {', '.join(wanted)}. Pass --bands "
+                            "with the numbers (from 1) of these in the file")  # fmt: skip
+        return replace(pair, bands=tuple(wanted), indexes=tuple(indexes)), how
+    if given:
+        indexes = tuple(number_of(info, info.descriptions, word) for word in given)
+        return replace(pair, bands=tuple(pair.bands[i - 1] for i in indexes), indexes=indexes), "as given"
+    return pair, "as stored"
+
+
+def check_ratio(checkpoint, pair):
+    """UserError where a checkpoint is for another ratio than that of these images."""
+    ratio = checkpoint["data"]["ratio"]
     if ratio != pair.ratio:
-        raise UserError(f"the checkpoint is for pan {ratio} times as fine as ms, here it is {pair.ratio} times")
+        raise UserError(f"the checkpoint is for pan {ratio} times as fine as ms, here it is {pair.ratio} times; pass another")

@@ -31,6 +31,7 @@ class Pair:
     shift: (x, y) pan pixels. step: 2 where ms is stored with every pixel doubled, else 1. bands: ms band names.
     crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms).
     remarks: sentences that a person ought to hear. pan_place: (crs, transform) of pan, None without georeference.
+    indexes: 1-based bands of ms that are read, in this order; None for all.
     """
 
     pan: str
@@ -46,6 +47,7 @@ class Pair:
     dtypes: tuple
     remarks: tuple
     pan_place: tuple | None = None
+    indexes: tuple | None = None
 
     def inside(self, area):
         """This pair limited to area (column, row, width, height)."""
@@ -191,7 +193,8 @@ class PairReader:
     def read_ms(self, column, row, width, height):
         """(C, height, width) stored values."""
         step = self.pair.step
-        values = self.ms_file.read(window=Window(column * step, row * step, width * step, height * step))
+        indexes = list(self.pair.indexes) if self.pair.indexes else None
+        values = self.ms_file.read(indexes, window=Window(column * step, row * step, width * step, height * step))
         return values[:, ::step, ::step] if step > 1 else values
 
     def read_pan(self, column, row, width, height):

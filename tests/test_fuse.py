@@ -9,7 +9,7 @@ import torch
 from rasterio.transform import from_origin
 
 import inference
-from mapping.fuse import Sharpener, check_fits, classical_sharpener, fuse, network_sharpener
+from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
 from nets.classical_fusion import METHODS, fuse_whole
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
 from raster.pair import match_pair
@@ -210,9 +210,62 @@ def test_an_unreadable_block_leaves_nothing_behind(make_pair, tmp_path):
 def test_a_checkpoint_for_other_bands_or_ratios_is_refused(make_pair):
     pair = make_pair()
     with pytest.raises(UserError, match="has 4"):
-        check_fits(network_checkpoint(bands=(*BANDS, "extra")), pair)
+        select_bands(pair, (*BANDS, "extra"))
     with pytest.raises(UserError, match="4 times"):
-        check_fits(network_checkpoint(ratio=2), pair)
+        check_ratio(network_checkpoint(ratio=2), pair)
+
+
+def describe_ms(pair, *names):
+    with rasterio.open(pair.ms, "r+") as file:
+        file.descriptions = names
+
+
+@pytest.mark.parametrize(
+    ("described", "given", "indexes"),
+    [
+        (None, None, (1, 2, 3, 4)),  # in the order of the checkpoint's
+        (("Red", "Green", "Blue", "NIR"), None, (3, 2, 1, 4)),
+        (("B04", "B03", "B02", "B08"), None, (3, 2, 1, 4)),
+        (("red", "green", "blue", "nir"), "1,2,3,4", (1, 2, 3, 4)),  # who gives numbers knows better than the file
+        (None, "3,2,1,4", (3, 2, 1, 4)),
+        (("red", "green", "blue", "nir"), "blue,green,red,nir", (3, 2, 1, 4)),
+        (None, "red,green,blue,nir", (3, 2, 1, 4)),  # names for a file without any, in its order
+        (("one", "two", "three", "four"), None, (1, 2, 3, 4)),
+    ],
+)
+def test_the_model_gets_its_bands_in_its_order(make_pair, described, given, indexes):
+    pair = make_pair()
+    if described:
+        describe_ms(pair, *described)
+    selected, _ = select_bands(pair, BANDS, given and given.split(","))
+    assert (selected.indexes, selected.bands) == (indexes, BANDS)
+
+
+@pytest.mark.parametrize(
+    ("described", "given", "message"),
+    [
+        (("red", "green", "blue", "swir1"), None, "red, green, blue, swir1.*wants 4: blue, green, red, nir.*no nir.*--bands"),
+        (("red", "green", "blue", "nir"), ["red", "green", "azure", "nir"], "no band 'azure'"),
+        (None, ["1", "2", "3", "5"], "bands 1 to 4"),
+        (None, ["1", "2", "3"], "names 3 bands"),
+        (None, ["a", "b"], "--bands has 2 names"),
+        (None, ["a", "b", "c", "d"], "a, b, c, d; the checkpoint wants"),
+        (("coastal", "yellow", "rededge", "nir2"), None, "coastal, yellow, rededge, nir2; the checkpoint wants blue"),
+    ],
+)
+def test_bands_that_are_not_certain_are_refused_with_both_lists(make_pair, described, given, message):
+    pair = make_pair()
+    if described:
+        describe_ms(pair, *described)
+    with pytest.raises(UserError, match=message):
+        select_bands(pair, BANDS, given)
+
+
+def test_classical_methods_take_the_bands_that_are_asked_for(make_pair):
+    pair = make_pair()
+    assert select_bands(pair)[0] == pair
+    assert select_bands(pair, given=["4", "1"])[0].bands == ("nir", "blue") and select_bands(pair, given=["4", "1"])[0].indexes == (4, 1)
+    assert select_bands(pair, given=["a", "b", "c", "d"])[0].bands == ("a", "b", "c", "d")
 
 
 # ------------------------------------------------------------------------------------------------ the program
@@ -246,6 +299,26 @@ def test_inference_sharpens_and_the_same_command_again_does_nothing(make_pair, c
     with pytest.raises(UserError, match="exists already"):
         run(*command, "--rgb")
     assert run(*command, "--rgb", "--overwrite") == 0 and read(tmp_path / "maps" / "a_sharpened.tif").shape[0] == 3
+
+
+def test_an_image_in_another_order_becomes_the_same_map(make_pair, checkpoint, tmp_path, capsys):
+    def turn(pan, ms):
+        ms[:] = ms[[2, 1, 0, 3]]
+
+    straight, turned = make_pair("a"), make_pair("b", change=turn)
+    words = ["--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    run(*words, "--pan", straight.pan, "--ms", straight.ms)
+    assert "by order: 1 blue, 2 green, 3 red, 4 nir" in capsys.readouterr().err
+    run(*words, "--pan", turned.pan, "--ms", turned.ms, "--bands", "3,2,1,4")
+    expected = read(tmp_path / "maps" / "a_sharpened.tif")
+    assert np.array_equal(read(tmp_path / "maps" / "b_sharpened.tif"), expected)
+    with pytest.raises(UserError, match="exists already"):  # other bands are another map
+        run(*words, "--pan", turned.pan, "--ms", turned.ms, "--bands", "1,2,3,4")
+    describe_ms(turned, "red", "green", "blue", "nir")
+    run(*words, "--pan", turned.pan, "--ms", turned.ms, "--overwrite")
+    assert "by name: 3 blue, 2 green, 1 red, 4 nir" in capsys.readouterr().err
+    with rasterio.open(tmp_path / "maps" / "b_sharpened.tif") as out:
+        assert np.array_equal(out.read(), expected) and out.descriptions == BANDS
 
 
 def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, checkpoint, tmp_path, capsys):
