@@ -1,7 +1,8 @@
 """Fusing: a pan and an ms raster of any size become one sharpened raster, block by block in bounded memory.
 
-Every block is read with an apron as wide as the method can see, so blocks of any size give the same map. The output lies on pan's grid
-(moved by a fraction of a pixel where pan does not nest in ms) by pan's georeference, in the type and scale of ms, or as 16-bit sRGB.
+Every block is read with an apron as wide as the method can see, so blocks of any size give the same map. Nulls are not seen: before
+anything is filtered they are continued from the valid pixels around them. The output lies on pan's grid (moved by a fraction of a pixel
+where pan does not nest in ms) by pan's georeference, in the type and scale of ms, or as 16-bit sRGB.
 """
 
 import os
@@ -11,12 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from rasterio.errors import RasterioError
 
 from constants import WORLDVIEW_BANDS
 from mapping.inputs import find_band, match_bands, number_of
 from mapping.scene import fingerprint
-from nets.classical_fusion import METHODS, gather_moments
+from nets.classical_fusion import METHODS, gather_moments, reduce_box
 from nets.pansharpener import build_pansharpener
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null
@@ -71,7 +73,7 @@ def image_moments(pair, scale, block):
     with PairReader(pair) as reader, reading_errors(pair):
         for core in blocks_of(pair.area, max(1, block // pair.ratio)):
             window, cut = with_apron(core, pair, apron)
-            ms, pan, null = read_block(reader, window, scale)
+            ms, pan, null = read_block(reader, window, scale, apron)
             inside = torch.zeros_like(null)
             inside[:, :, cut[0], cut[1]] = True
             part = gather_moments(ms, pan, pair.ratio, valid=inside & ~null)
@@ -101,23 +103,65 @@ def with_apron(core, pair, apron):
     return (left, top, right - left, bottom - top), (rows, columns)
 
 
-def read_block(reader, window, scale):
+def read_block(reader, window, scale, beyond=0):
     """
     (ms (1, C, h, w), pan (1, 1, H, W) reflectance, null (1, 1, H, W) bool) of a window.
 
-    Null is where pan is, or all bands of ms are; null values are 0.
+    Null is where pan is, or all bands of ms are. Values of null pixels continue valid ones that lie at most `beyond` ms pixels away (where
+    there are none they are 0), so that a filter that looks across the rim finds ground and no black. That is what lies around a pixel,
+    whatever the window: more is read around one with nulls.
     """
     pair = reader.pair
+    ms, pan, ms_null, pan_null = read_reflectance(reader, window, scale)
+    if beyond and (ms_null.any() or pan_null.any()) and not (ms_null.all() or pan_null.all()):
+        wide, (rows, columns) = with_apron(window, pair, beyond)
+        ms, pan, ms_null, pan_null = read_reflectance(reader, wide, scale)
+        ms, pan = continue_ms(ms, ms_null, pair.nodata[1], beyond), continue_pan(pan, pan_null, pair.ratio, beyond)
+        pan, pan_null = (x[:, :, rows, columns] for x in (pan, pan_null))
+        rows, columns = (slice(s.start // pair.ratio, s.stop // pair.ratio) for s in (rows, columns))
+        ms, ms_null = (x[:, :, rows, columns] for x in (ms, ms_null))
+    empty = ms_null.all(1, keepdim=True)
+    return ms, pan, pan_null | empty.repeat_interleave(pair.ratio, 2).repeat_interleave(pair.ratio, 3)
+
+
+def read_reflectance(reader, window, scale):
+    """(ms (1, C, h, w), pan (1, 1, H, W) reflectance, where ms, where pan is null, bool, of the same shapes); null values are 0."""
     divide_by, offset = scale
-    ms, pan = reader.read_ms(*window), reader.read_pan(*window)
-    ms_null, pan_null = is_null(ms, pair.nodata[1]), is_null(pan, pair.nodata[0])
-    null = pan_null | ms_null.all(0, keepdims=True).repeat(pair.ratio, 1).repeat(pair.ratio, 2)
-    parts = []
-    for values, empty in ((ms, ms_null), (pan, pan_null)):
+    images, nulls = [], []
+    for values, nodata in zip((reader.read_ms(*window), reader.read_pan(*window)), reversed(reader.pair.nodata), strict=True):
+        null = is_null(values, nodata)
         reflectance = (values.astype(np.float32) + np.float32(offset)) / np.float32(divide_by)
-        reflectance[empty] = 0
-        parts.append(torch.from_numpy(reflectance)[None])
-    return (*parts, torch.from_numpy(null)[None])
+        reflectance[null] = 0
+        images.append(torch.from_numpy(reflectance)[None])
+        nulls.append(torch.from_numpy(null)[None])
+    return *images, *nulls
+
+
+def continue_ms(ms, null, nodata, rings):
+    """ms with null pixels continued from valid ones. A lone 0 may be a dark pixel, and stays; other nodata is continued."""
+    if not nodata:
+        null = null.all(1, keepdim=True).expand_as(null)
+    return grow(ms, null, rings)
+
+
+def continue_pan(pan, null, ratio, rings):
+    """pan with null pixels continued from valid ones by means over ms pixels: what is not known has no detail."""
+    there = reduce_box((~null).float(), ratio)
+    means = grow(reduce_box(pan, ratio) / there.clamp(min=0.5 / ratio**2), there == 0, rings)
+    return torch.where(null, means.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3), pan)
+
+
+def grow(image, null, rings):
+    """(1, C, h, w) with null pixels, which are 0, turned into the mean of their neighbours that are not, ring by ring, `rings` times."""
+    there = (~null).float()
+    for _ in range(rings):
+        total, share = (F.avg_pool2d(x, 3, stride=1, padding=1) for x in (image, there))
+        fresh = (there == 0) & (share > 0)
+        if not fresh.any():
+            break
+        image = torch.where(fresh, total / share.clamp(min=0.1), image)
+        there += fresh
+    return image
 
 
 @contextmanager
@@ -207,7 +251,8 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     form = choose_form(pair, sharpener.target, rgb, scale)
     ratio = pair.ratio
     side = max(1, -(-block // ratio))
-    apron = -(-(sharpener.reach if apron is None else apron) // ratio)
+    reach = -(-sharpener.reach // ratio)
+    apron = reach if apron is None else -(-apron // ratio)
     width, height = pair.area[2] * ratio, pair.area[3] * ratio
     cores = blocks_of(pair.area, side)
     valid = 0
@@ -221,7 +266,7 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
 
         def read(core):
             window, cut = with_apron(core, pair, apron)
-            return core, cut, read_block(reader, window, scale)
+            return core, cut, read_block(reader, window, scale, reach)
 
         def keep(core, image, null):
             """Put a block into the strip of rows it belongs to; a full strip is written."""

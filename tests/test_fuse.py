@@ -135,6 +135,75 @@ def test_nulls_of_pan_and_of_all_ms_bands_are_null_and_nothing_else_is(make_pair
     assert found["valid_fraction"] == pytest.approx(1 - 17 / 96**2)
 
 
+def punch(pan, ms):
+    """A wide rim, a hole, dead pixels of pan: what is read from them is 0."""
+    ms[:, :, :9], pan[:, :, :36] = 0, 0
+    ms[:, 20:26, 20:30] = 0
+    pan[:, 100:103, 80:140] = 0
+    pan[0, 7, 150] = 0
+
+
+@pytest.mark.parametrize("method", ["network", "mtf-glp-hpm"])
+def test_blocks_of_any_size_give_the_same_image_around_nulls_too(make_pair, tmp_path, method):
+    pair, maps = make_pair(side=40, dtype=np.float32, top=1, change=punch), []
+    for block in (160, 48, 36, 20):
+        sharpener = network() if method == "network" else classical_sharpener(method, pair, (1.0, 0.0), block)
+        fuse(pair, tmp_path / f"{block}.tif", sharpener, (1.0, 0.0), block=block)
+        maps.append(read(tmp_path / f"{block}.tif"))
+    assert (maps[0] == 0).any() and all(np.abs(other - maps[0]).max() < 1e-4 for other in maps[1:])
+
+
+@pytest.mark.parametrize("method", ["network", "bicubic", "mtf-glp-hpm"])
+def test_flat_ground_stays_flat_up_to_the_rim_of_nulls(make_pair, tmp_path, method):
+    def flatten(pan, ms):
+        pan[:], ms[:] = 600, np.array([200, 300, 400, 500])[:, None, None]
+
+    def flatten_and_punch(pan, ms):
+        flatten(pan, ms)
+        punch(pan, ms)
+
+    whole, pair = make_pair("whole", side=40, change=flatten), make_pair(side=40, change=flatten_and_punch)
+    sharpener = network() if method == "network" else classical_sharpener(method, whole, SCALE, 512)
+    fuse(whole, tmp_path / "whole.tif", sharpener, SCALE)
+    fuse(pair, tmp_path / "out.tif", sharpener, SCALE, block=64)
+    expected, found = (read(tmp_path / name).astype(int) for name in ("whole.tif", "out.tif"))
+    valid = (found != 0).any(0)
+    assert 0 < valid.mean() < 1 and np.abs(found - expected)[:, valid].max() <= 1
+
+
+def test_a_single_0_in_one_band_is_a_dark_pixel_unless_the_file_says_nodata(make_pair, tmp_path):
+    def darken(value):
+        def change(pan, ms):
+            ms[3, 10:14, 10:14] = value
+
+        return change
+
+    dark, missing = make_pair("a", change=darken(0)), make_pair("b", change=darken(7), nodata=7)
+    for pair, expected in ((dark, (0, 1)), (missing, (100, 900))):
+        fuse(pair, tmp_path / "out.tif", classical_sharpener("bicubic", pair, SCALE, 512), SCALE, overwrite=True)
+        assert expected[0] <= read(tmp_path / "out.tif")[3, 46:50, 46:50].mean() <= expected[1]
+
+
+def test_the_rims_of_a_real_image_are_those_of_the_image_without_nulls(real_data, tmp_path):
+    pairs, maps = {}, {}
+    for name in ("whole", "cut"):
+        for kind, columns in (("pan", 400), ("ms", 100)):
+            with rasterio.open(real_data / "pansharpen" / f"worldview2-{kind}.tif") as file:
+                values, profile = file.read(), file.profile
+            values = values[:, : 480 if kind == "pan" else 120]
+            values[:, :, :columns] *= name == "whole"
+            with rasterio.open(tmp_path / f"{name}-{kind}.tif", "w", **{**profile, "height": values.shape[1]}) as file:
+                file.write(values)
+        pairs[name] = match_pair(tmp_path / f"{name}-pan.tif", tmp_path / f"{name}-ms.tif")
+    for method in ("bicubic", "mtf-glp-hpm"):
+        sharpener = classical_sharpener(method, pairs["whole"], (2047.0, 0.0), 512)
+        for name, pair in pairs.items():
+            fuse(pair, tmp_path / f"{name}.tif", sharpener, (2047.0, 0.0), overwrite=True)
+            maps[name] = read(tmp_path / f"{name}.tif")[:, :, 400].astype(float)
+        assert maps["cut"].mean() == pytest.approx(maps["whole"].mean(), rel=0.03)
+        assert np.abs(maps["cut"] - maps["whole"]).mean() < 0.1 * maps["whole"].mean()  # zeros instead of filled nulls: 0.34 and 0.41
+
+
 def test_a_raster_of_nulls_is_written_as_such_and_has_no_statistics(make_pair, tmp_path):
     def change(pan, ms):
         pan[:], ms[:] = 0, 0
