@@ -1,6 +1,7 @@
 """Sharpening whole rasters: blocks that don't show, nulls, types, and what is refused before anything is written."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -388,6 +389,15 @@ def test_an_image_in_another_order_becomes_the_same_map(make_pair, checkpoint, t
     assert "by name: 3 blue, 2 green, 1 red, 4 nir" in capsys.readouterr().err
     with rasterio.open(tmp_path / "maps" / "b_sharpened.tif") as out:
         assert np.array_equal(out.read(), expected) and out.descriptions == BANDS
+
+
+@pytest.mark.filterwarnings("error::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("rgb", [[], ["--rgb", "--divide-by", "1000"]])
+def test_rasters_without_a_place_are_sharpened_without_rasterios_warning(make_pair, tmp_path, rgb):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pair = make_pair(crs=None)
+    assert run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", *rgb) == 0
 
 
 def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, checkpoint, tmp_path, capsys):
