@@ -32,9 +32,9 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 def build_parser():
     parser = Parser(prog="inference.py", description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
-    parser.add_argument("--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
+    parser.add_argument("-w", "--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
-    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist")
+    parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")
     parser.add_argument("--strict", action="store_true", help="stop at the first scene that fails or has unreadable blocks")
     add_config_flag(parser)
@@ -59,14 +59,18 @@ def build_parser():
     group.add_argument("--method", choices=("bicubic", "brovey", "gsa", "mtf-glp-hpm"), help="a classical method in place of --checkpoint")
     group.add_argument("--rgb", action="store_true", help="16-bit sRGB in place of the bands")
     group.add_argument("--shift", default="0,0", metavar="X,Y", help="pan pixels from where the files say ms begins to where it does")
+    group.add_argument("-a", "--apron", type=int, metavar="PIXELS", help="pan pixels around a block that are read with it, rounded up to "
+                       "whole ms pixels (default: as far as the network or method sees)")  # fmt: skip
 
     group = parser.add_argument_group("speed")
-    group.add_argument("--window", type=int, metavar="PIXELS", help="side of the windows (default: the patches of the training)")
+    group.add_argument("-b", "--window", "--block-side", type=int, metavar="PIXELS", help="side of the windows (default: the patches of "
+                       "the training); in sharpening pan pixels of a block without its apron (default: 512)")  # fmt: skip
     group.add_argument("--overlap", type=float, default=0.25, help="share of a window that it has in common with the next, 0..0.9")
     group.add_argument("--batch-size", type=int, default=8, help="windows at once; more need more memory")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads for the network (0: PyTorch's own choice)")
+    group.add_argument("--threads", "--workers", type=int, default=0, metavar="N", help="CPU threads for the network (0: PyTorch's own "
+                       "choice)")  # fmt: skip
     group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")
     group.add_argument("--compile", action="store_true", help="torch.compile: slow to start, faster for many windows")
     add_common_flags(parser)
@@ -84,8 +88,10 @@ def main(argv=None):
     checkpoint = load_checkpoint(args.checkpoint)
     if checkpoint["kind"] not in KINDS:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
-    if checkpoint["kind"] != "pansharpen" and given & {"pan", "ms", "rgb", "shift"}:
-        raise UserError(f"--pan, --ms, --rgb and --shift are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
+    if checkpoint["kind"] != "pansharpen" and given & {"pan", "ms", "rgb", "shift", "apron"}:
+        raise UserError(
+            f"--pan, --ms, --rgb, --shift and --apron are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint"
+        )
     return KINDS[checkpoint["kind"]](args, given, checkpoint)
 
 
@@ -93,7 +99,8 @@ def check_flags(args):
     """Numbers that can't be right are errors before anything heavy is imported."""
     for flag, value, low, high in (
         ("--threshold", args.threshold, 0, 1), ("--overlap", args.overlap, 0, 0.9), ("--min-area", args.min_area, 0, float("inf")),
-        ("--window", args.window, 8, 8192), ("--batch-size", args.batch_size, 1, 4096), ("--threads", args.threads, 0, 1024),
+        ("--window", args.window, 8, 8192), ("--apron", args.apron, 0, 4096), ("--batch-size", args.batch_size, 1, 4096),
+        ("--threads", args.threads, 0, 1024),
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise UserError(f"{flag} expects {'a number from 0' if high == float('inf') else f'{low:g} to {high:g}'}, got {value:g}")
@@ -282,16 +289,21 @@ def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
     if args.threads:
         torch.set_num_threads(args.threads)
     block = args.window or 512
+    apron = None if args.apron is None else -(-args.apron // pair.ratio) * pair.ratio
     if checkpoint:
         sharpener = network_sharpener(checkpoint, choose_device(args.device, local_rank), args.precision, args.channels_last)
     else:
         sharpener = classical_sharpener(args.method, pair, scale, block)
-    if not args.overwrite and is_done(path, pair, sharpener, scale, args.rgb):
+    if not args.overwrite and is_done(path, pair, sharpener, scale, args.rgb, apron):
         console.say(f"{path} is sharpened already")
         return
+    if apron is not None and apron < sharpener.reach:
+        console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} sees; blocks may show")
     across, down = (-(-side * pair.ratio // block) for side in pair.area[2:])
     bar = console.progress(across * down, os.path.basename(path))
-    found = fuse(pair, path, sharpener, scale, rgb=args.rgb, block=block, overwrite=args.overwrite, progress=bar.update)
+    found = fuse(
+        pair, path, sharpener, scale, rgb=args.rgb, block=block, apron=apron, overwrite=args.overwrite, progress=bar.update
+    )
     bar.close()
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")
 

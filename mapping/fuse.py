@@ -221,21 +221,22 @@ def store(image, null, form, target, bands):
     return values
 
 
-def settings_of(pair, sharpener, scale, rgb):
-    """A hash of all that decides the pixels; the block's size does not."""
+def settings_of(pair, sharpener, scale, rgb, apron=None):
+    """A hash of all that decides the pixels; the block's size does not, nor does an apron (in pan pixels) that is wide enough."""
+    narrow = {} if apron is None or apron >= sharpener.reach else {"apron": apron}
     sources = []
     for path in (pair.pan, pair.ms):
         info = describe(path)
         sources.append([path, info.size, info.mtime, info.width, info.height])
     return settings_hash({
         "sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb, "bands": pair.bands,
-        "indexes": pair.indexes,
+        "indexes": pair.indexes, **narrow,
     })  # fmt: skip
 
 
-def is_done(path, pair, sharpener, scale, rgb):
+def is_done(path, pair, sharpener, scale, rgb, apron=None):
     """Whether `path` is there and holds what these inputs and settings make."""
-    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb)
+    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb, apron)
 
 
 def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, overwrite=False, progress=None):
@@ -259,7 +260,7 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     output = write_cog(
         path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.fine_crs(),
         transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
-        tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb)},
+        tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb, apron * ratio)},
     )  # fmt: skip
     ahead, behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
     with PairReader(pair) as reader, output as writer, ahead, behind, reading_errors(pair):

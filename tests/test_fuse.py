@@ -341,6 +341,19 @@ def test_classical_methods_take_the_bands_that_are_asked_for(make_pair):
 # ------------------------------------------------------------------------------------------------ the program
 
 
+def test_short_flags_are_the_long_ones_and_a_narrow_apron_is_told(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair(side=40)
+    inputs = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps"]
+    assert run("-w", checkpoint, "-d", "cpu", "-b", "48", "-a", "2", "--workers", "1", *inputs) == 0
+    assert "an apron of 4 pixels is less" in capsys.readouterr().err
+    narrow = read(tmp_path / "maps" / "a_sharpened.tif")
+    with pytest.raises(UserError, match="exists already"):  # a narrow apron is not the same map
+        run("--checkpoint", checkpoint, "--device", "cpu", *inputs)
+    assert run("-w", checkpoint, "-d", "cpu", "-o", "-b", "48", *inputs) == 0 and "may show" not in capsys.readouterr().err
+    assert (read(tmp_path / "maps" / "a_sharpened.tif") != narrow).any()
+    assert run("-w", checkpoint, "-d", "cpu", "--apron", "200", *inputs) == 0 and "sharpened already" in capsys.readouterr().err
+
+
 def test_rows_of_pan_that_are_left_out_are_told(make_pair, checkpoint, tmp_path, capsys):
     pair = make_pair()
     words = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
@@ -420,6 +433,8 @@ def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, chec
         (["--pan", "P", "--ms", "M", "--shift", "nan,0"], "two finite numbers"),
         (["--pan", "P", "--ms", "M", "--shift=0,-inf"], "two finite numbers"),
         (["--pan", "P", "--ms", "M", "--bands", "a,b"], "--bands has 2 names"),
+        (["--pan", "P", "--ms", "M", "--block-side", "4"], "--window expects 8 to 8192"),
+        (["--pan", "P", "--ms", "M", "--apron", "-4"], "--apron expects 0 to 4096"),
         (["--pan", "M", "--ms", "M"], "expected 1"),
         (["--pan", "P", "--ms", "M", "--device", "cuda"], "--device cpu"),
         (["--pan", "P", "--ms", "M", "--method", "gsa"], "pass one of them"),
