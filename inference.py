@@ -301,9 +301,7 @@ def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
         console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} sees; blocks may show")
     across, down = (-(-side * pair.ratio // block) for side in pair.area[2:])
     bar = console.progress(across * down, os.path.basename(path))
-    found = fuse(
-        pair, path, sharpener, scale, rgb=args.rgb, block=block, apron=apron, overwrite=args.overwrite, progress=bar.update
-    )
+    found = fuse(pair, path, sharpener, scale, rgb=args.rgb, block=block, apron=apron, overwrite=args.overwrite, progress=bar.update)
     bar.close()
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")
 
