@@ -32,9 +32,9 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 def build_parser():
     parser = Parser(prog="inference.py", description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
-    parser.add_argument("--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
+    parser.add_argument("-w", "--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
-    parser.add_argument("--overwrite", action="store_true", help="replace maps that exist")
+    parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")
     parser.add_argument("--strict", action="store_true", help="stop at the first scene that fails or has unreadable blocks")
     add_config_flag(parser)
@@ -59,14 +59,18 @@ def build_parser():
     group.add_argument("--method", choices=("bicubic", "brovey", "gsa", "mtf-glp-hpm"), help="a classical method in place of --checkpoint")
     group.add_argument("--rgb", action="store_true", help="16-bit sRGB in place of the bands")
     group.add_argument("--shift", default="0,0", metavar="X,Y", help="pan pixels from where the files say ms begins to where it does")
+    group.add_argument("-a", "--apron", type=int, metavar="PIXELS", help="pan pixels around a block that are read with it, rounded up to "
+                       "whole ms pixels (default: as far as the network or method sees)")  # fmt: skip
 
     group = parser.add_argument_group("speed")
-    group.add_argument("--window", type=int, metavar="PIXELS", help="side of the windows (default: the patches of the training)")
+    group.add_argument("-b", "--window", "--block-side", type=int, metavar="PIXELS", help="side of the windows (default: the patches of "
+                       "the training); in sharpening pan pixels of a block without its apron (default: 512)")  # fmt: skip
     group.add_argument("--overlap", type=float, default=0.25, help="share of a window that it has in common with the next, 0..0.9")
     group.add_argument("--batch-size", type=int, default=8, help="windows at once; more need more memory")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads for the network (0: PyTorch's own choice)")
+    group.add_argument("--threads", "--workers", type=int, default=0, metavar="N", help="CPU threads for the network (0: PyTorch's own "
+                       "choice)")  # fmt: skip
     group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")
     group.add_argument("--compile", action="store_true", help="torch.compile: slow to start, faster for many windows")
     add_common_flags(parser)
@@ -84,8 +88,10 @@ def main(argv=None):
     checkpoint = load_checkpoint(args.checkpoint)
     if checkpoint["kind"] not in KINDS:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
-    if checkpoint["kind"] != "pansharpen" and given & {"pan", "ms", "rgb", "shift"}:
-        raise UserError(f"--pan, --ms, --rgb and --shift are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
+    if checkpoint["kind"] != "pansharpen" and given & {"pan", "ms", "rgb", "shift", "apron"}:
+        raise UserError(
+            f"--pan, --ms, --rgb, --shift and --apron are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint"
+        )
     return KINDS[checkpoint["kind"]](args, given, checkpoint)
 
 
@@ -93,11 +99,14 @@ def check_flags(args):
     """Numbers that can't be right are errors before anything heavy is imported."""
     for flag, value, low, high in (
         ("--threshold", args.threshold, 0, 1), ("--overlap", args.overlap, 0, 0.9), ("--min-area", args.min_area, 0, float("inf")),
-        ("--window", args.window, 8, 8192), ("--batch-size", args.batch_size, 1, 4096), ("--threads", args.threads, 0, 1024),
+        ("--window", args.window, 8, 8192), ("--apron", args.apron, 0, 4096), ("--batch-size", args.batch_size, 1, 4096),
+        ("--threads", args.threads, 0, 1024),
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise UserError(f"{flag} expects {'a number from 0' if high == float('inf') else f'{low:g} to {high:g}'}, got {value:g}")
-    if bool(args.checkpoint) == bool(args.method):
+    if args.checkpoint and args.method:
+        raise UserError(f"--checkpoint and --method {args.method} are two ways to sharpen; pass one of them")
+    if not args.checkpoint and not args.method:
         raise UserError("--checkpoint FILE says what to map with; pass it (or, with --pan and --ms, --method)")
     if "://" in args.output_dir:
         raise UserError(f"--output-dir {args.output_dir}: maps are written to a local folder; copy them afterwards (aws s3 cp --recursive)")
@@ -200,21 +209,18 @@ def sharpen(args, given, checkpoint):
 def plan_sharpening(args, checkpoint, console):
     """[(output path, Pair, (divide_by, offset))], all that can be known from headers checked."""
     from chipping.plain_pairs import match_paths, place_of
-    from mapping.fuse import check_fits, choose_form, refuse_inputs
+    from mapping.fuse import check_ratio, choose_form, refuse_inputs, select_bands
     from raster.pair import match_pair
 
     shift = tuple(parse_two(args.shift))
-    bands = [b.strip() for b in args.bands.split(",")] if args.bands else checkpoint and checkpoint["data"]["bands"]
+    given = [b.strip() for b in args.bands.split(",")] if args.bands else None
     work = {}
     for pan, ms in match_paths(args.pan, args.ms):
         pair = match_pair(pan, ms, shift)
         if checkpoint:
-            check_fits(checkpoint, pair)
-        if bands:
-            if len(bands) != len(pair.bands):
-                raise UserError(f"--bands has {len(bands)} names, {ms} has {len(pair.bands)} bands")
-            pair = dataclasses.replace(pair, bands=tuple(bands))
+            check_ratio(checkpoint, pair)
         scale, why = scale_for_sharpening(args, checkpoint, pair)
+        pair, how = select_bands(pair, checkpoint and checkpoint["data"]["bands"], given)
         path = os.path.join(args.output_dir, f"{place_of(ms)}_sharpened.tif")
         if path in work:
             raise UserError(f"{work[path][0].ms} and {ms} would both become {path}; sharpen them into different --output-dir")
@@ -223,32 +229,54 @@ def plan_sharpening(args, checkpoint, console):
         form = choose_form(pair, target, args.rgb, scale)
         for remark in pair.remarks:
             console.say(remark)
-        size = f"{pair.area[2] * pair.ratio} × {pair.area[3] * pair.ratio}"
+        size, of_pan = (" × ".join(map(str, sides)) for sides in sizes(pair))
         formula = f"reflectance = (value + {scale[1]:g}) / {scale[0]:g} {why}"
         console.say(f"{path}: {size}, {len(form.descriptions)} {form.dtype} bands; {formula}")
+        console.say(f"{path}: bands of ms {how}: {', '.join(numbered(pair))}")
+        if size != of_pan:
+            console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
         work[path] = pair, scale
     return [(path, *pair_and_scale) for path, pair_and_scale in work.items()]
+
+
+def numbered(pair):
+    """`1 blue`, `2 green`, …: the bands of ms that are read, with their numbers in the file."""
+    return [f"{i} {name}" for i, name in zip(pair.indexes or range(1, len(pair.bands) + 1), pair.bands, strict=True)]
+
+
+def sizes(pair):
+    """((width, height) of the map, (width, height) of pan)."""
+    from raster.source import describe
+
+    pan = describe(pair.pan)
+    return [side * pair.ratio for side in pair.area[2:]], [pan.width, pan.height]
 
 
 def parse_two(text):
     try:
         x, y = (float(word) for word in text.split(","))
     except ValueError:
-        raise UserError(f"--shift expects two numbers such as 0.5,0.5, got {text!r}") from None
+        x = y = float("nan")
+    if x - x != 0 or y - y != 0:  # NaN or infinite
+        raise UserError(f"--shift expects two finite numbers such as 0.5,0.5, got {text!r}")
     return x, y
 
 
 def scale_for_sharpening(args, checkpoint, pair):
     """((divide_by, offset), where it comes from): flags, the file's tags, the checkpoint; for classical methods values as they are."""
     from chipping.plain_pairs import scale_of_pair
+    from raster.scale import scale_from_tags
+    from raster.source import describe
 
-    try:
+    info = describe(pair.ms)
+    if args.divide_by or scale_from_tags(info, range(info.count)):
         return scale_of_pair(pair, args.divide_by, args.offset), "as the flags say" if args.divide_by else "as the file's tags say"
-    except UserError:
-        if args.divide_by or args.rgb and not checkpoint:
-            raise
     if checkpoint:
-        return (checkpoint["data"]["divide_by"], checkpoint["data"]["offset"]), "as for the checkpoint's chips"
+        data = checkpoint["data"]
+        offset = data["offset"] if args.offset is None else args.offset
+        return scale_of_pair(pair, data["divide_by"], offset), "as for the checkpoint's chips"
+    if args.rgb or args.offset is not None:  # neither can do without a divisor: an error that says so
+        return scale_of_pair(pair, None, args.offset), ""
     return (1.0, 0.0), "since classical methods don't mind"
 
 
@@ -261,16 +289,19 @@ def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
     if args.threads:
         torch.set_num_threads(args.threads)
     block = args.window or 512
+    apron = None if args.apron is None else -(-args.apron // pair.ratio) * pair.ratio
     if checkpoint:
         sharpener = network_sharpener(checkpoint, choose_device(args.device, local_rank), args.precision, args.channels_last)
     else:
         sharpener = classical_sharpener(args.method, pair, scale, block)
-    if not args.overwrite and is_done(path, pair, sharpener, scale, args.rgb):
+    if not args.overwrite and is_done(path, pair, sharpener, scale, args.rgb, apron):
         console.say(f"{path} is sharpened already")
         return
+    if apron is not None and apron < sharpener.reach:
+        console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} sees; blocks may show")
     across, down = (-(-side * pair.ratio // block) for side in pair.area[2:])
     bar = console.progress(across * down, os.path.basename(path))
-    found = fuse(pair, path, sharpener, scale, rgb=args.rgb, block=block, overwrite=args.overwrite, progress=bar.update)
+    found = fuse(pair, path, sharpener, scale, rgb=args.rgb, block=block, apron=apron, overwrite=args.overwrite, progress=bar.update)
     bar.close()
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")
 

@@ -1,20 +1,24 @@
 """Fusing: a pan and an ms raster of any size become one sharpened raster, block by block in bounded memory.
 
-Every block is read with an apron as wide as the method can see, so blocks of any size give the same map. The output lies on pan's grid
-(moved by a fraction of a pixel where pan does not nest in ms), in the type and scale of ms, or as 16-bit sRGB.
+Every block is read with an apron as wide as the method can see, so blocks of any size give the same map. Nulls are not seen: before
+anything is filtered they are continued from the valid pixels around them. The output lies on pan's grid (moved by a fraction of a pixel
+where pan does not nest in ms) by pan's georeference, in the type and scale of ms, or as 16-bit sRGB.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from rasterio.errors import RasterioError
 
+from constants import WORLDVIEW_BANDS
+from mapping.inputs import find_band, match_bands, number_of
 from mapping.scene import fingerprint
-from nets.classical_fusion import METHODS, gather_moments
+from nets.classical_fusion import METHODS, gather_moments, reduce_box
 from nets.pansharpener import build_pansharpener
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null
@@ -69,7 +73,7 @@ def image_moments(pair, scale, block):
     with PairReader(pair) as reader, reading_errors(pair):
         for core in blocks_of(pair.area, max(1, block // pair.ratio)):
             window, cut = with_apron(core, pair, apron)
-            ms, pan, null = read_block(reader, window, scale)
+            ms, pan, null = read_block(reader, window, scale, apron)
             inside = torch.zeros_like(null)
             inside[:, :, cut[0], cut[1]] = True
             part = gather_moments(ms, pan, pair.ratio, valid=inside & ~null)
@@ -99,23 +103,65 @@ def with_apron(core, pair, apron):
     return (left, top, right - left, bottom - top), (rows, columns)
 
 
-def read_block(reader, window, scale):
+def read_block(reader, window, scale, beyond=0):
     """
     (ms (1, C, h, w), pan (1, 1, H, W) reflectance, null (1, 1, H, W) bool) of a window.
 
-    Null is where pan is, or all bands of ms are; null values are 0.
+    Null is where pan is, or all bands of ms are. Values of null pixels continue valid ones that lie at most `beyond` ms pixels away (where
+    there are none they are 0), so that a filter that looks across the rim finds ground and no black. That is what lies around a pixel,
+    whatever the window: more is read around one with nulls.
     """
     pair = reader.pair
+    ms, pan, ms_null, pan_null = read_reflectance(reader, window, scale)
+    if beyond and (ms_null.any() or pan_null.any()) and not (ms_null.all() or pan_null.all()):
+        wide, (rows, columns) = with_apron(window, pair, beyond)
+        ms, pan, ms_null, pan_null = read_reflectance(reader, wide, scale)
+        ms, pan = continue_ms(ms, ms_null, pair.nodata[1], beyond), continue_pan(pan, pan_null, pair.ratio, beyond)
+        pan, pan_null = (x[:, :, rows, columns] for x in (pan, pan_null))
+        rows, columns = (slice(s.start // pair.ratio, s.stop // pair.ratio) for s in (rows, columns))
+        ms, ms_null = (x[:, :, rows, columns] for x in (ms, ms_null))
+    empty = ms_null.all(1, keepdim=True)
+    return ms, pan, pan_null | empty.repeat_interleave(pair.ratio, 2).repeat_interleave(pair.ratio, 3)
+
+
+def read_reflectance(reader, window, scale):
+    """(ms (1, C, h, w), pan (1, 1, H, W) reflectance, where ms, where pan is null, bool, of the same shapes); null values are 0."""
     divide_by, offset = scale
-    ms, pan = reader.read_ms(*window), reader.read_pan(*window)
-    ms_null, pan_null = is_null(ms, pair.nodata[1]), is_null(pan, pair.nodata[0])
-    null = pan_null | ms_null.all(0, keepdims=True).repeat(pair.ratio, 1).repeat(pair.ratio, 2)
-    parts = []
-    for values, empty in ((ms, ms_null), (pan, pan_null)):
+    images, nulls = [], []
+    for values, nodata in zip((reader.read_ms(*window), reader.read_pan(*window)), reversed(reader.pair.nodata), strict=True):
+        null = is_null(values, nodata)
         reflectance = (values.astype(np.float32) + np.float32(offset)) / np.float32(divide_by)
-        reflectance[empty] = 0
-        parts.append(torch.from_numpy(reflectance)[None])
-    return (*parts, torch.from_numpy(null)[None])
+        reflectance[null] = 0
+        images.append(torch.from_numpy(reflectance)[None])
+        nulls.append(torch.from_numpy(null)[None])
+    return *images, *nulls
+
+
+def continue_ms(ms, null, nodata, rings):
+    """ms with null pixels continued from valid ones. A lone 0 may be a dark pixel, and stays; other nodata is continued."""
+    if not nodata:
+        null = null.all(1, keepdim=True).expand_as(null)
+    return grow(ms, null, rings)
+
+
+def continue_pan(pan, null, ratio, rings):
+    """pan with null pixels continued from valid ones by means over ms pixels: what is not known has no detail."""
+    there = reduce_box((~null).float(), ratio)
+    means = grow(reduce_box(pan, ratio) / there.clamp(min=0.5 / ratio**2), there == 0, rings)
+    return torch.where(null, means.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3), pan)
+
+
+def grow(image, null, rings):
+    """(1, C, h, w) with null pixels, which are 0, turned into the mean of their neighbours that are not, ring by ring, `rings` times."""
+    there = (~null).float()
+    for _ in range(rings):
+        total, share = (F.avg_pool2d(x, 3, stride=1, padding=1) for x in (image, there))
+        fresh = (there == 0) & (share > 0)
+        if not fresh.any():
+            break
+        image = torch.where(fresh, total / share.clamp(min=0.1), image)
+        there += fresh
+    return image
 
 
 @contextmanager
@@ -175,18 +221,22 @@ def store(image, null, form, target, bands):
     return values
 
 
-def settings_of(pair, sharpener, scale, rgb):
-    """A hash of all that decides the pixels; the block's size does not."""
+def settings_of(pair, sharpener, scale, rgb, apron=None):
+    """A hash of all that decides the pixels; the block's size does not, nor does an apron (in pan pixels) that is wide enough."""
+    narrow = {} if apron is None or apron >= sharpener.reach else {"apron": apron}
     sources = []
     for path in (pair.pan, pair.ms):
         info = describe(path)
         sources.append([path, info.size, info.mtime, info.width, info.height])
-    return settings_hash({"sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb})
+    return settings_hash({
+        "sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb, "bands": pair.bands,
+        "indexes": pair.indexes, **narrow,
+    })  # fmt: skip
 
 
-def is_done(path, pair, sharpener, scale, rgb):
+def is_done(path, pair, sharpener, scale, rgb, apron=None):
     """Whether `path` is there and holds what these inputs and settings make."""
-    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb)
+    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb, apron)
 
 
 def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, overwrite=False, progress=None):
@@ -202,21 +252,22 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     form = choose_form(pair, sharpener.target, rgb, scale)
     ratio = pair.ratio
     side = max(1, -(-block // ratio))
-    apron = -(-(sharpener.reach if apron is None else apron) // ratio)
+    reach = -(-sharpener.reach // ratio)
+    apron = reach if apron is None else -(-apron // ratio)
     width, height = pair.area[2] * ratio, pair.area[3] * ratio
     cores = blocks_of(pair.area, side)
     valid = 0
     output = write_cog(
-        path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.crs, transform=pair.fine_transform(),
-        nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
-        tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb)},
+        path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.fine_crs(),
+        transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
+        tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb, apron * ratio)},
     )  # fmt: skip
     ahead, behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
     with PairReader(pair) as reader, output as writer, ahead, behind, reading_errors(pair):
 
         def read(core):
             window, cut = with_apron(core, pair, apron)
-            return core, cut, read_block(reader, window, scale)
+            return core, cut, read_block(reader, window, scale, reach)
 
         def keep(core, image, null):
             """Put a block into the strip of rows it belongs to; a full strip is written."""
@@ -245,10 +296,33 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     return {"width": width, "height": height, "valid_fraction": valid / (width * height)}
 
 
-def check_fits(checkpoint, pair):
-    """UserError where a checkpoint is for other images than these."""
-    bands, ratio = checkpoint["data"]["bands"], checkpoint["data"]["ratio"]
-    if len(bands) != len(pair.bands):
-        raise UserError(f"the checkpoint sharpens {len(bands)} bands ({', '.join(bands)}), {pair.ms} has {len(pair.bands)}")
+def select_bands(pair, wanted=None, given=None):
+    """
+    (the pair, reading the wanted bands of ms in their order; how they were found, in words). UserError where that is not certain.
+
+    wanted: the checkpoint's bands; None for classical methods, which take all. given: of --bands, names or numbers from 1. Names that
+    the file does not know are new names for its bands, one each: files without descriptions get theirs so.
+    """
+    info = describe(pair.ms)
+    says_what = any((name or "").strip().lower() in WORLDVIEW_BANDS for name in info.descriptions)
+    if given and not any(word.isdigit() or find_band(info.descriptions, word) for word in given):
+        if len(given) != info.count:
+            raise UserError(f"--bands has {len(given)} names, {pair.ms} has {info.count} bands")
+        info, pair, given, says_what = replace(info, descriptions=tuple(given)), replace(pair, bands=tuple(given)), None, True
+    if wanted is not None:
+        indexes, how = match_bands(info, wanted, given)
+        if how == "by order" and says_what:  # names of other bands are no order
+            raise UserError(f"{pair.ms} has bands {', '.join(info.descriptions)}; the checkpoint wants {', '.join(wanted)}. Pass --bands "
+                            "with the numbers (from 1) of these in the file")  # fmt: skip
+        return replace(pair, bands=tuple(wanted), indexes=tuple(indexes)), how
+    if given:
+        indexes = tuple(number_of(info, info.descriptions, word) for word in given)
+        return replace(pair, bands=tuple(pair.bands[i - 1] for i in indexes), indexes=indexes), "as given"
+    return pair, "as stored"
+
+
+def check_ratio(checkpoint, pair):
+    """UserError where a checkpoint is for another ratio than that of these images."""
+    ratio = checkpoint["data"]["ratio"]
     if ratio != pair.ratio:
-        raise UserError(f"the checkpoint is for pan {ratio} times as fine as ms, here it is {pair.ratio} times")
+        raise UserError(f"the checkpoint is for pan {ratio} times as fine as ms, here it is {pair.ratio} times; pass another")

@@ -121,12 +121,21 @@ class Pansharpener(nn.Module):
         return results if all_scales else results[-1]
 
 
-@torch.no_grad()
 def measure_reach(model, side=24):
     """How many pan pixels around a pixel can change it: measured on noise, rounded up to whole ms pixels.
 
-    Exact support, found by disturbing one ms pixel and its pan pixels and looking how far the output notices.
+    side: ms pixels to look at first, in each direction; it grows until the reach ends within it.
     """
+    reach = reach_within(model, side)
+    while reach >= side * model.config.ratio:
+        side *= 2
+        reach = reach_within(model, side)
+    return reach
+
+
+@torch.no_grad()
+def reach_within(model, side):
+    """Exact support up to `side` ms pixels: disturbs one ms pixel and its pan pixels and looks how far the output notices."""
     ratio, bands = model.config.ratio, len(model.config.bands)
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)

@@ -30,7 +30,8 @@ class Pair:
     pan, ms: paths. area: (column, row, width, height) in ms pixels that pan covers too. ratio: pan pixels along an ms pixel.
     shift: (x, y) pan pixels. step: 2 where ms is stored with every pixel doubled, else 1. bands: ms band names.
     crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms).
-    remarks: sentences that a person ought to hear.
+    remarks: sentences that a person ought to hear. pan_place: (crs, transform) of pan, None without georeference.
+    indexes: 1-based bands of ms that are read, in this order; None for all.
     """
 
     pan: str
@@ -45,6 +46,8 @@ class Pair:
     nodata: tuple
     dtypes: tuple
     remarks: tuple
+    pan_place: tuple | None = None
+    indexes: tuple | None = None
 
     def inside(self, area):
         """This pair limited to area (column, row, width, height)."""
@@ -56,9 +59,20 @@ class Pair:
         return replace(self, area=(left, top, right - left, bottom - top))
 
     def fine_transform(self):
-        """Affine of the grid of pan resolution whose pixel (0, 0) is the first one of `area`; identity without georeference."""
-        start = Affine.translation(self.area[0], self.area[1]) * Affine.scale(1 / self.ratio)
-        return (self.transform or Affine.scale(self.ratio)) * start
+        """
+        Affine of the grid of pan resolution whose pixel (0, 0) is the first one of `area`.
+
+        Pan's georeference counts, since its pixels make the picture: where a shift corrects the files, ms lies elsewhere than it says.
+        With ms georeferenced alone it is that of ms; without any, pixels of pan.
+        """
+        if self.transform and not self.pan_place:
+            return self.transform * Affine.translation(*self.area[:2]) * Affine.scale(1 / self.ratio)
+        corner = (s + self.ratio * position for s, position in zip(self.shift, self.area[:2], strict=True))
+        return (self.pan_place[1] if self.pan_place else Affine.identity()) * Affine.translation(*corner)
+
+    def fine_crs(self):
+        """The CRS that fine_transform() is in, or None."""
+        return self.pan_place[0] if self.pan_place else self.crs
 
 
 def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
@@ -96,7 +110,7 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
         raise UserError(f"{pan} and {ms} share no ground; pass rasters of the same place")
     return Pair(
         str(pan), str(ms), area, ratio, corner, step, tuple(bands or default_band_names(m)), crs, transform,
-        (p.nodata, m.nodata), (p.dtypes[0], m.dtypes[0]), tuple(remarks),
+        (p.nodata, m.nodata), (p.dtypes[0], m.dtypes[0]), tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None,
     )  # fmt: skip
 
 
@@ -182,7 +196,8 @@ class PairReader:
     def read_ms(self, column, row, width, height):
         """(C, height, width) stored values."""
         step = self.pair.step
-        values = self.ms_file.read(window=Window(column * step, row * step, width * step, height * step))
+        indexes = list(self.pair.indexes) if self.pair.indexes else None
+        values = self.ms_file.read(indexes, window=Window(column * step, row * step, width * step, height * step))
         return values[:, ::step, ::step] if step > 1 else values
 
     def read_pan(self, column, row, width, height):

@@ -78,11 +78,20 @@ def open_raster(path):
     """
     with gdal_environment(path):
         try:
-            dataset = rasterio.open(path)
+            with no_word_of_missing_places():
+                dataset = rasterio.open(path)
         except (RasterioIOError, RasterioError) as error:
             raise UserError(why_not_opened(path, error)) from error
         with dataset:
             yield dataset
+
+
+@contextlib.contextmanager
+def no_word_of_missing_places():
+    """Without rasterio's warning of rasters that have no georeference, also where a library has reset the filters since our import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextlib.contextmanager

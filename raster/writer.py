@@ -19,6 +19,7 @@ from rasterio._err import CPLE_BaseError  # what GDAL reports while files are co
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from raster.source import no_word_of_missing_places
 from runtime.errors import RunError
 from runtime.files import atomic_path
 
@@ -113,9 +114,9 @@ def write_cog(
             thinned = []
             for step in overview_steps(height, width) if overviews == "classes" else ():
                 small = {**profile, "height": -(-height // step), "width": -(-width // step)}
-                dataset = stack.enter_context(rasterio.open(stage.with_suffix(f".{step}.tif"), "w", **small))
+                dataset = stack.enter_context(create(stage.with_suffix(f".{step}.tif"), small))
                 thinned.append((step, RowWriter(dataset)))
-            dataset = stack.enter_context(rasterio.open(stage, "w", **profile))
+            dataset = stack.enter_context(create(stage, profile))
             describe_bands(dataset, descriptions, colours, scales, offsets, tags, band_tags)
             writer = RowWriter(dataset, thinned)
             yield writer
@@ -127,6 +128,11 @@ def write_cog(
     finally:
         for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{os.getpid()}.part*"):  # the COG driver's too
             leftover.unlink(missing_ok=True)
+
+
+def create(path, profile):
+    with no_word_of_missing_places():
+        return rasterio.open(path, "w", **profile)
 
 
 def overview_steps(height, width):
@@ -185,7 +191,7 @@ def require_whole(path):
     so whoever can read the last one has them all.
     """
     try:
-        with rasterio.open(path) as dataset:
+        with no_word_of_missing_places(), rasterio.open(path) as dataset:
             rows, columns = dataset.height, dataset.width
             for band in dataset.indexes:
                 dataset.read(band, window=Window(columns - 1, rows - 1, 1, 1))

@@ -1,6 +1,7 @@
 """Sharpening whole rasters: blocks that don't show, nulls, types, and what is refused before anything is written."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from rasterio.transform import from_origin
 
 import inference
-from mapping.fuse import Sharpener, check_fits, classical_sharpener, fuse, network_sharpener
+from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
 from nets.classical_fusion import METHODS, fuse_whole
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
 from raster.pair import match_pair
@@ -72,6 +73,21 @@ def test_blocks_of_any_size_give_the_same_image(make_pair, tmp_path, target):
         assert np.abs(other - maps[0]).max() <= (1e-5 if target == "bands" else 1)
 
 
+def test_the_reach_of_a_deep_network_is_measured_to_its_end():
+    torch.manual_seed(0)
+    model = Pansharpener(PansharpenerConfig(("a", "b"), 4, "bands", 16, 30))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    reach = measure_reach(model)
+    assert 24 * 4 < reach < 48 * 4  # 24 ms pixels are what it looks at first
+    ms, pan, a = torch.rand(1, 2, 96, 96) + 0.1, torch.rand(1, 1, 384, 384) + 0.1, reach // 4
+    with torch.no_grad():
+        whole = model(ms, pan)
+        part = model(ms[:, :, 44 - a : 52 + a, 44 - a : 52 + a], pan[:, :, 176 - reach : 208 + reach, 176 - reach : 208 + reach])
+    inner = part[:, :, reach:-reach, reach:-reach] - whole[:, :, 176:208, 176:208]
+    assert inner.abs().max() < 2e-6 * whole.std()  # with 96 pixels it is ten times that
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_streamed_classical_methods_equal_those_on_the_whole_image(make_pair, tmp_path, method):
     pair = make_pair(side=40, dtype=np.float32, top=1)
@@ -89,6 +105,24 @@ def test_the_map_lies_on_pans_grid_with_names_and_nodata(make_pair, tmp_path):
         assert out.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
+@pytest.mark.parametrize("shift", [(0, 0), (6, -3), (-2, 5)])
+def test_with_a_shift_the_map_lies_where_pan_says_its_pixels_are(make_pair, tmp_path, shift):
+    made = make_pair()
+    pair = match_pair(made.pan, made.ms, shift)
+    fuse(pair, tmp_path / "out.tif", Sharpener(lambda ms, pan: pan.expand(1, 4, -1, -1), 0, "bands", "pan itself"), SCALE)
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(pair.pan) as pan:
+        there = pan.read(1, window=pan.window(*out.bounds).round_offsets().round_lengths())
+        assert out.crs == pan.crs and np.array_equal(out.read(2), there)
+
+
+def test_a_fraction_of_a_pixel_moves_the_map_by_it(make_pair, tmp_path):
+    made = make_pair()
+    pair = match_pair(made.pan, made.ms, (1.5, -1))
+    fuse(pair, tmp_path / "out.tif", network(), SCALE)
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(pair.pan) as pan:
+        assert ~pan.transform * out.transform * (0, 0) == pytest.approx((1.5, 3)) and out.res == pan.res
+
+
 def test_nulls_of_pan_and_of_all_ms_bands_are_null_and_nothing_else_is(make_pair, tmp_path):
     def change(pan, ms):
         pan[0, 5, 7] = 0
@@ -100,6 +134,75 @@ def test_nulls_of_pan_and_of_all_ms_bands_are_null_and_nothing_else_is(make_pair
     expected[5, 7] = expected[40:44, 40:44] = True
     assert np.array_equal((read(tmp_path / "out.tif") == 0).all(0), expected)
     assert found["valid_fraction"] == pytest.approx(1 - 17 / 96**2)
+
+
+def punch(pan, ms):
+    """A wide rim, a hole, dead pixels of pan: what is read from them is 0."""
+    ms[:, :, :9], pan[:, :, :36] = 0, 0
+    ms[:, 20:26, 20:30] = 0
+    pan[:, 100:103, 80:140] = 0
+    pan[0, 7, 150] = 0
+
+
+@pytest.mark.parametrize("method", ["network", "mtf-glp-hpm"])
+def test_blocks_of_any_size_give_the_same_image_around_nulls_too(make_pair, tmp_path, method):
+    pair, maps = make_pair(side=40, dtype=np.float32, top=1, change=punch), []
+    for block in (160, 48, 36, 20):
+        sharpener = network() if method == "network" else classical_sharpener(method, pair, (1.0, 0.0), block)
+        fuse(pair, tmp_path / f"{block}.tif", sharpener, (1.0, 0.0), block=block)
+        maps.append(read(tmp_path / f"{block}.tif"))
+    assert (maps[0] == 0).any() and all(np.abs(other - maps[0]).max() < 1e-4 for other in maps[1:])
+
+
+@pytest.mark.parametrize("method", ["network", "bicubic", "mtf-glp-hpm"])
+def test_flat_ground_stays_flat_up_to_the_rim_of_nulls(make_pair, tmp_path, method):
+    def flatten(pan, ms):
+        pan[:], ms[:] = 600, np.array([200, 300, 400, 500])[:, None, None]
+
+    def flatten_and_punch(pan, ms):
+        flatten(pan, ms)
+        punch(pan, ms)
+
+    whole, pair = make_pair("whole", side=40, change=flatten), make_pair(side=40, change=flatten_and_punch)
+    sharpener = network() if method == "network" else classical_sharpener(method, whole, SCALE, 512)
+    fuse(whole, tmp_path / "whole.tif", sharpener, SCALE)
+    fuse(pair, tmp_path / "out.tif", sharpener, SCALE, block=64)
+    expected, found = (read(tmp_path / name).astype(int) for name in ("whole.tif", "out.tif"))
+    valid = (found != 0).any(0)
+    assert 0 < valid.mean() < 1 and np.abs(found - expected)[:, valid].max() <= 1
+
+
+def test_a_single_0_in_one_band_is_a_dark_pixel_unless_the_file_says_nodata(make_pair, tmp_path):
+    def darken(value):
+        def change(pan, ms):
+            ms[3, 10:14, 10:14] = value
+
+        return change
+
+    dark, missing = make_pair("a", change=darken(0)), make_pair("b", change=darken(7), nodata=7)
+    for pair, expected in ((dark, (0, 1)), (missing, (100, 900))):
+        fuse(pair, tmp_path / "out.tif", classical_sharpener("bicubic", pair, SCALE, 512), SCALE, overwrite=True)
+        assert expected[0] <= read(tmp_path / "out.tif")[3, 46:50, 46:50].mean() <= expected[1]
+
+
+def test_the_rims_of_a_real_image_are_those_of_the_image_without_nulls(real_data, tmp_path):
+    pairs, maps = {}, {}
+    for name in ("whole", "cut"):
+        for kind, columns in (("pan", 400), ("ms", 100)):
+            with rasterio.open(real_data / "pansharpen" / f"worldview2-{kind}.tif") as file:
+                values, profile = file.read(), file.profile
+            values = values[:, : 480 if kind == "pan" else 120]
+            values[:, :, :columns] *= name == "whole"
+            with rasterio.open(tmp_path / f"{name}-{kind}.tif", "w", **{**profile, "height": values.shape[1]}) as file:
+                file.write(values)
+        pairs[name] = match_pair(tmp_path / f"{name}-pan.tif", tmp_path / f"{name}-ms.tif")
+    for method in ("bicubic", "mtf-glp-hpm"):
+        sharpener = classical_sharpener(method, pairs["whole"], (2047.0, 0.0), 512)
+        for name, pair in pairs.items():
+            fuse(pair, tmp_path / f"{name}.tif", sharpener, (2047.0, 0.0), overwrite=True)
+            maps[name] = read(tmp_path / f"{name}.tif")[:, :, 400].astype(float)
+        assert maps["cut"].mean() == pytest.approx(maps["whole"].mean(), rel=0.03)
+        assert np.abs(maps["cut"] - maps["whole"]).mean() < 0.1 * maps["whole"].mean()  # zeros instead of filled nulls: 0.34 and 0.41
 
 
 def test_a_raster_of_nulls_is_written_as_such_and_has_no_statistics(make_pair, tmp_path):
@@ -177,12 +280,85 @@ def test_an_unreadable_block_leaves_nothing_behind(make_pair, tmp_path):
 def test_a_checkpoint_for_other_bands_or_ratios_is_refused(make_pair):
     pair = make_pair()
     with pytest.raises(UserError, match="has 4"):
-        check_fits(network_checkpoint(bands=(*BANDS, "extra")), pair)
+        select_bands(pair, (*BANDS, "extra"))
     with pytest.raises(UserError, match="4 times"):
-        check_fits(network_checkpoint(ratio=2), pair)
+        check_ratio(network_checkpoint(ratio=2), pair)
+
+
+def describe_ms(pair, *names):
+    with rasterio.open(pair.ms, "r+") as file:
+        file.descriptions = names
+
+
+@pytest.mark.parametrize(
+    ("described", "given", "indexes"),
+    [
+        (None, None, (1, 2, 3, 4)),  # in the order of the checkpoint's
+        (("Red", "Green", "Blue", "NIR"), None, (3, 2, 1, 4)),
+        (("B04", "B03", "B02", "B08"), None, (3, 2, 1, 4)),
+        (("red", "green", "blue", "nir"), "1,2,3,4", (1, 2, 3, 4)),  # who gives numbers knows better than the file
+        (None, "3,2,1,4", (3, 2, 1, 4)),
+        (("red", "green", "blue", "nir"), "blue,green,red,nir", (3, 2, 1, 4)),
+        (None, "red,green,blue,nir", (3, 2, 1, 4)),  # names for a file without any, in its order
+        (("one", "two", "three", "four"), None, (1, 2, 3, 4)),
+    ],
+)
+def test_the_model_gets_its_bands_in_its_order(make_pair, described, given, indexes):
+    pair = make_pair()
+    if described:
+        describe_ms(pair, *described)
+    selected, _ = select_bands(pair, BANDS, given and given.split(","))
+    assert (selected.indexes, selected.bands) == (indexes, BANDS)
+
+
+@pytest.mark.parametrize(
+    ("described", "given", "message"),
+    [
+        (("red", "green", "blue", "swir1"), None, "red, green, blue, swir1.*wants 4: blue, green, red, nir.*no nir.*--bands"),
+        (("red", "green", "blue", "nir"), ["red", "green", "azure", "nir"], "no band 'azure'"),
+        (None, ["1", "2", "3", "5"], "bands 1 to 4"),
+        (None, ["1", "2", "3"], "names 3 bands"),
+        (None, ["a", "b"], "--bands has 2 names"),
+        (None, ["a", "b", "c", "d"], "a, b, c, d; the checkpoint wants"),
+        (("coastal", "yellow", "rededge", "nir2"), None, "coastal, yellow, rededge, nir2; the checkpoint wants blue"),
+    ],
+)
+def test_bands_that_are_not_certain_are_refused_with_both_lists(make_pair, described, given, message):
+    pair = make_pair()
+    if described:
+        describe_ms(pair, *described)
+    with pytest.raises(UserError, match=message):
+        select_bands(pair, BANDS, given)
+
+
+def test_classical_methods_take_the_bands_that_are_asked_for(make_pair):
+    pair = make_pair()
+    assert select_bands(pair)[0] == pair
+    assert select_bands(pair, given=["4", "1"])[0].bands == ("nir", "blue") and select_bands(pair, given=["4", "1"])[0].indexes == (4, 1)
+    assert select_bands(pair, given=["a", "b", "c", "d"])[0].bands == ("a", "b", "c", "d")
 
 
 # ------------------------------------------------------------------------------------------------ the program
+
+
+def test_short_flags_are_the_long_ones_and_a_narrow_apron_is_told(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair(side=40)
+    inputs = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps"]
+    assert run("-w", checkpoint, "-d", "cpu", "-b", "48", "-a", "2", "--workers", "1", *inputs) == 0
+    assert "an apron of 4 pixels is less" in capsys.readouterr().err
+    narrow = read(tmp_path / "maps" / "a_sharpened.tif")
+    with pytest.raises(UserError, match="exists already"):  # a narrow apron is not the same map
+        run("--checkpoint", checkpoint, "--device", "cpu", *inputs)
+    assert run("-w", checkpoint, "-d", "cpu", "-o", "-b", "48", *inputs) == 0 and "may show" not in capsys.readouterr().err
+    assert (read(tmp_path / "maps" / "a_sharpened.tif") != narrow).any()
+    assert run("-w", checkpoint, "-d", "cpu", "--apron", "200", *inputs) == 0 and "sharpened already" in capsys.readouterr().err
+
+
+def test_rows_of_pan_that_are_left_out_are_told(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair()
+    words = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    assert run(*words) == 0 and "of pan's" not in capsys.readouterr().err
+    assert run(*words, "--shift", "1.5,-1") == 0 and "92 × 92 of pan's 96 × 96 pixels" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -208,6 +384,35 @@ def test_inference_sharpens_and_the_same_command_again_does_nothing(make_pair, c
     assert run(*command, "--rgb", "--overwrite") == 0 and read(tmp_path / "maps" / "a_sharpened.tif").shape[0] == 3
 
 
+def test_an_image_in_another_order_becomes_the_same_map(make_pair, checkpoint, tmp_path, capsys):
+    def turn(pan, ms):
+        ms[:] = ms[[2, 1, 0, 3]]
+
+    straight, turned = make_pair("a"), make_pair("b", change=turn)
+    words = ["--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    run(*words, "--pan", straight.pan, "--ms", straight.ms)
+    assert "by order: 1 blue, 2 green, 3 red, 4 nir" in capsys.readouterr().err
+    run(*words, "--pan", turned.pan, "--ms", turned.ms, "--bands", "3,2,1,4")
+    expected = read(tmp_path / "maps" / "a_sharpened.tif")
+    assert np.array_equal(read(tmp_path / "maps" / "b_sharpened.tif"), expected)
+    with pytest.raises(UserError, match="exists already"):  # other bands are another map
+        run(*words, "--pan", turned.pan, "--ms", turned.ms, "--bands", "1,2,3,4")
+    describe_ms(turned, "red", "green", "blue", "nir")
+    run(*words, "--pan", turned.pan, "--ms", turned.ms, "--overwrite")
+    assert "by name: 3 blue, 2 green, 1 red, 4 nir" in capsys.readouterr().err
+    with rasterio.open(tmp_path / "maps" / "b_sharpened.tif") as out:
+        assert np.array_equal(out.read(), expected) and out.descriptions == BANDS
+
+
+@pytest.mark.filterwarnings("error::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("rgb", [[], ["--rgb", "--divide-by", "1000"]])
+def test_rasters_without_a_place_are_sharpened_without_rasterios_warning(make_pair, tmp_path, rgb):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pair = make_pair(crs=None)
+    assert run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", *rgb) == 0
+
+
 def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, checkpoint, tmp_path, capsys):
     a, b = make_pair("a"), make_pair("b", side=64, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
     with open(b.pan, "r+b") as file:
@@ -224,11 +429,15 @@ def test_one_bad_pair_of_two_is_named_and_the_other_is_sharpened(make_pair, chec
     [
         (["--pan", "P"], "takes its rasters as --pan and --ms"),
         (["--pan", "P", "--ms", "M", "--tta"], "--tta is for other maps"),
-        (["--pan", "P", "--ms", "M", "--shift", "1"], "two numbers"),
+        (["--pan", "P", "--ms", "M", "--shift", "1"], "two finite numbers"),
+        (["--pan", "P", "--ms", "M", "--shift", "nan,0"], "two finite numbers"),
+        (["--pan", "P", "--ms", "M", "--shift=0,-inf"], "two finite numbers"),
         (["--pan", "P", "--ms", "M", "--bands", "a,b"], "--bands has 2 names"),
+        (["--pan", "P", "--ms", "M", "--block-side", "4"], "--window expects 8 to 8192"),
+        (["--pan", "P", "--ms", "M", "--apron", "-4"], "--apron expects 0 to 4096"),
         (["--pan", "M", "--ms", "M"], "expected 1"),
         (["--pan", "P", "--ms", "M", "--device", "cuda"], "--device cpu"),
-        (["--pan", "P", "--ms", "M", "--method", "gsa"], "--checkpoint FILE says"),
+        (["--pan", "P", "--ms", "M", "--method", "gsa"], "pass one of them"),
     ],
 )
 def test_wrong_usage_is_one_line_before_anything_is_written(make_pair, checkpoint, tmp_path, words, message):
@@ -241,7 +450,25 @@ def test_wrong_usage_is_one_line_before_anything_is_written(make_pair, checkpoin
     assert not (tmp_path / "maps").exists() or not list((tmp_path / "maps").iterdir())
 
 
-def test_a_picture_without_a_known_scale_asks_for_it(make_pair, tmp_path):
+@pytest.mark.parametrize("words", [["--rgb"], ["--offset", "-1000"]])
+def test_what_needs_a_scale_asks_for_it_where_none_is_known(make_pair, tmp_path, words):
     pair = make_pair()
     with pytest.raises(UserError, match="--divide-by"):
-        run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--rgb", "--output-dir", tmp_path / "maps")
+        run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, *words, "--output-dir", tmp_path / "maps")
+
+
+def test_an_offset_is_used_with_the_divisor_of_the_checkpoint_and_of_the_tags(make_pair, checkpoint, tmp_path, capsys):
+    pair = make_pair()
+    words = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run", "--offset", "-1000"]
+    assert run("--checkpoint", checkpoint, *words) == 0 and "(value + -1000) / 1000 " in capsys.readouterr().err
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales = [0.0001] * 4
+    assert run("--method", "gsa", *words) == 0 and "(value + -1000) / 10000 " in capsys.readouterr().err
+
+
+def test_a_scale_that_differs_from_band_to_band_is_refused_not_passed_over(make_pair, checkpoint, tmp_path):
+    pair = make_pair()
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales = [0.0001, 0.0001, 0.0001, 0.0002]
+    with pytest.raises(UserError, match="a scale for each band"):
+        run("--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.transform import Affine, from_origin
 
 from raster.pair import PairReader, keys_weights, match_pair
@@ -47,8 +48,6 @@ def test_a_fraction_of_a_pixel_is_resampled_and_said(make_raster):
 
 def test_what_touches_a_null_pixel_is_null_after_resampling(make_raster):
     pan, ms = write_pair(make_raster)
-    import rasterio
-
     with rasterio.open(pan, "r+") as file:
         values = file.read()
         values[0, 16, 16] = 0
@@ -96,6 +95,18 @@ def test_the_fine_grid_of_an_area_begins_where_the_area_does(make_raster):
     assert pair.fine_transform() == Affine(10, 0, 500_080, 0, -10, 4_599_880)
     with pytest.raises(UserError, match="outside"):
         pair.inside((8, 0, 4, 4))
+
+
+@pytest.mark.parametrize(("georeferenced", "corner"), [("pan", (500_060, 4_599_880)), ("ms", (500_080, 4_599_880)), ("", (6, 12))])
+def test_the_fine_grid_is_pans_where_pan_has_one_else_that_of_ms(make_raster, georeferenced, corner):
+    pan, ms = write_pair(make_raster, crs=None)
+    places = {"pan": (pan, 10), "ms": (ms, 40)}
+    if georeferenced:
+        path, pixel = places[georeferenced]
+        with rasterio.open(path, "r+") as file:
+            file.crs, file.transform = "EPSG:32633", from_origin(500_000, 4_600_000, pixel, pixel)
+    pair = match_pair(pan, ms, shift=(-2, 0)).inside((2, 3, 4, 4))
+    assert pair.fine_transform() * (0, 0) == corner and (pair.fine_crs() is not None) == bool(georeferenced)
 
 
 def test_cubic_weights_are_one_pixel_at_0_and_symmetric_at_half():
