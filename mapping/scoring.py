@@ -12,7 +12,7 @@ from constants import IGNORE
 from mapping.blending import decide_classes
 from metrics import SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
 from nets.input_step import index_positions
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 
 SUMMARY = ("fire_iou", "mean_iou", "fire_precision", "fire_recall")
 
@@ -101,8 +101,9 @@ class Stitcher:
 class SceneScore:
     """The confusion matrices of one scene, added up over its rows: most likely class, network at its threshold, index at its threshold."""
 
-    def __init__(self, num_classes, threshold, index_threshold):
-        """threshold: of the burned probability, or None. index_threshold: (limit, is fire above it?), or None."""
+    def __init__(self, scene, num_classes, threshold, index_threshold):
+        """scene: its name. threshold: of the burned probability, or None. index_threshold: (limit, is fire above it?), or None."""
+        self.scene = scene
         self.num_classes, self.threshold, self.index_threshold = num_classes, threshold, index_threshold
         self.metrics = {"matrix": SegmentationMetrics(num_classes)}
         if threshold is not None:
@@ -112,8 +113,15 @@ class SceneScore:
         self.seen = 0  # pixels
 
     def add(self, values, target, seen):
-        """values: (C, rows, width) probabilities, then the index if there is one; target, seen: (rows, width)."""
+        """
+        values: (C, rows, width) probabilities, then the index if there is one; target, seen: (rows, width).
+
+        RunError where a probability is not a number: as a class that would be a score like any other.
+        """
         probabilities, target = values[: self.num_classes], target[None]
+        if probabilities.isnan().any():
+            raise RunError(f"the network's probabilities in scene {self.scene} are not numbers: its weights are damaged or have diverged; "
+                           "score another checkpoint, or use --precision bf16 or fp32")  # fmt: skip
         self.seen += int((seen > 0).sum())
         self.metrics["matrix"].update(probabilities.argmax(dim=0)[None], target)
         if self.threshold is not None:
@@ -137,7 +145,7 @@ def score_scene(predict, read, patches, indices, num_classes, threshold, pair, i
     """
     indices = sorted(indices, key=lambda i: (patches[i].window[1], patches[i].window[0]))
     scene = Stitcher([patches[i] for i in indices], num_classes + (pair is not None))
-    score = SceneScore(num_classes, threshold, index_threshold if pair else None)
+    score = SceneScore(patches[indices[0]].scene, num_classes, threshold, index_threshold if pair else None)
     problems = []
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]

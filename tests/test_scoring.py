@@ -10,6 +10,7 @@ import torch
 
 from dataset import Patch
 from mapping.scoring import Stitcher, score_scene
+from runtime.errors import RunError
 
 PAIR = (0, 1)  # the two bands that the stand-ins hold
 
@@ -85,6 +86,14 @@ def test_a_broken_patch_takes_no_part_in_the_overlap_and_is_told(batch_size):
     assert result["matrix_at_threshold"] == [[0, 1], [1, 1]]
     assert result["matrix_of_index"] == [[0, 1], [0, 2]]
     assert result["covered"] == 0.75 and result["problems"] == ["patch 1 is cut short"]
+
+
+@pytest.mark.parametrize("where", [(0, 0, 1), (1, 0, 2)])
+def test_a_probability_that_is_not_a_number_is_an_error_and_no_score(where):
+    fire = np.array(FIRE)
+    fire[where] = np.nan
+    with pytest.raises(RunError, match="probabilities in scene SCENE are not numbers"):
+        score(ROW, fire, INDEX, LABELS)
 
 
 def test_an_index_is_judged_on_the_extent_of_severity_classes():
