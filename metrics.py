@@ -194,7 +194,7 @@ class CombinedMetrics(Counts):
 class ThresholdHistogram(Counts):
     """
     Values of burned and of unburned pixels in bins, to choose the threshold that separates them best. values from `low` to `high`; the ends
-    take what lies beyond.
+    take what lies beyond, and NaN counts as `low`.
     """
 
     def __init__(self, bins=256, low=0.0, high=1.0, device="cpu"):
@@ -206,7 +206,8 @@ class ThresholdHistogram(Counts):
 
     def update(self, values, target):
         """values: float (B, H, W), for example the fire probability 1 - p_0. target: (B, H, W), 255 = ignore."""
-        place = ((values.float() - self.low) * (self.bins / (self.high - self.low))).floor().clamp(0, self.bins - 1).long()
+        place = ((values.float() - self.low) * (self.bins / (self.high - self.low))).floor().clamp(0, self.bins - 1)
+        place = place.nan_to_num_(nan=0.0).long()  # NaN as an integer is no bin: an error on a CPU, memory of others on a GPU
         place = place + (target > 0).long() * self.bins
         count_into(self.counts, torch.where(target == IGNORE, 2 * self.bins, place))
 

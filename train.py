@@ -317,6 +317,8 @@ def train(args, checkpoint, processes, console):
             val, position["threshold"] = validate(
                 network, model, criterion, held_out, val_loader, data.val, patch_set, processes, device, batch_size=args.batch_size,
                 precision=args.precision, channels_last=args.channels_last, unreadable=position["unreadable"], strict=args.strict)
+            if val["loss"] != val["loss"]:  # one pixel with a logit that is not a number is enough, an ignored one too
+                raise RunError(f"the validation loss is not a number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
             row |= {f"val_{key}": value for key, value in val.items()}
             report_unreadable(position["unreadable"], data, processes, console)
 

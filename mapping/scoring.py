@@ -1,9 +1,9 @@
 """
 Scores of a split on whole scenes: patches are put together again, and every pixel counts once.
 
-Where patches overlap, their probabilities are averaged. Pixels that no patch covers (cloudy patches that were left out when
-chipping) are not judged, and their share is told. Beside the network stands the best single threshold on a spectral index,
-chosen on the training split.
+Where patches overlap, their probabilities are averaged. Rows are judged as soon as no later patch touches them: memory does not grow with a
+scene's height. Pixels that no patch covers (cloudy patches that were left out when chipping) are not judged, and their share is told.
+Beside the network stands the best single threshold on a spectral index, chosen on the training split.
 """
 
 import torch
@@ -12,7 +12,7 @@ from constants import IGNORE
 from mapping.blending import decide_classes
 from metrics import SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
 from nets.input_step import index_positions
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 
 SUMMARY = ("fire_iou", "mean_iou", "fire_precision", "fire_recall")
 
@@ -47,37 +47,105 @@ def scene_size(patches):
 
 
 class Stitcher:
-    """Puts the patches of one scene together. Layers are float (C, H, W) sums on the CPU, divided by how many patches saw the pixel."""
+    """
+    Puts the patches of one scene together, from top to bottom, and hands out the rows that no later patch touches.
+
+    Layers are float (C, rows, width) sums on the CPU, divided by how many patches saw the pixel. Memory: width × height of a patch,
+    whatever the scene's height.
+
+        for patch in patches:                            # ordered by row
+            mean, target, seen = scene.finish(patch.window[1])
+            scene.add(patch, values, labels)
+        mean, target, seen = scene.finish()
+    """
 
     def __init__(self, patches, channels):
-        height, width = scene_size(patches)
-        self.sums = torch.zeros(channels, height, width)
-        self.seen = torch.zeros(height, width)
-        self.target = torch.full((height, width), IGNORE, dtype=torch.uint8)
+        """patches: all that will be added, in any order."""
+        self.height, width = scene_size(patches)
+        rows = max(patch.window[3] for patch in patches)
+        self.sums = torch.zeros(channels, rows, width)
+        self.seen = torch.zeros(rows, width)
+        self.target = torch.full((rows, width), IGNORE, dtype=torch.uint8)
+        self.top = 0  # row of the scene that the layers begin with
 
     def add(self, patch, values, target):
-        """values: (C, h, w) float; target: (h, w) uint8. What reaches beyond the scene is padding and is cut."""
-        column, row = patch.window[:2]
-        height = min(values.shape[1], self.sums.shape[1] - row)
-        width = min(values.shape[2], self.sums.shape[2] - column)
-        place = (slice(row, row + height), slice(column, column + width))
+        """values: (C, h, w) float; target: (h, w) uint8. What reaches beyond the window or the scene is padding and is cut."""
+        column, row, width, height = patch.window
+        if row != self.top:
+            raise ValueError(f"rows above a patch are finished before it is added: expected one at row {self.top}, got {row}")
+        height = min(height, values.shape[1], self.height - row)
+        width = min(width, values.shape[2], self.seen.shape[1] - column)
+        place = (slice(0, height), slice(column, column + width))
         self.sums[(slice(None), *place)] += values[:, :height, :width]
         self.seen[place] += 1
-        # Overlapping patches hold the same labels; one that could not be read holds none.
+        # Overlapping patches hold the same labels; where one could not be read, it holds none.
         self.target[place] = torch.minimum(self.target[place], target[:height, :width])
 
-    def mean(self):
-        return self.sums / self.seen.clamp(min=1)
+    def finish(self, row=None):
+        """
+        (mean (C, rows, width), target (rows, width), seen (rows, width): by how many patches) of the rows above `row`, where the next patch
+        begins (None: of all that are left), and forget them. Rows of a gap between patches, which nobody saw, may be left out.
+        """
+        stop = self.height if row is None else row
+        count = min(stop - self.top, len(self.seen))
+        mean = self.sums[:, :count] / self.seen[:count].clamp(min=1)
+        done = mean, self.target[:count].clone(), self.seen[:count].clone()
+        for layer, empty in ((self.sums, 0), (self.seen, 0), (self.target, IGNORE)):
+            kept = layer[..., count:, :].clone()
+            layer[..., : kept.shape[-2], :] = kept
+            layer[..., kept.shape[-2] :, :] = empty
+        self.top = stop
+        return done
+
+
+class SceneScore:
+    """The confusion matrices of one scene, added up over its rows: most likely class, network at its threshold, index at its threshold."""
+
+    def __init__(self, scene, num_classes, threshold, index_threshold):
+        """scene: its name. threshold: of the burned probability, or None. index_threshold: (limit, is fire above it?), or None."""
+        self.scene = scene
+        self.num_classes, self.threshold, self.index_threshold = num_classes, threshold, index_threshold
+        self.metrics = {"matrix": SegmentationMetrics(num_classes)}
+        if threshold is not None:
+            self.metrics["matrix_at_threshold"] = SegmentationMetrics(num_classes)
+        if index_threshold:
+            self.metrics["matrix_of_index"] = SegmentationMetrics(2)
+        self.seen = 0  # pixels
+
+    def add(self, values, target, seen):
+        """
+        values: (C, rows, width) probabilities, then the index if there is one; target, seen: (rows, width).
+
+        RunError where a probability is not a number: as a class that would be a score like any other.
+        """
+        probabilities, target = values[: self.num_classes], target[None]
+        if probabilities.isnan().any():
+            raise RunError(f"the network's probabilities in scene {self.scene} are not numbers: its weights are damaged or have diverged; "
+                           "score another checkpoint, or use --precision bf16 or fp32")  # fmt: skip
+        self.seen += int((seen > 0).sum())
+        self.metrics["matrix"].update(probabilities.argmax(dim=0)[None], target)
+        if self.threshold is not None:
+            self.metrics["matrix_at_threshold"].update(decide_classes(probabilities, self.threshold)[0][None], target)
+        if self.index_threshold:
+            limit, above = self.index_threshold
+            burned = (values[-1] >= limit) if above else (values[-1] < limit)
+            # An index knows burned and unburned only: it is judged on the extent.
+            self.metrics["matrix_of_index"].update(burned[None], torch.where(target == IGNORE, IGNORE, target.clamp(max=1)))
+
+    def matrices(self):
+        return {name: metrics.matrix.tolist() for name, metrics in self.metrics.items()}
 
 
 def score_scene(predict, read, patches, indices, num_classes, threshold, pair, index_threshold, batch_size):
     """
-    One scene. read(indices) → batch; predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w), target (B, h, w)),
-    on the CPU.
+    One scene, from top to bottom. read(indices) → batch; predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w),
+    target (B, h, w)), on the CPU.
 
     → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "covered": share of the scene's pixels, "problems"}.
     """
+    indices = sorted(indices, key=lambda i: (patches[i].window[1], patches[i].window[0]))
     scene = Stitcher([patches[i] for i in indices], num_classes + (pair is not None))
+    score = SceneScore(patches[indices[0]].scene, num_classes, threshold, index_threshold if pair else None)
     problems = []
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
@@ -87,23 +155,14 @@ def score_scene(predict, read, patches, indices, num_classes, threshold, pair, i
         probabilities, reflectance, target = predict(batch)
         layers = [probabilities, normalised_difference(reflectance, pair)[:, None]] if pair else [probabilities]
         for index, values, labels in zip(part, torch.cat(layers, dim=1), target, strict=True):
-            if index not in broken:
-                scene.add(patches[index], values, labels)
-    values, target = scene.mean(), scene.target[None]
-    maps = {"matrix": values[:num_classes].argmax(dim=0)}
-    if threshold is not None:
-        maps["matrix_at_threshold"] = decide_classes(values[:num_classes], threshold)[0].long()
-    if pair:
-        limit, above = index_threshold
-        maps["matrix_of_index"] = ((values[-1] >= limit) if above else (values[-1] < limit)).long()
-    result = {"covered": float((scene.seen > 0).float().mean()), "problems": problems}
-    for name, classes in maps.items():
-        # An index knows burned and unburned only: it is judged on the extent.
-        extent = name == "matrix_of_index"
-        metrics = SegmentationMetrics(2 if extent else num_classes)
-        metrics.update(classes[None], torch.where(target == IGNORE, IGNORE, target.clamp(max=1)) if extent else target)
-        result[name] = metrics.matrix.tolist()
-    return result
+            if index in broken:
+                continue
+            if patches[index].window[1] > scene.top:
+                score.add(*scene.finish(patches[index].window[1]))
+            scene.add(patches[index], values, labels)
+    score.add(*scene.finish())
+    height, width = scene_size([patches[i] for i in indices])
+    return {"covered": score.seen / (height * width), "problems": problems, **score.matrices()}
 
 
 def choose_index_threshold(batches_of_reflectance, pair, processes):

@@ -152,3 +152,10 @@ def test_the_bootstrap_interval_holds_the_score_and_is_a_point_where_all_events_
 def test_classes_of_logits_are_those_of_argmax_equal_ones_included():
     logits = torch.randint(0, 3, (2, 5, 16, 16), generator=torch.Generator().manual_seed(0)).float()
     assert torch.equal(as_classes(logits), logits.argmax(dim=1)) and torch.equal(as_classes(logits[:, 0]), logits[:, 0].long())
+
+
+def test_values_that_are_not_numbers_stay_inside_the_histogram():
+    histogram = ThresholdHistogram(bins=4)
+    nan, inf = float("nan"), float("inf")
+    histogram.update(torch.tensor([[[nan, -inf, inf, nan, nan, 0.6]]]), torch.tensor([[[0, 0, 1, 1, 255, 1]]]))
+    assert histogram.counts.tolist() == [2, 0, 0, 0, 1, 0, 1, 1, 1]  # bins of background, bins of fire, ignored

@@ -1,5 +1,6 @@
 """train.py from its flags to its files. Run: pytest tests/test_train.py"""
 
+import contextlib
 import csv
 import json
 import sys
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from patch_factory import read_lines, write_manifest, write_patch_set
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from dataset import WildfireDataModule
 from losses import CombinedLoss
+from metrics import CombinedMetrics, ThresholdHistogram
 from model import model_from_checkpoint
 from runtime.checkpoint import load_checkpoint
 from runtime.device import gradient_scaler
@@ -215,6 +218,31 @@ def test_early_stopping_counts_epochs_without_a_strictly_better_score(tmp_path):
     assert len(rows_of(tmp_path / "out")) == 3
 
 
+def test_weights_that_stop_being_numbers_in_the_last_step_end_the_run_before_they_are_the_best(patches, tmp_path, monkeypatch):
+    real_step = train.train_step
+
+    def step(network, model, *rest, **settings):
+        result = real_step(network, model, *rest, **settings)  # its loss is still a number
+        torch.nn.init.constant_(next(model.parameters()), float("nan"))
+        return result
+
+    monkeypatch.setattr(train, "train_step", step)
+    with pytest.raises(RunError, match="validation loss is not a number after epoch 0; lower --lr"):
+        run(patches, tmp_path, "--max-steps", 1)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.pt"]  # that of the beginning
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_checkpoint_that_gives_no_numbers_gets_no_scores(finished, tmp_path, capsys):
+    checkpoint = torch.load(finished / "checkpoints" / "best_model.pt", weights_only=True)
+    next(iter(checkpoint["state"]["model"].values())).fill_(float("nan"))
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    with pytest.raises(RunError, match="probabilities in scene VAL0 are not numbers"):
+        train.main(["--test-only", "--resume", str(tmp_path / "nan.pt"), "--test-split", "val", "--output-dir", str(tmp_path / "scores"),
+                    "--quiet", "--device", "cpu"])  # fmt: skip
+    assert capsys.readouterr().out == "" and list((tmp_path / "scores").glob("scores*")) == []
+
+
 def test_settings_come_from_a_file_and_flags_win(patches, tmp_path):
     (tmp_path / "run.yaml").write_text("epochs: 1\nlr: 0.5\nseed: 3\nno-augment: true\n")
     run(patches, tmp_path / "out", "--config", tmp_path / "run.yaml")
@@ -241,11 +269,11 @@ def test_wandb_gets_the_documents_keys_once_an_epoch(patches, tmp_path, monkeypa
     assert logged == [("fire-detection", "first"), (0, keys), "finished"]
 
 
-# --------------------------------------------------------------------------------------------------------------- one step
+# ------------------------------------------------------------------------------------------------ one step, one validation
 
 
-def one_step(patches, *, accumulate=1, precision="fp32", grad_clip=0.0, batch_norm=True):
-    """Gradients after one step on the first batch, and the weights that it leaves."""
+def one_step(patches, *, accumulate=1, precision="fp32", grad_clip=0.0, batch_norm=True, watch=None):
+    """Gradients after one step on the first batch, and the weights that it leaves. watch: a context around the step alone."""
     from model import create_segmentation_model
 
     torch.manual_seed(0)
@@ -260,10 +288,12 @@ def one_step(patches, *, accumulate=1, precision="fp32", grad_clip=0.0, batch_no
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = [p.detach().clone() for p in model.parameters()]
     scaler = gradient_scaler(torch.device("cpu"), precision)
-    train.train_step(
-        model, model, CombinedLoss(ce_weight=1.0, dice_weight=0.0), optimizer, scaler, next(iter(data.train_dataloader())), data.draws(0),
-        data.patch_set, Processes(), torch.device("cpu"), seed=0, step=0, precision=precision, accumulate=accumulate, grad_clip=grad_clip,
-        channels_last=False)  # fmt: skip
+    batch = next(iter(data.train_dataloader()))
+    with watch or contextlib.nullcontext():
+        train.train_step(
+            model, model, CombinedLoss(ce_weight=1.0, dice_weight=0.0), optimizer, scaler, batch, data.draws(0), data.patch_set,
+            Processes(), torch.device("cpu"), seed=0, step=0, precision=precision, accumulate=accumulate, grad_clip=grad_clip,
+            channels_last=False)  # fmt: skip
     return [p.grad for p in model.parameters()], [b - p.detach() for b, p in zip(before, model.parameters(), strict=True)]
 
 
@@ -284,3 +314,61 @@ def test_half_precision_steps_are_near_the_full_ones(patches):
     half, _ = one_step(patches, precision="bf16")
     a, b = (torch.cat([g.flatten() for g in gradients]) for gradients in (full, half))
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.9  # random weights and batch statistics of 4 patches amplify it
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor is asked for its number (item, float, bool …): on a GPU each time waits for all that is under way."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_training_step_asks_no_tensor_for_its_number(patches):
+    reads = Reads()
+    one_step(patches, accumulate=2, grad_clip=1.0, watch=reads)
+    assert reads.count == 0
+    with reads:
+        torch.ones(1).item()
+    assert reads.count == 1  # it would have been seen
+
+
+class Logits(torch.nn.Module):
+    """A network that answers 0 for both classes everywhere but in one pixel."""
+
+    def __init__(self, pixel=(0, 0), value=0.0):
+        super().__init__()
+        self.pixel, self.value = pixel, value
+
+    def forward(self, x):
+        logits = torch.zeros(len(x), 2, *x.shape[2:])
+        logits[0, 1, self.pixel[0], self.pixel[1]] = self.value
+        return logits
+
+
+def one_validation(patches, model, batch_size=4):
+    data = WildfireDataModule(patches, batch_size=batch_size, num_workers=0)
+    data.setup()
+    held_out = {"metrics": CombinedMetrics(2), "threshold": ThresholdHistogram()}
+    scores, _ = train.validate(model, model, CombinedLoss(), held_out, data.val_dataloader(), data.val, data.patch_set, Processes(),
+                               torch.device("cpu"), batch_size=batch_size, precision="fp32", channels_last=False, unreadable=[],
+                               strict=True)  # fmt: skip
+    return scores
+
+
+def test_a_validation_asks_for_numbers_at_its_end_and_not_each_batch(patches):
+    counts = []
+    for batch_size in (4, 1):
+        with Reads() as reads:
+            one_validation(patches, Logits(), batch_size)
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("pixel", [(20, 3), (2, 3)], ids=["judged", "ignored"])
+def test_a_single_logit_that_is_not_a_number_shows_in_the_validation_loss(patches, pixel, value):
+    assert np.isfinite(one_validation(patches, Logits())["loss"])
+    assert np.isnan(one_validation(patches, Logits(pixel, value))["loss"])
