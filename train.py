@@ -437,10 +437,11 @@ def validate(network, model, criterion, held_out, loader, dataset, patch_set, pr
 def open_data(args, processes, device, checkpoint):
     """The data module of --patches-dir, set up. UserError where it does not fit the checkpoint."""
     from dataset import WildfireDataModule
+    from runtime.device import usable_cores
 
     args.patches_dir = os.path.abspath(args.patches_dir)
     data = WildfireDataModule(
-        args.patches_dir, args.batch_size, min(args.num_workers, os.cpu_count() or 1), args.weighted_sampling, args.fire_weight,
+        args.patches_dir, args.batch_size, min(args.num_workers, usable_cores()), args.weighted_sampling, args.fire_weight,
         not args.no_fire_augment, args.num_classes, args.layer, not args.no_augment, args.seed, args.steps_per_epoch, args.crop,
         processes.rank, processes.size, pin_memory=device.type == "cuda",
     )  # fmt: skip

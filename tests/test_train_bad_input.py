@@ -1,10 +1,14 @@
 """What train.py says to runs, checkpoints and machines that are not as it left them. Run: pytest tests/test_train_bad_input.py"""
 
 
+import os
+
 import pytest
 from patch_factory import write_patch_set
 
 import train
+from runtime.device import choose_device, usable_cores
+from runtime.distributed import Processes
 from runtime.run_folder import RunFolder
 
 
@@ -46,3 +50,16 @@ def test_a_resumed_run_keeps_its_scores(tmp_path):
     (tmp_path / "scores_val.json").write_text("{}")
     with RunFolder(tmp_path, resume=True):
         assert (tmp_path / "scores_val.json").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system can't bind a process to cores")
+def test_there_are_no_more_workers_than_cores_that_the_process_may_use(patches):
+    before = os.sched_getaffinity(0)
+    args = train.build_parser().parse_args(["--patches-dir", str(patches), "--num-workers", "4"])
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1
+        assert train.open_data(args, Processes(), choose_device("cpu"), None).num_workers == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usable_cores() == len(before)
