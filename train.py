@@ -250,7 +250,8 @@ def train(args, checkpoint, processes, console):
         try:
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
-            scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty from a run in fp32 or bf16: one that goes on in fp16 begins with a new one
+                scaler.load_state_dict(state["scaler"])
             running["loss"].copy_(state["running_loss"])
             if processes.is_first:  # the counts of all processes; the others begin with nothing
                 running["metrics"].add(state["running_counts"])

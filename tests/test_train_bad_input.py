@@ -106,6 +106,15 @@ def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(finished, tmp_
     assert sorted(p.name for p in (tmp_path / "copy").rglob("*")) == before
 
 
+@pytest.mark.parametrize(("first", "then"), [("fp32", "fp16"), ("fp16", "fp32")])
+def test_a_run_goes_on_in_another_precision(patches, tmp_path, first, then):
+    run(patches, tmp_path, "--precision", first)
+    assert train.main(["--resume", str(tmp_path / "checkpoints" / "last.pt"), "--epochs", "2", "--precision", then, "--quiet",
+                       "--device", "cpu"]) == 0  # fmt: skip
+    state = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["state"]
+    assert state["epoch"] == 2 and bool(state["scaler"]) == (then == "fp16")
+
+
 def test_a_checkpoint_without_its_optimiser_can_still_be_scored(finished, tmp_path):
     path = changed(finished, tmp_path, lambda c: c["state"].pop("optimizer"))
     assert train.main(["--test-only", "--resume", path, "--quiet", "--device", "cpu"]) == 0
