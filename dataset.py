@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import augment
-from chipping.chipset import DESCRIPTION, read_chipset, read_manifest
+from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest
 from constants import CEMS_BANDS, IGNORE, LAYER_OF_NUM_CLASSES, get_class_names
 from runtime.device import derived_seed
 from runtime.errors import UserError
@@ -103,19 +103,30 @@ def read_described_set(folder, num_classes, layer):
         raise UserError(f"--num-classes {num_classes} disagrees with layer {layer} of {folder}, which has {len(classes)} classes "
                         f"({', '.join(classes)}); pass --num-classes {len(classes)} or another --layer")
     lines = read_manifest(folder)
-    labelled = [line for line in lines if layer in line.get("layers", layers)]
-    patches = [
-        Patch(folder / line["file"], folder / line["mask"], line["split"], line["scene"], line.get("event") or line["scene"],
-              tuple(line["window"]), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
-              line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"))
-        for line in labelled
-    ]  # fmt: skip
+    patches = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if layer in line.get("layers", layers):
+                patches.append(patch_of_line(folder, line, layer))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is not that of a patch ({error})"
+            raise UserError(f"{folder / MANIFEST}, line {number} {what}; make the patches again") from error
     if not patches:
         found = f"none of its {len(lines)} patches has labels of layer {layer}" if lines else "its manifest lists no patches"
         raise UserError(f"{folder} has nothing to train on: {found}; make patches with chip.py make-patches")
     bands, divide_by, offset = (tuple(description[key]) for key in ("bands", "divide_by", "offset"))
     return PatchSet(folder, bands, divide_by, offset, description.get("nodata"), layer, layers.index(layer), classes,
-                    description["chip_size"], patches, len(lines) - len(labelled), True, ground_resolution(lines))
+                    description["chip_size"], patches, len(lines) - len(patches), True, ground_resolution(lines))
+
+
+def patch_of_line(folder, line, layer):
+    """The Patch of a manifest's line. KeyError, TypeError, ValueError or AttributeError where the line does not describe one."""
+    column, row, width, height = line["window"]
+    return Patch(
+        folder / line["file"], folder / line["mask"], line["split"], line["scene"], line.get("event") or line["scene"],
+        (column, row, width, height), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
+        line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"),
+    )  # fmt: skip
 
 
 def choose_layer(folder, layers, num_classes, layer):
@@ -178,13 +189,34 @@ def count_class_pixels(patches, num_classes):
     for patch in patches:
         if patch.class_pixels is None:
             try:
-                counts = np.bincount(np.load(patch.mask).ravel(), minlength=256)
+                mask = load_mask(patch.mask)
             except (OSError, ValueError, EOFError):
-                counts = np.zeros(256, dtype=np.int64)  # told again when the patch itself is read
-            if outside := [int(v) for v in np.flatnonzero(counts) if num_classes <= v < IGNORE]:
-                raise UserError(f"{patch.mask} holds label {outside[-1]}, but --num-classes {num_classes} allows "
-                                f"0..{num_classes - 1} and 255")
-            patch.class_pixels = counts[:num_classes].tolist()
+                mask = np.zeros(0, dtype=np.uint8)  # told when the patch itself is read
+            if (label := label_outside(mask, num_classes)) is not None:
+                raise UserError(outside_text(patch.mask, label, num_classes))
+            patch.class_pixels = np.bincount(mask.astype(np.uint8).ravel(), minlength=256)[:num_classes].tolist()
+
+
+def load_mask(path):
+    """The labels of a .npy in the type they have. ValueError where they are no numbers."""
+    mask = np.load(path)
+    if mask.dtype.kind not in "buif":
+        raise ValueError(f"expected labels as numbers, found {mask.dtype}")
+    return mask
+
+
+def label_outside(mask, num_classes):
+    """A label that is neither 255 nor a whole number from 0 to num_classes - 1, or None. To be asked before a mask becomes uint8."""
+    if mask.dtype == np.uint8:
+        # 255 + 1 is 0 in uint8, so this maximum is one above the highest class
+        highest = int((mask + np.uint8(1)).max(initial=0)) - 1
+        return highest if highest >= num_classes else None
+    fits = (mask == IGNORE) | (mask >= 0) & (mask < num_classes) & (mask == np.floor(mask))
+    return None if fits.all() else mask[~fits].flat[0].item()
+
+
+def outside_text(path, label, num_classes):
+    return f"{path} holds label {label}, but --num-classes {num_classes} allows 0..{num_classes - 1} and 255"
 
 
 # -------------------------------------------------------------------------------------------- statistics of a split
@@ -309,17 +341,14 @@ class PatchDataset(Dataset):
                     read_array_into(patch.image, images[place])
                 else:
                     images[place] = self.read_image(patch.image, shape)
-                self.read_mask(patch.mask, masks[place])
+                label = self.read_mask(patch.mask, masks[place])
             except (OSError, ValueError, EOFError) as error:
                 problems.append((index, f"{patch.image.name}: {' '.join(str(error).split())[:160]}", False))
                 images[place] = 0 if self.dtype else np.zeros(shape, dtype=np.uint8)
                 masks[place] = IGNORE
                 continue
-            # 255 + 1 is 0 in uint8, so this maximum is one above the highest class
-            if int((masks[place] + np.uint8(1)).max()) > self.num_classes:
-                found = int((masks[place] + np.uint8(1)).max()) - 1
-                problems.append((index, f"{patch.mask} holds label {found}, but --num-classes {self.num_classes} allows "
-                                        f"0..{self.num_classes - 1} and 255", True))  # fmt: skip
+            if label is not None:
+                problems.append((index, outside_text(patch.mask, label, self.num_classes), True))
                 masks[place] = IGNORE
         if not self.dtype:
             same = len({image.dtype for image in images}) == 1
@@ -337,13 +366,17 @@ class PatchDataset(Dataset):
         return image
 
     def read_mask(self, path, out):
+        """Labels into `out`, (H, W) uint8. → a label outside the classes (then `out` means nothing), or None."""
         if self.described:
             read_array_into(path, out, plane=self.plane)
-            return
-        mask = np.load(path)
+            return label_outside(out, self.num_classes)
+        mask = load_mask(path)
         if mask.shape != out.shape:
             raise ValueError(f"expected a mask of (height, width) {out.shape}, found {mask.shape}")
-        out[:] = mask
+        label = label_outside(mask, self.num_classes)
+        if label is None:
+            out[:] = mask
+        return label
 
 
 @functools.lru_cache(maxsize=64)

@@ -91,10 +91,29 @@ def create_segmentation_model(num_classes=2, encoder_name="resnet34", architectu
 
 
 def model_from_checkpoint(checkpoint):
-    """The model of a loaded segmentation checkpoint (see runtime/checkpoint.py), with its weights, in eval mode."""
-    model = FireSegmentationModel(SegmentationConfig.from_dict(checkpoint["model"]))
-    model.load_state_dict(checkpoint["state"]["model"])
+    """
+    The model of a loaded segmentation checkpoint (see runtime/checkpoint.py), with its weights, in eval mode.
+
+    UserError where the weights are not those of the network that it describes; it names the file where checkpoint["path"] does.
+    """
+    name = checkpoint.get("path", "the checkpoint")
+    config, state = checkpoint["model"], checkpoint["state"]
+    weights = state.get("model") if isinstance(state, dict) else None
+    if not isinstance(config, dict) or not isinstance(weights, dict):
+        raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint")
+    model = FireSegmentationModel(SegmentationConfig.from_dict(config))
+    if difference := describe_misfit(model.state_dict(), weights):
+        raise UserError(f"the weights of {name} do not fit its {model.config.architecture}: {difference}; take another checkpoint")
+    model.load_state_dict(weights)
     return model.eval()
+
+
+def describe_misfit(own, found):
+    """What keeps the weights `found` from being loaded in place of `own`, both {name: tensor}, in words; "" where nothing does."""
+    missing, unknown = [key for key in own if key not in found], [key for key in found if key not in own]
+    reshaped = [key for key in own if key in found and getattr(found[key], "shape", None) != own[key].shape]
+    counted = (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
+    return ", ".join(f"{len(names)} {how} ({names[0]}{' …' * (len(names) > 1)})" for how, names in counted if names)
 
 
 class FireSegmentationModel(nn.Module):

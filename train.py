@@ -16,7 +16,7 @@ import functools
 import os
 import sys
 
-from runtime.errors import RunError, UserError, run_program, same_in_all_processes
+from runtime.errors import RunError, UserError, one_line, run_program, same_in_all_processes
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 
 KIND = "segmentation"
@@ -25,7 +25,12 @@ RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "st
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("architecture", "encoder", "num_classes", "indices", "layer")
 
-# Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
+# What the "state" of a checkpoint holds, so that a run can go on.
+STATE = ("epoch", "step_in_epoch", "step", "best_score", "best_epoch", "epochs_without_gain", "threshold", "unreadable", "wandb_id",
+         "model", "optimizer", "schedule", "scaler", "running_loss", "running_counts")  # fmt: skip
+
+# Whoever passes one of these means pan and multispectral pairs: the document writes `train.py --session … --chips …`, and
+# train_pansharpen.py takes over.
 PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
 
 
@@ -79,6 +84,8 @@ def build_parser():
 
     group = parser.add_argument_group("run")
     group.add_argument("--resume", metavar="FILE", help="checkpoint to go on from; flags not given are those of its run")
+    group.add_argument("--detection-min-pixels", type=int, default=1, metavar="PIXELS",
+                       help="burned pixels from which a patch counts as detected in the scores of each epoch")
     group.add_argument("--save-every", type=int, default=5, help="checkpoint_epoch_N.pt every this many epochs; 0: never")
     group.add_argument("--save-minutes", type=float, default=10.0, help="last.pt at least this often, also inside an epoch; 0: every step")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
@@ -98,7 +105,7 @@ def check_flags(args):
     """UserError for values and pairings that can't be right, before any work."""
     at_least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "num_classes": 2, "num_workers": 0, "warmup": 0, "patience": 0,
                 "max_steps": 0, "save_every": 0, "crop": 0, "steps_per_epoch": 0, "save_minutes": 0, "grad_clip": 0, "weight_decay": 0,
-                "focal_gamma": 0, "seed": 0}  # fmt: skip
+                "focal_gamma": 0, "seed": 0, "detection_min_pixels": 1}  # fmt: skip
     for name, low in at_least.items():
         if not getattr(args, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
@@ -133,6 +140,18 @@ def take_settings(args, given, checkpoint, path):
         args.output_dir = str(folder)
 
 
+def check_checkpoint(checkpoint, path, test_only):
+    """UserError where a checkpoint lacks what this program will look up in it; scoring needs the weights only."""
+    needed = {"model": (), "settings": (), "data": ("bands", "classes", "threshold"), "state": ("model",) if test_only else STATE}
+    for part, keys in needed.items():
+        found = checkpoint[part]
+        if not isinstance(found, dict):
+            raise UserError(f"{path} is damaged: expected its {part} to be a dict, found {type(found).__name__}; take another checkpoint")
+        if missing := [key for key in keys if key not in found]:
+            can = "can be scored (--test-only), but not gone on with" if part == "state" and "model" in found else "can't be used"
+            raise UserError(f"{path} {can}: its {part} lacks {', '.join(missing)}; take another checkpoint")
+
+
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     if any(word.split("=")[0] in PANSHARPENING_FLAGS for word in argv):
@@ -158,7 +177,8 @@ def main(argv=None):
             warnings.showwarning = lambda message, *_, **__: console.warn(message)
             checkpoint = None
             if args.resume:
-                checkpoint = load_checkpoint(args.resume, KIND)
+                checkpoint = {**load_checkpoint(args.resume, KIND), "path": args.resume}  # the path: for what is said about it
+                check_checkpoint(checkpoint, args.resume, args.test_only)
                 take_settings(args, given, checkpoint, args.resume)
             if args.test_only:
                 return test(args, checkpoint, processes, console)
@@ -217,8 +237,9 @@ def train(args, checkpoint, processes, console):
     schedule = Schedule(args.scheduler, args.lr, total_steps, args.warmup)
     scaler = gradient_scaler(device, args.precision)
     classes = patch_set.classes
-    running = {"loss": torch.zeros(3, device=device), "metrics": CombinedMetrics(len(classes), classes, device=device)}
-    held_out = {"metrics": CombinedMetrics(len(classes), classes, device=device), "threshold": ThresholdHistogram(device=device)}
+    new_metrics = functools.partial(CombinedMetrics, len(classes), classes, args.detection_min_pixels)
+    running = {"loss": torch.zeros(3, device=device), "metrics": new_metrics(device)}
+    held_out = {"metrics": new_metrics(device), "threshold": ThresholdHistogram(device=device)}
 
     # Where the run is. Everything here goes into the checkpoint and comes back on resume.
     position = {"epoch": 0, "step_in_epoch": 0, "step": 0, "best_score": None, "best_epoch": None, "epochs_without_gain": 0,
@@ -226,12 +247,17 @@ def train(args, checkpoint, processes, console):
     if checkpoint:
         state = checkpoint["state"]
         position |= {key: state[key] for key in position}
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        scaler.load_state_dict(state["scaler"])
-        running["loss"].copy_(state["running_loss"])
-        if processes.is_first:  # the counts of all processes; the others begin with nothing
-            running["metrics"].add(state["running_counts"])
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            if state["scaler"]:  # empty from a run in fp32 or bf16: one that goes on in fp16 begins with a new one
+                scaler.load_state_dict(state["scaler"])
+            running["loss"].copy_(state["running_loss"])
+            if processes.is_first:  # the counts of all processes; the others begin with nothing
+                running["metrics"].add(state["running_counts"])
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{args.resume} can't be gone on with: its state is not that of such a run "
+                            f"({one_line(error)[:150]}); take another checkpoint") from error
 
     settings = {key: value for key, value in vars(args).items() if key not in RUN_FLAGS}
     description = {
@@ -307,7 +333,7 @@ def train(args, checkpoint, processes, console):
 
             # The epoch's numbers
             row = {"epoch": epoch, "step": position["step"], "lr": schedule.rate(position["step"] - 1)}
-            counted = CombinedMetrics(len(classes), classes)
+            counted = new_metrics()
             counted.add({name: processes.sum(tensor) for name, tensor in running["metrics"].tensors().items()})
             train_loss, ce_loss, dice_loss = (running["loss"] / position["step_in_epoch"]).tolist()
             row |= {"train_loss": train_loss, "train_ce_loss": ce_loss, "train_dice_loss": dice_loss}
@@ -439,10 +465,11 @@ def validate(network, model, criterion, held_out, loader, dataset, patch_set, pr
 def open_data(args, processes, device, checkpoint):
     """The data module of --patches-dir, set up. UserError where it does not fit the checkpoint."""
     from dataset import WildfireDataModule
+    from runtime.device import usable_cores
 
     args.patches_dir = os.path.abspath(args.patches_dir)
     data = WildfireDataModule(
-        args.patches_dir, args.batch_size, min(args.num_workers, os.cpu_count() or 1), args.weighted_sampling, args.fire_weight,
+        args.patches_dir, args.batch_size, min(args.num_workers, usable_cores()), args.weighted_sampling, args.fire_weight,
         not args.no_fire_augment, args.num_classes, args.layer, not args.no_augment, args.seed, args.steps_per_epoch, args.crop,
         processes.rank, processes.size, pin_memory=device.type == "cuda",
     )  # fmt: skip

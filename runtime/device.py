@@ -1,6 +1,7 @@
 """Where and how precisely a network runs: device, autocast, seeds."""
 
 import contextlib
+import os
 import random
 
 import numpy as np
@@ -33,6 +34,11 @@ def autocast(device, precision):
 def gradient_scaler(device, precision):
     """The loss scaler that float16 needs; for every other precision one that passes everything through."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def usable_cores():
+    """Processor cores that this process may use: fewer than the machine has under taskset or in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seed_everything(seed):

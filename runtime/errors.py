@@ -5,6 +5,8 @@ import difflib
 import os
 import sys
 
+LONGEST_SURPRISE = 300  # characters of an unexpected error's text: compilers put whole programs into theirs
+
 
 class UserError(Exception):
     """Bad usage or bad input. The message says what was expected, what was found and what to do. Exit code 2."""
@@ -104,4 +106,6 @@ def explain(error):
         return 1, f"failed: no permission to write or read {error.filename}; choose another folder or change its rights"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return 1, f"failed: out of memory ({one_line(error)[:200]}); pass a smaller --batch-size or --window"
-    return 1, f"failed unexpectedly: {type(error).__name__}: {one_line(error)} (run again with --debug for the traceback)"
+    text = one_line(error)
+    text = text if len(text) <= LONGEST_SURPRISE else f"{text[:LONGEST_SURPRISE]} …"
+    return 1, f"failed unexpectedly: {type(error).__name__}: {text} (run again with --debug for the traceback)"

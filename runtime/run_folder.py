@@ -10,6 +10,9 @@ from runtime.errors import UserError
 from runtime.files import remove_leftovers, require_writable, write_json
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
+# What a run writes into its folder, and what scoring it adds.
+WRITTEN = ("checkpoints/*.pt", "metrics.csv", "config.json", "samples/epoch_*.png", "tensorboard/events.out.tfevents.*",
+           "scores_*.json", "scores_*.csv")  # fmt: skip
 
 
 class RunFolder:
@@ -63,10 +66,14 @@ class RunFolder:
             raise UserError(f"another run is writing into {self.path} right now; wait for it, or choose another --output-dir") from error
 
     def clear(self):
-        """Remove an earlier run's own files, and nothing else that lies there."""
-        singles = [self.path / "metrics.csv", self.path / "config.json"]
-        for path in [*self.checkpoints.glob("*.pt"), *self.path.glob("samples/epoch_*.png"), *singles]:
-            path.unlink(missing_ok=True)
+        """
+        Remove an earlier run's own files, its scores included, and nothing else that lies there.
+
+        wandb/ stays: each run has a folder of its own in it, which may be another program's or may still have to be uploaded.
+        """
+        for pattern in WRITTEN:
+            for path in list(self.path.glob(pattern)):
+                path.unlink(missing_ok=True)
 
     def write_config(self, **sections):
         """config.json: everything that was set, and what it ran on."""

@@ -150,6 +150,22 @@ def test_sets_that_can_not_be_trained_on_are_one_line(patches, tmp_path, change,
         module(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"window": None}, "lacks 'window'"), ({"class_pixels": None}, "lacks 'class_pixels'"), ({"mask": None}, "lacks 'mask'"),
+     ({"class_pixels": {"other": [1]}}, "lacks 'mask'"), ({"window": [0, 0]}, "is not that of a patch"), (5, "is not that of a patch")],
+)  # fmt: skip
+def test_a_manifest_line_that_does_not_describe_a_patch_is_named_with_its_number(patches, change, words):
+    lines = read_lines(patches)
+    if isinstance(change, dict):
+        lines[2] = {key: value for key, value in (lines[2] | change).items() if value is not None}
+    else:
+        lines[2] = change
+    write_manifest(patches, lines)
+    with pytest.raises(UserError, match=f"manifest.jsonl, line 3 {words}"):
+        module(patches)
+
+
 def test_the_older_form_is_read_as_reflectance(tmp_path):
     data = module(older_set(tmp_path / "old"))
     image, mask, _ = data.train[0]
@@ -168,6 +184,47 @@ def test_the_older_form_with_labels_outside_the_classes_or_without_masks_is_one_
     (folder / "train" / "EMSR100_AOI01_01_r0_c0_mask.npy").unlink()
     with pytest.raises(UserError, match="has no mask"):
         module(folder)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.int16, np.int64, np.uint16, np.float32, np.float64])
+def test_masks_of_the_older_form_may_have_any_type_of_number(tmp_path, dtype):
+    folder = older_set(tmp_path / "old")
+    labels = np.zeros((16, 16), np.int64)
+    labels[:4] = 1
+    if np.dtype(dtype).itemsize > 1:
+        labels[9] = 255
+    for path in folder.glob("*/*_mask.npy"):
+        np.save(path, labels.astype(dtype))
+    data = module(folder)
+    assert data.train.patches[0].class_pixels == [(labels == 0).sum(), 64]
+    assert np.array_equal(data.train[0][1].numpy(), labels) and data.train[0][1].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype", "said"),
+    [(-1, np.int64, "-1"), (256, np.int64, "256"), (300, np.int64, "300"), (511, np.uint16, "511"), (-1, np.int8, "-1"),
+     (0.5, np.float32, "0.5"), (-1.0, np.float32, "-1.0"), (np.nan, np.float64, "nan"), (np.inf, np.float32, "inf")],
+)  # fmt: skip
+def test_a_label_that_uint8_would_turn_into_another_is_named_and_fatal(tmp_path, label, dtype, said):
+    folder = older_set(tmp_path / "old")
+    data = module(folder)
+    mask = np.zeros((16, 16), dtype)
+    mask[5, 6] = label
+    path = data.train.patches[1].mask
+    np.save(path, mask)
+    batch = data.train.__getitems__([0, 1])
+    ((index, text, fatal),) = batch.problems
+    assert fatal and index == 1 and f"{path} holds label {said}, but --num-classes 2 allows 0..1 and 255" in text
+    assert (batch.masks[1] == 255).all()
+    with pytest.raises(UserError, match=f"{path.name} holds label {said},"):
+        module(folder)
+
+
+def test_masks_of_the_older_form_that_are_no_numbers_are_unreadable(tmp_path):
+    folder = older_set(tmp_path / "old")
+    np.save(folder / "train" / "EMSR100_AOI01_01_r0_c0_mask.npy", np.full((16, 16), "fire"))
+    ((_, text, fatal),) = module(folder).train.__getitems__([0]).problems
+    assert not fatal and "expected labels as numbers" in text
 
 
 def test_mean_and_deviation_from_the_manifest_are_those_of_the_valid_pixels(patches):

@@ -34,6 +34,13 @@ def test_every_exception_is_one_line_and_its_code(monkeypatch, capsys, exception
     assert text.startswith("chip.py: ") and len(text.strip().splitlines()) == 1 and "Traceback" not in text
 
 
+def test_an_unexpected_error_as_long_as_a_compilers_is_cut_and_a_short_one_is_not(monkeypatch, capsys):
+    _, text = leave_with(monkeypatch, capsys, AssertionError("cannot lower " + "buf0 " * 2000))
+    assert "AssertionError: cannot lower buf0" in text and "… (run again with --debug" in text and len(text) < 400
+    _, text = leave_with(monkeypatch, capsys, AssertionError("cannot lower"))
+    assert "AssertionError: cannot lower (run again" in text
+
+
 def test_debug_lets_the_traceback_through(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["chip.py", "--debug"])
     with pytest.raises(ZeroDivisionError):

@@ -78,6 +78,13 @@ def test_a_missing_config_file_is_a_user_error(parser):
         parse_with_config(parser, ["--config", "nowhere.yaml", "--patches-dir", "p"])
 
 
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+def test_a_config_file_in_another_encoding_is_a_user_error(parser, tmp_path, name):
+    (tmp_path / name).write_bytes("run_name: Évora".encode("latin-1"))
+    with pytest.raises(UserError, match=f"{name} is not text in UTF-8.*save it as UTF-8"):
+        parse_with_config(parser, ["--config", str(tmp_path / name), "--patches-dir", "p"])
+
+
 def test_a_config_value_is_checked_like_a_flag(parser, tmp_path, capsys):
     path = tmp_path / "c.yaml"
     path.write_text("precision: fp8")

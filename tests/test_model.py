@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from constants import CEMS_BANDS
-from model import FireSegmentationModel, SegmentationConfig, create_segmentation_model
+from model import FireSegmentationModel, SegmentationConfig, create_segmentation_model, model_from_checkpoint
 from nets import smp_network
 from nets.input_step import InputStep
 from nets.smp_network import load_encoder_weights, spread_rgb
@@ -145,3 +145,34 @@ def test_a_config_survives_its_dictionary_and_unknown_keys_are_refused():
     assert model.input_step.mean.flatten().tolist() == pytest.approx([0.1, 0.2])
     with pytest.raises(UserError, match="does not know: attention"):
         SegmentationConfig.from_dict({**config.to_dict(), "attention": True})
+
+
+def checkpoint_of(model, changes=()):
+    return {"model": model.config.to_dict(), "state": {"model": model.state_dict()}} | dict(changes)
+
+
+def test_a_model_comes_back_from_its_checkpoint():
+    model = small(num_classes=3)
+    again = model_from_checkpoint(checkpoint_of(model))
+    x = torch.rand(1, 7, 24, 24)
+    assert not again.training and torch.equal(again.predict_probabilities(x), model.predict_probabilities(x))
+
+
+def test_weights_that_are_not_those_of_the_network_are_one_line_with_the_first_of_them():
+    model = small()
+    weights = dict(model.state_dict())
+    names = list(weights)
+    part = {name: weights[name] for name in names[5:]}
+    with pytest.raises(UserError, match=rf"weights of last.pt do not fit its smallunet: 5 missing \({names[0]} …\); take another"):
+        model_from_checkpoint(checkpoint_of(model, {"state": {"model": part}, "path": "last.pt"}))
+    more = {**weights, "network.gate": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"the checkpoint do not fit its smallunet: 1 unknown \(network.gate\);"):
+        model_from_checkpoint(checkpoint_of(model, {"state": {"model": more}}))
+    with pytest.raises(UserError, match=r"1 of another shape \(network.head.bias\);"):
+        model_from_checkpoint(checkpoint_of(model, {"state": {"model": {**weights, "network.head.bias": torch.zeros(9)}}}))
+
+
+@pytest.mark.parametrize("changes", [{"state": 5}, {"state": {}}, {"state": {"model": [1]}}, {"model": "unet"}])
+def test_a_checkpoint_without_a_network_is_one_line(changes):
+    with pytest.raises(UserError, match="does not hold a network's description and weights"):
+        model_from_checkpoint(checkpoint_of(small(), changes))
