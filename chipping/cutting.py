@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from chipping.labels import burn, polygons_for, read_aligned, read_polygons, to_classes
+from chipping.scenes import stamps_of
 from constants import IGNORE
 from raster.footprint import footprint, pixel_corners, window_transform
 from raster.source import open_raster
@@ -309,7 +310,8 @@ def window_of(strip, left, width):
 
 
 def skip(scene, col, row, width, height, reason, **more):
-    return {"scene": scene.name, "split": scene.split, "window": [col, row, width, height], "reason": reason, **more}
+    where = {"scene": scene.name, "split": scene.split, "window": [col, row, width, height]}
+    return {**where, "reason": reason, **more, "stamps": stamps_of(scene.source, scene.label_sources, scene.cloud_source)}
 
 
 def cut_window(reader, col, row, part, ground, folder):
@@ -351,7 +353,8 @@ def cut_window(reader, col, row, part, ground, folder):
         "scene": scene.name,
         "event": scene.event,
         "source": scene.source,
-        "label_sources": {layer: mask.source for layer, mask in scene.masks.items()},
+        "label_sources": scene.label_sources,
+        "cloud_source": scene.cloud_source,
         "window": [col, row, width, height],
         "scene_size": [scene.width, scene.height],
         "crs": scene.crs,

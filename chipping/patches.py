@@ -17,6 +17,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, ChipSetWriter
 from chipping.crew import Cutter, cut_in_order, deal
 from chipping.cutting import count_windows, rows_of, windows_of
+from chipping.scenes import stamps_of
 from raster.windows import starts
 from runtime.errors import RunError, UserError
 from runtime.files import atomic_path, remove_leftovers
@@ -65,8 +66,8 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
         remove_leftovers(folder)
         if fresh and ours_before and overwrite:
             remove_strays(folder)
-        refuse_changed_sources(chipset.lines, scenes, folder)
         with SkipLog(folder / SKIPPED, fresh and overwrite) as skips:
+            refuse_changed_sources((*chipset.lines, *skips.lines), scenes, folder)
             done = keep_finished(chipset, skips, scenes, recipe)
             for line in (*chipset.lines, *skips.lines):
                 tally.count(line)
@@ -167,17 +168,25 @@ def keep_finished(chipset, skips, scenes, recipe):
 
 
 def refuse_changed_sources(lines, scenes, folder):
-    """A source that is not the file from which the earlier patches were cut must not be mixed with them."""
-    now = {s.name: (s.source, {layer: m.source for layer, m in s.masks.items()}) for s in scenes}
+    """Files that are not those from which earlier windows were cut, or left out, must not be mixed with them; nor may one come or go."""
+    now = {s.name: s for s in scenes}
     seen = set()
     for line in lines:
-        if line["scene"] in seen or line["scene"] not in now:
+        scene = now.get(line["scene"])
+        if scene is None or line["scene"] in seen:
             continue
         seen.add(line["scene"])
-        image, masks = now[line["scene"]]
-        for old, new in ((line["source"], image), *((m, masks.get(layer)) for layer, m in line.get("label_sources", {}).items())):
-            if new is not None and (old["size"], old["mtime"]) != (new["size"], new["mtime"]):
-                raise UserError(f"{new['path']} has changed since its patches in {folder} were cut; pass --overwrite to cut all again")
+        if "file" in line:
+            old = stamps_of(line["source"], line["label_sources"], line.get("cloud_source"))
+        else:
+            old = line.get("stamps")
+        new = stamps_of(scene.source, scene.label_sources, scene.cloud_source)
+        if old is None or old == new:
+            continue
+        what = next(w for w in (*new, *old) if old.get(w) != new.get(w))
+        path = {"image": scene.source, "clouds": scene.cloud_source, **scene.label_sources}.get(what)
+        found = f"{path['path']} {'has changed' if what in old else 'is new'}" if path else f"the {what} file of {scene.name} is gone"
+        raise UserError(f"{found} since this scene was cut into {folder}; pass --overwrite to cut all again")
 
 
 def remove_strays(folder):

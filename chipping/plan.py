@@ -157,8 +157,8 @@ def plan_patches(
         "settings": {
             "patch_size": size, "stride": stride, "bands": band_names, "divide_by": scale.divide_by, "offset": scale.offset,
             "nodata": {s.name: s.nodata for s in scenes} if len(kinds) > 1 else kinds[0], "layers": layers, "classes": class_names,
-            "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "max_cloud": max_cloud,
-            "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
+            "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "clouds": bool(material.clouds),
+            "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": scene_words(scenes),
         },
         "chip_size": size,

@@ -54,6 +54,14 @@ class Scene:
     def event(self):
         return event_of(self.name)
 
+    @property
+    def label_sources(self):
+        return {layer: mask.source for layer, mask in self.masks.items()}
+
+    @property
+    def cloud_source(self):
+        return self.clouds.source if self.clouds else None
+
 
 def describe_all(images, strict, note):
     """
@@ -80,6 +88,16 @@ def source_of(info):
     """Path, size and modification time: enough to notice that a source is not the one that chips were cut from."""
     path = info.path if is_remote(info.path) else os.path.abspath(info.path)
     return {"path": path, "size": info.size, "mtime": info.mtime}
+
+
+def stamps_of(image, masks, clouds):
+    """
+    {"image" | layer | "clouds": [size, mtime]}: what is compared to know a scene's files again.
+
+    image, clouds: sources (see source_of), clouds None without one. masks: {layer: source}.
+    """
+    sources = {"image": image, **masks, **({"clouds": clouds} if clouds else {})}
+    return {what: [source["size"], source["mtime"]] for what, source in sources.items()}
 
 
 # --- bands ---------------------------------------------------------------------------------------------------------------------

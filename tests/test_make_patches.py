@@ -653,3 +653,41 @@ def test_scenes_in_a_bucket_give_the_patches_of_local_ones(scene, cut, tmp_path,
     local, remote = ({p.name: p.read_bytes() for p in (tmp_path / f).rglob("*.npy")} for f in ("patches", "remote"))
     assert len(local) > 20 and local == remote
     assert read_manifest("remote")[0]["source"]["path"] == f"s3://{bucket}/run/a_1.tif"
+
+
+# --- what has changed since ---
+
+
+def test_cloud_masks_that_come_go_or_change_are_not_mixed_with_old_patches(scene, cut, make_raster, tmp_path):
+    scene("a", ramp(8, 24))
+    clouds = np.zeros((8, 24), np.uint8)
+    clouds[:, :8] = 1
+    make_raster("clouds/a.tif", clouds)
+    words = ("--patch-size", 8, "--stride", 8)
+    assert len(cut(*words)) == 3
+    with pytest.raises(UserError, match="other settings.*clouds: false → true"):
+        cut(*words, "--clouds", "clouds")
+    lines = cut(*words, "--clouds", "clouds", "--overwrite")
+    assert [line["window"][0] for line in lines] == [8, 16]
+    assert lines[0]["cloud_source"]["size"] == os.path.getsize(tmp_path / "clouds" / "a.tif")
+    make_raster("clouds/a.tif", clouds[:, ::-1])
+    os.utime(tmp_path / "clouds" / "a.tif", (1, 1))
+    with pytest.raises(UserError, match=r"clouds/a\.tif has changed.*--overwrite"):
+        cut(*words, "--clouds", "clouds")
+    assert [line["window"][0] for line in cut(*words, "--clouds", "clouds", "--overwrite")] == [0, 8]
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_scene_without_any_patch_is_looked_at_again(scene, cut, tmp_path, part):
+    """Nothing of `b` is labelled or valid; its file is then repaired."""
+    scene("a", ramp(8, 8))
+    scene("b", ramp(8, 8) + 1, np.full((8, 8), 255, np.uint8) if part == "masks" else None)
+    if part == "images":
+        scene("b", np.zeros((2, 8, 8), np.uint16))
+    assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0)} == {"a"}
+    cut("--patch-size", 8, "--nodata", 0)
+    scene("b", ramp(8, 8) + 1)
+    os.utime(tmp_path / part / "b.tif", (1, 1))
+    with pytest.raises(UserError, match=r"/b\.tif has changed.*--overwrite to cut all again"):
+        cut("--patch-size", 8, "--nodata", 0)
+    assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0, "--overwrite")} == {"a", "b"}
