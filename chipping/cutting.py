@@ -7,7 +7,6 @@ looking at it again (class pixels, sums, footprint) becomes its line in the mani
 
 import contextlib
 import functools
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +94,9 @@ class SceneReader:
         """
         scene, recipe = self.scene, self.recipe
         window = Window(col, row, width, height)
-        pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
-        invalid = self.invalid(pixels, window)
+        with reading(scene.image):
+            pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
+            invalid = self.invalid(pixels, window)
         if any(scene.shift):
             pixels = pixels.astype(np.result_type(pixels, np.int32)) + np.array(scene.shift, np.int32)[:, None, None]
         masks = np.full((len(recipe.layers), height, width), IGNORE, np.uint8)
@@ -125,10 +125,12 @@ class SceneReader:
         return pixels, invalid, masks, cloudy, inside
 
     def labels(self, dataset, mask, window):
-        if mask.aligned:
-            box = (window.col_off, window.row_off, window.width, window.height)
-            return read_aligned(dataset, self.scene.crs, self.scene.transform, box)
-        return dataset.read(1, window=window), None
+        """As read_aligned: (values, outside or None) of a mask on the image's grid."""
+        with reading(mask.path):
+            if mask.aligned:
+                box = (window.col_off, window.row_off, window.width, window.height)
+                return read_aligned(dataset, self.scene.crs, self.scene.transform, box)
+            return dataset.read(1, window=window), None
 
     def invalid(self, pixels, window):
         """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
@@ -145,6 +147,16 @@ class SceneReader:
             here = self.image.dataset_mask(window=window) == 0
             found = here if found is None else found | here
         return found if found is not None and found.any() else None
+
+
+@contextlib.contextmanager
+def reading(path):
+    """What can't be read within is an error that knows its file. GDAL's words name it without its folder, or not at all."""
+    try:
+        yield
+    except (RasterioIOError, RasterioError) as error:
+        error.unreadable = path
+        raise
 
 
 @functools.lru_cache(maxsize=8)
@@ -288,10 +300,10 @@ def cut_rows(reader, rows, folder):
 
 
 def unreadable_file(error, scene):
-    """The file among a scene's that an error speaks of, else the image."""
+    """The file among a scene's that an error is about: one of `reading`, or of open_raster, whose words begin with the path."""
     files = [scene.image, *(m.path for m in scene.masks.values()), *([scene.clouds.path] if scene.clouds else [])]
-    text = f"{error} {error.__cause__}"
-    return next((f for f in files if os.path.basename(f) in text), scene.image)
+    opened = next((f for f in files if str(error).startswith(f"{f} ")), scene.image)
+    return getattr(error, "unreadable", opened)
 
 
 def footprints(scene, columns, row, size):

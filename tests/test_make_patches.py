@@ -691,3 +691,37 @@ def test_a_scene_without_any_patch_is_looked_at_again(scene, cut, tmp_path, part
     with pytest.raises(UserError, match=r"/b\.tif has changed.*--overwrite to cut all again"):
         cut("--patch-size", 8, "--nodata", 0)
     assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0, "--overwrite")} == {"a", "b"}
+
+
+@pytest.mark.parametrize("broken", ["images", "masks", "clouds"])
+def test_the_file_that_can_not_be_read_is_the_one_that_is_named(scene, cut, make_raster, tmp_path, broken):
+    """Image, mask and clouds share their name; only the folder tells them apart."""
+    rng = np.random.default_rng(0)
+    scene("a_1", ramp(8, 8))
+    make_raster("clouds/a_1.tif", np.zeros((8, 8), np.uint8))
+    image, mask = rng.integers(1, 9999, (2, 64, 8)).astype(np.uint16), rng.integers(0, 2, (64, 8)).astype(np.uint8)
+    scene("b_1", image, mask, blockysize=8, mask_how={"blockysize": 8})
+    make_raster("clouds/b_1.tif", mask, blockysize=8)
+    path = tmp_path / broken / "b_1.tif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut("--patch-size", 8, "--clouds", "clouds")
+    skipped = [json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines()]
+    assert {line["source"] for line in skipped if line["reason"] == "unreadable"} == {f"{broken}/b_1.tif"}
+
+
+@pytest.mark.parametrize("gone", ["images", "masks"])
+def test_a_file_that_vanishes_after_the_headers_were_read_is_the_one_that_is_named(scene, cut, tmp_path, gone, monkeypatch):
+    from chipping import plan
+
+    scene("a_1", ramp(8, 8))
+    scene("b_1", ramp(8, 8))
+    look = plan.look_at_masks
+
+    def spoil(*arguments):
+        look(*arguments)
+        (tmp_path / gone / "b_1.tif").write_bytes(b"II*\0nothing")
+
+    monkeypatch.setattr(plan, "look_at_masks", spoil)
+    cut("--patch-size", 8)
+    (line,) = (json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines())
+    assert line["reason"] == "unreadable" and line["source"] == f"{gone}/b_1.tif"
