@@ -13,7 +13,7 @@ import numpy as np
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from chipping.labels import burn, polygons_for, read_aligned, read_polygons, to_classes
+from chipping.labels import burn, polygons_for, read_aligned, read_labels, read_polygons, to_classes
 from chipping.scenes import stamps_of
 from constants import IGNORE
 from raster.footprint import footprint, pixel_corners, window_transform
@@ -112,8 +112,6 @@ class SceneReader:
         if self.clouds is not None:
             values, outside = self.labels(self.clouds, scene.clouds, window)
             cloudy = (values > 0) & (values != IGNORE)
-            if outside is not None:
-                cloudy &= ~outside
             if recipe.ignore_clouds:
                 masks[:, np.isin(values, recipe.ignore_clouds)] = IGNORE
         inside = None
@@ -125,12 +123,12 @@ class SceneReader:
         return pixels, invalid, masks, cloudy, inside
 
     def labels(self, dataset, mask, window):
-        """As read_aligned: (values, outside or None) of a mask on the image's grid."""
+        """(values, outside or None) of a mask on the image's grid. outside: not reached, or hidden by the mask's own mask."""
         with reading(mask.path):
             if mask.aligned:
                 box = (window.col_off, window.row_off, window.width, window.height)
-                return read_aligned(dataset, self.scene.crs, self.scene.transform, box)
-            return dataset.read(1, window=window), None
+                return read_aligned(dataset, self.scene.crs, self.scene.transform, box, mask.hides)
+            return read_labels(dataset, window, mask.hides)
 
     def invalid(self, pixels, window):
         """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""

@@ -288,11 +288,26 @@ def same_grid(one, other, tolerance=0.01):
     return all(abs(x - col) <= tolerance and abs(y - row) <= tolerance for (col, row), (x, y) in ((c, apart * c) for c in corners))
 
 
-def read_aligned(dataset, crs, transform, window):
+def read_labels(dataset, window=None, hides=False, shape=None):
+    """
+    (values (height, width), hidden (height, width) bool or None) of a mask: 0 where its own mask (with `hides`) says that nothing is.
+
+    shape: (height, width) of a thinned-out reading.
+    """
+    values = dataset.read(1, window=window, out_shape=shape)
+    if not hides:
+        return values, None
+    hidden = dataset.dataset_mask(window=window, out_shape=shape) == 0
+    values[hidden] = 0
+    return values, hidden
+
+
+def read_aligned(dataset, crs, transform, window, hides=False):
     """
     A mask's values by nearest neighbour on a window of another grid.
 
-    Returns (values (height, width), outside (height, width) bool: where the mask does not reach).
+    Returns (values (height, width), outside (height, width) bool: where the mask does not reach, or its own mask (with `hides`) says that
+    nothing is; values are 0 there).
     """
     from rasterio.warp import Resampling, reproject, transform_bounds
     from rasterio.windows import Window
@@ -308,11 +323,13 @@ def read_aligned(dataset, crs, transform, window):
     right, bottom = min(dataset.width, int(max(xs)) + 3), min(dataset.height, int(max(ys)) + 3)
     if right <= left or bottom <= top:
         return np.zeros((height, width), dataset.dtypes[0]), np.ones((height, width), bool)
-    values = dataset.read(1, window=Window(left, top, right - left, bottom - top))
+    values, hidden = read_labels(dataset, Window(left, top, right - left, bottom - top), hides)
     source = Affine(*dataset.transform[:6]) * Affine.translation(left, top)
     # Positions instead of values are warped, plus one: 0 is then what no pixel of the mask reaches, whatever its values and nodata are.
     index = np.arange(1, values.size + 1, dtype=np.int32).reshape(values.shape)
     found = np.zeros((height, width), np.int32)
     reproject(index, found, src_transform=source, src_crs=dataset.crs, dst_transform=target, dst_crs=crs, resampling=Resampling.nearest)
-    outside = found == 0
-    return values.ravel()[np.maximum(found, 1) - 1], outside
+    outside, found = found == 0, np.maximum(found, 1) - 1
+    if hidden is not None:
+        outside |= hidden.ravel()[found]
+    return np.where(outside, 0, values.ravel()[found]).astype(values.dtype, copy=False), outside

@@ -9,7 +9,7 @@ import numpy as np
 
 from chipping import cems
 from chipping.cutting import Recipe
-from chipping.labels import parse_label_map, polygons_for, read_polygons, to_classes
+from chipping.labels import parse_label_map, polygons_for, read_labels, read_polygons, to_classes
 from chipping.pairing import by_key, pair
 from chipping.scenes import check_mask, choose_bands, decide_nodata, describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
@@ -374,7 +374,8 @@ def look_at_masks(scenes, recipe, note):
             try:
                 with open_raster(mask.path) as dataset:
                     step = max(1, -(-max(dataset.width, dataset.height) // LOOK))
-                    values = dataset.read(1, out_shape=(max(1, dataset.height // step), max(1, dataset.width // step)))
+                    shape = (max(1, dataset.height // step), max(1, dataset.width // step))
+                    values, _ = read_labels(dataset, hides=mask.hides, shape=shape)
             except Exception as error:
                 if isinstance(error, UserError) and error.__cause__ is None:
                     raise

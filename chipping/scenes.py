@@ -15,12 +15,16 @@ from runtime.errors import RunError, UserError, did_you_mean
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A mask of a scene. source: its path, size and mtime as the manifest states them. aligned: it needs warping to the image's grid."""
+    """
+    A mask of a scene. source: its path, size and mtime as the manifest states them. aligned: it needs warping to the image's grid. hides:
+    a mask of its own (an internal or .msk one) says where its values count.
+    """
 
     path: str
     nodata: float | None
     aligned: bool
     source: dict
+    hides: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,10 +198,10 @@ def check_mask(image, mask, align, what="mask"):
     if mask.count != 1:
         raise UserError(f"{mask.path} has {mask.count} bands; expected one band of class numbers")
     if same_grid(image, mask):
-        return LabelFile(mask.path, mask.nodata, False, source_of(mask))
+        return LabelFile(mask.path, mask.nodata, False, source_of(mask), mask.has_mask)
     known = image.crs is not None and mask.crs is not None
     if align and known:
-        return LabelFile(mask.path, mask.nodata, True, source_of(mask))
+        return LabelFile(mask.path, mask.nodata, True, source_of(mask), mask.has_mask)
     if (image.width, image.height) != (mask.width, mask.height):
         difference = f"{mask.path} is {mask.width}×{mask.height}, its image {image.width}×{image.height} pixels"
     elif image.crs != mask.crs:

@@ -725,3 +725,28 @@ def test_a_file_that_vanishes_after_the_headers_were_read_is_the_one_that_is_nam
     cut("--patch-size", 8)
     (line,) = (json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines())
     assert line["reason"] == "unreadable" and line["source"] == f"{gone}/b_1.tif"
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("beneath", [0, 1, 7], ids=["background", "fire", "no-class"])
+def test_what_the_label_files_own_mask_hides_is_ignored(scene, cut, tmp_path, aligned, beneath):
+    import rasterio
+
+    mask = np.ones((4 if aligned else 8,) * 2, np.uint8)
+    half = mask.shape[0] // 2
+    mask[:half] = beneath
+    pixel = 20 if aligned else 10
+    scene("a", ramp(8, 8), mask, mask_how={"transform": from_origin(500_000, 4_600_000, pixel, pixel)})
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "masks" / "a.tif", "r+") as dataset:
+        dataset.write_mask(np.arange(len(mask))[:, None].repeat(len(mask), 1) >= half)
+    (line,) = cut("--patch-size", 8, *(["--align"] if aligned else []), "--label-map", "255=1")
+    labels = np.load(tmp_path / "patches" / line["mask"])[0]
+    assert (labels[:4] == 255).all() and (labels[4:] == 1).all()
+
+
+def test_aligned_cloud_masks_hide_nothing_where_they_do_not_reach(scene, cut, make_raster, tmp_path):
+    scene("a", ramp(8, 8), np.ones((8, 8), np.uint8))
+    make_raster("clouds/a.tif", np.array([[1, 0], [0, 0]], np.uint8), transform=from_origin(500_000, 4_600_000, 20, 20))
+    (line,) = cut("--patch-size", 8, "--clouds", "clouds", "--align", "--ignore-clouds")
+    labels = np.load(tmp_path / "patches" / line["mask"])[0]
+    assert (labels[:2, :2] == 255).all() and (labels == 255).sum() == 4 and line["cloud_cover"] == 4 / 64
