@@ -32,8 +32,7 @@ class Recipe:
 
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
     cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
-    below which a window is left out (one without any always is). zero_is_nodata: pixels that are 0 in every band are no data. polygons,
-    aoi: GeoJSON files.
+    below which a window is left out (one without any always is). polygons, aoi: GeoJSON files.
     """
 
     size: int
@@ -46,7 +45,6 @@ class Recipe:
     max_cloud: float = 0.5
     ignore_clouds: tuple = ()
     min_valid: float = 0.0
-    zero_is_nodata: bool = False
     polygons: tuple = ()
     class_field: str | None = None
     class_names: tuple = ()
@@ -131,14 +129,15 @@ class SceneReader:
             return read_labels(dataset, window, mask.hides)
 
     def invalid(self, pixels, window):
-        """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
+        """(h, w) bool where any band is its nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
         found = None
         if pixels.dtype.kind == "f":
             found = ~np.isfinite(pixels).all(axis=0)
-        if self.scene.nodata is not None:
-            here = (pixels == pixels.dtype.type(self.scene.nodata)).any(axis=0)  # as a float it would make floats of all pixels
-            found = here if found is None else found | here
-        if self.recipe.zero_is_nodata:
+        for band, nodata in zip(pixels, self.scene.nodata, strict=True):
+            if nodata is not None:
+                here = band == band.dtype.type(nodata)  # as a float it would make floats of all pixels
+                found = here if found is None else found | here
+        if self.scene.zero_is_nodata:
             here = ~pixels.any(axis=0)
             found = here if found is None else found | here
         if self.scene.alpha:

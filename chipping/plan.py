@@ -11,7 +11,16 @@ from chipping import cems
 from chipping.cutting import Recipe
 from chipping.labels import parse_label_map, polygons_for, read_labels, read_polygons, to_classes
 from chipping.pairing import by_key, pair
-from chipping.scenes import check_mask, choose_bands, decide_nodata, describe_all, make_scene, outlines_of
+from chipping.scenes import (
+    check_mask,
+    choose_bands,
+    decide_nodata,
+    describe_all,
+    make_scene,
+    one_or_each,
+    outlines_of,
+    zero_means_nothing,
+)
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, LAYER_OF_NUM_CLASSES, SENTINEL2_L2A_BANDS, get_class_names
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
@@ -116,20 +125,24 @@ def plan_patches(
             "draw a share by event (--val 0.2), or pass --allow-overlap"
         )
 
-    scenes = []
+    scenes, zero_fill = [], []
     for name in names:
         info = infos[name]
         found, cloud, fault = partners(info, material, name, align, strict, note)
         if fault:
             broken[name] = fault
             continue
+        empty = decide_nodata(info, positions[name], nodata)
+        if zero_means_nothing(info, positions[name], empty, (*scale.offset, *shifts[name]), nodata):
+            zero_fill.append(name)
         scenes.append(
             make_scene(
                 name,
                 splits[name],
                 info,
                 positions[name],
-                decide_nodata(info, positions[name], nodata),
+                empty,
+                shipped or name in zero_fill,
                 shifts[name],
                 found,
                 cloud,
@@ -142,7 +155,7 @@ def plan_patches(
     recipe = Recipe(
         size=size, stride=stride, layers=layers, classes=tuple(len(class_names[layer]) for layer in layers),
         divide_by=scale.divide_by, offset=scale.offset, label_map=mapping, max_cloud=max_cloud,
-        ignore_clouds=parse_cloud_classes(ignore_clouds), min_valid=min_valid, zero_is_nodata=shipped,
+        ignore_clouds=parse_cloud_classes(ignore_clouds), min_valid=min_valid,
         polygons=tuple(labels or ()), class_field=class_field, class_names=tuple(class_names[layers[0]]), aoi=aoi,
     )  # fmt: skip
     if max_cloud < 1 and not material.clouds and shipped:
@@ -151,12 +164,15 @@ def plan_patches(
         raise UserError("--ignore-clouds needs cloud masks; pass --clouds, or leave it out")
     look_at_vectors(scenes, recipe, note)
     look_at_masks(scenes, recipe, note)
-    kinds = sorted({s.nodata for s in scenes}, key=lambda n: (n is not None, n))
+    if zero_fill:
+        what = "pixels that are 0 in all bands are no data there, since an offset would make them values; pass --nodata if that is wrong"
+        note(f"{len(zero_fill)} of {len(scenes)} scenes have no nodata tag ({some(zero_fill)}): {what}")
+    empty = of_all({s.name: one_or_each(s.nodata) for s in scenes})
     description = {
         "kind": "patches",
         "settings": {
             "patch_size": size, "stride": stride, "bands": band_names, "divide_by": scale.divide_by, "offset": scale.offset,
-            "nodata": {s.name: s.nodata for s in scenes} if len(kinds) > 1 else kinds[0], "layers": layers, "classes": class_names,
+            "nodata": empty, "zero_is_nodata": of_all({s.name: s.zero_is_nodata for s in scenes}), "layers": layers, "classes": class_names,
             "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "clouds": bool(material.clouds),
             "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": scene_words(scenes),
@@ -165,7 +181,7 @@ def plan_patches(
         "bands": band_names,
         "divide_by": scale.divide_by,
         "offset": scale.offset,
-        "nodata": kinds[0] if len(kinds) == 1 else None,
+        "nodata": None if isinstance(empty, (dict, tuple)) else empty,  # one value, for images without a tag of their own
         "layers": layers,
         "classes": class_names,
         "ignore": IGNORE,
@@ -330,6 +346,11 @@ def fingerprint(paths):
     for path in paths:
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def of_all(values):
+    """What all scenes have, or {scene: its own} where they differ."""
+    return next(iter(values.values())) if len(set(values.values())) == 1 else values
 
 
 def scene_words(scenes):

@@ -32,9 +32,10 @@ class Scene:
     """
     An image and what belongs to it.
 
-    block_height: rows that are decoded together.     bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
-    c, d, e, f). masks: {layer: LabelFile}. clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at.
-    shift: what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
+    block_height: rows that are decoded together. bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
+    c, d, e, f). nodata: the value that means no data in each of the bands, or None. zero_is_nodata: pixels that are 0 in all of them are no
+    data. masks: {layer: LabelFile}. clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. shift:
+    what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
     """
 
     name: str
@@ -47,7 +48,8 @@ class Scene:
     block_height: int
     crs: str | None
     transform: tuple
-    nodata: float | None
+    nodata: tuple
+    zero_is_nodata: bool
     alpha: bool
     shift: tuple
     masks: dict
@@ -171,23 +173,45 @@ def band_positions(wanted, described, info):
 
 
 def decide_nodata(info, bands, flag):
-    """The value that means "no data", from --nodata (a number, or "none") or the file. One that the type can't hold is refused."""
+    """
+    The value that means "no data" in each of `bands` (zero-based), None where none does, from --nodata (a number, or "none") or the file.
+
+    One that the band's type can't hold is refused.
+    """
     if flag is not None and flag.lower() == "none":
-        return None
+        return (None,) * len(bands)
     try:
-        nodata = info.nodata if flag is None else float(flag)
+        values = tuple(info.nodatavals[b] if flag is None else float(flag) for b in bands)
     except ValueError as error:
         raise UserError(f"--nodata expects a number or none, got {flag!r}") from error
-    if nodata is None or nodata != nodata:  # NaN is never data anyway
-        return None
-    for band in bands:
+    values = tuple(None if v is None or v != v else v for v in values)  # NaN is never data anyway
+    for band, nodata in zip(bands, values, strict=True):
         kind = np.dtype(info.dtypes[band])
-        if kind.kind in "iu" and not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
+        if nodata is None or kind.kind not in "iu":
+            continue
+        if not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
             where = "--nodata" if flag is not None else f"the nodata tag of {info.path}"
             raise UserError(
                 f"{where} is {nodata:g}, which {kind.name} can't hold; pass --nodata with the value that is meant, or --nodata none"
             )
-    return nodata
+    return values
+
+
+def zero_means_nothing(info, bands, nodata, offset, flag):
+    """
+    Is a pixel that is 0 in all of `bands` no data, though no tag says so?
+
+    It is in digital numbers with an offset (Sentinel-2): 0 is fill there and never a measurement, and the offset would make a reflectance
+    of it. nodata: of decide_nodata. offset: what is added to values, all of it. flag: --nodata, which says otherwise.
+    """
+    whole = all(np.dtype(info.dtypes[b]).kind in "iu" for b in bands)
+    return flag is None and whole and any(offset) and all(value is None for value in nodata)
+
+
+def one_or_each(values):
+    """What all values are, or the values where they differ."""
+    values = tuple(values)
+    return values[0] if len(set(values)) == 1 else values
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------------------
@@ -219,7 +243,7 @@ def short(crs):
     return crs.to_string()[:40] if crs is not None else "no CRS"
 
 
-def make_scene(name, split, info, bands, nodata, shift, masks, clouds, source=None):
+def make_scene(name, split, info, bands, nodata, zero_is_nodata, shift, masks, clouds, source=None):
     """Scene from what the checks found."""
     kinds = [np.dtype(info.dtypes[b]) for b in bands]
     if any(k.kind not in "iuf" for k in kinds):
@@ -228,8 +252,9 @@ def make_scene(name, split, info, bands, nodata, shift, masks, clouds, source=No
         name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name,
         width=info.width, height=info.height,
         block_height=max(info.block_shapes[b][0] for b in bands),
-        crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6], nodata=nodata,
-        alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds, source=source or source_of(info),
+        crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6],
+        nodata=nodata, zero_is_nodata=zero_is_nodata, alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds,
+        source=source or source_of(info),
     )  # fmt: skip
 
 

@@ -750,3 +750,57 @@ def test_aligned_cloud_masks_hide_nothing_where_they_do_not_reach(scene, cut, ma
     (line,) = cut("--patch-size", 8, "--clouds", "clouds", "--align", "--ignore-clouds")
     labels = np.load(tmp_path / "patches" / line["mask"])[0]
     assert (labels[:2, :2] == 255).all() and (labels == 255).sum() == 4 and line["cloud_cover"] == 4 / 64
+
+
+# --- nodata of each band, and of none ---
+
+
+@pytest.mark.parametrize("order", ["B02,B11", "B11,B02"])
+def test_every_band_of_a_stack_has_its_own_nodata(make_raster, cut, tmp_path, order):
+    fine, coarse = np.full((8, 8), 50, np.uint16), np.full((8, 8), 60, np.uint16)
+    fine[0], coarse[7] = 0, 0
+    make_raster("images/T33_1_B02.tif", fine)
+    make_raster("images/T33_1_B11.tif", coarse, nodata=0)
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    (line,) = cut("--patch-size", 8, "--stack", order)
+    labels = np.load(tmp_path / "patches" / line["mask"])[0]
+    assert line["valid_pixels"] == 56 and (labels[7] == 255).all() and (labels[:7] == 1).all()
+    description = read_chipset(tmp_path / "patches")
+    assert description["nodata"] is None and sorted(map(str, description["settings"]["nodata"])) == ["0.0", "None"]
+
+
+SENTINEL = dict(scales=(1e-4, 1e-4), offsets=(-0.1, -0.1))
+
+
+@pytest.mark.parametrize("words, how, empty", [
+    (("--divide-by", 10_000, "--offset", -1000), {}, True),
+    ((), SENTINEL, True),
+    (("--divide-by", 10_000, "--offset", -1000, "--nodata", "none"), {}, False),
+    (("--divide-by", 10_000, "--offset", -1000, "--nodata", 65_535), {}, False),
+    (("--divide-by", 10_000, "--offset", -1000), {"nodata": 65_535}, False),
+    (("--divide-by", 10_000), {}, False),
+], ids=["flag", "tags", "none", "another", "tag", "no offset"])  # fmt: skip
+def test_zero_is_no_data_where_an_offset_would_make_a_value_of_it(scene, make_raster, tmp_path, monkeypatch, capsys, words, how, empty):
+    monkeypatch.chdir(tmp_path)
+    image = ramp(8, 8) + 1500
+    image[:, :3] = 0
+    image[1, 4, 4] = 0  # in one band only: dark, not empty
+    scene("a", image, np.ones((8, 8), np.uint8), **how)
+    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--patch-size", "8", *map(str, words)])
+    (line,) = read_manifest("patches")
+    patch, labels = np.load(Path("patches") / line["file"]), np.load(Path("patches") / line["mask"])[0]
+    assert line["valid_pixels"] == (40 if empty else 64) and labels[4, 4] == 1
+    assert (labels[:3] == (255 if empty else 1)).all() and (patch[:, :3] == (1000 if empty else 0)).all()
+    assert ("no nodata tag (a)" in capsys.readouterr().err) == empty
+    assert read_chipset("patches")["settings"]["zero_is_nodata"] is empty
+
+
+def test_zero_is_no_data_in_scenes_that_are_shifted_to_another_offset(scene, cut, tmp_path):
+    image = ramp(8, 8) + 1500
+    image[:, 0] = 0
+    scene("a_1", image, np.ones((8, 8), np.uint8), scales=(1e-4, 1e-4), offsets=(0, 0))
+    scene("b_1", image, np.ones((8, 8), np.uint8), transform=from_origin(600_000, 4_600_000, 10, 10), **SENTINEL)
+    lines = cut("--patch-size", 8, divide_by=())
+    assert [line["valid_pixels"] for line in lines] == [56, 56]
+    for line in lines:  # reflectance 0
+        assert (np.load(tmp_path / "patches" / line["file"])[:, 0] == 1000).all()
