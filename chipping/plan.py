@@ -21,7 +21,7 @@ from chipping.scenes import (
     outlines_of,
     zero_means_nothing,
 )
-from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
+from chipping.splits import assign, describe_leaks, leaks, matches, parse_names, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, LAYER_OF_NUM_CLASSES, SENTINEL2_L2A_BANDS, get_class_names
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
 from raster.source import describe, list_rasters, open_raster
@@ -111,8 +111,8 @@ def plan_patches(
     splits = assign(
         names,
         outlines,
-        parse_share_or_names(val, "--val"),
-        parse_share_or_names(test, "--test"),
+        parse_share_or_names(val, "--val", names),
+        parse_share_or_names(test, "--test", names),
         split_by,
         seed,
         {n: material.splits[n] for n in names} if material.splits else None,
@@ -276,13 +276,6 @@ def some(names, most=3):
 
 
 # --- what is asked for ---------------------------------------------------------------------------------------------------------
-
-
-def parse_names(text, flag):
-    names = parse_share_or_names(text, flag)
-    if isinstance(names, float):
-        raise UserError(f"{flag} expects names separated by commas, got {text}")
-    return names
 
 
 def parse_classes(text):

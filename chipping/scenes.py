@@ -116,7 +116,8 @@ def choose_bands(infos, wanted=None, known_names=None):
     wanted: "1,2,5" (as GDAL counts, from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for every band.
     known_names: names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
     """
-    chosen, names, first = {}, None, None
+    chosen, names, named_by = {}, None, None
+    by_number = bool(wanted) and all(word.strip().isdigit() for word in wanted.split(","))
     for scene, info in infos.items():
         described = [d or "" for d in info.descriptions]
         if known_names is not None:
@@ -126,17 +127,19 @@ def choose_bands(infos, wanted=None, known_names=None):
         positions = band_positions(wanted, described, info)
         here = [described[p] for p in positions]
         if names is None:
-            names, first = here, info
+            names, named_by = list(here), [info] * len(here)
         if len(here) != len(names):
-            raise UserError(f"{info.path} has {len(here)} bands, {first.path} has {len(names)}; all scenes need the same, pass --bands")
-        differing = [
-            (a, b) for a, b in zip(here, names, strict=True) if a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b)
-        ]
-        if differing:
-            raise UserError(
-                f"{info.path} has band {differing[0][0]!r} where {first.path} has {differing[0][1]!r}; all scenes need the same "
-                "bands in the same order; pass --bands with their descriptions"
-            )
+            first = named_by[0].path
+            raise UserError(f"{info.path} has {len(here)} bands, {first} has {len(names)}; all scenes need the same, pass --bands")
+        for i, (a, b) in enumerate(zip(here, names, strict=True)):
+            if by_number and not (a and b):  # a number says which band it is; the name is whoever's has one
+                if a:
+                    names[i], named_by[i] = a, info
+            elif a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b):
+                raise UserError(
+                    f"{info.path} has band {a!r} where {named_by[i].path} has {b!r}; all scenes need the same bands in the same order; "
+                    f"pass --bands with their descriptions{'' if a and b else ', or by number where a file has none'}"
+                )
         chosen[scene] = positions
     labels = [name or f"band_{p + 1}" for name, p in zip(names, chosen[next(iter(chosen))], strict=True)]
     return chosen, labels

@@ -804,3 +804,25 @@ def test_zero_is_no_data_in_scenes_that_are_shifted_to_another_offset(scene, cut
     assert [line["valid_pixels"] for line in lines] == [56, 56]
     for line in lines:  # reflectance 0
         assert (np.load(tmp_path / "patches" / line["file"])[:, 0] == 1000).all()
+
+
+def test_scenes_whose_names_are_numbers_can_be_named(scene, cut):
+    for i, name in enumerate(("1", "2", "3", "10")):
+        scene(name, ramp(8, 8), transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    lines = cut("--patch-size", 8, "--val", "3", "--test", "2", "--exclude", "10")
+    assert [(line["scene"], line["split"]) for line in lines] == [("1", "train"), ("2", "test"), ("3", "val")]
+    with pytest.raises(UserError, match="--exclude '0.2' matches no scene"):
+        cut("--patch-size", 8, "--exclude", "0.2", folder="other")
+
+
+def test_bands_by_number_need_no_descriptions_in_every_file(scene, cut, tmp_path):
+    image = ramp(8, 8, 3)
+    for i, (name, words) in enumerate({"a_1": None, "b_1": ("B02", "B04", "B12"), "c_1": ("B2", "", "")}.items()):
+        scene(name, image, descriptions=words, transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    assert len(cut("--patch-size", 8, "--bands", "1,2")) == 3
+    assert read_chipset(tmp_path / "patches")["bands"] == ["B02", "B04"]
+    with pytest.raises(UserError, match="has band 'B02' where images/a_1.tif has ''.*by number"):
+        cut("--patch-size", 8, folder="other")
+    scene("d_1", image, descriptions=("B02", "B05", ""), transform=from_origin(600_000, 4_600_000, 10, 10))
+    with pytest.raises(UserError, match="d_1.tif has band 'B05' where images/b_1.tif has 'B04'"):
+        cut("--patch-size", 8, "--bands", "1,2", folder="other")
