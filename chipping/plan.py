@@ -215,9 +215,9 @@ def find_cems(folder, is_excluded, strict, note):
                 f"{len(missing)} of {len(tiles)} tiles have no {layer} mask ({some(missing)}): they don't count for --num-classes {classes}"
             )
     missing = [t for t in tiles if t not in clouds]
+    if missing and strict:
+        raise RunError(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}); --strict stops here")
     if missing and clouds:
-        if strict:
-            raise RunError(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}); --strict stops here")
         note(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}): their patches are kept whatever the clouds")
     return Material({t: f["image"] for t, f in tiles.items()}, masks, clouds, splits, {})
 
