@@ -28,7 +28,7 @@ SKIPPED = "skipped.jsonl"
 @dataclass
 class Tally:
     """What has been made and left out: patches and scenes a split, windows a reason, windows a file that could not
-    be read (0: not even opened)."""
+    be read (0: not even opened), {layer: pixels a class} of the training patches."""
 
     patches: collections.Counter = field(default_factory=collections.Counter)
     scenes: dict = field(default_factory=lambda: collections.defaultdict(set))
@@ -36,17 +36,26 @@ class Tally:
     unreadable: collections.Counter = field(default_factory=collections.Counter)
     valid_pixels: int = 0
     band_sum: list = field(default_factory=list)
+    train_pixels: dict = field(default_factory=dict)
 
     def count(self, line):
         if "file" in line:
             self.patches[line["split"]] += 1
             self.scenes[line["split"]].add(line["scene"])
             self.valid_pixels += line["valid_pixels"]
-            self.band_sum = [a + b for a, b in zip(self.band_sum or [0] * len(line["band_sum"]), line["band_sum"], strict=True)]
+            self.band_sum = added(self.band_sum, line["band_sum"])
+            if line["split"] == "train":
+                for layer, pixels in line["class_pixels"].items():
+                    self.train_pixels[layer] = added(self.train_pixels.get(layer), pixels)
         else:
             self.skipped[line["reason"]] += 1
             if line["reason"] == "unreadable":
                 self.unreadable[line["source"]] += 1
+
+
+def added(total, more):
+    """Two lists of numbers, place by place. total: empty or None for nothing yet."""
+    return [a + b for a, b in zip(total or [0] * len(more), more, strict=True)]
 
 
 def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=False, strict=False, broken=None, progress=lambda n: None):

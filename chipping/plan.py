@@ -36,7 +36,8 @@ NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.it
 class Plan:
     """
     scenes: list of Scene, sorted by name. recipe: Recipe. description: chipset.json's content. broken: {scene: why} of images that can't be
-    opened. leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known.
+    opened. leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known. black_white:
+    layers whose masks were seen to hold 0 and 255 only.
     """
 
     scenes: list
@@ -45,6 +46,7 @@ class Plan:
     broken: dict
     leaks: list
     unplaced: list
+    black_white: list
 
 
 @dataclass
@@ -163,7 +165,7 @@ def plan_patches(
     if recipe.ignore_clouds and not material.clouds:
         raise UserError("--ignore-clouds needs cloud masks; pass --clouds, or leave it out")
     look_at_vectors(scenes, recipe, note)
-    look_at_masks(scenes, recipe, note)
+    black_white = look_at_masks(scenes, recipe, note)
     if zero_fill:
         what = "pixels that are 0 in all bands are no data there, since an offset would make them values; pass --nodata if that is wrong"
         note(f"{len(zero_fill)} of {len(scenes)} scenes have no nodata tag ({some(zero_fill)}): {what}")
@@ -188,7 +190,7 @@ def plan_patches(
         "sampler": {"name": "grid", "stride": stride},
         "seed": seed,
     }  # fmt: skip
-    return Plan(scenes, recipe, description, broken, shared, unplaced)
+    return Plan(scenes, recipe, description, broken, shared, unplaced, black_white)
 
 
 # --- what is on disk -----------------------------------------------------------------------------------------------------------
@@ -380,8 +382,12 @@ def look_at_vectors(scenes, recipe, note):
 
 
 def look_at_masks(scenes, recipe, note):
-    """Every mask, thinned out where it is large: values that are no class are an error now instead of after an hour."""
-    suspicious = {}
+    """
+    Every mask, thinned out where it is large: values that are no class are an error now instead of after an hour.
+
+    Returns the layers whose masks hold 0 and 255 only.
+    """
+    suspicious, seen = {}, {}  # seen: {layer: values}, no more of them once there is a third
     num_classes = dict(zip(recipe.layers, recipe.classes, strict=True))
     for scene in scenes:
         for layer, mask in scene.masks.items():
@@ -394,6 +400,8 @@ def look_at_masks(scenes, recipe, note):
                 if isinstance(error, UserError) and error.__cause__ is None:
                     raise
                 continue  # unreadable pixels are counted window by window
+            if seen.get(layer, set()) <= {0, IGNORE}:
+                seen[layer] = seen.get(layer, set()) | set(np.unique(values).tolist())
             to_classes(values, num_classes[layer], mask.nodata, recipe.label_map, mask.path)
             if mask.nodata is not None and 0 <= mask.nodata < num_classes[layer] and mask.nodata not in dict(recipe.label_map):
                 suspicious.setdefault(mask.nodata, []).append(mask.path)
@@ -402,3 +410,4 @@ def look_at_masks(scenes, recipe, note):
             f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
             f"pass --label-map={value:g}={value:g} if it is a class"
         )
+    return [layer for layer, values in seen.items() if values == {0, IGNORE}]

@@ -826,3 +826,26 @@ def test_bands_by_number_need_no_descriptions_in_every_file(scene, cut, tmp_path
     scene("d_1", image, descriptions=("B02", "B05", ""), transform=from_origin(600_000, 4_600_000, 10, 10))
     with pytest.raises(UserError, match="d_1.tif has band 'B05' where images/b_1.tif has 'B04'"):
         cut("--patch-size", 8, "--bands", "1,2", folder="other")
+
+
+def test_classes_without_a_training_pixel_are_told(scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def remarks(*words, folder):
+        flags = "make-patches --images images --masks masks --divide-by 1 --patch-size 8 --val b --patches-dir"
+        chip.main([*flags.split(), folder, *words])
+        return capsys.readouterr().err
+
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2] = 255
+    for i, name in enumerate(("a_1", "b_1")):
+        scene(name, ramp(8, 8), mask, transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    said = remarks(folder="p0")
+    assert "no pixel of the training patches is fire; the masks hold 0 and 255 only" in said and "--label-map=255=1" in said
+    assert "no pixel of the training patches is fire; " in remarks(folder="p0"), "a run that has nothing left to do says the same"
+    assert "no pixel" not in remarks("--label-map=255=1", folder="p1")
+    assert [line["class_pixels"]["mask"] for line in read_manifest("p1")] == [[48, 16]] * 2
+    mask[:2] = 1  # of the validation scene alone
+    scene("b_1", ramp(8, 8), mask, transform=from_origin(501_000, 4_600_000, 10, 10))
+    said = remarks("--classes", "land,water,snow", folder="p2")
+    assert "no pixel of the training patches is water or snow\n" in said and "255 only" not in said
