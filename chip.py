@@ -229,6 +229,8 @@ def say_summary(plan, tally, folder, report):
     odd = [b for b, m in zip(plan.description["bands"], means, strict=True) if not 0.0005 < m < 1.5]
     if odd:
         report.note(f"the mean reflectance of {', '.join(odd)} is not that of land or water; are --divide-by and --offset right?")
+    for layer, pixels in tally.train_pixels.items():
+        say_absent(plan, layer, [name for name, n in zip(plan.description["classes"][layer], pixels, strict=True) if not n], report)
     skipped = f"; left out {plural(sum(tally.skipped.values()), 'window')} ({describe_skipped(tally)})" if tally.skipped else ""
     report.result(f"{plural(sum(tally.patches.values()), 'patch')} of {recipe.size}×{recipe.size} pixels, "
                   f"{plural(len(recipe.divide_by), 'band')} in {folder}: {counts}{skipped}")  # fmt: skip
@@ -239,6 +241,17 @@ def say_summary(plan, tally, folder, report):
     if {"train", "val"} <= set(splits):
         classes = max(recipe.classes) if len(recipe.layers) == 1 else 2
         report.result(f"next: python train.py --patches-dir {folder} --num-classes {classes}")
+
+
+def say_absent(plan, layer, names, report):
+    """A remark about classes that no training pixel has."""
+    if not names:
+        return
+    which = f" ({layer})" if len(plan.recipe.layers) > 1 else ""
+    mapped = {value for value, _ in plan.recipe.label_map}
+    hint = "; the masks hold 0 and 255 only, and 255 means ignore: pass --label-map=255=1 if it is a class"
+    white = layer in plan.black_white and 255 not in mapped
+    report.note(f"no pixel of the training patches is {' or '.join(names)}{which}{hint if white else ''}")
 
 
 # --- pan/ms chips: make-chips, fake-chips, get-reflectance, link-chips ----------------------------------------------------------

@@ -7,14 +7,14 @@ looking at it again (class pixels, sums, footprint) becomes its line in the mani
 
 import contextlib
 import functools
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from chipping.labels import burn, polygons_for, read_aligned, read_polygons, to_classes
+from chipping.labels import burn, polygons_for, read_aligned, read_labels, read_polygons, to_classes
+from chipping.scenes import stamps_of
 from constants import IGNORE
 from raster.footprint import footprint, pixel_corners, window_transform
 from raster.source import open_raster
@@ -32,8 +32,7 @@ class Recipe:
 
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
     cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
-    below which a window is left out (one without any always is). zero_is_nodata: pixels that are 0 in every band are no data. polygons,
-    aoi: GeoJSON files.
+    below which a window is left out (one without any always is). polygons, aoi: GeoJSON files.
     """
 
     size: int
@@ -46,7 +45,6 @@ class Recipe:
     max_cloud: float = 0.5
     ignore_clouds: tuple = ()
     min_valid: float = 0.0
-    zero_is_nodata: bool = False
     polygons: tuple = ()
     class_field: str | None = None
     class_names: tuple = ()
@@ -94,8 +92,9 @@ class SceneReader:
         """
         scene, recipe = self.scene, self.recipe
         window = Window(col, row, width, height)
-        pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
-        invalid = self.invalid(pixels, window)
+        with reading(scene.image):
+            pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
+            invalid = self.invalid(pixels, window)
         if any(scene.shift):
             pixels = pixels.astype(np.result_type(pixels, np.int32)) + np.array(scene.shift, np.int32)[:, None, None]
         masks = np.full((len(recipe.layers), height, width), IGNORE, np.uint8)
@@ -111,8 +110,6 @@ class SceneReader:
         if self.clouds is not None:
             values, outside = self.labels(self.clouds, scene.clouds, window)
             cloudy = (values > 0) & (values != IGNORE)
-            if outside is not None:
-                cloudy &= ~outside
             if recipe.ignore_clouds:
                 masks[:, np.isin(values, recipe.ignore_clouds)] = IGNORE
         inside = None
@@ -124,26 +121,39 @@ class SceneReader:
         return pixels, invalid, masks, cloudy, inside
 
     def labels(self, dataset, mask, window):
-        if mask.aligned:
-            box = (window.col_off, window.row_off, window.width, window.height)
-            return read_aligned(dataset, self.scene.crs, self.scene.transform, box)
-        return dataset.read(1, window=window), None
+        """(values, outside or None) of a mask on the image's grid. outside: not reached, or hidden by the mask's own mask."""
+        with reading(mask.path):
+            if mask.aligned:
+                box = (window.col_off, window.row_off, window.width, window.height)
+                return read_aligned(dataset, self.scene.crs, self.scene.transform, box, mask.hides)
+            return read_labels(dataset, window, mask.hides)
 
     def invalid(self, pixels, window):
-        """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
+        """(h, w) bool where any band is its nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
         found = None
         if pixels.dtype.kind == "f":
             found = ~np.isfinite(pixels).all(axis=0)
-        if self.scene.nodata is not None:
-            here = (pixels == pixels.dtype.type(self.scene.nodata)).any(axis=0)  # as a float it would make floats of all pixels
-            found = here if found is None else found | here
-        if self.recipe.zero_is_nodata:
+        for band, nodata in zip(pixels, self.scene.nodata, strict=True):
+            if nodata is not None:
+                here = band == band.dtype.type(nodata)  # as a float it would make floats of all pixels
+                found = here if found is None else found | here
+        if self.scene.zero_is_nodata:
             here = ~pixels.any(axis=0)
             found = here if found is None else found | here
         if self.scene.alpha:
             here = self.image.dataset_mask(window=window) == 0
             found = here if found is None else found | here
         return found if found is not None and found.any() else None
+
+
+@contextlib.contextmanager
+def reading(path):
+    """What can't be read within is an error that knows its file. GDAL's words name it without its folder, or not at all."""
+    try:
+        yield
+    except (RasterioIOError, RasterioError) as error:
+        error.unreadable = path
+        raise
 
 
 @functools.lru_cache(maxsize=8)
@@ -287,10 +297,10 @@ def cut_rows(reader, rows, folder):
 
 
 def unreadable_file(error, scene):
-    """The file among a scene's that an error speaks of, else the image."""
+    """The file among a scene's that an error is about: one of `reading`, or of open_raster, whose words begin with the path."""
     files = [scene.image, *(m.path for m in scene.masks.values()), *([scene.clouds.path] if scene.clouds else [])]
-    text = f"{error} {error.__cause__}"
-    return next((f for f in files if os.path.basename(f) in text), scene.image)
+    opened = next((f for f in files if str(error).startswith(f"{f} ")), scene.image)
+    return getattr(error, "unreadable", opened)
 
 
 def footprints(scene, columns, row, size):
@@ -309,7 +319,8 @@ def window_of(strip, left, width):
 
 
 def skip(scene, col, row, width, height, reason, **more):
-    return {"scene": scene.name, "split": scene.split, "window": [col, row, width, height], "reason": reason, **more}
+    where = {"scene": scene.name, "split": scene.split, "window": [col, row, width, height]}
+    return {**where, "reason": reason, **more, "stamps": stamps_of(scene.source, scene.label_sources, scene.cloud_source)}
 
 
 def cut_window(reader, col, row, part, ground, folder):
@@ -351,7 +362,8 @@ def cut_window(reader, col, row, part, ground, folder):
         "scene": scene.name,
         "event": scene.event,
         "source": scene.source,
-        "label_sources": {layer: mask.source for layer, mask in scene.masks.items()},
+        "label_sources": scene.label_sources,
+        "cloud_source": scene.cloud_source,
         "window": [col, row, width, height],
         "scene_size": [scene.width, scene.height],
         "crs": scene.crs,

@@ -151,16 +151,28 @@ def read_geojson(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; expected a GeoJSON file") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not GeoJSON; convert it: {OGR2OGR} {path}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise not_geojson(path) from error
     kind = content.get("type") if isinstance(content, dict) else None
     if kind == "FeatureCollection" and isinstance(content.get("features"), list):
-        return content
+        return require_features(content, path)
     if kind == "Feature":
-        return {**content, "features": [content]}
+        return require_features({**content, "features": [content]}, path)
     if kind in ("Polygon", "MultiPolygon", "GeometryCollection"):
-        return {"features": [{"geometry": content}]}
+        return require_features({"features": [{"geometry": content}]}, path)
     raise UserError(f"{path} is not a GeoJSON FeatureCollection (its type is {kind!r}); convert it: {OGR2OGR} {path}")
+
+
+def require_features(content, path):
+    """`content`, whose features, geometries and properties are objects or absent; else a UserError."""
+    for feature in content["features"]:
+        if not isinstance(feature, dict) or not all(isinstance(feature.get(k), dict | None) for k in ("geometry", "properties")):
+            raise not_geojson(path)
+    return content
+
+
+def not_geojson(path):
+    return UserError(f"{path} is not GeoJSON; convert it: {OGR2OGR} {path}")
 
 
 def crs_of(content, path):
@@ -168,9 +180,12 @@ def crs_of(content, path):
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    name = ((content.get("crs") or {}).get("properties") or {}).get("name")
-    if not name or "CRS84" in name:
-        return "EPSG:4326"
+    try:
+        name = ((content.get("crs") or {}).get("properties") or {}).get("name") or "CRS84"
+        if "CRS84" in name:
+            return "EPSG:4326"
+    except (AttributeError, TypeError) as error:  # no object, or no text, where one belongs
+        raise not_geojson(path) from error
     try:
         return CRS.from_user_input(name).to_string()
     except CRSError as error:
@@ -191,7 +206,7 @@ def class_of(feature, number, path, class_field, classes, mapping):
         return list(classes).index(value)
     try:
         label = dict(mapping).get(int(value), int(value)) if float(value) == int(value) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         label = None
     if label is None or not (0 <= label < len(classes) or label == IGNORE):
         raise UserError(
@@ -204,7 +219,10 @@ def areas_of(geometry, number, path):
     """The polygons of a geometry: itself, or the members of a collection."""
     kind = geometry.get("type")
     if kind == "GeometryCollection":
-        return [part for member in geometry.get("geometries", []) for part in areas_of(member, number, path)]
+        members = geometry.get("geometries") or []
+        if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+            raise not_geojson(path)
+        return [part for member in members for part in areas_of(member, number, path)]
     if kind not in ("Polygon", "MultiPolygon"):
         raise UserError(
             f"{path}: feature {number} is a {kind}; expected polygons, since a label covers pixels (buffer points and lines first)"
@@ -288,11 +306,26 @@ def same_grid(one, other, tolerance=0.01):
     return all(abs(x - col) <= tolerance and abs(y - row) <= tolerance for (col, row), (x, y) in ((c, apart * c) for c in corners))
 
 
-def read_aligned(dataset, crs, transform, window):
+def read_labels(dataset, window=None, hides=False, shape=None):
+    """
+    (values (height, width), hidden (height, width) bool or None) of a mask: 0 where its own mask (with `hides`) says that nothing is.
+
+    shape: (height, width) of a thinned-out reading.
+    """
+    values = dataset.read(1, window=window, out_shape=shape)
+    if not hides:
+        return values, None
+    hidden = dataset.dataset_mask(window=window, out_shape=shape) == 0
+    values[hidden] = 0
+    return values, hidden
+
+
+def read_aligned(dataset, crs, transform, window, hides=False):
     """
     A mask's values by nearest neighbour on a window of another grid.
 
-    Returns (values (height, width), outside (height, width) bool: where the mask does not reach).
+    Returns (values (height, width), outside (height, width) bool: where the mask does not reach, or its own mask (with `hides`) says that
+    nothing is; values are 0 there).
     """
     from rasterio.warp import Resampling, reproject, transform_bounds
     from rasterio.windows import Window
@@ -308,11 +341,13 @@ def read_aligned(dataset, crs, transform, window):
     right, bottom = min(dataset.width, int(max(xs)) + 3), min(dataset.height, int(max(ys)) + 3)
     if right <= left or bottom <= top:
         return np.zeros((height, width), dataset.dtypes[0]), np.ones((height, width), bool)
-    values = dataset.read(1, window=Window(left, top, right - left, bottom - top))
+    values, hidden = read_labels(dataset, Window(left, top, right - left, bottom - top), hides)
     source = Affine(*dataset.transform[:6]) * Affine.translation(left, top)
     # Positions instead of values are warped, plus one: 0 is then what no pixel of the mask reaches, whatever its values and nodata are.
     index = np.arange(1, values.size + 1, dtype=np.int32).reshape(values.shape)
     found = np.zeros((height, width), np.int32)
     reproject(index, found, src_transform=source, src_crs=dataset.crs, dst_transform=target, dst_crs=crs, resampling=Resampling.nearest)
-    outside = found == 0
-    return values.ravel()[np.maximum(found, 1) - 1], outside
+    outside, found = found == 0, np.maximum(found, 1) - 1
+    if hidden is not None:
+        outside |= hidden.ravel()[found]
+    return np.where(outside, 0, values.ravel()[found]).astype(values.dtype, copy=False), outside

@@ -17,6 +17,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, ChipSetWriter
 from chipping.crew import Cutter, cut_in_order, deal
 from chipping.cutting import count_windows, rows_of, windows_of
+from chipping.scenes import stamps_of
 from raster.windows import starts
 from runtime.errors import RunError, UserError
 from runtime.files import atomic_path, remove_leftovers
@@ -27,7 +28,7 @@ SKIPPED = "skipped.jsonl"
 @dataclass
 class Tally:
     """What has been made and left out: patches and scenes a split, windows a reason, windows a file that could not
-    be read (0: not even opened)."""
+    be read (0: not even opened), {layer: pixels a class} of the training patches."""
 
     patches: collections.Counter = field(default_factory=collections.Counter)
     scenes: dict = field(default_factory=lambda: collections.defaultdict(set))
@@ -35,17 +36,26 @@ class Tally:
     unreadable: collections.Counter = field(default_factory=collections.Counter)
     valid_pixels: int = 0
     band_sum: list = field(default_factory=list)
+    train_pixels: dict = field(default_factory=dict)
 
     def count(self, line):
         if "file" in line:
             self.patches[line["split"]] += 1
             self.scenes[line["split"]].add(line["scene"])
             self.valid_pixels += line["valid_pixels"]
-            self.band_sum = [a + b for a, b in zip(self.band_sum or [0] * len(line["band_sum"]), line["band_sum"], strict=True)]
+            self.band_sum = added(self.band_sum, line["band_sum"])
+            if line["split"] == "train":
+                for layer, pixels in line["class_pixels"].items():
+                    self.train_pixels[layer] = added(self.train_pixels.get(layer), pixels)
         else:
             self.skipped[line["reason"]] += 1
             if line["reason"] == "unreadable":
                 self.unreadable[line["source"]] += 1
+
+
+def added(total, more):
+    """Two lists of numbers, place by place. total: empty or None for nothing yet."""
+    return [a + b for a, b in zip(total or [0] * len(more), more, strict=True)]
 
 
 def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=False, strict=False, broken=None, progress=lambda n: None):
@@ -65,8 +75,8 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
         remove_leftovers(folder)
         if fresh and ours_before and overwrite:
             remove_strays(folder)
-        refuse_changed_sources(chipset.lines, scenes, folder)
         with SkipLog(folder / SKIPPED, fresh and overwrite) as skips:
+            refuse_changed_sources((*chipset.lines, *skips.lines), scenes, folder)
             done = keep_finished(chipset, skips, scenes, recipe)
             for line in (*chipset.lines, *skips.lines):
                 tally.count(line)
@@ -167,17 +177,25 @@ def keep_finished(chipset, skips, scenes, recipe):
 
 
 def refuse_changed_sources(lines, scenes, folder):
-    """A source that is not the file from which the earlier patches were cut must not be mixed with them."""
-    now = {s.name: (s.source, {layer: m.source for layer, m in s.masks.items()}) for s in scenes}
+    """Files that are not those from which earlier windows were cut, or left out, must not be mixed with them; nor may one come or go."""
+    now = {s.name: s for s in scenes}
     seen = set()
     for line in lines:
-        if line["scene"] in seen or line["scene"] not in now:
+        scene = now.get(line["scene"])
+        if scene is None or line["scene"] in seen:
             continue
         seen.add(line["scene"])
-        image, masks = now[line["scene"]]
-        for old, new in ((line["source"], image), *((m, masks.get(layer)) for layer, m in line.get("label_sources", {}).items())):
-            if new is not None and (old["size"], old["mtime"]) != (new["size"], new["mtime"]):
-                raise UserError(f"{new['path']} has changed since its patches in {folder} were cut; pass --overwrite to cut all again")
+        if "file" in line:
+            old = stamps_of(line["source"], line["label_sources"], line.get("cloud_source"))
+        else:
+            old = line.get("stamps")
+        new = stamps_of(scene.source, scene.label_sources, scene.cloud_source)
+        if old is None or old == new:
+            continue
+        what = next(w for w in (*new, *old) if old.get(w) != new.get(w))
+        path = {"image": scene.source, "clouds": scene.cloud_source, **scene.label_sources}.get(what)
+        found = f"{path['path']} {'has changed' if what in old else 'is new'}" if path else f"the {what} file of {scene.name} is gone"
+        raise UserError(f"{found} since this scene was cut into {folder}; pass --overwrite to cut all again")
 
 
 def remove_strays(folder):

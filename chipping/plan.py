@@ -9,10 +9,19 @@ import numpy as np
 
 from chipping import cems
 from chipping.cutting import Recipe
-from chipping.labels import parse_label_map, polygons_for, read_polygons, to_classes
+from chipping.labels import parse_label_map, polygons_for, read_labels, read_polygons, to_classes
 from chipping.pairing import by_key, pair
-from chipping.scenes import check_mask, choose_bands, decide_nodata, describe_all, make_scene, outlines_of
-from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
+from chipping.scenes import (
+    check_mask,
+    choose_bands,
+    decide_nodata,
+    describe_all,
+    make_scene,
+    one_or_each,
+    outlines_of,
+    zero_means_nothing,
+)
+from chipping.splits import assign, describe_leaks, leaks, matches, parse_names, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, LAYER_OF_NUM_CLASSES, SENTINEL2_L2A_BANDS, get_class_names
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
 from raster.source import describe, list_rasters, open_raster
@@ -27,7 +36,8 @@ NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.it
 class Plan:
     """
     scenes: list of Scene, sorted by name. recipe: Recipe. description: chipset.json's content. broken: {scene: why} of images that can't be
-    opened. leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known.
+    opened. leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that can't be known. black_white:
+    layers whose masks were seen to hold 0 and 255 only.
     """
 
     scenes: list
@@ -36,6 +46,7 @@ class Plan:
     broken: dict
     leaks: list
     unplaced: list
+    black_white: list
 
 
 @dataclass
@@ -102,8 +113,8 @@ def plan_patches(
     splits = assign(
         names,
         outlines,
-        parse_share_or_names(val, "--val"),
-        parse_share_or_names(test, "--test"),
+        parse_share_or_names(val, "--val", names),
+        parse_share_or_names(test, "--test", names),
         split_by,
         seed,
         {n: material.splits[n] for n in names} if material.splits else None,
@@ -116,20 +127,24 @@ def plan_patches(
             "draw a share by event (--val 0.2), or pass --allow-overlap"
         )
 
-    scenes = []
+    scenes, zero_fill = [], []
     for name in names:
         info = infos[name]
         found, cloud, fault = partners(info, material, name, align, strict, note)
         if fault:
             broken[name] = fault
             continue
+        empty = decide_nodata(info, positions[name], nodata)
+        if zero_means_nothing(info, positions[name], empty, (*scale.offset, *shifts[name]), nodata):
+            zero_fill.append(name)
         scenes.append(
             make_scene(
                 name,
                 splits[name],
                 info,
                 positions[name],
-                decide_nodata(info, positions[name], nodata),
+                empty,
+                shipped or name in zero_fill,
                 shifts[name],
                 found,
                 cloud,
@@ -142,7 +157,7 @@ def plan_patches(
     recipe = Recipe(
         size=size, stride=stride, layers=layers, classes=tuple(len(class_names[layer]) for layer in layers),
         divide_by=scale.divide_by, offset=scale.offset, label_map=mapping, max_cloud=max_cloud,
-        ignore_clouds=parse_cloud_classes(ignore_clouds), min_valid=min_valid, zero_is_nodata=shipped,
+        ignore_clouds=parse_cloud_classes(ignore_clouds), min_valid=min_valid,
         polygons=tuple(labels or ()), class_field=class_field, class_names=tuple(class_names[layers[0]]), aoi=aoi,
     )  # fmt: skip
     if max_cloud < 1 and not material.clouds and shipped:
@@ -150,29 +165,32 @@ def plan_patches(
     if recipe.ignore_clouds and not material.clouds:
         raise UserError("--ignore-clouds needs cloud masks; pass --clouds, or leave it out")
     look_at_vectors(scenes, recipe, note)
-    look_at_masks(scenes, recipe, note)
-    kinds = sorted({s.nodata for s in scenes}, key=lambda n: (n is not None, n))
+    black_white = look_at_masks(scenes, recipe, note)
+    if zero_fill:
+        what = "pixels that are 0 in all bands are no data there, since an offset would make them values; pass --nodata if that is wrong"
+        note(f"{len(zero_fill)} of {len(scenes)} scenes have no nodata tag ({some(zero_fill)}): {what}")
+    empty = of_all({s.name: one_or_each(s.nodata) for s in scenes})
     description = {
         "kind": "patches",
         "settings": {
             "patch_size": size, "stride": stride, "bands": band_names, "divide_by": scale.divide_by, "offset": scale.offset,
-            "nodata": {s.name: s.nodata for s in scenes} if len(kinds) > 1 else kinds[0], "layers": layers, "classes": class_names,
-            "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "max_cloud": max_cloud,
-            "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
+            "nodata": empty, "zero_is_nodata": of_all({s.name: s.zero_is_nodata for s in scenes}), "layers": layers, "classes": class_names,
+            "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "clouds": bool(material.clouds),
+            "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": scene_words(scenes),
         },
         "chip_size": size,
         "bands": band_names,
         "divide_by": scale.divide_by,
         "offset": scale.offset,
-        "nodata": kinds[0] if len(kinds) == 1 else None,
+        "nodata": None if isinstance(empty, (dict, tuple)) else empty,  # one value, for images without a tag of their own
         "layers": layers,
         "classes": class_names,
         "ignore": IGNORE,
         "sampler": {"name": "grid", "stride": stride},
         "seed": seed,
     }  # fmt: skip
-    return Plan(scenes, recipe, description, broken, shared, unplaced)
+    return Plan(scenes, recipe, description, broken, shared, unplaced, black_white)
 
 
 # --- what is on disk -----------------------------------------------------------------------------------------------------------
@@ -199,9 +217,9 @@ def find_cems(folder, is_excluded, strict, note):
                 f"{len(missing)} of {len(tiles)} tiles have no {layer} mask ({some(missing)}): they don't count for --num-classes {classes}"
             )
     missing = [t for t in tiles if t not in clouds]
+    if missing and strict:
+        raise RunError(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}); --strict stops here")
     if missing and clouds:
-        if strict:
-            raise RunError(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}); --strict stops here")
         note(f"{len(missing)} of {len(tiles)} tiles have no cloud mask ({some(missing)}): their patches are kept whatever the clouds")
     return Material({t: f["image"] for t, f in tiles.items()}, masks, clouds, splits, {})
 
@@ -260,13 +278,6 @@ def some(names, most=3):
 
 
 # --- what is asked for ---------------------------------------------------------------------------------------------------------
-
-
-def parse_names(text, flag):
-    names = parse_share_or_names(text, flag)
-    if isinstance(names, float):
-        raise UserError(f"{flag} expects names separated by commas, got {text}")
-    return names
 
 
 def parse_classes(text):
@@ -332,6 +343,11 @@ def fingerprint(paths):
     return digest.hexdigest()[:16]
 
 
+def of_all(values):
+    """What all scenes have, or {scene: its own} where they differ."""
+    return next(iter(values.values())) if len(set(values.values())) == 1 else values
+
+
 def scene_words(scenes):
     """{split: [scenes]}: part of the settings, since a scene more or in another split makes another set."""
     words = {}
@@ -366,19 +382,26 @@ def look_at_vectors(scenes, recipe, note):
 
 
 def look_at_masks(scenes, recipe, note):
-    """Every mask, thinned out where it is large: values that are no class are an error now instead of after an hour."""
-    suspicious = {}
+    """
+    Every mask, thinned out where it is large: values that are no class are an error now instead of after an hour.
+
+    Returns the layers whose masks hold 0 and 255 only.
+    """
+    suspicious, seen = {}, {}  # seen: {layer: values}, no more of them once there is a third
     num_classes = dict(zip(recipe.layers, recipe.classes, strict=True))
     for scene in scenes:
         for layer, mask in scene.masks.items():
             try:
                 with open_raster(mask.path) as dataset:
                     step = max(1, -(-max(dataset.width, dataset.height) // LOOK))
-                    values = dataset.read(1, out_shape=(max(1, dataset.height // step), max(1, dataset.width // step)))
+                    shape = (max(1, dataset.height // step), max(1, dataset.width // step))
+                    values, _ = read_labels(dataset, hides=mask.hides, shape=shape)
             except Exception as error:
                 if isinstance(error, UserError) and error.__cause__ is None:
                     raise
                 continue  # unreadable pixels are counted window by window
+            if seen.get(layer, set()) <= {0, IGNORE}:
+                seen[layer] = seen.get(layer, set()) | set(np.unique(values).tolist())
             to_classes(values, num_classes[layer], mask.nodata, recipe.label_map, mask.path)
             if mask.nodata is not None and 0 <= mask.nodata < num_classes[layer] and mask.nodata not in dict(recipe.label_map):
                 suspicious.setdefault(mask.nodata, []).append(mask.path)
@@ -387,3 +410,4 @@ def look_at_masks(scenes, recipe, note):
             f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
             f"pass --label-map={value:g}={value:g} if it is a class"
         )
+    return [layer for layer, values in seen.items() if values == {0, IGNORE}]

@@ -15,12 +15,16 @@ from runtime.errors import RunError, UserError, did_you_mean
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A mask of a scene. source: its path, size and mtime as the manifest states them. aligned: it needs warping to the image's grid."""
+    """
+    A mask of a scene. source: its path, size and mtime as the manifest states them. aligned: it needs warping to the image's grid. hides:
+    a mask of its own (an internal or .msk one) says where its values count.
+    """
 
     path: str
     nodata: float | None
     aligned: bool
     source: dict
+    hides: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,10 @@ class Scene:
     """
     An image and what belongs to it.
 
-    block_height: rows that are decoded together.     bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
-    c, d, e, f). masks: {layer: LabelFile}. clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at.
-    shift: what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
+    block_height: rows that are decoded together. bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
+    c, d, e, f). nodata: the value that means no data in each of the bands, or None. zero_is_nodata: pixels that are 0 in all of them are no
+    data. masks: {layer: LabelFile}. clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. shift:
+    what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
     """
 
     name: str
@@ -43,7 +48,8 @@ class Scene:
     block_height: int
     crs: str | None
     transform: tuple
-    nodata: float | None
+    nodata: tuple
+    zero_is_nodata: bool
     alpha: bool
     shift: tuple
     masks: dict
@@ -53,6 +59,14 @@ class Scene:
     @property
     def event(self):
         return event_of(self.name)
+
+    @property
+    def label_sources(self):
+        return {layer: mask.source for layer, mask in self.masks.items()}
+
+    @property
+    def cloud_source(self):
+        return self.clouds.source if self.clouds else None
 
 
 def describe_all(images, strict, note):
@@ -82,6 +96,16 @@ def source_of(info):
     return {"path": path, "size": info.size, "mtime": info.mtime}
 
 
+def stamps_of(image, masks, clouds):
+    """
+    {"image" | layer | "clouds": [size, mtime]}: what is compared to know a scene's files again.
+
+    image, clouds: sources (see source_of), clouds None without one. masks: {layer: source}.
+    """
+    sources = {"image": image, **masks, **({"clouds": clouds} if clouds else {})}
+    return {what: [source["size"], source["mtime"]] for what, source in sources.items()}
+
+
 # --- bands ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +116,8 @@ def choose_bands(infos, wanted=None, known_names=None):
     wanted: "1,2,5" (as GDAL counts, from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for every band.
     known_names: names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
     """
-    chosen, names, first = {}, None, None
+    chosen, names, named_by = {}, None, None
+    by_number = bool(wanted) and all(word.strip().isdigit() for word in wanted.split(","))
     for scene, info in infos.items():
         described = [d or "" for d in info.descriptions]
         if known_names is not None:
@@ -102,17 +127,19 @@ def choose_bands(infos, wanted=None, known_names=None):
         positions = band_positions(wanted, described, info)
         here = [described[p] for p in positions]
         if names is None:
-            names, first = here, info
+            names, named_by = list(here), [info] * len(here)
         if len(here) != len(names):
-            raise UserError(f"{info.path} has {len(here)} bands, {first.path} has {len(names)}; all scenes need the same, pass --bands")
-        differing = [
-            (a, b) for a, b in zip(here, names, strict=True) if a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b)
-        ]
-        if differing:
-            raise UserError(
-                f"{info.path} has band {differing[0][0]!r} where {first.path} has {differing[0][1]!r}; all scenes need the same "
-                "bands in the same order; pass --bands with their descriptions"
-            )
+            first = named_by[0].path
+            raise UserError(f"{info.path} has {len(here)} bands, {first} has {len(names)}; all scenes need the same, pass --bands")
+        for i, (a, b) in enumerate(zip(here, names, strict=True)):
+            if by_number and not (a and b):  # a number says which band it is; the name is whoever's has one
+                if a:
+                    names[i], named_by[i] = a, info
+            elif a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b):
+                raise UserError(
+                    f"{info.path} has band {a!r} where {named_by[i].path} has {b!r}; all scenes need the same bands in the same order; "
+                    f"pass --bands with their descriptions{'' if a and b else ', or by number where a file has none'}"
+                )
         chosen[scene] = positions
     labels = [name or f"band_{p + 1}" for name, p in zip(names, chosen[next(iter(chosen))], strict=True)]
     return chosen, labels
@@ -149,23 +176,45 @@ def band_positions(wanted, described, info):
 
 
 def decide_nodata(info, bands, flag):
-    """The value that means "no data", from --nodata (a number, or "none") or the file. One that the type can't hold is refused."""
+    """
+    The value that means "no data" in each of `bands` (zero-based), None where none does, from --nodata (a number, or "none") or the file.
+
+    One that the band's type can't hold is refused.
+    """
     if flag is not None and flag.lower() == "none":
-        return None
+        return (None,) * len(bands)
     try:
-        nodata = info.nodata if flag is None else float(flag)
+        values = tuple(info.nodatavals[b] if flag is None else float(flag) for b in bands)
     except ValueError as error:
         raise UserError(f"--nodata expects a number or none, got {flag!r}") from error
-    if nodata is None or nodata != nodata:  # NaN is never data anyway
-        return None
-    for band in bands:
+    values = tuple(None if v is None or v != v else v for v in values)  # NaN is never data anyway
+    for band, nodata in zip(bands, values, strict=True):
         kind = np.dtype(info.dtypes[band])
-        if kind.kind in "iu" and not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
+        if nodata is None or kind.kind not in "iu":
+            continue
+        if not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
             where = "--nodata" if flag is not None else f"the nodata tag of {info.path}"
             raise UserError(
                 f"{where} is {nodata:g}, which {kind.name} can't hold; pass --nodata with the value that is meant, or --nodata none"
             )
-    return nodata
+    return values
+
+
+def zero_means_nothing(info, bands, nodata, offset, flag):
+    """
+    Is a pixel that is 0 in all of `bands` no data, though no tag says so?
+
+    It is in digital numbers with an offset (Sentinel-2): 0 is fill there and never a measurement, and the offset would make a reflectance
+    of it. nodata: of decide_nodata. offset: what is added to values, all of it. flag: --nodata, which says otherwise.
+    """
+    whole = all(np.dtype(info.dtypes[b]).kind in "iu" for b in bands)
+    return flag is None and whole and any(offset) and all(value is None for value in nodata)
+
+
+def one_or_each(values):
+    """What all values are, or the values where they differ."""
+    values = tuple(values)
+    return values[0] if len(set(values)) == 1 else values
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------------------
@@ -176,10 +225,10 @@ def check_mask(image, mask, align, what="mask"):
     if mask.count != 1:
         raise UserError(f"{mask.path} has {mask.count} bands; expected one band of class numbers")
     if same_grid(image, mask):
-        return LabelFile(mask.path, mask.nodata, False, source_of(mask))
+        return LabelFile(mask.path, mask.nodata, False, source_of(mask), mask.has_mask)
     known = image.crs is not None and mask.crs is not None
     if align and known:
-        return LabelFile(mask.path, mask.nodata, True, source_of(mask))
+        return LabelFile(mask.path, mask.nodata, True, source_of(mask), mask.has_mask)
     if (image.width, image.height) != (mask.width, mask.height):
         difference = f"{mask.path} is {mask.width}×{mask.height}, its image {image.width}×{image.height} pixels"
     elif image.crs != mask.crs:
@@ -197,7 +246,7 @@ def short(crs):
     return crs.to_string()[:40] if crs is not None else "no CRS"
 
 
-def make_scene(name, split, info, bands, nodata, shift, masks, clouds, source=None):
+def make_scene(name, split, info, bands, nodata, zero_is_nodata, shift, masks, clouds, source=None):
     """Scene from what the checks found."""
     kinds = [np.dtype(info.dtypes[b]) for b in bands]
     if any(k.kind not in "iuf" for k in kinds):
@@ -206,8 +255,9 @@ def make_scene(name, split, info, bands, nodata, shift, masks, clouds, source=No
         name=name, split=split, image=info.path, bands=tuple(bands), dtype=np.result_type(*kinds).name,
         width=info.width, height=info.height,
         block_height=max(info.block_shapes[b][0] for b in bands),
-        crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6], nodata=nodata,
-        alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds, source=source or source_of(info),
+        crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6],
+        nodata=nodata, zero_is_nodata=zero_is_nodata, alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds,
+        source=source or source_of(info),
     )  # fmt: skip
 
 

@@ -31,16 +31,24 @@ def select(scenes, names, flag):
     return chosen
 
 
-def parse_share_or_names(text, flag):
-    """`0.2` → 0.2, `DOVE,CANAL` → ["DOVE", "CANAL"], None → []."""
+def parse_names(text, flag, expected="names separated by commas"):
+    """`DOVE,CANAL` → ["DOVE", "CANAL"], None → []."""
     if not text:
         return []
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{flag} {text!r} has an empty name; expected {expected}")
+    return names
+
+
+def parse_share_or_names(text, flag, scenes=()):
+    """`0.2` → 0.2, `DOVE,CANAL` → ["DOVE", "CANAL"], None → []. A number that stands for one of `scenes` is its name."""
+    names = parse_names(text, flag, "names separated by commas, or a share such as 0.2")
     try:
-        share = float(text)
+        share = float(text or "none")
     except ValueError:
-        names = [name.strip() for name in text.split(",")]
-        if not all(names):
-            raise UserError(f"{flag} {text!r} has an empty name; expected names separated by commas, or a share such as 0.2") from None
+        return names
+    if any(matches(scene, names[0]) for scene in scenes):
         return names
     if not 0 < share < 1:
         raise UserError(f"{flag} expects a share between 0 and 1 or names separated by commas, got {text}")

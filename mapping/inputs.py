@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipping.scenes import decide_nodata
+from chipping.scenes import decide_nodata, one_or_each
 from constants import SENTINEL2_L2A_BANDS, band_role
 from raster.scale import Scale, decide_scale, scale_from_tags
 from raster.source import RasterInfo, open_raster
@@ -20,13 +20,14 @@ class SceneInput:
     How a scene is read.
 
     indexes: 1-based, in the order of the model's bands. scale: reflectance = (stored + offset) / divide_by.
-    nodata: stored value that means nothing, or None. zero_is_nodata: so does 0 in all of the bands. matched, scaled: in words, for the log.
+    nodata: stored value that means nothing, or None; one a band where they differ. zero_is_nodata: so does 0 in all of the bands.
+    matched, scaled: in words, for the log.
     """
 
     info: RasterInfo
     indexes: tuple
     scale: Scale
-    nodata: float | None
+    nodata: float | None | tuple
     zero_is_nodata: bool
     matched: str
     scaled: str
@@ -52,10 +53,10 @@ def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, n
             scale, scaled = Scale(tuple(data["divide_by"]), tuple(data["offset"])), "from the checkpoint"
         if offset is not None:
             scale = Scale(scale.divide_by, offset)
-    if nodata is None and info.nodata is None and data.get("nodata") is not None:
+    if nodata is None and all(info.nodatavals[b] is None for b in zero_based) and data.get("nodata") is not None:
         value = data["nodata"]  # of the images of the training; one that this file's type can't hold occurs in it nowhere
     else:
-        value = decide_nodata(info, zero_based, nodata)
+        value = one_or_each(decide_nodata(info, zero_based, nodata))
     plan = SceneInput(info, tuple(indexes), scale, value, is_cems_image(info), matched, scaled)
     if divide_by is None:
         require_plausible(plan, wanted, mean)
@@ -165,11 +166,14 @@ def sample_medians(plan, grid=4, side=64):
 
 
 def valid_pixels(pixels, nodata, zero_is_nodata=False):
-    """(H, W) bool: no band of (C, H, W) stored values is nodata, NaN or infinite, and (if asked) not all of them are 0."""
+    """
+    (H, W) bool: no band of (C, H, W) stored values is nodata (one for all, or one a band), NaN or infinite, and (if asked) not all are 0.
+    """
     valid = np.ones(pixels.shape[1:], dtype=bool)
-    for band in pixels:  # band by band: no temporary array of the whole stack
+    each = nodata if isinstance(nodata, tuple) else (nodata,) * len(pixels)
+    for band, empty in zip(pixels, each, strict=True):  # band by band: no temporary array of the whole stack
         if pixels.dtype.kind == "f":
             valid &= np.isfinite(band)
-        if nodata is not None and nodata == nodata:
-            valid &= band != nodata
+        if empty is not None and empty == empty:
+            valid &= band != empty
     return valid & (pixels != 0).any(axis=0) if zero_is_nodata else valid

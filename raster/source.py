@@ -43,6 +43,7 @@ class RasterInfo:
 
     transform: affine, pixel to CRS. scales, offsets: GDAL's per-band values (value = stored · scale + offset), 1 and 0 where unset.
     block_shapes: (rows, columns) a band. size: bytes of the file, None where unknown; mtime: seconds, None for remote files.
+    nodata: of the first band; nodatavals: of each.
     alpha_band: zero-based, None without one. has_mask: an alpha band or a mask of its own says which pixels are there.
     """
 
@@ -54,6 +55,7 @@ class RasterInfo:
     crs: object
     transform: object
     nodata: float | None
+    nodatavals: tuple
     descriptions: tuple
     scales: tuple
     offsets: tuple
@@ -137,6 +139,7 @@ def describe(path):
             crs=dataset.crs,
             transform=dataset.transform,
             nodata=dataset.nodata,
+            nodatavals=tuple(dataset.nodatavals),
             descriptions=tuple(d or "" for d in dataset.descriptions),
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),

@@ -205,3 +205,11 @@ def test_integer_images_in_the_cems_layout_are_scaled_by_their_tags_or_refused(t
     cut()
     description = read_chipset(tmp_path / "patches")
     assert description["divide_by"] == [10000] * 7 and description["offset"] == [-1000] * 7
+
+
+def test_without_any_cloud_mask_it_is_told_and_strict_stops(tile, cut, capsys):
+    tile("", "EMSR001_AOI01_01", kinds=("S2L2A", "DEL", "GRA"))
+    assert len(cut()) == 1
+    assert "no cloud mask (_CM) was found" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"1 of 1 tiles have no cloud mask \(EMSR001_AOI01_01\); --strict"):
+        cut("--strict", folder="strict")

@@ -109,6 +109,12 @@ def test_classes_come_from_a_property_as_number_or_name_and_the_higher_wins(tmp_
         read_polygons([path], "lvel", ("none", "low"))
 
 
+def test_a_class_without_end_is_no_class(tmp_path):
+    path = write_geojson(tmp_path / "a.geojson", (box(10, 40, 11, 41), {"code": float("inf")}))
+    with pytest.raises(UserError, match="code = inf"):
+        read_polygons([path], "code", ("a", "b"))
+
+
 def test_mapped_classes_of_polygons(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", (box(10, 40, 11, 41), {"code": 7}), (box(10, 40, 11, 41), {"code": -1}))
     assert [label for _, label, _ in read_polygons([path], "code", ("a", "b"), ((7, 1), (-1, 255))).shapes] == [1, 255]
@@ -130,6 +136,17 @@ def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):
     (json.dumps({"type": "Feature", "geometry": box(500_000, 4_600_000, 500_010, 4_600_010)}), "expected degrees"),
     (json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[]]}}), "coordinates"),
     (json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": "x"}}), "coordinates"),
+    ('{"type": "FeatureCollection", "features": [5]}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [{"geometry": 5}]}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [{"geometry": []}]}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [{"properties": "x"}]}', "is not GeoJSON"),
+    ('{"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": [5]}}', "is not GeoJSON"),
+    ('{"type": "GeometryCollection", "geometries": 5}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [], "crs": 5}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [], "crs": {"properties": [1]}}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": 7}}}', "is not GeoJSON"),
+    ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": ["x"]}}}', "not known"),
+    ("[" * 100_000, "is not GeoJSON"),
 ])  # fmt: skip
 def test_what_is_no_polygon_file_is_said(tmp_path, content, words):
     path = tmp_path / "a.geojson"

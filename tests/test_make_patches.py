@@ -653,3 +653,199 @@ def test_scenes_in_a_bucket_give_the_patches_of_local_ones(scene, cut, tmp_path,
     local, remote = ({p.name: p.read_bytes() for p in (tmp_path / f).rglob("*.npy")} for f in ("patches", "remote"))
     assert len(local) > 20 and local == remote
     assert read_manifest("remote")[0]["source"]["path"] == f"s3://{bucket}/run/a_1.tif"
+
+
+# --- what has changed since ---
+
+
+def test_cloud_masks_that_come_go_or_change_are_not_mixed_with_old_patches(scene, cut, make_raster, tmp_path):
+    scene("a", ramp(8, 24))
+    clouds = np.zeros((8, 24), np.uint8)
+    clouds[:, :8] = 1
+    make_raster("clouds/a.tif", clouds)
+    words = ("--patch-size", 8, "--stride", 8)
+    assert len(cut(*words)) == 3
+    with pytest.raises(UserError, match="other settings.*clouds: false → true"):
+        cut(*words, "--clouds", "clouds")
+    lines = cut(*words, "--clouds", "clouds", "--overwrite")
+    assert [line["window"][0] for line in lines] == [8, 16]
+    assert lines[0]["cloud_source"]["size"] == os.path.getsize(tmp_path / "clouds" / "a.tif")
+    make_raster("clouds/a.tif", clouds[:, ::-1])
+    os.utime(tmp_path / "clouds" / "a.tif", (1, 1))
+    with pytest.raises(UserError, match=r"clouds/a\.tif has changed.*--overwrite"):
+        cut(*words, "--clouds", "clouds")
+    assert [line["window"][0] for line in cut(*words, "--clouds", "clouds", "--overwrite")] == [0, 8]
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_scene_without_any_patch_is_looked_at_again(scene, cut, tmp_path, part):
+    """Nothing of `b` is labelled or valid; its file is then repaired."""
+    scene("a", ramp(8, 8))
+    scene("b", ramp(8, 8) + 1, np.full((8, 8), 255, np.uint8) if part == "masks" else None)
+    if part == "images":
+        scene("b", np.zeros((2, 8, 8), np.uint16))
+    assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0)} == {"a"}
+    cut("--patch-size", 8, "--nodata", 0)
+    scene("b", ramp(8, 8) + 1)
+    os.utime(tmp_path / part / "b.tif", (1, 1))
+    with pytest.raises(UserError, match=r"/b\.tif has changed.*--overwrite to cut all again"):
+        cut("--patch-size", 8, "--nodata", 0)
+    assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0, "--overwrite")} == {"a", "b"}
+
+
+@pytest.mark.parametrize("broken", ["images", "masks", "clouds"])
+def test_the_file_that_can_not_be_read_is_the_one_that_is_named(scene, cut, make_raster, tmp_path, broken):
+    """Image, mask and clouds share their name; only the folder tells them apart."""
+    rng = np.random.default_rng(0)
+    scene("a_1", ramp(8, 8))
+    make_raster("clouds/a_1.tif", np.zeros((8, 8), np.uint8))
+    image, mask = rng.integers(1, 9999, (2, 64, 8)).astype(np.uint16), rng.integers(0, 2, (64, 8)).astype(np.uint8)
+    scene("b_1", image, mask, blockysize=8, mask_how={"blockysize": 8})
+    make_raster("clouds/b_1.tif", mask, blockysize=8)
+    path = tmp_path / broken / "b_1.tif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut("--patch-size", 8, "--clouds", "clouds")
+    skipped = [json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines()]
+    assert {line["source"] for line in skipped if line["reason"] == "unreadable"} == {f"{broken}/b_1.tif"}
+
+
+@pytest.mark.parametrize("gone", ["images", "masks"])
+def test_a_file_that_vanishes_after_the_headers_were_read_is_the_one_that_is_named(scene, cut, tmp_path, gone, monkeypatch):
+    from chipping import plan
+
+    scene("a_1", ramp(8, 8))
+    scene("b_1", ramp(8, 8))
+    look = plan.look_at_masks
+
+    def spoil(*arguments):
+        look(*arguments)
+        (tmp_path / gone / "b_1.tif").write_bytes(b"II*\0nothing")
+
+    monkeypatch.setattr(plan, "look_at_masks", spoil)
+    cut("--patch-size", 8)
+    (line,) = (json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines())
+    assert line["reason"] == "unreadable" and line["source"] == f"{gone}/b_1.tif"
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("beneath", [0, 1, 7], ids=["background", "fire", "no-class"])
+def test_what_the_label_files_own_mask_hides_is_ignored(scene, cut, tmp_path, aligned, beneath):
+    import rasterio
+
+    mask = np.ones((4 if aligned else 8,) * 2, np.uint8)
+    half = mask.shape[0] // 2
+    mask[:half] = beneath
+    pixel = 20 if aligned else 10
+    scene("a", ramp(8, 8), mask, mask_how={"transform": from_origin(500_000, 4_600_000, pixel, pixel)})
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "masks" / "a.tif", "r+") as dataset:
+        dataset.write_mask(np.arange(len(mask))[:, None].repeat(len(mask), 1) >= half)
+    (line,) = cut("--patch-size", 8, *(["--align"] if aligned else []), "--label-map", "255=1")
+    labels = np.load(tmp_path / "patches" / line["mask"])[0]
+    assert (labels[:4] == 255).all() and (labels[4:] == 1).all()
+
+
+def test_aligned_cloud_masks_hide_nothing_where_they_do_not_reach(scene, cut, make_raster, tmp_path):
+    scene("a", ramp(8, 8), np.ones((8, 8), np.uint8))
+    make_raster("clouds/a.tif", np.array([[1, 0], [0, 0]], np.uint8), transform=from_origin(500_000, 4_600_000, 20, 20))
+    (line,) = cut("--patch-size", 8, "--clouds", "clouds", "--align", "--ignore-clouds")
+    labels = np.load(tmp_path / "patches" / line["mask"])[0]
+    assert (labels[:2, :2] == 255).all() and (labels == 255).sum() == 4 and line["cloud_cover"] == 4 / 64
+
+
+# --- nodata of each band, and of none ---
+
+
+@pytest.mark.parametrize("order", ["B02,B11", "B11,B02"])
+def test_every_band_of_a_stack_has_its_own_nodata(make_raster, cut, tmp_path, order):
+    fine, coarse = np.full((8, 8), 50, np.uint16), np.full((8, 8), 60, np.uint16)
+    fine[0], coarse[7] = 0, 0
+    make_raster("images/T33_1_B02.tif", fine)
+    make_raster("images/T33_1_B11.tif", coarse, nodata=0)
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    (line,) = cut("--patch-size", 8, "--stack", order)
+    labels = np.load(tmp_path / "patches" / line["mask"])[0]
+    assert line["valid_pixels"] == 56 and (labels[7] == 255).all() and (labels[:7] == 1).all()
+    description = read_chipset(tmp_path / "patches")
+    assert description["nodata"] is None and sorted(map(str, description["settings"]["nodata"])) == ["0.0", "None"]
+
+
+SENTINEL = dict(scales=(1e-4, 1e-4), offsets=(-0.1, -0.1))
+
+
+@pytest.mark.parametrize("words, how, empty", [
+    (("--divide-by", 10_000, "--offset", -1000), {}, True),
+    ((), SENTINEL, True),
+    (("--divide-by", 10_000, "--offset", -1000, "--nodata", "none"), {}, False),
+    (("--divide-by", 10_000, "--offset", -1000, "--nodata", 65_535), {}, False),
+    (("--divide-by", 10_000, "--offset", -1000), {"nodata": 65_535}, False),
+    (("--divide-by", 10_000), {}, False),
+], ids=["flag", "tags", "none", "another", "tag", "no offset"])  # fmt: skip
+def test_zero_is_no_data_where_an_offset_would_make_a_value_of_it(scene, make_raster, tmp_path, monkeypatch, capsys, words, how, empty):
+    monkeypatch.chdir(tmp_path)
+    image = ramp(8, 8) + 1500
+    image[:, :3] = 0
+    image[1, 4, 4] = 0  # in one band only: dark, not empty
+    scene("a", image, np.ones((8, 8), np.uint8), **how)
+    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--patch-size", "8", *map(str, words)])
+    (line,) = read_manifest("patches")
+    patch, labels = np.load(Path("patches") / line["file"]), np.load(Path("patches") / line["mask"])[0]
+    assert line["valid_pixels"] == (40 if empty else 64) and labels[4, 4] == 1
+    assert (labels[:3] == (255 if empty else 1)).all() and (patch[:, :3] == (1000 if empty else 0)).all()
+    assert ("no nodata tag (a)" in capsys.readouterr().err) == empty
+    assert read_chipset("patches")["settings"]["zero_is_nodata"] is empty
+
+
+def test_zero_is_no_data_in_scenes_that_are_shifted_to_another_offset(scene, cut, tmp_path):
+    image = ramp(8, 8) + 1500
+    image[:, 0] = 0
+    scene("a_1", image, np.ones((8, 8), np.uint8), scales=(1e-4, 1e-4), offsets=(0, 0))
+    scene("b_1", image, np.ones((8, 8), np.uint8), transform=from_origin(600_000, 4_600_000, 10, 10), **SENTINEL)
+    lines = cut("--patch-size", 8, divide_by=())
+    assert [line["valid_pixels"] for line in lines] == [56, 56]
+    for line in lines:  # reflectance 0
+        assert (np.load(tmp_path / "patches" / line["file"])[:, 0] == 1000).all()
+
+
+def test_scenes_whose_names_are_numbers_can_be_named(scene, cut):
+    for i, name in enumerate(("1", "2", "3", "10")):
+        scene(name, ramp(8, 8), transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    lines = cut("--patch-size", 8, "--val", "3", "--test", "2", "--exclude", "10")
+    assert [(line["scene"], line["split"]) for line in lines] == [("1", "train"), ("2", "test"), ("3", "val")]
+    with pytest.raises(UserError, match="--exclude '0.2' matches no scene"):
+        cut("--patch-size", 8, "--exclude", "0.2", folder="other")
+
+
+def test_bands_by_number_need_no_descriptions_in_every_file(scene, cut, tmp_path):
+    image = ramp(8, 8, 3)
+    for i, (name, words) in enumerate({"a_1": None, "b_1": ("B02", "B04", "B12"), "c_1": ("B2", "", "")}.items()):
+        scene(name, image, descriptions=words, transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    assert len(cut("--patch-size", 8, "--bands", "1,2")) == 3
+    assert read_chipset(tmp_path / "patches")["bands"] == ["B02", "B04"]
+    with pytest.raises(UserError, match="has band 'B02' where images/a_1.tif has ''.*by number"):
+        cut("--patch-size", 8, folder="other")
+    scene("d_1", image, descriptions=("B02", "B05", ""), transform=from_origin(600_000, 4_600_000, 10, 10))
+    with pytest.raises(UserError, match="d_1.tif has band 'B05' where images/b_1.tif has 'B04'"):
+        cut("--patch-size", 8, "--bands", "1,2", folder="other")
+
+
+def test_classes_without_a_training_pixel_are_told(scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def remarks(*words, folder):
+        flags = "make-patches --images images --masks masks --divide-by 1 --patch-size 8 --val b --patches-dir"
+        chip.main([*flags.split(), folder, *words])
+        return capsys.readouterr().err
+
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2] = 255
+    for i, name in enumerate(("a_1", "b_1")):
+        scene(name, ramp(8, 8), mask, transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    said = remarks(folder="p0")
+    assert "no pixel of the training patches is fire; the masks hold 0 and 255 only" in said and "--label-map=255=1" in said
+    assert "no pixel of the training patches is fire; " in remarks(folder="p0"), "a run that has nothing left to do says the same"
+    assert "no pixel" not in remarks("--label-map=255=1", folder="p1")
+    assert [line["class_pixels"]["mask"] for line in read_manifest("p1")] == [[48, 16]] * 2
+    mask[:2] = 1  # of the validation scene alone
+    scene("b_1", ramp(8, 8), mask, transform=from_origin(501_000, 4_600_000, 10, 10))
+    said = remarks("--classes", "land,water,snow", folder="p2")
+    assert "no pixel of the training patches is water or snow\n" in said and "255 only" not in said

@@ -74,3 +74,18 @@ def test_a_raster_without_a_place_is_opened_without_a_remark(tmp_path, make_rast
     code = f"from raster.source import describe; describe({str(path)!r})"
     answer = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert answer.returncode == 0 and answer.stderr == ""
+
+
+def test_bands_with_nodata_of_their_own_are_read_and_mapped_with_it(make_raster, tmp_path):
+    from mapping.inputs import plan_input, valid_pixels
+    from raster.stack import stack_bands
+
+    stored = {"B02": np.array([[0, 5, 7]], np.uint16), "B11": np.array([[9, 0, 7]], np.uint16)}
+    paths = [str(make_raster(f"T33_{band}.tif", values, nodata=0 if band == "B11" else None)) for band, values in stored.items()]
+    for order in (["B02", "B11"], ["B11", "B02"]):
+        stacks, _ = stack_bands(paths, order, tmp_path / "stacks")
+        info = describe(stacks["T33"])
+        assert dict(zip(order, info.nodatavals, strict=True)) == {"B02": None, "B11": 0}
+        plan = plan_input(info, {"bands": order, "divide_by": [1, 1], "offset": [0, 0], "nodata": 7}, divide_by=(1, 1))
+        valid = valid_pixels(np.stack([stored[band] for band in order]), plan.nodata, plan.zero_is_nodata)
+        assert valid.tolist() == [[True, False, True]]

@@ -147,3 +147,12 @@ def test_the_transform_of_a_window_is_the_rasters_own_moved():
     assert np.allclose(moved * (0, 0), turned * (7, 3)) and np.allclose(moved * (5, 9), turned * (12, 12))
     corners = pixel_corners(turned, (7, 3, 5, 9))
     assert np.allclose(corners[0], turned * (7, 3)) and np.allclose(corners[2], turned * (12, 12))
+
+
+def test_a_number_that_names_a_scene_is_a_name():
+    scenes = ["1", "3", "10_2024", "0.5_x"]
+    for text in ("3", "10", "0.5"):
+        assert parse_share_or_names(text, "--val", scenes) == [text]
+    assert parse_share_or_names("0.2", "--val", scenes) == 0.2
+    with pytest.raises(UserError, match="--val expects a share between 0 and 1 or names separated by commas, got 2"):
+        parse_share_or_names("2", "--val", scenes)
