@@ -249,6 +249,8 @@ def train(args, checkpoint, processes, console):
         position |= {key: state[key] for key in position}
         try:
             optimizer.load_state_dict(state["optimizer"])
+            for group in optimizer.param_groups:  # the flag wins over what the optimiser remembers, as --lr does at every step
+                group["weight_decay"] = args.weight_decay
             schedule.load_state_dict(state["schedule"])
             if state["scaler"]:  # empty from a run in fp32 or bf16: one that goes on in fp16 begins with a new one
                 scaler.load_state_dict(state["scaler"])

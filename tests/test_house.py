@@ -20,7 +20,7 @@ FLOORS = [
     {"mapping", "model", "dataset", "dataset_pansharpen"},
     set(PROGRAMS),
 ]
-# The one program that may call what another offers as a function.
+# Who may call what another program offers as a function: demo.py, and train.py, which hands pansharpening flags over.
 MAY_IMPORT_PROGRAMS = {"demo": {"inference"}, "train": {"train_pansharpen"}}
 
 

@@ -125,6 +125,15 @@ def test_resuming_from_an_earlier_epoch_drops_the_later_rows_and_ends_the_same(p
     assert without_time(tmp_path) == reference
 
 
+def test_flags_of_the_optimiser_win_on_resume_and_stay_otherwise(patches, tmp_path):
+    train.main(flags(patches, tmp_path, "--epochs", "1", "--weight-decay", "0.25"))
+    last = tmp_path / "checkpoints" / "last.pt"
+    for words, expected in (([], (0.25, 0.01)), (["--weight-decay", "0.5", "--lr", "0.002"], (0.5, 0.002))):
+        train.main(["--resume", str(last), "--epochs", str(2 + bool(words)), "--quiet", *words])
+        group = load_checkpoint(last)["state"]["optimizer"]["param_groups"][0]
+        assert (group["weight_decay"], group["lr"]) == expected
+
+
 def test_a_worse_model_does_not_replace_the_best_one(patches, tmp_path):
     train.main(flags(patches, tmp_path, "--save-every", "1"))
     best = tmp_path / "checkpoints" / "best_model.pt"
