@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipping.scenes import decide_nodata, one_or_each
+from chipping.scenes import decide_nodata, one_or_each, zero_means_nothing
 from constants import SENTINEL2_L2A_BANDS, band_role
 from raster.scale import Scale, decide_scale, scale_from_tags
 from raster.source import RasterInfo, open_raster
@@ -53,11 +53,14 @@ def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, n
             scale, scaled = Scale(tuple(data["divide_by"]), tuple(data["offset"])), "from the checkpoint"
         if offset is not None:
             scale = Scale(scale.divide_by, offset)
+    zero_is_nodata = is_cems_image(info)
     if nodata is None and all(info.nodatavals[b] is None for b in zero_based) and data.get("nodata") is not None:
         value = data["nodata"]  # of the images of the training; one that this file's type can't hold occurs in it nowhere
     else:
-        value = one_or_each(decide_nodata(info, zero_based, nodata))
-    plan = SceneInput(info, tuple(indexes), scale, value, is_cems_image(info), matched, scaled)
+        each = decide_nodata(info, zero_based, nodata)
+        value = one_or_each(each)
+        zero_is_nodata = zero_is_nodata or zero_means_nothing(info, zero_based, each, scale.offset, nodata)
+    plan = SceneInput(info, tuple(indexes), scale, value, zero_is_nodata, matched, scaled)
     if divide_by is None:
         require_plausible(plan, wanted, mean)
     return plan
