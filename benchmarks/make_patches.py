@@ -66,11 +66,9 @@ def bound(folder, patches, name="written"):
             buffers[size] = bytes(size)
         with open(target / path.name, "wb") as file:
             file.write(buffers[size])
-    shutil.rmtree(target)
 
 
 def cut(folder, out, workers):
-    shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(folder / "images"),
                "--masks", str(folder / "masks"),
                "--patches-dir", str(out), "--divide-by", "10000", "--quiet",
@@ -90,7 +88,11 @@ def bound_twice_at_once(folder, patches):
         process.join()
 
 
-def cpu_and_wall(work):
+def cpu_and_wall(work, *leftovers):
+    """CPU and wall seconds of work(). leftovers: folders of the turn before; removing them is no part of the work."""
+    for folder in leftovers:
+        shutil.rmtree(folder, ignore_errors=True)
+
     def cpu():
         return sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
@@ -121,12 +123,12 @@ def main():
         print(f"{args.scenes} scenes of {args.side}² pixels, {args.bands} bands: {len(patches) // 2} patches, {megabytes:.0f} MB")
         least, one, alone, pair, bound_alone, bound_pair = [], [], [], [], [], []
         for _ in range(args.repeat):  # in turns, so that a busy minute hits all of them
-            seconds, wall = cpu_and_wall(lambda: bound(folder, patches))
+            seconds, wall = cpu_and_wall(lambda: bound(folder, patches), folder / "written")
             least.append(seconds), bound_alone.append(wall)
-            bound_pair.append(cpu_and_wall(lambda: bound_twice_at_once(folder, patches))[1])
-            seconds, wall = cpu_and_wall(lambda: cut(folder, out, 1))
+            bound_pair.append(cpu_and_wall(lambda: bound_twice_at_once(folder, patches), *(folder / f"written_{i}" for i in range(2)))[1])
+            seconds, wall = cpu_and_wall(lambda: cut(folder, out, 1), out)
             one.append(seconds), alone.append(wall)
-            pair.append(cpu_and_wall(lambda: cut(folder, out, 2))[1])
+            pair.append(cpu_and_wall(lambda: cut(folder, out, 2), out)[1])
         print(f"CPU seconds: bound {min(least):.2f}, one worker {min(one):.2f}")
         ratio = statistics.median(a / b for a, b in zip(one, least, strict=True))
         print(f"one worker / bound: {ratio:.2f}, the median of {args.repeat} turns (at most 1.5)")

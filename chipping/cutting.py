@@ -225,8 +225,12 @@ def sums(pixels, invalid):
         return flat.sum(axis=1).tolist(), np.einsum("cp,cp->c", flat, flat).tolist()
     if flat.shape[1] * max(abs(limit) for limit in (np.iinfo(flat.dtype).min, np.iinfo(flat.dtype).max)) ** 2 < 2**53:
         # Every partial sum is a whole number that float64 holds exactly, and it is several times as quick as integers.
-        bands = [band.astype(np.float64) for band in flat]
-        return [int(band.sum()) for band in bands], [int(np.dot(band, band)) for band in bands]
+        total, squares, exact = [], [], np.empty(flat.shape[1])
+        for band in flat:  # one after the other, so that the floats stay in the processor's cache
+            np.copyto(exact, band)
+            total.append(int(exact.sum()))
+            squares.append(int(np.dot(exact, exact)))
+        return total, squares
     flat = flat.astype(np.int64)
     return [int(band.sum()) for band in flat], [int(np.dot(band, band)) for band in flat]
 

@@ -60,7 +60,11 @@ def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
     """
     table = translation_table(num_classes, nodata, tuple(mapping))
     if values.dtype == np.uint8:
-        classes = table[-LOWEST : -LOWEST + 256][values]
+        bytes_ = table[-LOWEST : -LOWEST + 256]
+        highest = int(values.max(initial=0))
+        if highest < num_classes and (bytes_[: highest + 1] == np.arange(highest + 1)).all():
+            return values  # classes already, as most masks are: looking up every pixel would cost more than reading them
+        classes = bytes_[values]
     else:
         classes = translate(values, table, nodata, dict(mapping), path)
     if (classes == UNKNOWN).any():
