@@ -151,7 +151,7 @@ def run_make_patches(args, report):
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
     workers = workers_of_run(args)
     if not args.dry_run:
-        prepare_workers("chipping.crew", workers)
+        prepare_workers(["chipping.crew"], workers)
     from chipping.cutting import count_windows
     from chipping.patches import make_patches
     from chipping.plan import plan_patches
@@ -332,7 +332,7 @@ def run_make_chips(args, report):
     from runtime.workers import prepare_workers
 
     workers = workers_of_run(args)
-    prepare_workers("chipping.make_chips", workers)
+    prepare_workers(["chipping.make_chips", "chipping.pan_chips"], workers)
     from chipping.chip_window import ChipRecipe
     from chipping.make_chips import make_chips
 

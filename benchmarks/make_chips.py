@@ -48,12 +48,15 @@ def only(what, folder, count, workers):
     """One of the things that are measured: "start" (imports and headers), "sequence" and "rows" (decoding), "chips"."""
     from runtime.workers import prepare_workers
 
-    prepare_workers("chipping.make_chips", workers)  # as chip.py does
+    prepare_workers(["chipping.make_chips", "chipping.pan_chips"], workers)  # as chip.py does
     from chipping.chip_window import ChipRecipe
     from chipping.chipset import read_manifest
     from chipping.make_chips import make_chips
     from constants import WORLDVIEW_BANDS
     from raster.pair import PairReader
+
+    if workers == 1:
+        import chipping.pan_chips  # noqa: F401  torch, which takes seconds, belongs to the start; of several workers, to theirs
 
     tiles = tiles_of(folder)
     if what == "start":

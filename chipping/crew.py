@@ -107,7 +107,7 @@ def cut_in_order(scenes, recipe, folder, tasks, workers):
             cutter.close()
         return
     waiting, coming = collections.deque(), iter(tasks)
-    with worker_pool(min(workers, len(tasks)), __name__, start_cutter, (scenes, recipe, folder)) as pool:
+    with worker_pool(min(workers, len(tasks)), (__name__,), start_cutter, (scenes, recipe, folder)) as pool:
         while True:
             # Two tasks a worker on their way: nobody waits, and results don't pile up behind a slow one.
             while len(waiting) < 2 * workers and (task := next(coming, None)) is not None:

@@ -22,7 +22,6 @@ from rasterio.errors import RasterioError
 from chipping.chip_window import finish_with_blur, finish_with_means, read_ms_window
 from chipping.chipset import ChipSetWriter, cut_unfinished_line, read_lines
 from chipping.null_blocks import expected_share, filled_blocks
-from chipping.pan_chips import encode_chip, write_chip
 from chipping.pan_sums import PanSums
 from chipping.positions import count_places, place
 from raster.footprint import footprint, pixel_corners
@@ -36,6 +35,7 @@ REJECTS_TO_RETIRE = 32  # windows in a row without one chip, after which a tile 
 READ_ERRORS_TO_RETIRE = 3
 CACHE_BYTES = 192 << 20  # of GDAL for decoded blocks, in each worker; less decodes shared blocks twice, more only takes memory
 SKIPPED = "skipped.jsonl"
+WORKER_MODULES = ("chipping.make_chips", "chipping.pan_chips")  # what workers have imported when they begin; the second one takes seconds
 WAITING = ".considered"  # finished chips whose number isn't known yet
 
 
@@ -113,6 +113,8 @@ def consider_window(reader, pan_sums, recipe, tile, i, left, top, folder):
         return verdict_of(i, left, top, valid_ms, reason="read-error", detail=detail)
     verdict = verdict_of(i, left, top, valid_ms, valid_pan, reason=None if parts else "nulls")
     if parts and folder:
+        from chipping.pan_chips import encode_chip, write_chip  # and torch with it, which a parent of workers can do without
+
         lat, lon = window_centre(tile, recipe, left, top)
         meta = {"tile": tile.name, "cid": tile.cid, "i": i, "left": left, "top": top}
         if lat is not None:
@@ -404,7 +406,7 @@ def workers_of(count):
         finally:
             close_readers()
         return
-    with worker_pool(count, __name__, one_thread) as pool:
+    with worker_pool(count, WORKER_MODULES, one_thread) as pool:
 
         def run(tasks, on_verdict):
             futures = as_completed([pool.submit(consider, task) for task in tasks])

@@ -17,30 +17,30 @@ from runtime.errors import RunError
 METHOD = "forkserver" if os.name == "posix" else "spawn"
 
 
-def prepare_workers(module, count):
+def prepare_workers(modules, count):
     """
-    Start the process that `count` workers will be copied from: it imports `module` while this process does the same.
+    Start the process that `count` workers will be copied from: it imports `modules` (names) while this process gets ready itself.
 
     Without it the two imports come one after the other, seconds that no second worker makes up for in a short run.
     """
     if count > 1 and METHOD == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.set_forkserver_preload([module])
+        forkserver.set_forkserver_preload(list(modules))
         forkserver.ensure_running()
 
 
 @contextlib.contextmanager
-def worker_pool(count, module, prepare=None, arguments=()):
+def worker_pool(count, modules, prepare=None, arguments=()):
     """
-    A ProcessPoolExecutor of `count` processes, for work whose functions live in `module`; prepare(*arguments) runs first in each.
+    A ProcessPoolExecutor of `count` processes that have imported `modules`; prepare(*arguments) runs first in each.
 
     Work that was not begun when the block ends is dropped, and what is under way may look at `stopping` to end early. A worker that was
     killed is a RunError.
     """
     context = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
-        context.set_forkserver_preload([module])
+        context.set_forkserver_preload(list(modules))
     stop = context.Event()
     pool = ProcessPoolExecutor(count, context, begin, (stop, prepare, arguments))
     try:

@@ -385,7 +385,7 @@ def test_killed_and_run_again_gives_the_same_bytes(delivery, tmp_path, twelve, s
 
 
 def test_killed_while_writing_a_chip_leaves_none_under_its_name_and_finished_work_is_kept(delivery, tmp_path, twelve, monkeypatch):
-    original, written = make_chips.write_chip, []
+    original, written = pan_chips.write_chip, []
 
     def full_after_four(path, chip):
         if len(written) == 4:
@@ -394,11 +394,11 @@ def test_killed_while_writing_a_chip_leaves_none_under_its_name_and_finished_wor
         written.append(path)
         original(path, chip)
 
-    monkeypatch.setattr(make_chips, "write_chip", full_after_four)
+    monkeypatch.setattr(pan_chips, "write_chip", full_after_four)
     with pytest.raises(OSError, match="No space"):
         run(tmp_path / "chips", delivery, 12)
     assert bytes_of(tmp_path / "chips") == {}
-    monkeypatch.setattr(make_chips, "write_chip", lambda path, chip: (written.append(path), original(path, chip)))
+    monkeypatch.setattr(pan_chips, "write_chip", lambda path, chip: (written.append(path), original(path, chip)))
     run(tmp_path / "chips", delivery, 12)
     same(tmp_path / "chips", twelve)
     assert len(written) == len(set(written))  # the four finished ones were not made again
