@@ -11,6 +11,7 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 from runtime.errors import RunError
 
@@ -24,10 +25,22 @@ def prepare_workers(modules, count):
     Without it the two imports come one after the other, seconds that no second worker makes up for in a short run.
     """
     if count > 1 and METHOD == "forkserver":
-        from multiprocessing import forkserver
+        start_server(modules)
 
+
+def start_server(modules):
+    """Python 3.11 imports them with the path of an empty program, and says nothing where it finds none: it gets ours by PYTHONPATH."""
+    from multiprocessing import forkserver
+
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *([before] if before else [])])
+    try:
         forkserver.set_forkserver_preload(list(modules))
         forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 @contextlib.contextmanager
@@ -40,7 +53,7 @@ def worker_pool(count, modules, prepare=None, arguments=()):
     """
     context = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
-        context.set_forkserver_preload(list(modules))
+        start_server(modules)
     stop = context.Event()
     pool = ProcessPoolExecutor(count, context, begin, (stop, prepare, arguments))
     try:
