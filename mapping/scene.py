@@ -6,7 +6,6 @@ Two stages. Bands of rows are predicted and kept in a journal (mapping/journal.p
 """
 
 import contextlib
-import glob
 import hashlib
 import json
 import queue
@@ -227,7 +226,6 @@ class WriteBehind:
 def finish_map(journal, plan, output_dir, name, class_names, bands, settings, areas, tags):
     """One pass over the journal's bands: GeoTIFFs, polygons, preview, numbers. Returns the record, without its settings."""
     info, paths = plan.info, output_paths(output_dir, name, settings)
-    remove_leftovers(paths.values())
     remarks, unreadable = [], []
     counter, globe = Counter(len(class_names), areas), None
     if areas is None:
@@ -280,13 +278,6 @@ def finish_map(journal, plan, output_dir, name, class_names, bands, settings, ar
         "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
         "remarks": remarks, "files": [p.name for p in paths.values()],
     }  # fmt: skip
-
-
-def remove_leftovers(paths):
-    """Delete what killed runs left beside these files (never what other runs are writing: they map other scenes)."""
-    for path in paths:
-        for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*.part*"):
-            leftover.unlink(missing_ok=True)
 
 
 def open_rasters(stack, paths, info, class_names, settings, tags):

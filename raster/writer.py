@@ -3,11 +3,11 @@ Rasters written row by row and finished as Cloud Optimized GeoTIFFs.
 
 Opening GDAL's COG driver for writing buffers the whole raster; so rows go to a tiled GeoTIFF first, which the driver then copies.
 Overviews of classes are every second, fourth … pixel: they are written on the way, which takes half the time of letting the driver read
-everything once more for them. All of these are temporary files beside the final one, whose name appears when everything is whole.
+everything once more for them. All of these, and what the driver makes for itself, lie in a hidden folder beside the final file, whose name
+appears when everything is whole.
 """
 
 import contextlib
-import glob
 import os
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from raster.source import no_word_of_missing_places
 from runtime.errors import RunError
-from runtime.files import atomic_path
+from runtime.files import scratch_folder, sync_file
 
 TILE = 512  # pixels; also the height of the rows that are kept back until they fill a row of tiles
 CACHE_BYTES = 16 << 20  # every tile is written and copied once: more would only fill up
@@ -104,13 +104,13 @@ def write_cog(
         "predictor": "NO" if overviews == "classes" else "YES",
         "blocksize": TILE, "bigtiff": "IF_SAFER", "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(),
     }  # fmt: skip
-    stage = path.with_name(f".{path.stem}.{os.getpid()}.part.rows.tif")
     try:
         with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(path))
+            scratch = stack.enter_context(scratch_folder(path.with_name(f".{path.stem}.part")))
+            stage, temporary = scratch / "rows.tif", scratch / path.name
             # averages look at four tiles for one, and a tile of many bands is large
             cache = max(CACHE_BYTES, 32 * TILE * TILE * count * np.dtype(dtype).itemsize)
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="NO", CPL_TMPDIR=str(path.parent)))
+            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="NO", CPL_TMPDIR=str(scratch)))
             thinned = []
             for step in overview_steps(height, width) if overviews == "classes" else ():
                 small = {**profile, "height": -(-height // step), "width": -(-width // step)}
@@ -123,12 +123,10 @@ def write_cog(
             writer.finish()
             rasterio.shutil.copy(with_overviews(stage, [step for step, _ in thinned]), temporary, **finish)
             require_whole(temporary)
+            sync_file(temporary)
+            os.replace(temporary, path)
     except (RasterioError, CPLE_BaseError) as error:
         raise RunError(f"{path} can't be written ({' '.join(str(error).split())[:200]}); is the disk full?") from error
-    finally:
-        for leftover in path.parent.glob(f".{glob.escape(path.stem)}.{os.getpid()}.part*"):  # the COG driver's too
-            leftover.unlink(missing_ok=True)
-
 
 def create(path, profile):
     with no_word_of_missing_places():

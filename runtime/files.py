@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 from runtime.errors import UserError
@@ -22,12 +23,33 @@ def atomic_path(path, sync=True):
     try:
         yield temporary
         if sync:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def sync_file(path):
+    """Return when the disk has the bytes."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def scratch_folder(path):
+    """
+    An empty folder for what several libraries write on the way, gone when the block ends.
+
+    Like atomic_path's, its name should be the same in every run: what a killed run left in it goes when the next one begins.
+    """
+    path = Path(path)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(folder):

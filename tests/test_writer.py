@@ -2,6 +2,10 @@
 
 import resource
 import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from rasterio.transform import Affine, from_origin
 from raster.writer import write_cog
 from runtime.errors import RunError
 
+ROOT = Path(__file__).resolve().parent.parent
 PLACE = {"crs": CRS.from_epsg(32633), "transform": from_origin(5e5, 5e6, 10, 10)}
 
 
@@ -160,3 +165,27 @@ def test_a_full_disk_is_a_failure_and_no_file(tmp_path, limit):
 def test_names_with_brackets_are_names(tmp_path):
     path = write(tmp_path / "a[1]* <b> & c.tif", noise(600, 20), **PLACE)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+KILLED = """
+import sys
+import numpy as np
+from raster.writer import write_cog
+
+with write_cog(sys.argv[1], height=4096, width=4096, overviews="values") as writer:
+    writer.write(np.random.default_rng(0).integers(0, 255, (4096, 4096)).astype(np.uint8))
+"""
+
+
+@pytest.mark.parametrize("moment", ["rows.tif", "*.ovr.tmp"])
+def test_what_a_killed_run_left_goes_when_the_next_one_writes_the_same_file(tmp_path, moment):
+    """The second moment is inside the COG driver, which makes a file of its own for overviews."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "a.tif"], cwd=ROOT)
+    while not list(tmp_path.rglob(moment)):
+        assert process.poll() is None, f"{moment} was never there"
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "a.tif").exists() and list(tmp_path.rglob(moment))
+    written = write(tmp_path / "a.tif", noise(20, 20), **PLACE)
+    assert list(tmp_path.iterdir()) == [written]
