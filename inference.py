@@ -83,7 +83,7 @@ def main(argv=None):
     if args.method:
         return sharpen(args, given, None)
 
-    from runtime.checkpoint import load_checkpoint
+    from runtime.checkpoint import load_checkpoint, require_parts
 
     checkpoint = load_checkpoint(args.checkpoint)
     if checkpoint["kind"] not in KINDS:
@@ -92,7 +92,9 @@ def main(argv=None):
         raise UserError(
             f"--pan, --ms, --rgb, --shift and --apron are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint"
         )
-    return KINDS[checkpoint["kind"]](args, given, checkpoint)
+    make_maps, needed = KINDS[checkpoint["kind"]]
+    require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
+    return make_maps(args, given, checkpoint)
 
 
 def check_flags(args):
@@ -306,10 +308,10 @@ def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")
 
 
-# One line a kind of checkpoint: what makes its maps from (args, the flags that were given, checkpoint).
+# One line a kind of checkpoint: what makes its maps from (args, the flags that were given, checkpoint), and what its "data" has to say.
 KINDS = {
-    "segmentation": map_segmentation,
-    "pansharpen": sharpen,
+    "segmentation": (map_segmentation, ("bands", "divide_by", "offset", "classes", "chip_size")),
+    "pansharpen": (sharpen, ("bands", "divide_by", "offset", "ratio", "target", "reach")),
 }
 
 

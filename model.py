@@ -21,6 +21,7 @@ from nets.contrast_unet import ContrastUNet
 from nets.input_step import PAIRS, InputStep, count_inputs
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
+from runtime.checkpoint import load_weights
 from runtime.errors import UserError
 
 # Trained from scratch, without an encoder. Every other name is looked up in segmentation-models-pytorch: unet, unetplusplus,
@@ -102,18 +103,8 @@ def model_from_checkpoint(checkpoint):
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint")
     model = FireSegmentationModel(SegmentationConfig.from_dict(config))
-    if difference := describe_misfit(model.state_dict(), weights):
-        raise UserError(f"the weights of {name} do not fit its {model.config.architecture}: {difference}; take another checkpoint")
-    model.load_state_dict(weights)
+    load_weights(model, weights, name, model.config.architecture)
     return model.eval()
-
-
-def describe_misfit(own, found):
-    """What keeps the weights `found` from being loaded in place of `own`, both {name: tensor}, in words; "" where nothing does."""
-    missing, unknown = [key for key in own if key not in found], [key for key in found if key not in own]
-    reshaped = [key for key in own if key in found and getattr(found[key], "shape", None) != own[key].shape]
-    counted = (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
-    return ", ".join(f"{len(names)} {how} ({names[0]}{' …' * (len(names) > 1)})" for how, names in counted if names)
 
 
 class FireSegmentationModel(nn.Module):

@@ -140,18 +140,6 @@ def take_settings(args, given, checkpoint, path):
         args.output_dir = str(folder)
 
 
-def check_checkpoint(checkpoint, path, test_only):
-    """UserError where a checkpoint lacks what this program will look up in it; scoring needs the weights only."""
-    needed = {"model": (), "settings": (), "data": ("bands", "classes", "threshold"), "state": ("model",) if test_only else STATE}
-    for part, keys in needed.items():
-        found = checkpoint[part]
-        if not isinstance(found, dict):
-            raise UserError(f"{path} is damaged: expected its {part} to be a dict, found {type(found).__name__}; take another checkpoint")
-        if missing := [key for key in keys if key not in found]:
-            can = "can be scored (--test-only), but not gone on with" if part == "state" and "model" in found else "can't be used"
-            raise UserError(f"{path} {can}: its {part} lacks {', '.join(missing)}; take another checkpoint")
-
-
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     if any(word.split("=")[0] in PANSHARPENING_FLAGS for word in argv):
@@ -167,7 +155,7 @@ def main(argv=None):
     import warnings
 
     from runtime import distributed
-    from runtime.checkpoint import load_checkpoint
+    from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.logs import Console, SilentConsole
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -177,8 +165,9 @@ def main(argv=None):
             warnings.showwarning = lambda message, *_, **__: console.warn(message)
             checkpoint = None
             if args.resume:
-                checkpoint = {**load_checkpoint(args.resume, KIND), "path": args.resume}  # the path: for what is said about it
-                check_checkpoint(checkpoint, args.resume, args.test_only)
+                checkpoint = load_checkpoint(args.resume, KIND)
+                scored = {"model": (), "settings": (), "data": ("bands", "classes", "threshold"), "state": ("model",)}
+                require_parts(checkpoint, scored if args.test_only else {**scored, "state": STATE}, "scored (--test-only)")
                 take_settings(args, given, checkpoint, args.resume)
             if args.test_only:
                 return test(args, checkpoint, processes, console)
@@ -194,7 +183,7 @@ def train(args, checkpoint, processes, console):
 
     from losses import CombinedLoss
     from metrics import CombinedMetrics, ThresholdHistogram
-    from runtime.checkpoint import save_checkpoint
+    from runtime.checkpoint import require_numbers, save_checkpoint
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
     from runtime.distributed import share_batch_statistics
@@ -326,6 +315,7 @@ def train(args, checkpoint, processes, console):
 
                     wanted = processes.highest(STOP if stop.requested else SAVE if clock.rings() else NOTHING)
                     if wanted:
+                        require_numbers(model, position["step"])
                         save(LAST)
                     if wanted == STOP:
                         stop.leave(f"Saved in epoch {epoch} after step {position['step']}; go on with --resume {folder.checkpoints / LAST}")
@@ -575,7 +565,7 @@ def score_of(path):
     """Validation score that a best_model.pt was kept for, or None."""
     from runtime.checkpoint import load_checkpoint
 
-    return load_checkpoint(path, KIND)["state"]["best_score"] if path.exists() else None
+    return load_checkpoint(path, KIND)["state"].get("best_score") if path.exists() else None
 
 
 def write_samples(path, model, data, patch_set, device, count=4):

@@ -23,6 +23,8 @@ KIND = "pansharpen"
 RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device", "config", "quiet", "debug", "workers", "wandb", "project")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("target", "width", "depth")
+# Where a run is, in a checkpoint's "state" beside the weights and the optimiser.
+POSITION = ("epoch", "step_in_epoch", "step", "best_score", "best_epoch", "loss_sum", "chips_seen", "bad", "wandb_id")
 
 
 def build_parser():
@@ -195,8 +197,8 @@ def train(args, given, processes, console):
 
     from dataset_pansharpen import MOST_BAD, epoch_batches, epoch_order, make_loader, scale_of, shared_chips, statistics
     from losses_pansharpen import WEIGHTS
-    from nets.pansharpener import Pansharpener, PansharpenerConfig, build_pansharpener, measure_reach
-    from runtime.checkpoint import save_checkpoint
+    from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach, pansharpener_from_checkpoint
+    from runtime.checkpoint import require_numbers, require_parts, save_checkpoint
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
     from runtime.files import write_json
@@ -206,6 +208,9 @@ def train(args, given, processes, console):
     from runtime.schedule import cosine_factor, warmup_factor
 
     checkpoint, own = find_past(args)
+    if checkpoint:
+        state = ("model", "optimizer", "scaler", *POSITION) if own else ("model",)
+        require_parts(checkpoint, {"model": (), "settings": (), "state": state}, "begun with (--load-from)")
     processes.wait_for_all()  # nobody writes before everybody has looked
     if checkpoint:
         take_settings(args, given, checkpoint, own)
@@ -229,11 +234,10 @@ def train(args, given, processes, console):
 
     # Model, optimiser
     if checkpoint:
-        model = build_pansharpener(checkpoint["model"])
+        model = pansharpener_from_checkpoint(checkpoint)
         if (model.config.bands, model.config.ratio) != (chips.bands, chips.ratio):
             raise UserError(f"the checkpoint sharpens {', '.join(model.config.bands)} by {model.config.ratio}, {args.chips} has "
                             f"{', '.join(chips.bands)} and ratio {chips.ratio}; pass the chips that go with it")
-        model.load_state_dict(checkpoint["state"]["model"])
     else:
         model = Pansharpener(PansharpenerConfig(chips.bands, chips.ratio, args.target, args.width, args.depth))
         model.set_statistics(statistics(chips))
@@ -245,11 +249,16 @@ def train(args, given, processes, console):
     position = {"epoch": 0, "step_in_epoch": 0, "step": 0, "best_score": None, "best_epoch": None, "loss_sum": {}, "chips_seen": 0,
                 "bad": {}, "wandb_id": os.urandom(4).hex() if args.wandb else None}  # fmt: skip
     if own:
-        position |= {key: checkpoint["state"][key] for key in position}
-        optimizer.load_state_dict(checkpoint["state"]["optimizer"])
-        for settings_group in optimizer.param_groups:  # the flag wins over what the optimiser remembers, as --lr does at every step
-            settings_group["weight_decay"] = args.weight_decay
-        scaler.load_state_dict(checkpoint["state"]["scaler"])
+        position |= {key: checkpoint["state"][key] for key in POSITION}
+        try:
+            optimizer.load_state_dict(checkpoint["state"]["optimizer"])
+            for settings_group in optimizer.param_groups:  # the flag wins over what the optimiser remembers, as --lr does at every step
+                settings_group["weight_decay"] = args.weight_decay
+            if checkpoint["state"]["scaler"]:  # empty from fp32 or bf16: a session that goes on in fp16 begins with a new one
+                scaler.load_state_dict(checkpoint["state"]["scaler"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{checkpoint['path']} can't be gone on with: its state is not that of such a session "
+                            f"({str(error).splitlines()[0][:150]}); take another epoch (--load-epoch)") from error
     if own and args.load_epoch is not None:
         later = [e for e in saved_epochs(os.path.join(args.sessions_dir, args.session)) if e > args.load_epoch]
         if later:
@@ -280,7 +289,8 @@ def train(args, given, processes, console):
             for name in names:
                 save_checkpoint(folder.checkpoints / name, whole)
 
-    with RunFolder(os.path.join(args.sessions_dir, args.session), own, False, processes.is_first) as folder, StopRequest() as stop:
+    run_folder = RunFolder(os.path.join(args.sessions_dir, args.session), own, False, processes.is_first, "--session")
+    with run_folder as folder, StopRequest() as stop:
         if position["epoch"] >= end:
             console.say(f"session {args.session} has {position['epoch']} epochs already; raise --epochs to train on")
             return 0
@@ -348,6 +358,7 @@ def train(args, given, processes, console):
                 wanted = processes.highest(STOP if stop.requested else SAVE if clock.rings() else NOTHING)
                 if wanted:
                     position["bad"] = merge_bad(position["bad"], processes)
+                    require_numbers(model, position["step"])
                     save(LAST)
                 if wanted == STOP:
                     stop.leave(f"Saved in epoch {epoch} after step {position['step']}; run the same command again to go on")

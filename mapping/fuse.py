@@ -19,7 +19,7 @@ from constants import WORLDVIEW_BANDS
 from mapping.inputs import find_band, match_bands, number_of
 from mapping.scene import fingerprint
 from nets.classical_fusion import METHODS, gather_moments, reduce_box
-from nets.pansharpener import build_pansharpener
+from nets.pansharpener import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null
 from raster.source import describe, is_remote
@@ -48,8 +48,7 @@ class Sharpener:
 
 def network_sharpener(checkpoint, device, precision="fp32", channels_last=False):
     """Sharpener of a pansharpening checkpoint (a dict as loaded)."""
-    model = build_pansharpener(checkpoint["model"])
-    model.load_state_dict(checkpoint["state"]["model"])
+    model = pansharpener_from_checkpoint(checkpoint)
     model.to(device).eval()
     if channels_last:
         model.to(memory_format=torch.channels_last)

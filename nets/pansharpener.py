@@ -20,6 +20,8 @@ from torch import nn
 
 from nets.classical_fusion import MS_GAIN, expand, ratio_of, reduce_box, reduce_mtf
 from raster.colour import bands_to_oklab
+from runtime.checkpoint import load_weights
+from runtime.errors import UserError
 
 TARGETS = ("bands", "oklab")
 
@@ -151,8 +153,18 @@ def reach_within(model, side):
     return -(-reach // ratio) * ratio
 
 
-def build_pansharpener(model_config):
-    """A Pansharpener from a checkpoint's "model" dict."""
-    known = {k: model_config[k] for k in ("bands", "ratio", "target", "width", "depth")}
-    known["bands"] = tuple(known["bands"])
-    return Pansharpener(PansharpenerConfig(**known))
+def pansharpener_from_checkpoint(checkpoint):
+    """
+    The network of a loaded pansharpening checkpoint (see runtime/checkpoint.py), with its weights.
+
+    UserError where it does not describe one, or the weights are another's; it names the file where checkpoint["path"] does.
+    """
+    name, config, state = checkpoint.get("path", "the checkpoint"), checkpoint["model"], checkpoint["state"]
+    weights = state.get("model") if isinstance(state, dict) else None
+    try:
+        known = {k: config[k] for k in ("bands", "ratio", "target", "width", "depth")}
+        model = Pansharpener(PansharpenerConfig(**known | {"bands": tuple(known["bands"])}))
+        load_weights(model, {**weights}, name, "network")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint") from error
+    return model

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from constants import VERSION
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 from runtime.files import atomic_path
 
 FORMAT = "chipmill-checkpoint-1"
@@ -31,7 +31,8 @@ def save_checkpoint(path, checkpoint):
 
     Equal content gives equal bytes, also where parts of it come from a checkpoint that was loaded before.
     """
-    whole = canonical({"format": FORMAT, "version": VERSION, **checkpoint})
+    content = {key: value for key, value in checkpoint.items() if key != "path"}  # where a loaded one lay is no part of it
+    whole = canonical({"format": FORMAT, "version": VERSION, **content})
     with atomic_path(path) as temporary:
         try:
             with open(temporary, "wb") as file:
@@ -60,7 +61,11 @@ def canonical(value):
 
 
 def load_checkpoint(path, kind=None):
-    """The dict, on the CPU. UserError in one line for a file that is missing, cut short, hostile, not ours, or of another kind."""
+    """
+    The dict, on the CPU, with the file's "path" for what is said about it.
+
+    UserError in one line for a file that is missing, cut short, hostile, not ours, or of another kind.
+    """
     path = Path(path)
     if path.is_dir():
         last = next((p for p in (path / "checkpoints" / "last.pt", path / "last.pt") if p.exists()), path / "….pt")
@@ -87,7 +92,44 @@ def load_checkpoint(path, kind=None):
         raise UserError(f"{path} is not a whole checkpoint: it lacks {', '.join(missing)}")
     if kind is not None and checkpoint["kind"] != kind:
         raise UserError(f"{path} is a {checkpoint['kind']} checkpoint, expected {kind}; use the program that goes with it")
-    return checkpoint
+    return {**checkpoint, "path": str(path)}
+
+
+def require_parts(checkpoint, needed, with_weights_alone="used"):
+    """
+    UserError where a loaded checkpoint lacks what a program will look up in it. needed: {"state": names, "data": names …}.
+
+    with_weights_alone: what can still be done with one whose state lacks something else, such as "scored (--test-only)".
+    """
+    path = checkpoint["path"]
+    for part, keys in needed.items():
+        found = checkpoint[part]
+        if not isinstance(found, dict):
+            raise UserError(f"{path} is damaged: expected its {part} to be a dict, found {type(found).__name__}; take another checkpoint")
+        if missing := [key for key in keys if key not in found]:
+            can = f"can be {with_weights_alone}, but not gone on with" if part == "state" and "model" in found else "can't be used"
+            raise UserError(f"{path} {can}: its {part} lacks {', '.join(missing)}; take another checkpoint")
+
+
+def load_weights(model, weights, path, what):
+    """load_state_dict, with a UserError in one line where the weights are not those of `model`. path, what: a file and a network's name."""
+    if difference := describe_misfit(model.state_dict(), weights):
+        raise UserError(f"the weights of {path} do not fit its {what}: {difference}; take another checkpoint")
+    model.load_state_dict(weights)
+
+
+def describe_misfit(own, found):
+    """What keeps the weights `found` from being loaded in place of `own`, both {name: tensor}, in words; "" where nothing does."""
+    missing, unknown = [key for key in own if key not in found], [key for key in found if key not in own]
+    reshaped = [key for key in own if key in found and getattr(found[key], "shape", None) != own[key].shape]
+    counted = (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
+    return ", ".join(f"{len(names)} {how} ({names[0]}{' …' * (len(names) > 1)})" for how, names in counted if names)
+
+
+def require_numbers(model, step):
+    """RunError where a weight is NaN or infinite: a checkpoint of it could never be gone on with. Waits for the device."""
+    if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
+        raise RunError(f"weights are no numbers any more after step {step}; lower --lr, or use --precision bf16 or fp32")
 
 
 def first_line(error):

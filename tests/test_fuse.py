@@ -53,6 +53,19 @@ def network_checkpoint(target="bands", bands=BANDS, ratio=4):
     return {"kind": "pansharpen", "model": config, "settings": {}, "state": {"model": model.state_dict()}, "data": data}
 
 
+@pytest.mark.parametrize(("part", "key", "words"), [
+    ("data", "reach", "can't be used: its data lacks reach;"), ("state", "model", "can't be used: its state lacks model;"),
+    ("model", "bands", "does not hold a network's description"),
+])  # fmt: skip
+def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(make_pair, tmp_path, part, key, words):
+    pair, checkpoint = make_pair(), network_checkpoint()
+    del checkpoint[part][key]
+    save_checkpoint(tmp_path / "c.pt", checkpoint)
+    with pytest.raises(UserError, match=f"c.pt .*{words}"):
+        inference.main(["--checkpoint", str(tmp_path / "c.pt"), "--pan", pair.pan, "--ms", pair.ms, "--output-dir", str(tmp_path / "out")])
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def read(path):
     with rasterio.open(path) as file:
         return file.read()

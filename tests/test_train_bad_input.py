@@ -13,7 +13,7 @@ import train
 from runtime.checkpoint import load_checkpoint
 from runtime.device import choose_device, usable_cores
 from runtime.distributed import Processes
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 from runtime.run_folder import RunFolder
 
 
@@ -113,6 +113,18 @@ def test_a_run_goes_on_in_another_precision(patches, tmp_path, first, then):
                        "--device", "cpu"]) == 0  # fmt: skip
     state = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["state"]
     assert state["epoch"] == 2 and bool(state["scaler"]) == (then == "fp16")
+
+
+def test_weights_that_are_no_numbers_are_never_saved(finished, tmp_path):
+    """A checkpoint of them could not be gone on with, and the one before would be lost."""
+    path = changed(finished, tmp_path, lambda c: None)
+    with open(path, "rb") as file:
+        before = file.read()
+    with pytest.raises(RunError, match="no numbers any more after step [0-9]+; lower --lr"):
+        train.main(["--resume", path, "--epochs", "2", "--lr", "9", "--weight-decay", "1e38", "--save-minutes", "0", "--quiet",
+                    "--device", "cpu"])  # fmt: skip
+    with open(path, "rb") as file:
+        assert file.read() == before
 
 
 def test_a_checkpoint_without_its_optimiser_can_still_be_scored(finished, tmp_path):

@@ -442,6 +442,54 @@ def test_a_session_without_last_goes_on_from_its_highest_epoch(chips, tmp_path, 
     assert same(weights(tmp_path, 2), weights(three_epochs, 2)) and rows(tmp_path) == rows(three_epochs)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["state"].pop("optimizer"), "can be begun with .--load-from., but not gone on with: its state lacks optimizer;"),
+        (lambda c: c["state"].pop("model"), "can't be used: its state lacks model;"),
+        (lambda c: c.update(model=7), "expected its model to be a dict, found int;"),
+        (lambda c: c["model"].pop("ratio"), "does not hold a network's description"),
+        (lambda c: c["state"]["model"].popitem(), "do not fit its network: 1 missing"),
+        (lambda c: c["state"].update(optimizer={"param_groups": []}), "its state is not that of such a session"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(chips, tmp_path, three_epochs, change, words):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    path = tmp_path / "s" / "checkpoints" / "last.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"{path}.*{words}"):
+        train(tmp_path, chips, epochs=4)
+    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 5
+
+
+def test_a_session_goes_on_in_another_precision(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    train(tmp_path, chips, epochs=4, precision="fp16")
+    assert load_checkpoint(tmp_path / "s" / "checkpoints" / "last.pt")["state"]["scaler"]
+    train(tmp_path, chips, epochs=5, precision="fp32")
+    assert [row["epoch"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "4"]
+
+
+def test_weights_that_are_no_numbers_are_never_saved(chips, tmp_path, three_epochs):
+    """A checkpoint of them could not be gone on with, and the one before would be lost."""
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    path = tmp_path / "s" / "checkpoints" / "last.pt"
+    before = path.read_bytes()
+    with pytest.raises(RunError, match="no numbers any more after step 7; lower --lr"):
+        train(tmp_path, chips, epochs=4, lr=9, weight_decay=1e38, save_minutes=0)
+    assert path.read_bytes() == before
+
+
+def test_files_of_a_session_without_its_checkpoints_are_not_mixed_with_a_new_ones(chips, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "metrics.csv").write_text("epoch\n0\n")
+    with pytest.raises(UserError, match="without its checkpoints; remove it, or choose another --session"):
+        train(tmp_path, chips, epochs=1)
+
+
 def test_the_picture_target_trains_on_the_same_chips(chips, tmp_path):
     train(tmp_path, chips, epochs=1, target="oklab")
     row = rows(tmp_path)[0]
