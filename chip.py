@@ -160,7 +160,7 @@ def run_make_patches(args, report):
         plan = plan_patches(
             dataset_dir=args.dataset_dir, images=args.images, masks=args.masks, labels=args.labels, clouds=args.clouds,
             image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix,
-            stack=args.stack, stack_folder=scratch if args.dry_run else f"{args.patches_dir}_stacks",
+            stack=args.stack, stack_folder=scratch if args.dry_run else f"{os.path.normpath(args.patches_dir)}_stacks",
             bands=args.bands, divide_by=args.divide_by, offset=args.offset, nodata=args.nodata,
             classes=args.classes, class_field=args.class_field, label_map=args.label_map, align=args.align,
             size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
@@ -437,7 +437,7 @@ def add_get_reflectance(parser):
     add_pair_flags(parser)
     parser.add_argument("-n", "--count", type=positive_int, default=40, help="lines from each pair")
     parser.add_argument("-o", "--output", metavar="FILE", help="append to this file; to the screen by default")
-    parser.add_argument("--seed", type=int, default=0, help="of the places")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the places")
     parser.add_argument("--note", default="", help="text at the end of each line; file and place by default")
 
 
@@ -493,7 +493,7 @@ def add_inspect(parser):
     parser.add_argument("--output", metavar="FILE", help="where the contact sheet goes; contact_sheet.png in the folder by default")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     parser.add_argument("--no-pictures", action="store_true", help="words only")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of pictures")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the choice of pictures")
 
 
 def run_inspect(args, report):

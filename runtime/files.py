@@ -55,7 +55,8 @@ def scratch_folder(path):
 def remove_leftovers(folder):
     """Delete the temporary files that a killed run left in `folder` (not below it)."""
     for path in Path(folder).glob(".*.part*"):
-        path.unlink(missing_ok=True)
+        if not path.is_dir():  # a folder is another program's, and not to be removed by its name alone
+            path.unlink(missing_ok=True)
 
 
 def write_text(path, text, sync=True):

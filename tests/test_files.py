@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from runtime.errors import UserError
-from runtime.files import atomic_path, describe_difference, plain, read_json, refuse_existing, require_writable, settings_hash, write_json
+from runtime.files import (
+    atomic_path,
+    describe_difference,
+    plain,
+    read_json,
+    refuse_existing,
+    remove_leftovers,
+    require_writable,
+    settings_hash,
+    write_json,
+)
 
 
 def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -79,3 +89,10 @@ def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path):
 
 def test_plain_leaves_json_types_alone():
     assert plain({"a": [True, None, 1, "x"], 2: {3, 1}}) == {"a": [True, None, 1, "x"], "2": [1, 3]}
+
+
+def test_folders_named_like_temporary_files_are_left_alone(tmp_path):
+    (tmp_path / ".x.part").mkdir()
+    (tmp_path / ".a.part.pt").touch()
+    remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".x.part"]
