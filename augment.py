@@ -124,8 +124,9 @@ def drop_not_finite(reflectance, masks):
 
 
 def disturb(reflectance, draws):
-    """Gain, offset and noise, in place."""
+    """Gain, offset and noise, in place. Pixels that are 0 in all bands are no data, and stay 0 as they are in a map."""
     device = reflectance.device
+    empty = (reflectance == 0).all(dim=1, keepdim=True)
     changed = (draws.gain != 1.0).any() or (draws.offset != 0.0).any()
     if changed:
         gain, offset = (torch.from_numpy(v).to(device, torch.float32)[:, :, None, None] for v in (draws.gain, draws.offset))
@@ -134,4 +135,4 @@ def disturb(reflectance, draws):
         generator = torch.Generator(device).manual_seed(int(draws.noise_seed[i]))
         noise = torch.randn(reflectance.shape[1:], generator=generator, device=device)
         reflectance[i].add_(noise, alpha=float(draws.noise[i]))
-    return reflectance
+    return reflectance.masked_fill_(empty, 0.0)

@@ -395,6 +395,8 @@ def show_segmentation(args, checkpoint):
     from runtime.files import refuse_existing, require_writable, write_text
     from runtime.logs import Console
 
+    if args.chips:
+        raise UserError("--chips is for sharpening checkpoints; a segmentation checkpoint is shown on --scenes or --patches-dir")
     console = Console(args.quiet)
     folder = Path(args.output_dir or "pictures")
     refuse_existing([folder / "index.html"], args.overwrite)

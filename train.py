@@ -17,7 +17,7 @@ import os
 import sys
 
 from runtime.errors import RunError, UserError, one_line, run_program, same_in_all_processes
-from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config, require_finite
 
 KIND = "segmentation"
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
@@ -111,6 +111,7 @@ def check_flags(args):
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
     if not 0 < args.lr < 10 or not args.fire_weight > 0:
         raise UserError(f"--lr must be between 0 and 10 and --fire-weight above 0, got {args.lr} and {args.fire_weight}")
+    require_finite(args, "fire_weight", "weight_decay", "focal_gamma", "grad_clip", "seed")
     if args.num_classes > 254:
         raise UserError(f"--num-classes must be at most 254, got {args.num_classes}; 255 means ignore")
     if args.test_only and not args.resume:
@@ -283,7 +284,7 @@ def train(args, checkpoint, processes, console):
         wandb = start_wandb(args.wandb and processes.is_first, args.project, args.run_name, settings, folder.path, console,
                             position["wandb_id"])
         board = start_tensorboard(args.tensorboard and processes.is_first, folder.path, console)
-        kept_score = score_of(folder.checkpoints / BEST) if checkpoint else None
+        kept_score = score_of(folder.checkpoints / BEST, console) if checkpoint else None
         if not checkpoint:
             save(LAST)  # from here on the run can be resumed, whenever it is killed
         parameters = sum(p.numel() for p in model.parameters())
@@ -379,6 +380,8 @@ def train(args, checkpoint, processes, console):
         found = position["best_score"] > float("-inf")
         score = f"{position['best_score']:.4f}" if found else "undefined (no fire in validation, none predicted)"
         best = f"best validation fire IoU {score} in epoch {position['best_epoch']}"
+        if kept_score is not None and kept_score > position["best_score"]:  # of epochs that this run, begun from an earlier one, has left
+            best = f"{best}, but {kept_score:.4f} was reached before and is kept"
         print(f"{best}: {folder.checkpoints / BEST}{left_out}")
     return 0
 
@@ -561,11 +564,15 @@ def report_unreadable(unreadable, data, processes, console):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def score_of(path):
-    """Validation score that a best_model.pt was kept for, or None."""
+def score_of(path, console):
+    """Validation score that a best_model.pt was kept for, or None; a damaged one may be replaced, so it keeps nobody from going on."""
     from runtime.checkpoint import load_checkpoint
 
-    return load_checkpoint(path, KIND)["state"].get("best_score") if path.exists() else None
+    try:
+        return load_checkpoint(path, KIND)["state"].get("best_score") if path.exists() else None
+    except UserError as error:
+        console.warn(f"{error}; the best epoch from here on takes its place")
+        return None
 
 
 def write_samples(path, model, data, patch_set, device, count=4):

@@ -16,7 +16,7 @@ import os
 import sys
 
 from runtime.errors import RunError, UserError, run_program
-from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config, require_finite
 
 KIND = "pansharpen"
 # What a run is asked to do, not how it trains: no part of the settings in a checkpoint.
@@ -84,6 +84,7 @@ def check_flags(args):
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
     if not 0 < args.lr < 10:
         raise UserError(f"--lr must be between 0 and 10, got {args.lr}")
+    require_finite(args, "weight_decay", "grad_clip", "seed")
     if args.lbs % args.pbs:
         raise UserError(f"--lbs {args.lbs} must be a multiple of --pbs {args.pbs}")
     if args.width % 16:
@@ -201,7 +202,7 @@ def train(args, given, processes, console):
     from runtime.checkpoint import require_numbers, require_parts, save_checkpoint
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
-    from runtime.files import write_json
+    from runtime.files import read_json, write_json
     from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
     from runtime.logs import MetricsFile, start_wandb
     from runtime.run_folder import BEST, LAST, RunFolder
@@ -231,6 +232,7 @@ def train(args, given, processes, console):
     if args.lbs > len(chips):
         console.warn(f"an epoch of {len(chips)} chips is shorter than the logical batch of {args.lbs}: each epoch is one step")
     steps = -(-len(chips) // args.lbs)
+    scored_on = tests.fingerprint() if tests else None
 
     # Model, optimiser
     if checkpoint:
@@ -258,7 +260,10 @@ def train(args, given, processes, console):
                 scaler.load_state_dict(checkpoint["state"]["scaler"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{checkpoint['path']} can't be gone on with: its state is not that of such a session "
-                            f"({str(error).splitlines()[0][:150]}); take another epoch (--load-epoch)") from error
+                            f"({str(error).splitlines()[0][:150]}); begin another with --load-from SESSION/EPOCH") from error
+        if checkpoint["data"].get("scored_on", scored_on) != scored_on:  # losses on different chips can't be compared
+            console.say("other chips are scored than before: what was best so far counts no more")
+            position |= {"best_score": None, "best_epoch": None}
     if own and args.load_epoch is not None:
         later = [e for e in saved_epochs(os.path.join(args.sessions_dir, args.session)) if e > args.load_epoch]
         if later:
@@ -270,7 +275,7 @@ def train(args, given, processes, console):
     divide_by, offset, nodata = scale_of(args.chips)
     description = {"bands": list(chips.bands), "ratio": chips.ratio, "target": args.target, "divide_by": divide_by, "offset": offset,
                    "nodata": nodata, "classes": [], "chip_size": chips.chip_size, "ground_resolution": None,
-                   "chips_dir": os.path.abspath(args.chips)}  # fmt: skip
+                   "chips_dir": os.path.abspath(args.chips), "scored_on": scored_on}  # fmt: skip
     spread = model.out_std.clone()
     weights = WEIGHTS[args.target]
     link = args.weight_link or os.path.join(args.sessions_dir, "latest.pt")
@@ -303,10 +308,11 @@ def train(args, given, processes, console):
         parameters = sum(p.numel() for p in model.parameters())
         console.say(f"{parameters} weights, {args.target}, {len(chips.bands)} bands, ratio {chips.ratio}, {device}; {len(chips)} chips "
                     f"an epoch in {steps} steps of {args.lbs}{f'; {len(tests)} test chips' if tests else ''}")
-        if tests and not (folder.path / "baselines.json").exists():
+        place = folder.path / "baselines.json"
+        if tests and not (place.exists() and read_json(place).get("scored_on") == scored_on):
             baselines = score_baselines(tests, args.target, args.pbs, processes)
             if processes.is_first:
-                write_json(folder.path / "baselines.json", baselines)
+                write_json(place, {"scored_on": scored_on, **baselines})
                 for name, scores in baselines.items():
                     console.say(f"  {name:12s} {in_words(scores)}")
 

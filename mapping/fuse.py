@@ -181,12 +181,18 @@ def refuse_inputs(pair, path):
 
 @dataclass(frozen=True)
 class OutputForm:
-    """How results are stored: dtype, nodata, number of bands, their names; (divide_by, offset) of reflectance, None for sRGB."""
+    """
+    How results are stored: dtype, nodata, number of bands, their names; (divide_by, offset) of reflectance, None for sRGB.
+
+    scales, offsets: GDAL's tags of the bands, as ms has them.
+    """
 
     dtype: str
     nodata: float
     descriptions: tuple
     scale: tuple
+    scales: tuple = ()
+    offsets: tuple = ()
 
 
 def choose_form(pair, target, rgb, scale):
@@ -196,7 +202,10 @@ def choose_form(pair, target, rgb, scale):
             raise UserError(f"--rgb needs bands named blue, green and red; {pair.ms} has {', '.join(pair.bands)} (name them with --bands)")
         return OutputForm("uint16", 0, DESCRIPTIONS, None)
     nodata = 0 if pair.nodata[1] is None else pair.nodata[1]
-    return OutputForm(pair.dtypes[1], nodata, pair.bands, scale)
+    info = describe(pair.ms)
+    scales, offsets = ([values[i - 1] for i in pair.indexes or range(1, info.count + 1)] for values in (info.scales, info.offsets))
+    tagged = any(v != 1 for v in scales) or any(offsets)
+    return OutputForm(pair.dtypes[1], nodata, pair.bands, scale, *((tuple(scales), tuple(offsets)) if tagged else ()))
 
 
 def store(image, null, form, target, bands):
@@ -216,6 +225,7 @@ def store(image, null, form, target, bands):
             values[values == form.nodata] = neighbour
     else:
         values = values.astype(kind)
+        values[values == form.nodata] = np.nextafter(kind.type(form.nodata), kind.type(np.inf))
     values[:, null[0, 0].numpy()] = form.nodata
     return values
 
@@ -258,7 +268,8 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
     valid = 0
     output = write_cog(
         path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.fine_crs(),
-        transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, overviews="values", compress="ZSTD",
+        transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, scales=form.scales, offsets=form.offsets,
+        overviews="values", compress="ZSTD",
         tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb, apron * ratio)},
     )  # fmt: skip
     ahead, behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)

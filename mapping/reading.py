@@ -26,17 +26,20 @@ class Slab:
 
     row: of the first. pixels: (C, rows, W), stored values as uint8, int16, uint16 or float32. valid: (rows, W) bool.
     unreadable: [[row, column, height, width, reason]] of blocks that could not be decoded; they are not valid.
+    wanted: (rows, W) bool, what is to be mapped, or None for all; the network also sees valid pixels around it.
     """
 
     row: int
     pixels: np.ndarray
     valid: np.ndarray
     unreadable: list
+    wanted: np.ndarray | None = None
 
 
-def read_slabs(plan, aoi=None, start_row=0, strict=False):
+def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     """
     Slabs of a scene that cover rows start_row … to the end. plan: SceneInput. aoi: function (row, height) → (height, W) bool, or None.
+    margin: pixels around the area that are read too, a window's side, so that a map of an area is a part of the map of the scene.
 
     Blocks of a local file that can't be decoded are reported in the slab (RunError if strict); a remote file that stops answering is a
     RunError.
@@ -51,17 +54,20 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False):
         has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[plan.indexes[0] - 1]
         for row in range(start_row // height * height, info.height, height):
             rows = min(height, info.height - row)
-            wanted = aoi(row, rows) if aoi else None
-            slab = Slab(row, np.zeros((len(plan.indexes), rows, info.width), dtype=store), np.zeros((rows, info.width), dtype=bool), [])
+            wanted = near = None
+            if aoi:
+                above, below = min(margin, row), min(margin, info.height - row - rows)
+                around = aoi(row - above, above + rows + below)
+                wanted, near = around[above : above + rows], np.flatnonzero(around.any(axis=0))
+            valid = np.zeros((rows, info.width), dtype=bool)
+            slab = Slab(row, np.zeros((len(plan.indexes), rows, info.width), dtype=store), valid, [], wanted)
             columns = piece_width(info.width, block_width, rows * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize)
             for column in range(0, info.width, columns):
                 part = slice(column, min(column + columns, info.width))
-                if wanted is not None and not wanted[:, part].any():
+                if near is not None and not ((near >= part.start - margin) & (near < part.stop + margin)).any():
                     continue
                 window = Window(column, row, part.stop - part.start, rows)
                 read_piece(dataset, plan, window, slab, has_mask, (block_height, block_width), strict)
-            if wanted is not None:
-                slab.valid &= wanted
             yield slab
 
 

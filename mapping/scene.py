@@ -158,6 +158,7 @@ def map_scene(predictor, plan, output_dir, name, classes, bands, settings, model
     aoi = require_aoi(plan, settings)
     journal = Journal(scratch_folder(output_dir, name), wanted, overwrite)
     try:
+        remove_superseded(output_dir, name, settings)
         record_path(output_dir, name).unlink(missing_ok=True)  # from here on the files of an earlier map may be replaced one by one
         if journal.next_row < info.height:
             predict_into(journal, predictor, plan, aoi, settings, progress)
@@ -171,6 +172,14 @@ def map_scene(predictor, plan, output_dir, name, classes, bands, settings, model
     return record
 
 
+def remove_superseded(output_dir, name, settings):
+    """Files of an earlier map of the scene that the new one will not replace: they would lie beside it as if they were its own."""
+    record, paths = record_path(output_dir, name), output_paths(output_dir, name, settings).values()
+    if record.exists():
+        for file in set(read_json(record)["files"]) - {path.name for path in paths}:
+            (Path(output_dir) / file).unlink(missing_ok=True)
+
+
 def predict_into(journal, predictor, plan, aoi, settings, progress):
     """Predict what the journal lacks; a thread reads ahead, another one writes behind."""
     info, stride = plan.info, stride_of(settings.window, settings.overlap)
@@ -179,7 +188,7 @@ def predict_into(journal, predictor, plan, aoi, settings, progress):
     step = thumbnail_step(info.height, info.width)
     kind = settings.probabilities or "uint8"
     bar = progress(info, settings.window, stride, start) if progress else None
-    with ReadAhead(read_slabs(plan, aoi, first, settings.strict)) as slabs, WriteBehind(journal.append) as writer:
+    with ReadAhead(read_slabs(plan, aoi, first, settings.strict, settings.window)) as slabs, WriteBehind(journal.append) as writer:
         bands = predict_bands(
             predictor, slabs, info.height, info.width, settings.window, stride, settings.threshold, start,
             thumbnail_step=step, progress=bar,

@@ -98,6 +98,7 @@ class Strip:
     The rows of a scene that one row of windows looks at, on the device; slabs of any height go in, and each is copied there once.
 
     pixels: (C, size, W) stored values (uint16 as int16 of the same bits: not every device computes with uint16). valid: (size, W).
+    mapped: (size, W) in memory, the valid pixels that are wanted.
     W is at least `size`: a scene that is narrower is continued by invalid pixels.
     """
 
@@ -116,8 +117,9 @@ class Strip:
         if 0 < keep < self.size:
             self.pixels[:, :keep] = self.pixels[:, self.size - keep :].clone()
             self.valid[:keep] = self.valid[self.size - keep :].clone()
-            self.valid_here[:keep] = self.valid_here[self.size - keep :].copy()
-        self.valid_here[keep:] = False
+            self.mapped[:keep] = self.mapped[self.size - keep :].copy()
+        self.mapped[keep:] = False
+        fresh = np.zeros((self.size - keep, self.mapped.shape[1]), dtype=bool)
         self.row, first = row, row + keep
         while first < row + self.size and self.slab is not None:
             end = self.slab.row + self.slab.pixels.shape[1]
@@ -128,9 +130,10 @@ class Strip:
             there, here = slice(first - self.slab.row, first - self.slab.row + count), slice(first - row, first - row + count)
             pixels = self.slab.pixels[:, there]
             self.pixels[:, here, : self.width] = torch.from_numpy(pixels.view(np.int16) if self.unsigned else pixels)
-            self.valid_here[here, : self.width] = self.slab.valid[there]
+            fresh[here.start - keep : here.stop - keep, : self.width] = valid = self.slab.valid[there]
+            self.mapped[here, : self.width] = valid if self.slab.wanted is None else valid & self.slab.wanted[there]
             first += count
-        self.valid[keep:] = torch.from_numpy(self.valid_here[keep:])
+        self.valid[keep:] = torch.from_numpy(fresh)
 
     def take(self, row):
         """The next slab that reaches `row` or below; the first one also decides the strip's type."""
@@ -143,7 +146,7 @@ class Strip:
             kind = torch.int16 if self.unsigned else torch.from_numpy(self.slab.pixels[:0]).dtype
             across = max(self.width, self.size)
             self.pixels = torch.zeros(len(self.slab.pixels), self.size, across, dtype=kind, device=self.device)
-            self.valid_here = np.zeros((self.size, across), dtype=bool)
+            self.mapped = np.zeros((self.size, across), dtype=bool)
             self.valid = torch.zeros(self.size, across, dtype=torch.bool, device=self.device)
 
     def crops(self, columns):
@@ -173,8 +176,8 @@ def predict_bands(predictor, slabs, height, width, window, stride, threshold=Non
     blender.skip_to(first_k)
     for k in range(first_k, len(blender.rows)):
         strip.move_to(blender.rows[k])
-        # One pass over the strip tells which windows have a valid pixel.
-        before = np.concatenate([[0], np.cumsum(strip.valid_here.any(axis=0))])
+        # One pass over the strip tells which windows have a pixel to be mapped.
+        before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])
         wanted = [i for i, c in enumerate(blender.columns) if before[min(c + window, len(before) - 1)] > before[c]]
         for n in range(0, len(wanted), predictor.batch_size):
             indices = wanted[n : n + predictor.batch_size]
@@ -198,7 +201,7 @@ def first_row_to_read(height, window, stride, start_row):
 def make_band(predictor, strip, first, stop, probability, threshold, windows, keep_probabilities, thumbnail_step):
     classes, burned = decide_classes(probability, threshold)
     here = slice(first - strip.row, stop - strip.row)
-    valid = strip.valid_here[here, : strip.width].copy()
+    valid = strip.mapped[here, : strip.width].copy()
     classes, burned = classes.cpu().numpy(), burned.cpu().numpy()
     classes[~valid] = IGNORE
     burned[~valid] = 0
@@ -206,7 +209,7 @@ def make_band(predictor, strip, first, stop, probability, threshold, windows, ke
     if thumbnail_step:
         rows = torch.arange(-first % thumbnail_step, stop - first, thumbnail_step, device=strip.device) + (first - strip.row)
         columns = torch.arange(0, strip.width, thumbnail_step, device=strip.device)
-        stored, seen = strip.pixels[:, rows][:, :, columns], strip.valid[rows][:, columns]
+        stored, seen = strip.pixels[:, rows][:, :, columns], torch.from_numpy(strip.mapped).to(strip.device)[rows][:, columns]
         thumbnail = predictor.reflectance(stored[None], seen[None], strip.unsigned)[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
     return Band(
         row=first, classes=classes, burned=burned, valid=valid,

@@ -9,6 +9,11 @@ from pathlib import Path
 
 from runtime.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: two runs into one folder are then not noticed
+    fcntl = None
+
 
 @contextlib.contextmanager
 def atomic_path(path, sync=True):
@@ -41,15 +46,36 @@ def scratch_folder(path):
     """
     An empty folder for what several libraries write on the way, gone when the block ends.
 
-    Like atomic_path's, its name should be the same in every run: what a killed run left in it goes when the next one begins.
+    Like atomic_path's, its name should be the same in every run: what a killed run left in it goes when the next one begins. UserError
+    while another process works in it.
     """
     path = Path(path)
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    lock = lock_folder(path)
     try:
+        for leftover in path.iterdir():
+            leftover.unlink()
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def lock_folder(path):
+    """Make a folder that is this process's alone, until the file descriptor that is returned is closed or the process ends, however."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            return None
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(lock), os.stat(path)):
+                return lock
+        except OSError as error:
+            os.close(lock)
+            raise UserError(f"another run is working in {path}; wait for it, or choose another output") from error
+        os.close(lock)  # whoever had it before has just removed it
 
 
 def remove_leftovers(folder):

@@ -381,6 +381,16 @@ def test_nan_becomes_zero_and_ignore_and_masks_hold_nothing_new():
     assert torch.isnan(images[0, 1, 2, 3])  # the batch itself is untouched
 
 
+def test_no_data_stays_no_data_whatever_is_done_to_the_rest():
+    """In a map it is exactly 0, and a network may ask which pixels are."""
+    images, masks = flat(8, value=3000)
+    images[:, :, :, :16], masks[:, :, :16] = 1000, 255  # reflectance 0
+    policy = augment.Policy(0.0, 0.0, 1.0, gain=0.10, offset=0.01, noise_chance=1.0, noise=0.02)
+    draws = augment.draw([policy] * 8, 3, 32, 32, seed=0, epoch=0, step=0)
+    values, _ = augment.prepare(images, masks, *SCALE, draws)
+    assert (values[..., :16] == 0).all() and (values[..., 16:] != 0).all() and values[..., 16:].std() > 0.005
+
+
 def test_a_crop_is_a_piece_of_the_patch():
     images = torch.arange(64, dtype=torch.int16).reshape(1, 1, 8, 8).repeat(50, 1, 1, 1)
     draws = augment.draw([augment.NOTHING] * 50, 1, 8, 8, seed=0, epoch=0, step=0, crop=3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from map_factory import write_checkpoint
 from PIL import Image
 
 import demo
@@ -159,6 +160,13 @@ def test_usage_that_cannot_be_meant_is_refused(words, message, tmp_path, monkeyp
 
 
 # --------------------------------------------------------------------------------------------------- pictures of a checkpoint
+
+
+def test_chips_are_not_what_a_segmentation_checkpoint_is_shown_on(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "best_model.pt")
+    with pytest.raises(UserError, match="--chips is for sharpening checkpoints"):
+        demo.main(["--checkpoint", str(checkpoint), "--chips", "chips/test", "--output-dir", str(tmp_path / "pictures")])
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_best_median_and_worst_are_chosen_by_score():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from runtime.files import (
     refuse_existing,
     remove_leftovers,
     require_writable,
+    scratch_folder,
     settings_hash,
     write_json,
 )
@@ -96,3 +98,18 @@ def test_folders_named_like_temporary_files_are_left_alone(tmp_path):
     (tmp_path / ".a.part.pt").touch()
     remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [".x.part"]
+
+
+def test_a_scratch_folder_belongs_to_one_process_and_is_free_again_when_that_was_killed(tmp_path):
+    code = f"import time\nfrom runtime.files import scratch_folder\nwith scratch_folder({str(tmp_path / 's')!r}) as f:\n" \
+           "    (f / 'old').touch(); print('in', flush=True); time.sleep(60)"  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parent.parent)
+    assert process.stdout.readline() == b"in\n"
+    with pytest.raises(UserError, match="another run is working in"), scratch_folder(tmp_path / "s"):
+        pass
+    assert (tmp_path / "s" / "old").exists()
+    process.kill()
+    process.communicate()
+    with scratch_folder(tmp_path / "s") as folder:
+        assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []

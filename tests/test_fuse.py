@@ -485,3 +485,23 @@ def test_a_scale_that_differs_from_band_to_band_is_refused_not_passed_over(make_
         file.scales = [0.0001, 0.0001, 0.0001, 0.0002]
     with pytest.raises(UserError, match="a scale for each band"):
         run("--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run")
+
+
+def test_scale_and_offset_of_ms_are_those_of_the_sharpened_raster(make_pair, tmp_path):
+    pair = make_pair()
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 4, (-0.1, -0.1, -0.1, -0.2)
+    fuse(pair, tmp_path / "out.tif", classical_sharpener("bicubic", pair, SCALE, 64), SCALE)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.scales == (1e-4,) * 4 and file.offsets == (-0.1, -0.1, -0.1, -0.2)
+    some, _ = select_bands(pair, given=["4", "1"])
+    fuse(some, tmp_path / "some.tif", classical_sharpener("bicubic", some, SCALE, 64), SCALE)
+    with rasterio.open(tmp_path / "some.tif") as file:
+        assert file.offsets == (-0.2, -0.1)
+
+
+def test_a_valid_float_is_never_nodata(make_pair, tmp_path):
+    pair = make_pair(dtype=np.float32, top=1)
+    fuse(pair, tmp_path / "out.tif", Sharpener(lambda ms, pan: torch.zeros(1, 4, *pan.shape[-2:]), 4, "bands", "zeros"), (1.0, 0.0))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.nodata == 0 and file.dataset_mask().all() and file.read().max() < 1e-40

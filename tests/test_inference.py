@@ -334,3 +334,31 @@ def test_compiled_networks_give_the_same_map(checkpoint, tmp_path, make_raster):
     run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "other", "--device", "cpu", "--compile")
     same = read(tmp_path / "plain" / "scene_classes.tif") == read(tmp_path / "other" / "scene_classes.tif")
     assert same.mean() > 0.99
+
+
+@pytest.mark.parametrize("corner", [(30, 20), (60, 0)])
+def test_a_map_of_an_area_is_that_part_of_the_map_of_the_scene(checkpoint, tmp_path, make_raster, corner):
+    """The network sees what lies around the area: its outline is no edge of the country."""
+    scene = make_raster("scene.tif", numbers(300, 300), descriptions=BANDS)
+    top, left = corner
+    x, y = [[origin + sign * 10 * (at + side) for side in sides] for origin, sign, at, sides in (
+        (500_000, 1, left, (0, 40, 40, 0, 0)), (4_600_000, -1, top, (0, 0, 50, 50, 0)))]  # fmt: skip
+    lon, lat = transform("EPSG:32633", "EPSG:4326", x, y)
+    area = tmp_path / "area.geojson"
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [list(zip(lon, lat, strict=True))]}))
+    flags = ("--checkpoint", checkpoint, "--device", "cpu", "--probabilities", "float32")
+    run(scene, *flags, "--output-dir", tmp_path / "whole")
+    run(scene, *flags, "--output-dir", tmp_path / "part", "--aoi", area)
+    whole, part = (read(tmp_path / name / "scene_probability.tif") for name in ("whole", "part"))
+    wanted = np.zeros((300, 300), dtype=bool)
+    wanted[top : top + 50, left : left + 40] = True
+    assert np.array_equal(np.isfinite(part), wanted)
+    assert np.abs(part[wanted] - whole[wanted]).max() < 1e-5
+
+
+def test_a_map_made_again_has_no_files_of_the_old_one_beside_it(checkpoint, tmp_path, maps, make_raster):
+    scene = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS)
+    run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--probabilities", "--device", "cpu")
+    other = write_checkpoint(tmp_path / "other.pt", tiny_model(seed=3))
+    run(scene, "--checkpoint", other, "--output-dir", maps, "--overwrite", "--device", "cpu")
+    assert not (maps / "scene_probability.tif").exists() and (maps / "scene_classes.tif").exists()

@@ -115,14 +115,21 @@ def test_a_run_goes_on_in_another_precision(patches, tmp_path, first, then):
     assert state["epoch"] == 2 and bool(state["scaler"]) == (then == "fp16")
 
 
-def test_weights_that_are_no_numbers_are_never_saved(finished, tmp_path):
+def ruin_weights(optimizer, *args, **kwargs):
+    """An optimiser's step after which nothing is a number."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.data.fill_(float("nan"))
+
+
+def test_weights_that_are_no_numbers_are_never_saved(finished, tmp_path, monkeypatch):
     """A checkpoint of them could not be gone on with, and the one before would be lost."""
     path = changed(finished, tmp_path, lambda c: None)
     with open(path, "rb") as file:
         before = file.read()
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin_weights)
     with pytest.raises(RunError, match="no numbers any more after step [0-9]+; lower --lr"):
-        train.main(["--resume", path, "--epochs", "2", "--lr", "9", "--weight-decay", "1e38", "--save-minutes", "0", "--quiet",
-                    "--device", "cpu"])  # fmt: skip
+        train.main(["--resume", path, "--epochs", "2", "--save-minutes", "0", "--quiet", "--device", "cpu"])
     with open(path, "rb") as file:
         assert file.read() == before
 
@@ -167,3 +174,30 @@ def test_compiled_training_is_the_same_training_and_its_checkpoints_have_the_pla
     assert Compiled.calls == 3  # two batches of training, one of validation
     one, other = (load_checkpoint(folder / "checkpoints" / "final_model.pt")["state"]["model"] for folder in (tmp_path, finished))
     assert list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_damaged_best_model_keeps_nobody_from_going_on(finished, tmp_path, capsys):
+    path = changed(finished, tmp_path, lambda c: None)
+    best = tmp_path / "copy" / "checkpoints" / "best_model.pt"
+    best.write_bytes(best.read_bytes()[:1000])
+    assert train.main(["--resume", path, "--epochs", "3", "--device", "cpu"]) == 0
+    assert "takes its place" in "".join(capsys.readouterr())
+
+
+def test_the_last_line_names_the_score_that_the_file_holds(finished, tmp_path, capsys):
+    path = changed(finished, tmp_path, lambda c: c["state"].update(best_score=None, best_epoch=None))
+    best = tmp_path / "copy" / "checkpoints" / "best_model.pt"
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["state"]["best_score"] = 0.98765
+    torch.save(checkpoint, best)
+    train.main(["--resume", path, "--epochs", "2", "--quiet", "--device", "cpu"])
+    assert "but 0.9877 was reached before and is kept" in capsys.readouterr().out
+    assert load_checkpoint(best)["state"]["best_score"] == 0.98765
+
+
+@pytest.mark.parametrize(("flag", "value"), [
+    ("--seed", "99999999999999999999"), ("--weight-decay", "inf"), ("--focal-gamma", "inf"), ("--fire-weight", "inf"),
+])  # fmt: skip
+def test_numbers_beyond_all_bounds_are_refused_at_once(tmp_path, flag, value):
+    with pytest.raises(UserError, match=f"{flag} must be below"):
+        train.main(["--patches-dir", str(tmp_path), flag, value])

@@ -331,6 +331,7 @@ def test_a_session_has_its_files_and_the_newest_is_linked(three_epochs):
     assert os.readlink(three_epochs / "latest.pt") == "s/checkpoints/checkpoint_epoch_2.pt"
     assert [row["epoch"] for row in rows(three_epochs)] == ["0", "1", "2"]
     baselines = json.loads((folder / "baselines.json").read_text())
+    assert len(baselines.pop("scored_on")) == 16
     assert set(baselines) == {"bicubic", "brovey", "gsa", "mtf-glp-hpm"} and set(baselines["gsa"]) == {"ergas", "sam", "q2n", "psnr"}
     checkpoint = load_checkpoint(folder / "checkpoints" / "last.pt", "pansharpen")
     assert checkpoint["data"]["reach"] % 4 == 0 and checkpoint["data"]["bands"] == list(WORLDVIEW_BANDS)
@@ -473,13 +474,21 @@ def test_a_session_goes_on_in_another_precision(chips, tmp_path, three_epochs):
     assert [row["epoch"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "4"]
 
 
-def test_weights_that_are_no_numbers_are_never_saved(chips, tmp_path, three_epochs):
+def ruin_weights(optimizer, *args, **kwargs):
+    """An optimiser's step after which nothing is a number."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.data.fill_(float("nan"))
+
+
+def test_weights_that_are_no_numbers_are_never_saved(chips, tmp_path, three_epochs, monkeypatch):
     """A checkpoint of them could not be gone on with, and the one before would be lost."""
     shutil.copytree(three_epochs / "s", tmp_path / "s")
     path = tmp_path / "s" / "checkpoints" / "last.pt"
     before = path.read_bytes()
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin_weights)
     with pytest.raises(RunError, match="no numbers any more after step 7; lower --lr"):
-        train(tmp_path, chips, epochs=4, lr=9, weight_decay=1e38, save_minutes=0)
+        train(tmp_path, chips, epochs=4, save_minutes=0)
     assert path.read_bytes() == before
 
 
@@ -612,3 +621,28 @@ def test_demo_shows_a_sessions_chips_beside_the_best_baseline(chips, three_epoch
         demo.main(words)
     with pytest.raises(UserError, match="pass --chips"):
         demo.main([*words[:2], "--split", "val"])
+
+
+def test_the_state_of_a_checkpoint_is_what_a_session_asks_for_when_it_goes_on(three_epochs):
+    state = load_checkpoint(three_epochs / "s" / "checkpoints" / "last.pt")["state"]
+    assert set(state) == {"model", "optimizer", "scaler", *train_pansharpen.POSITION}
+
+
+def test_losses_on_other_test_chips_are_never_compared(chips, tmp_path, three_epochs, capsys):
+    """Neither is what was best on the chips before kept, nor what classical methods score on them."""
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    last = tmp_path / "s" / "checkpoints" / "last.pt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["state"]["best_score"] = -1.0  # no epoch is better
+    torch.save(checkpoint, last)
+    before = json.loads((tmp_path / "s" / "baselines.json").read_text())
+    train(tmp_path, chips, epochs=4)
+    assert [row["best"] for row in rows(tmp_path)][-1] == "0"
+    assert json.loads((tmp_path / "s" / "baselines.json").read_text()) == before
+    shutil.copytree(chips / "test", tmp_path / "moved")
+    train(tmp_path, chips, epochs=5, test_chips=tmp_path / "moved")  # the same chips
+    assert [row["best"] for row in rows(tmp_path)][-1] == "0"
+    train(tmp_path, chips, epochs=6, test_chips=chips / "train")
+    assert [row["best"] for row in rows(tmp_path)][-1] == "1"
+    assert load_checkpoint(tmp_path / "s" / "checkpoints" / "best_model.pt")["state"]["best_epoch"] == 5
+    assert json.loads((tmp_path / "s" / "baselines.json").read_text()) != before
