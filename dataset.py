@@ -27,7 +27,7 @@ from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest
 from constants import CEMS_BANDS, IGNORE, LAYER_OF_NUM_CLASSES, get_class_names
 from runtime.device import derived_seed
 from runtime.errors import UserError
-from runtime.interrupts import leave_signals_to_parent
+from runtime.interrupts import worker_init
 
 SPLITS = ("train", "val", "test")
 FIRE_SHARE = 0.01  # a patch with more burned than this share of its valid pixels is a "fire patch"
@@ -535,5 +535,5 @@ class WildfireDataModule:
     def loader(self, dataset, batches):
         return DataLoader(
             dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=as_it_is, pin_memory=self.pin_memory,
-            worker_init_fn=leave_signals_to_parent, persistent_workers=self.num_workers > 0,
+            worker_init_fn=worker_init(), persistent_workers=self.num_workers > 0,
         )  # fmt: skip

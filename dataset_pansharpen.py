@@ -19,7 +19,7 @@ from chipping.link_chips import find_chips
 from chipping.pan_chips import SCALE, BadChip, band_names, decode_chip, read_chip
 from runtime.device import derived_seed
 from runtime.errors import UserError
-from runtime.interrupts import leave_signals_to_parent
+from runtime.interrupts import worker_init
 
 MOST_BAD = 0.01  # share of bad chips that is taken as an accident
 
@@ -156,7 +156,7 @@ def make_loader(dataset, batches, workers=0, pin_memory=False):
     """A DataLoader over lists of indices."""
     return DataLoader(
         dataset, batch_sampler=batches, collate_fn=collate, num_workers=min(workers, len(batches)), pin_memory=pin_memory,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=worker_init(),
     )  # fmt: skip
 
 

@@ -1,5 +1,9 @@
 """Ctrl-C and SIGTERM as a wish: the loop finishes its step, saves, and then leaves."""
 
+import atexit
+import functools
+import multiprocessing
+import os
 import signal
 import threading
 
@@ -42,7 +46,27 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def leave_signals_to_parent(worker_id):
-    """For data loader workers: Ctrl-C reaches the whole process group, but the parent alone decides when to stop."""
+def worker_init():
+    """
+    A worker_init_fn for a DataLoader. Ctrl-C, `timeout` and Slurm reach workers too, but the parent alone decides when to stop: it still
+    needs them for the step that it is in. Only what it sends when it leaves ends them.
+    """
+    return functools.partial(leave_signals_to_parent, leaving_event())
+
+
+@functools.cache
+def leaving_event():
+    """Set when this process leaves."""
+    leaving = multiprocessing.Event()
+    atexit.register(leaving.set)  # runs before multiprocessing ends the workers that are left: it was registered earlier
+    return leaving
+
+
+def leave_signals_to_parent(leaving, worker_id):
+    """In a worker: go on, whatever comes, until the parent leaves."""
+    def receive(number, frame):
+        if leaving.is_set():
+            os._exit(128 + number)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork inherits the parent's handler, and could not be ended then
+    signal.signal(signal.SIGTERM, receive)

@@ -174,3 +174,19 @@ def test_the_program_itself_killed_at_random_moments(patches, undisturbed, tmp_p
             break
     assert subprocess.run(command, cwd=ROOT).returncode == 0
     assert_same_end(tmp_path / "run", undisturbed)
+
+
+def test_a_signal_to_all_processes_ends_a_run_after_its_step_with_everything_saved(patches, tmp_path):
+    """`timeout` and Slurm send SIGTERM to the workers of the data loaders too."""
+    last, table = tmp_path / "run" / "checkpoints" / "last.pt", tmp_path / "run" / "metrics.csv"
+    wide = ("--num-workers", "2", "--epochs", "1000", "--save-minutes", "0")
+    command = [sys.executable, "train.py", *flags(patches, tmp_path / "run", *wide)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not (table.exists() and table.stat().st_size > 1000):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and "go on with --resume" in said and "Traceback" not in said
+    assert load_checkpoint(last)["state"]["epoch"] >= 1
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(process.pid, 0)
