@@ -17,7 +17,7 @@ from chipping.labels import burn, polygons_for, read_aligned, read_labels, read_
 from chipping.scenes import stamps_of
 from constants import IGNORE
 from raster.footprint import footprint, pixel_corners, window_transform
-from raster.source import open_raster
+from raster.source import open_raster, read_bands
 from raster.windows import starts
 from runtime.files import atomic_path
 
@@ -87,13 +87,13 @@ class SceneReader:
         """
         A part of the scene.
 
-        Returns (pixels (C, h, w) in the file's type, invalid (h, w) bool or None where all are valid, masks (L, h, w) uint8,
+        Returns (pixels (C, h, w) in a type that holds all bands, invalid (h, w) bool or None where all are valid, masks (L, h, w) uint8,
         cloudy (h, w) bool or None, inside (h, w) bool or None: within the area of interest).
         """
         scene, recipe = self.scene, self.recipe
         window = Window(col, row, width, height)
         with reading(scene.image):
-            pixels = self.image.read([b + 1 for b in scene.bands], window=window, out_dtype=scene.dtype)
+            pixels = read_bands(self.image, [b + 1 for b in scene.bands], window, scene.dtype)
             invalid = self.invalid(pixels, window)
         if any(scene.shift):
             pixels = pixels.astype(np.result_type(pixels, np.int32)) + np.array(scene.shift, np.int32)[:, None, None]

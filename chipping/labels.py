@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from affine import Affine
 
 from constants import IGNORE
+from raster.polygon_clip import longest_straight_edge, part_near, shortest_jump, turned, widened
 from runtime.errors import UserError, did_you_mean
 
 UNKNOWN = 254  # marks a value that is no class while labels are translated; never leaves this file
@@ -248,7 +250,13 @@ def bounds_of(geometry, number, path):
 
 
 def polygons_for(polygons, crs, transform, width, height):
-    """The shapes that may touch a raster, as ((geometry in the raster's CRS, class, bounds), …)."""
+    """
+    The shapes that may touch a raster, as ((geometry in the raster's CRS, class, bounds), …).
+
+    Only what lies near the raster is moved, and on short edges: far outside of its zone a projection folds over, and within it an edge that
+    is straight in lon/lat is a curve.
+    """
+    from rasterio._err import CPLE_BaseError  # what GDAL says of a CRS that leads nowhere; it has no public name
     from rasterio.crs import CRS
     from rasterio.warp import transform_bounds, transform_geom
 
@@ -257,13 +265,32 @@ def polygons_for(polygons, crs, transform, width, height):
     west, south, east, north = raster_bounds(transform, 0, 0, width, height)
     if own == theirs:
         return tuple(s for s in polygons.shapes if meets(s[2], (west, south, east, north)))
-    box = transform_bounds(own, theirs, west, south, east, north, densify_pts=21)
-    if box[0] > box[2]:  # across the antimeridian: look on both sides of it
-        near = [s for s in polygons.shapes if s[2][1] <= box[3] and s[2][3] >= box[1] and (s[2][2] >= box[0] or s[2][0] <= box[2])]
-    else:
-        near = [s for s in polygons.shapes if meets(s[2], box)]
-    moved = [(transform_geom(theirs, own, geometry), label) for geometry, label, _ in near]
-    return tuple((geometry, label, bounds_of(geometry, 0, "a label")) for geometry, label in moved)
+    try:
+        west, south, east, north = transform_bounds(own, theirs, west, south, east, north, densify_pts=21)
+    except CPLE_BaseError as error:
+        raise UserError(
+            f"polygons in {polygons.crs} can't be placed on a raster in {own.to_string()[:40]}, which does not lead there; expected a "
+            "coordinate system of the globe (gdal_edit.py -a_srs)"
+        ) from error
+    turn = 360.0 if theirs.is_geographic else 0.0
+    if west > east:  # across the antimeridian
+        east += turn
+    box = (west, south, east, north)
+    near = [s for s in polygons.shapes if any(meets(s[2], b) for b in turned(box, turn)) or (turn and s[2][2] - s[2][0] > 180)]
+    if not near:
+        return ()
+    boxes, step = turned(widened(box, turn), turn), longest_straight_edge(theirs, own, box, transform)
+    jump = shortest_jump(theirs, own, box) if turn else math.inf
+    found = []
+    for geometry, label, bounds in near:
+        part = part_near(geometry, bounds, boxes, step, turn, jump)
+        if part is not None:
+            try:
+                moved = transform_geom(theirs, own, part)
+            except CPLE_BaseError:  # a corner of the box lies where a picture of the globe from afar has nothing
+                moved = transform_geom(theirs, own, geometry)
+            found.append((moved, label, bounds_of(moved, 0, "a label")))
+    return tuple(found)
 
 
 def raster_bounds(transform, col, row, width, height):

@@ -113,8 +113,8 @@ def plan_patches(
     splits = assign(
         names,
         outlines,
-        parse_share_or_names(val, "--val", names),
-        parse_share_or_names(test, "--test", names),
+        held_out(val, "--val", names, broken),
+        held_out(test, "--test", names, broken),
         split_by,
         seed,
         {n: material.splits[n] for n in names} if material.splits else None,
@@ -153,6 +153,9 @@ def plan_patches(
         )
     if not scenes:
         raise RunError(f"none of {len(names)} scenes can be read; the first: {next(iter(broken.values()))}")
+    wanted = {*splits.values(), *(split for split, text in (("val", val), ("test", test)) if text), *(material.splits or {}).values()}
+    for split in sorted(wanted - {scene.split for scene in scenes}):
+        note(f"no scene is left for {split}, since {some(sorted(broken))} can't be read")
 
     recipe = Recipe(
         size=size, stride=stride, layers=layers, classes=tuple(len(class_names[layer]) for layer in layers),
@@ -232,7 +235,7 @@ def find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_s
         raise UserError("pass --masks (rasters) or --labels (GeoJSON polygons), one of the two: patches without labels teach nothing")
     sources = {}
     if stack:
-        image_paths, sources = stack_bands(list_rasters(images), stack.split(","), stack_folder)
+        image_paths, sources = stack_bands(list_rasters(images), stack.split(","), stack_folder, is_excluded)
     else:
         image_paths = by_key(list_rasters(images), image_suffix, "image")
     image_paths = {k: p for k, p in image_paths.items() if not is_excluded(k)}
@@ -271,6 +274,15 @@ def partners(info, material, name, align, strict, note):
         note(f"{error}; its image is skipped")
         return {}, None, str(error)
     return found, cloud, None
+
+
+def held_out(text, flag, names, broken):
+    """--val or --test: a share, or the names that stand for scenes that can be read. A name of none, broken ones included, is an error."""
+    wish = parse_share_or_names(text, flag, [*names, *broken])
+    if not isinstance(wish, list):
+        return wish
+    select([*names, *broken], wish, flag)
+    return [name for name in wish if any(matches(scene, name) for scene in names)]
 
 
 def some(names, most=3):

@@ -129,14 +129,14 @@ def read_small(path, indexes=None):
     """A raster, thinned so that its longer side is at most LONGEST: (bands, H, W)."""
     from rasterio.enums import Resampling
 
-    from raster.source import open_raster
+    from raster.source import open_raster, read_bands
 
     with open_raster(path) as dataset:
         share = min(1.0, LONGEST / max(dataset.height, dataset.width))
         shape = max(1, round(dataset.height * share)), max(1, round(dataset.width * share))
         indexes = list(indexes or range(1, dataset.count + 1))
         # Thinned, not averaged: nodata stays nodata, and truth, map and scene keep to the same pixels.
-        return dataset.read(indexes, out_shape=(len(indexes), *shape), resampling=Resampling.nearest)
+        return np.concatenate([read_bands(dataset, [i], out_shape=(1, *shape), resampling=Resampling.nearest) for i in indexes])
 
 
 def scene_case(name, plan, bands, classes_path, mask_path, num_classes):

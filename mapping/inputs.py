@@ -7,7 +7,7 @@ import numpy as np
 from chipping.scenes import decide_nodata, one_or_each, zero_means_nothing
 from constants import SENTINEL2_L2A_BANDS, band_role
 from raster.scale import Scale, decide_scale, scale_from_tags
-from raster.source import RasterInfo, open_raster
+from raster.source import RasterInfo, open_raster, read_bands
 from runtime.errors import UserError, did_you_mean
 
 SUSPICIOUS = 30  # times brighter or darker than the training images: no scene is, a wrong divisor (255, 10000) always is
@@ -157,7 +157,7 @@ def sample_medians(plan, grid=4, side=64):
             for column in np.unique(np.linspace(0, max(0, info.width - side), grid).astype(int)):
                 window = Window(column, row, min(side, info.width), min(side, info.height))
                 try:
-                    pixels = dataset.read(list(plan.indexes), window=window)
+                    pixels = read_bands(dataset, plan.indexes, window)
                 except RasterioError:
                     continue  # it is named when the map is made
                 valid = valid_pixels(pixels, plan.nodata, zero_is_nodata=True)

@@ -11,7 +11,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from mapping.inputs import valid_pixels
-from raster.source import is_remote, open_raster
+from raster.source import is_remote, open_raster, read_bands
 from runtime.errors import RunError
 
 PIECE_BYTES = 16 << 20  # read at once
@@ -119,7 +119,7 @@ def why(error):
 
 
 def fill(dataset, plan, window, slab, has_mask):
-    pixels = dataset.read(list(plan.indexes), window=window)
+    pixels = read_bands(dataset, plan.indexes, window)
     valid = valid_pixels(pixels, plan.nodata, plan.zero_is_nodata)
     if has_mask:
         valid &= dataset.read_masks(plan.indexes[0], window=window) > 0

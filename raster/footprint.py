@@ -42,12 +42,13 @@ def window_transform(transform, col, row):
 
 def to_lonlat(crs, corners):
     """(N, 2) x, y → (N, 2) lon, lat on WGS84, longitudes within 180 degrees of the first one. None where that can't be computed."""
+    from rasterio._err import CPLE_BaseError  # what GDAL reports of a local CRS, which has no place; it has no public name
     from rasterio.errors import CRSError
     from rasterio.warp import transform
 
     try:
         lon, lat = transform(crs, "EPSG:4326", corners[:, 0].tolist(), corners[:, 1].tolist())
-    except (CRSError, ValueError, RuntimeError):
+    except (CPLE_BaseError, CRSError, ValueError, RuntimeError):
         return None
     lonlat = np.stack([lon, lat], axis=1)
     if not np.isfinite(lonlat).all():

@@ -35,20 +35,31 @@ def scale_from_tags(info, bands):
     Scale that a raster's header states for `bands` (zero-based), or None.
 
     Looks at GDAL's scale and offset of the bands (value = stored · scale + offset), then at the tags `scale_factor` and `add_offset`
-    that NASA's products carry for the whole file.
+    that NASA's products carry for the whole file. UserError where integer bands have none beside others that do: 1 would be a guess.
     """
     scales, offsets = [info.scales[b] for b in bands], [info.offsets[b] for b in bands]
-    if all(s == 1 for s in scales) and all(o == 0 for o in offsets):
+    silent = [s == 1 and o == 0 for s, o in zip(scales, offsets, strict=True)]
+    if all(silent):
         tags = {key.lower(): value for key, value in info.tags.items()}
         try:
             scales = [float(tags["scale_factor"])] * len(bands)
             offsets = [float(tags.get("add_offset", 0))] * len(bands)
         except (KeyError, ValueError):
             return None
+    elif bare := [b for b, s in zip(bands, silent, strict=True) if s and not info.dtypes[b].startswith("float")]:
+        raise UserError(
+            f"{info.path} states a scale for some bands and none for {', '.join(band_words(info, b) for b in bare)}; expected one for all "
+            "bands of whole numbers. Pass --divide-by (and --offset), one number a band"
+        )
     if any(s == 0 for s in scales):
         raise UserError(f"{info.path} states a scale of 0 for a band; pass --divide-by and --offset")
     # 1 / 0.0001 is 10000.000000000002 in some spellings: what is within rounding of a whole number is that number.
     return Scale(tuple(tidy(1 / s) for s in scales), tuple(tidy(o / s) for o, s in zip(offsets, scales, strict=True)))
+
+
+def band_words(info, band):
+    """`band 2 (B04)` of a zero-based band."""
+    return f"band {band + 1}" + (f" ({info.descriptions[band]})" if info.descriptions[band] else "")
 
 
 def tidy(number):
@@ -69,10 +80,10 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
     divide_by, offset: tuples from the command line, or None where not given. With a divisor from the command line the tags' offset is not
     used.
     """
-    tags = scale_from_tags(info, bands)
     if divide_by is not None:
         check_divisors(divide_by)
         return Scale(divide_by, offset or (0.0,) * len(bands))
+    tags = scale_from_tags(info, bands)
     if tags is not None:
         return Scale(tags.divide_by, offset if offset is not None else tags.offset)
     raise UserError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -86,6 +87,26 @@ def open_raster(path):
             raise UserError(why_not_opened(path, error)) from error
         with dataset:
             yield dataset
+
+
+def read_bands(dataset, indexes, window=None, dtype=None, **how):
+    """
+    (C, h, w) of some bands (1-based) of an open raster as `dtype`, by default the smallest that holds all of them.
+
+    Those of one type are read together, as rasterio refuses a mixture of types. how: further words for rasterio's read.
+    """
+    places = {}  # {type: positions in `indexes`}
+    for place, index in enumerate(indexes):
+        places.setdefault(dataset.dtypes[index - 1], []).append(place)
+    dtype = dtype or np.result_type(*places)
+    if len(places) == 1:
+        return dataset.read(list(indexes), window=window, out_dtype=dtype, **how)
+    parts = {kind: dataset.read([indexes[place] for place in alike], window=window, **how) for kind, alike in places.items()}
+    pixels = np.empty((len(indexes), *next(iter(parts.values())).shape[1:]), dtype)
+    for kind, alike in places.items():
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is never valid
+            pixels[alike] = parts[kind]
+    return pixels
 
 
 @contextlib.contextmanager

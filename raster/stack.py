@@ -1,5 +1,6 @@
 """Scenes that come as one file a band become one raster each: a VRT that names the files and copies nothing."""
 
+import math
 import os
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -8,20 +9,23 @@ from raster.source import describe, is_remote, scene_name
 from runtime.errors import UserError, did_you_mean
 from runtime.files import require_writable, write_text
 
+TOUCH = 0.01  # pixels of the grid that a file may end beside its edge and still reach it
 RESOLUTION_WORDS = ("10m", "20m", "60m")  # the last part of the names in a Sentinel-2 L2A product
 GDAL_NAMES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
               "float32": "Float32", "float64": "Float64"}  # fmt: skip
 
 
-def stack_bands(paths, bands, folder):
+def stack_bands(paths, bands, folder, is_excluded=lambda scene: False):
     """
     One VRT a scene below `folder` from single-band files.
 
     paths: all files. bands: words such as B02, B8A in the order of the result; a file belongs to the band that is an underscore-delimited
     part of its stem, and to the scene that remains without this part (and without 10m, 20m or 60m). Where a band is there in several
-    resolutions, the finest is taken; the grid is that of the finest band of the scene, coarser pixels are repeated.
+    resolutions, the finest is taken; the grid is that of the finest band of the scene, coarser pixels are repeated. is_excluded(scene):
+    leave it out before its files are looked at.
 
-    Returns ({scene: path of the VRT}, {scene: source}): path, size (sum) and mtime (latest) of what the VRT stands for.
+    Returns ({scene: path of the VRT}, {scene: source}): path, and size and mtime of what the VRT stands for, a list each, in the order of
+    the bands; None where all files are remote.
     """
     bands = [band.strip() for band in bands]
     if len(set(bands)) != len(bands) or not all(bands):
@@ -39,21 +43,29 @@ def stack_bands(paths, bands, folder):
         parts = {part for path in paths for part in scene_name(path).split("_")}
         raise UserError(f"no file name has one of --stack {','.join(bands)} as a part between underscores.{did_you_mean(bands[0], parts)}")
     stacks, sources = {}, {}
-    for name in sorted(scenes):
+    for name in sorted(name for name in scenes if not is_excluded(name)):
         missing = [band for band in bands if band not in scenes[name]]
         if missing:
-            raise UserError(f"scene {name} has no file for {', '.join(missing)}; --stack needs {', '.join(bands)} of every scene")
-        chosen = [finest([describe(path) for path in scenes[name][band]], band) for band in bands]
+            raise UserError(
+                f"scene {name} has no file for {', '.join(missing)}; --stack needs {', '.join(bands)} of every scene. Add it, or leave the "
+                f"scene out (--exclude {name})"
+            )
+        try:
+            chosen = [finest([describe(path) for path in scenes[name][band]], band) for band in bands]
+        except UserError as error:
+            if error.__cause__ is None:  # it opened, and does not fit
+                raise
+            raise UserError(f"{error}; mend it, or leave scene {name} out (--exclude {name})") from error
         text = stack_xml(chosen, bands)
         stacks[name] = str(Path(folder) / f"{name}.vrt")
         if not os.path.exists(stacks[name]) or Path(stacks[name]).read_text(encoding="utf-8") != text:
             require_writable(folder)
             write_text(stacks[name], text)
-        known = all(info.size is not None for info in chosen)
-        sources[name] = {
+        known = any(info.size is not None for info in chosen)
+        sources[name] = {  # of each file: a sum or the latest would hide that one of them has changed. Lists, as JSON gives them back
             "path": os.path.abspath(stacks[name]),
-            "size": sum(info.size for info in chosen) if known else None,
-            "mtime": max(info.mtime for info in chosen) if known else None,
+            "size": [info.size for info in chosen] if known else None,
+            "mtime": [info.mtime for info in chosen] if known else None,
         }
     return stacks, sources
 
@@ -95,21 +107,56 @@ def stack_xml(infos, names):
         kind = GDAL_NAMES.get(info.dtypes[0])
         if kind is None:
             raise UserError(f"{info.path} has the type {info.dtypes[0]}; expected integers or real numbers")
+        shape = f'RasterXSize="{info.width}" RasterYSize="{info.height}" DataType={quoteattr(kind)}'
         rows, columns = info.block_shapes[0]
         nodata = f"<NoDataValue>{info.nodata!r}</NoDataValue>" if info.nodata is not None else ""
         lines += [
             f'  <VRTRasterBand dataType="{kind}" band="{number}">',
             f"    <Description>{escape(name)}</Description>{nodata}<Scale>{info.scales[0]!r}</Scale><Offset>{info.offsets[0]!r}</Offset>",
-            "    <SimpleSource>",
-            f'      <SourceFilename relativeToVRT="0">{escape(gdal_path(info.path))}</SourceFilename><SourceBand>1</SourceBand>',
-            f'      <SourceProperties RasterXSize="{info.width}" RasterYSize="{info.height}" DataType={quoteattr(kind)} '
-            f'BlockXSize="{columns}" BlockYSize="{rows}"/>',
-            f'      <SrcRect xOff="0" yOff="0" xSize="{info.width}" ySize="{info.height}"/>',
-            f'      <DstRect xOff="{left!r}" yOff="{top!r}" xSize="{right - left!r}" ySize="{bottom - top!r}"/>',
-            "    </SimpleSource>",
-            "  </VRTRasterBand>",
         ]
+        place = (left, top, right - left, bottom - top)
+        for source, target in [*border(info, place, grid), ((0, 0, info.width, info.height), place)]:
+            lines += [
+                "    <SimpleSource>",
+                f'      <SourceFilename relativeToVRT="0">{escape(gdal_path(info.path))}</SourceFilename><SourceBand>1</SourceBand>',
+                f'      <SourceProperties {shape} BlockXSize="{columns}" BlockYSize="{rows}"/>',
+                f"      <SrcRect {rectangle(source)}/>",
+                f"      <DstRect {rectangle(target)}/>",
+                "    </SimpleSource>",
+            ]
+        lines.append("  </VRTRasterBand>")
     return "\n".join(line for line in [*lines, "</VRTDataset>"] if line) + "\n"
+
+
+def border(info, place, grid):
+    """
+    [(source, target)], rectangles of a band's file and of the grid: its outermost pixels over the ground at the grid's edges that it does
+    not reach, empty where it covers all. place: the file's own rectangle in the grid.
+
+    25 rows of 10 m are twelve and a half of 20 m, so the coarser file ends early. What GDAL finds nowhere it reads as 0, a value like any
+    other. Repeated pixels differ from their neighbours' no more than coarse pixels do anyway; cutting the scene to the ground that all
+    bands share instead would take it off the grid of its masks.
+    """
+
+    def strips(first, size, pixels, whole):
+        """(source's offset and size, target's) along one axis: before the file, the file, and after it."""
+        last = first + size
+        before = [((0, 1), (0, math.ceil(first)))] if first > TOUCH else []
+        after = [((pixels - 1, 1), (math.floor(last), whole - math.floor(last)))] if whole - last > TOUCH else []
+        return [*before, ((0, pixels), (first, size)), *after]
+
+    left, top, width, height = place
+    found = []
+    for (y, source_height), (row, target_height) in strips(top, height, info.height, grid.height):
+        for (x, source_width), (column, target_width) in strips(left, width, info.width, grid.width):
+            target = (column, row, target_width, target_height)
+            if target != place:
+                found.append(((x, y, source_width, source_height), target))
+    return found
+
+
+def rectangle(numbers):
+    return " ".join(f'{name}="{number!r}"' for name, number in zip(("xOff", "yOff", "xSize", "ySize"), numbers, strict=True))
 
 
 def gdal_path(path):

@@ -362,3 +362,18 @@ def test_a_map_made_again_has_no_files_of_the_old_one_beside_it(checkpoint, tmp_
     other = write_checkpoint(tmp_path / "other.pt", tiny_model(seed=3))
     run(scene, "--checkpoint", other, "--output-dir", maps, "--overwrite", "--device", "cpu")
     assert not (maps / "scene_probability.tif").exists() and (maps / "scene_classes.tif").exists()
+
+
+def test_bands_of_different_types_are_mapped_like_bands_of_one(checkpoint, tmp_path, make_raster):
+    stored = numbers(60, 60)
+    one, mixed = make_raster("one.tif", stored.astype(np.float32), descriptions=BANDS), tmp_path / "mixed.vrt"
+    parts = [make_raster(f"b{i}.tif", stored[i], dtype=kind) for i, kind in enumerate(("uint16", "float32", "uint16"))]
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{i + 1}"><Description>{BANDS[i]}</Description><SimpleSource>'
+        f'<SourceFilename>{parts[i]}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>'
+        for i, kind in enumerate(("UInt16", "Float32", "UInt16"))
+    )  # fmt: skip
+    mixed.write_text(f'<VRTDataset rasterXSize="60" rasterYSize="60"><SRS>EPSG:32633</SRS><GeoTransform>500000,10,0,4600000,0,-10'
+                     f"</GeoTransform>{bands}</VRTDataset>")  # fmt: skip
+    run(one, mixed, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
+    assert np.array_equal(read(tmp_path / "maps" / "one_classes.tif"), read(tmp_path / "maps" / "mixed_classes.tif"))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from rasterio.transform import Affine, from_origin
-from rasterio.warp import transform_geom
+from rasterio.warp import transform, transform_geom
 
 from chipping.labels import burn, parse_label_map, polygons_for, read_aligned, read_polygons, same_grid, to_classes
 from raster.source import describe, open_raster
@@ -97,6 +97,111 @@ def test_polygons_land_right_on_turned_and_south_up_rasters(tmp_path):
         assert (burn(shapes, grid, (0, 0, 8, 6)) == expected).all()
 
 
+def centres(crs, grid, width, height):
+    """(lon, lat) of every pixel's centre, (height, width) each."""
+    xs, ys = zip(*[grid * (col + 0.5, row + 0.5) for row in range(height) for col in range(width)], strict=True)
+    return np.array(transform(crs, "EPSG:4326", xs, ys)).reshape(2, height, width)
+
+
+def burnt(tmp_path, geometry, crs, grid, width, height):
+    path = write_geojson(tmp_path / "a.geojson", (geometry, {}))
+    return burn(polygons_for(read_polygons([path]), crs, grid, width, height), grid, (0, 0, width, height))
+
+
+@pytest.mark.parametrize("corners", [(-30, 0, 150, 80), (-180, -84, 180, 84), (-180, -90, 180, 90), (-170, -80, 170, 80)])
+def test_a_box_far_beyond_the_zone_covers_what_lies_in_it(tmp_path, corners):
+    """In UTM the corners of such a box fold over or fall together."""
+    assert (burnt(tmp_path, box(*corners), "EPSG:32633", GRID, 100, 100) == 1).all()
+    west, south, east, _ = corners
+    lat = centres("EPSG:32633", GRID, 100, 100)[1]
+    found = burnt(tmp_path, box(west, south, east, lat.mean()), "EPSG:32633", GRID, 100, 100)
+    assert (found == (lat < lat.mean())).all() and 0 < found.mean() < 1
+    holed = box(*corners)
+    holed["coordinates"] += box(west + 1, lat.mean(), east - 1, 79)["coordinates"]
+    assert (burnt(tmp_path, holed, "EPSG:32633", GRID, 100, 100) == found).all(), "and a hole is a hole"
+
+
+@pytest.mark.parametrize("degrees", [0.5, 1, 5])
+def test_long_edges_follow_their_parallel(tmp_path, degrees):
+    """A straight line in UTM between the ends of one degree would pass 12 pixels beside the middle."""
+    grid = from_origin(499_000, 4_600_000, 10, 10)
+    lat = centres("EPSG:32633", grid, 200, 100)[1]
+    edge = lat[50, 100]
+    found = burnt(tmp_path, box(15 - degrees / 2, 40, 15 + degrees / 2, edge), "EPSG:32633", grid, 200, 100)
+    pixel = 10 / 111_000  # degrees
+    assert (found == (lat < edge))[np.abs(lat - edge) > 0.1 * pixel].all() and 0.4 < found.mean() < 0.6
+
+
+def test_a_map_of_a_continent_gets_curved_parallels(tmp_path):
+    grid = from_origin(2_500_000, 5_500_000, 10_000, 10_000)
+    lon, lat = centres("EPSG:3035", grid, 400, 400)
+    found = burnt(tmp_path, box(-30, 35, 60, 50), "EPSG:3035", grid, 400, 400)
+    assert (found == ((lat > 35) & (lat < 50) & (lon > -30) & (lon < 60))).mean() > 0.9995 and 0.2 < found.mean() < 0.8
+
+
+@pytest.mark.parametrize("how", ["cut in two", "beyond 180", "jumping", "all the world"])
+def test_polygons_meet_scenes_on_the_antimeridian_however_they_are_written(tmp_path, how):
+    grid = from_origin(810_000, 8_118_000, 100, 100)  # UTM 60 south, 179.9 to −179.9
+    lon, lat = centres("EPSG:32760", grid, 200, 200)
+    lon = lon % 360
+    assert lon.min() < 179.95 and lon.max() > 180.05 and lat.min() < -17.1 < lat.max()
+    south, west, east = -17.1, 179.97, 180.03
+    geometry = {
+        "cut in two": {"type": "MultiPolygon", "coordinates": [box(west, south, 180, -16)["coordinates"],
+                                                               box(-180, south, east - 360, -16)["coordinates"]]},
+        "beyond 180": box(west, south, east, -16),
+        "jumping": box(west, south, east - 360, -16),
+        "all the world": box(-180, south, 180, 84),
+    }[how]  # fmt: skip
+    expected = (lat > south) & ((lon > west) & (lon < east) | (how == "all the world"))
+    found = burnt(tmp_path, geometry, "EPSG:32760", grid, 200, 200)
+    assert (found != expected).sum() < 30 and found.any(), "no more than what a twentieth of a pixel may do along the edges"
+
+
+@pytest.mark.parametrize("geometry", [box(-180, 85, 180, 90), box(0, 85, 360, 90), box(-180, 85, 180, 89.5), box(170, 80, -160, 88)],
+                         ids=["cap", "cap to 360", "ring", "jumping"])  # fmt: skip
+def test_polygons_meet_scenes_on_a_pole(tmp_path, geometry):
+    grid = from_origin(-1e6, 1e6, 10_000, 10_000)
+    lon, lat = centres("EPSG:3413", grid, 200, 200)
+    (west, south), _, (east, north) = geometry["coordinates"][0][:3]
+    inside = (lat > south) & (lat < north) & (((lon > west) | (lon < east)) if west > east else True)
+    assert (burnt(tmp_path, geometry, "EPSG:3413", grid, 200, 200) == inside).all() and inside.any()
+
+
+def test_a_polygon_around_a_pole_is_filled(tmp_path):
+    grid = from_origin(-1e6, 1e6, 10_000, 10_000)
+    ring = [[(lon + 180) % 360 - 180, 85] for lon in range(3, 364, 20)]
+    found = burnt(tmp_path, {"type": "Polygon", "coordinates": [ring + ring[:1]]}, "EPSG:3413", grid, 200, 200)
+    assert (found == (centres("EPSG:3413", grid, 200, 200)[1] > 85)).all()
+
+
+def test_a_polygon_across_the_antimeridian_does_not_reach_around_the_world(tmp_path):
+    assert not burnt(tmp_path, box(179, 41, -179, 42), "EPSG:32633", GRID, 20, 20).any()
+    assert burnt(tmp_path, box(-30, 41, 60, 42), "EPSG:32633", GRID, 20, 20).all()
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["counterclockwise", "clockwise"])
+def test_web_mercator_ends_at_the_antimeridian(tmp_path, turned):
+    grid = from_origin(-2e7, 2e7, 1e5, 1e5)
+    lon, lat = centres("EPSG:3857", grid, 400, 400)
+    geometry = box(-170, -60, 170, 60)
+    geometry["coordinates"][0] = geometry["coordinates"][0][:: -1 if turned else 1]
+    assert (burnt(tmp_path, geometry, "EPSG:3857", grid, 400, 400) == ((np.abs(lon) < 170) & (np.abs(lat) < 60))).all()
+
+
+def test_small_polygons_are_moved_as_they_are(tmp_path):
+    geometry = in_lonlat(box(500_010, 4_599_960, 500_050, 4_599_980))
+    path = write_geojson(tmp_path / "a.geojson", (geometry, {}))
+    ((moved, _, _),) = polygons_for(read_polygons([path]), "EPSG:32633", GRID, 8, 6)
+    assert moved["type"] == "Polygon" and len(moved["coordinates"][0]) == 5
+
+
+def test_a_raster_that_is_nowhere_on_the_globe_takes_no_polygons(tmp_path):
+    path = write_geojson(tmp_path / "a.geojson", (box(14, 41, 16, 42), {}))
+    with pytest.raises(UserError, match="can't be placed on a raster in LOCAL_CS"):
+        polygons_for(read_polygons([path]), 'LOCAL_CS["arb",UNIT["metre",1]]', GRID, 8, 6)
+
+
 def test_classes_come_from_a_property_as_number_or_name_and_the_higher_wins(tmp_path):
     everything, left = in_lonlat(box(500_000, 4_599_940, 500_080, 4_600_000)), in_lonlat(box(500_000, 4_599_940, 500_040, 4_600_000))
     path = write_geojson(tmp_path / "a.geojson", (left, {"level": "high"}), (everything, {"level": 1}), (None, {"level": 1}))
@@ -184,8 +289,6 @@ def test_aligning_takes_the_nearest_pixel_and_ignores_what_is_outside(make_raste
 
 
 def test_aligning_across_coordinate_systems_agrees_with_a_point_by_point_look_up(make_raster):
-    from rasterio.warp import transform
-
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 250, (60, 80)).astype(np.uint8)
     path = make_raster("m.tif", truth, crs="EPSG:4326", transform=from_origin(14.99, 41.56, 2e-4, 2e-4))

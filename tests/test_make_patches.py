@@ -276,6 +276,17 @@ def test_a_scene_without_crs_is_cut_and_has_no_footprint(scene, cut):
     assert line["crs"] is None and line["footprint"] is None and line["scene_size"] == [8, 8]
 
 
+def test_a_scene_in_a_local_system_is_cut_and_has_no_footprint(scene, make_raster, tmp_path, monkeypatch, capsys):
+    """A site's own metres lead nowhere on the globe, which is no reason not to learn from it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a_1", "b_1"):
+        scene(name, ramp(8, 8), crs='LOCAL_CS["arb",UNIT["metre",1]]')
+    chip.main("make-patches --images images --masks masks --divide-by 1 --patch-size 8 --val b".split())
+    assert "2 scenes have no CRS (a_1, b_1 …): whether they overlap others can't be checked" in capsys.readouterr().err
+    for line in read_manifest("patches"):
+        assert line["footprint"] is None and "arb" in line["crs"]
+
+
 def test_scenes_of_different_grids_and_types_go_into_one_set(scene, cut):
     scene("a_1", ramp(8, 8))
     scene("b_1", ramp(8, 8).astype("float32") / 2, crs="EPSG:4326", transform=from_origin(10, 50, 1e-4, 1e-4))
@@ -326,6 +337,87 @@ def test_one_file_a_band_is_stacked_on_the_finest_grid(make_raster, cut, tmp_pat
     assert line["scene"] == "T33_2024" and read_chipset(tmp_path / "patches")["bands"] == ["B11", "B02"]
     with pytest.raises(UserError, match="no file for B12"):
         cut("--stack", "B02,B12", folder="other")
+
+
+def test_bands_of_different_types_keep_their_values(make_raster, cut, tmp_path):
+    import rasterio
+
+    whole, real, small = ramp(20, 30)[0], (ramp(20, 30)[0] / 8).astype("float32"), (ramp(20, 30)[0] % 250).astype("uint8")
+    real[3, 4] = np.nan
+    for band, values in (("B02", whole), ("B11", real), ("B12", small)):
+        make_raster(f"images/T33_1_{band}.tif", values)
+    make_raster("masks/T33_1.tif", np.ones((20, 30), np.uint8))
+    for number, words in enumerate(("B02,B11,B12", "B12,B11,B02", "B02,B12")):
+        bands = words.split(",")
+        lines = cut("--patch-size", 16, "--stack", words, folder=f"p{number}")
+        assert [line["dtype"] for line in lines] == ["float32" if "B11" in bands else "uint16"] * 4
+        for line in lines:
+            col, row, _, _ = line["window"]
+            patch = np.load(tmp_path / f"p{number}" / line["file"])
+            for stored, band in zip(patch, bands, strict=True):
+                values = {"B02": whole, "B11": real, "B12": small}[band][row : row + 16, col : col + 16]
+                valid = np.isfinite(real[row : row + 16, col : col + 16]) | ("B11" not in bands)
+                assert (stored[valid] == values[valid]).all() and (stored[~valid] == 0).all()
+    with rasterio.open("p0_stacks/T33_1.vrt") as dataset:
+        assert dataset.dtypes == ("uint16", "float32", "uint8")
+
+
+@pytest.mark.parametrize("side", ["right", "left", "both", "fraction"])
+def test_the_last_coarse_pixels_are_repeated_to_the_edge_of_the_grid(make_raster, cut, tmp_path, side):
+    """Nine pixels of 10 m are four and a half of 20 m; what the coarser file does not reach would be a value of 0."""
+    fine, coarse = ramp(9, 9)[0] + 1, np.arange(1, 17, dtype=np.uint16).reshape(4, 4)
+    if side == "both":
+        coarse = coarse[:3, :3]
+    begin = {"right": 0, "left": 1, "both": 1.5, "fraction": 0.5}[side]  # fine pixels from the grid's corner to the file's
+    make_raster("images/T33_1_B02.tif", fine)
+    make_raster("images/T33_1_B11.tif", coarse, transform=from_origin(500_000 + 10 * begin, 4_600_000 - 10 * begin, 20, 20))
+    make_raster("masks/T33_1.tif", np.ones((9, 9), np.uint8))
+    (line,) = cut("--patch-size", 9, "--stack", "B02,B11")
+    patch = np.load(tmp_path / "patches" / line["file"])
+    # The coarse pixel under each fine one's centre, or the nearest there is; centres on a border may fall to either side.
+    places = [np.clip(np.floor((np.arange(9) + 0.5 + aside - begin) / 2).astype(int), 0, len(coarse) - 1) for aside in (-0.01, 0.01)]
+    found = [(patch[1] == coarse[np.ix_(rows, columns)]) for rows in places for columns in places]
+    assert np.any(found, axis=0).all() and (patch[0] == fine).all() and line["valid_pixels"] == 81
+
+
+def test_a_stack_of_files_that_cover_the_grid_names_each_once(make_raster, cut, tmp_path):
+    make_raster("images/T33_1_B02.tif", ramp(8, 8)[0])
+    make_raster("images/T33_1_B11.tif", ramp(4, 4)[0], transform=from_origin(500_000, 4_600_000, 20, 20))
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    cut("--patch-size", 8, "--stack", "B02,B11")
+    assert (tmp_path / "patches_stacks" / "T33_1.vrt").read_text().count("<SimpleSource>") == 2
+
+
+def test_every_file_of_a_stack_is_known_again(make_raster, cut, tmp_path):
+    for band, when in (("B02", 1000), ("B11", 2000), ("SCL", 3000)):
+        path = make_raster(f"images/T33_1_{band}.tif", ramp(8, 8)[0])
+        os.utime(path, (when, when))
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    words = ("--patch-size", 8, "--stack", "B11,B02")
+    before = cut(*words)
+    os.utime(tmp_path / "images" / "T33_1_SCL.tif", (9000, 9000))
+    assert cut(*words) == before, "neither a second run nor a file that is not in the stack changes anything"
+    for wanted in ((1500, 2000), (2000, 1000)):  # not the latest; and the two exchanged
+        for band, when in zip(("B02", "B11"), wanted, strict=True):
+            os.utime(tmp_path / "images" / f"T33_1_{band}.tif", (when, when))
+        with pytest.raises(UserError, match=r"T33_1\.vrt has changed.*--overwrite"):
+            cut(*words)
+
+
+@pytest.mark.parametrize("fault", ["broken", "missing"])
+def test_a_scene_of_a_stack_with_a_bad_file_can_be_excluded(make_raster, cut, tmp_path, fault):
+    for number in range(2):
+        place = from_origin(500_000 + 1000 * number, 4_600_000, 10, 10)
+        for band in ("B02", "B11"):
+            make_raster(f"images/T33_{number}_{band}.tif", ramp(8, 8)[0], transform=place)
+        make_raster(f"masks/T33_{number}.tif", np.ones((8, 8), np.uint8), transform=place)
+    path = tmp_path / "images" / "T33_1_B11.tif"
+    path.unlink() if fault == "missing" else path.write_bytes(b"II*\0nothing")
+    with pytest.raises(UserError, match=r"B11.*--exclude T33_1\)"):
+        cut("--patch-size", 8, "--stack", "B02,B11")
+    assert [line["scene"] for line in cut("--patch-size", 8, "--stack", "B02,B11", "--exclude", "T33_1")] == ["T33_0"]
+    with pytest.raises(UserError, match="--exclude leaves no scene"):
+        cut("--patch-size", 8, "--stack", "B02,B11", "--exclude", "T33", folder="other")
 
 
 def test_stacks_that_can_not_be_written_are_one_line(make_raster, cut, tmp_path):
@@ -563,6 +655,26 @@ def test_one_unreadable_file_among_good_ones_is_counted_and_named(scene, cut, tm
         cut("--patch-size", 16, "--strict", folder="strict")
     shutil.copy(path, tmp_path / "images" / "a_1.tif")
     path.write_bytes(data[:100])
+
+
+def test_a_scene_that_is_held_out_and_can_not_be_read_is_not_called_unknown(scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("s1", "s2", "s3_a", "s3_b")):
+        scene(name, ramp(8, 8), transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    for name in ("s1", "s3_a"):
+        (tmp_path / "images" / f"{name}.tif").write_bytes(b"II*\0nothing")
+    words = "make-patches --images images --masks masks --divide-by 1 --patch-size 8".split()
+    chip.main([*words, "--val", "s1", "--test", "s3"])
+    said = capsys.readouterr().err
+    assert "s1.tif can't be opened" in said and "no scene is left for val, since s1, s3_a can't be read" in said
+    assert {line["scene"]: line["split"] for line in read_manifest("patches")} == {"s2": "train", "s3_b": "test"}
+    chip.main([*words, "--val", "s1,s3", "--patches-dir", "some"])
+    assert "no scene is left" not in capsys.readouterr().err and {line["split"] for line in read_manifest("some")} == {"train", "val"}
+    with pytest.raises(UserError, match="--val 's4' matches no scene"):
+        chip.main([*words, "--val", "s4", "--patches-dir", "other"])
+    (tmp_path / "masks" / "s3_b.tif").write_bytes(b"II*\0nothing")
+    chip.main([*words, "--test", "s3", "--patches-dir", "third"])
+    assert "no scene is left for test, since s1, s3_a, s3_b can't be read" in capsys.readouterr().err
 
 
 def test_the_wildfires_of_the_documentation(real_data, tmp_path, monkeypatch, capsys):

@@ -34,6 +34,29 @@ def test_gdals_band_scale_and_offset_become_divisor_and_offset(make_raster):
     assert decide_scale(tagged, (0,), "a", None, (5.0,)) == Scale((10_000.0,), (5.0,)), "an offset flag wins over the tag"
 
 
+def test_whole_numbers_without_a_scale_beside_others_with_one_are_refused(make_raster):
+    """The silent band would otherwise be reflectances of 1200."""
+    half = info(make_raster, scales=(1e-4, 1.0), descriptions=("B04", "B11"))
+    for bands in ((0, 1), (1, 0)):
+        with pytest.raises(UserError, match=r"none for band 2 \(B11\);.*--divide-by"):
+            decide_scale(half, bands, "ab")
+    assert decide_scale(half, (0, 1), "ab", (1e4, 1e3)) == Scale((1e4, 1e3), (0.0, 0.0))
+    assert decide_scale(half, (0,), "a") == Scale((10_000.0,), (0.0,)), "bands that are not read don't matter"
+    with pytest.raises(UserError, match="none for band 1;"):
+        scale_from_tags(info(make_raster, offsets=(0, -0.1)), (0, 1))
+
+
+def test_reflectances_beside_scaled_whole_numbers_are_what_they_are(make_raster):
+    from dataclasses import replace
+
+    mixed = replace(info(make_raster, scales=(1e-4, 1.0)), dtypes=("uint16", "float32"))
+    assert decide_scale(mixed, (0, 1), "ab") == Scale((10_000.0, 1.0), (0.0, 0.0))
+
+
+def test_a_divisor_of_the_command_line_mends_tags_that_make_no_sense(make_raster):
+    assert decide_scale(info(make_raster, scales=(0.0, 1.0)), (0, 1), "ab", (1e4, 1e4)) == Scale((1e4, 1e4), (0.0, 0.0))
+
+
 def test_the_tags_of_nasas_products_count_too(make_raster):
     assert scale_from_tags(info(make_raster, tags={"scale_factor": "0.0001", "add_offset": "0"}), (1,)) == Scale((10_000.0,), (0.0,))
 
