@@ -346,7 +346,7 @@ def run_make_chips(args, report):
         from chipping.plain_pairs import pair_tiles, scale_of_pairs
 
         bands = tuple(args.bands.split(",")) if args.bands else None
-        tiles, remarks = pair_tiles(args.pan, args.ms, args.shift, args.area, bands)
+        tiles, remarks = pair_tiles(args.pan, args.ms, args.shift, args.area, bands, args.strict)
         for remark in dict.fromkeys(remarks):
             report.note(remark)
         scale = scale_of_pairs(tiles, args.divide_by, args.offset)
@@ -469,6 +469,7 @@ def run_get_reflectance(args, report):
 def add_link_chips(parser):
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="sources, and the destination last")
     parser.add_argument("--overwrite", action="store_true", help="replace the links of an earlier mix (never chips that are files)")
+    parser.add_argument("--allow-overlap", action="store_true", help="only warn when patches of one ground are in different splits")
 
 
 def run_link_chips(args, report):
@@ -477,7 +478,7 @@ def run_link_chips(args, report):
     if len(args.folders) < 2:
         raise UserError("link-chips needs at least one source and a destination: link-chips SOURCE… DESTINATION")
     *sources, destination = args.folders
-    found = link_chips(sources, destination, args.overwrite, report.note)
+    found = link_chips(sources, destination, args.overwrite, report.note, args.allow_overlap)
     for source, counts in found.items():
         left_out = (("broken", "broken links"), ("foreign", "other names"))
         extra = "".join(f", {counts[what]} {word}" for what, word in left_out if counts[what])

@@ -99,10 +99,33 @@ def touched(null, side):
     return None if null is None else box_sum(null.view(np.uint8), side) > 0
 
 
+def untrue(null, extra, ratio):
+    """(1, H, W) bool of null ms pixels -> the pixels of the truth that lie under a pixel of mul with one of them. None stays None."""
+    return None if null is None else touched(null, extra * ratio).repeat(ratio, 1).repeat(ratio, 2)
+
+
 def any_of(*nulls):
     """The union of null masks; None where there is none."""
     nulls = [null for null in nulls if null is not None and null.any()]
     return np.logical_or.reduce(nulls) if nulls else None
+
+
+# ---------------------------------------------------------------------------------------------- what lies around nulls
+
+
+def continued(values, nodata, continue_image):
+    """clean(values, nodata), but with what continue_image(image, null) makes of null pixels: torch tensors (1, C, H, W)."""
+    cleaned, any_null = clean(values, nodata)
+    if any_null is None:
+        return values, None
+    import torch
+
+    null = is_null(values, nodata)
+    image = torch.from_numpy(cleaned.astype(np.float32))[None]
+    filled = continue_image(image, torch.from_numpy(null)[None])[0].numpy()
+    filled = filled if values.dtype.kind == "f" else np.rint(filled)
+    cleaned[null] = filled[null].astype(values.dtype)  # valid pixels, and all that is computed of them alone, keep every bit
+    return cleaned, any_null
 
 
 # ---------------------------------------------------------------------------------------------- the two halves of a window
@@ -144,14 +167,19 @@ def finish_with_means(pan_sums, recipe, left, top, valid_ms, ms):
         return share, None
     ms, null = clean(ms, pair.nodata[1]) if valid_ms < 1 else (ms, None)
     ms = box_sum(ms, extra)
-    bad = any_of(touched(null, extra), touched(nulls, extra))
+    bad = any_of(untrue(null, extra, ratio), touched(nulls, extra))
     pan = to_reflectance(box_sum(sums, extra, sums.dtype), (ratio * extra) ** 2, recipe)
     mul = to_reflectance(box_sum(ms, ratio, ms.dtype), (ratio * extra) ** 2, recipe)
     return share, (pan, mul, to_reflectance(ms, extra**2, recipe), None if bad is None else ~bad)
 
 
 def finish_with_blur(reader, recipe, left, top, ms):
-    """The same by filters like the sensors' blur. Pan is read here, with its margin, and only for windows that are worth it."""
+    """
+    The same by filters like the sensors' blur. Pan is read here, with its margin, and only for windows that are worth it.
+
+    Nulls are continued as far as a filter at a valid pixel sees them, by the rules of sharpening (mapping/fuse.py): a network must not
+    learn from dark rims that it will never be shown.
+    """
     pair, side, extra, ratio = reader.pair, recipe.window, recipe.extra, recipe.ratio
     m = margins(pair, recipe, left, top)
     pan = reader.read_pan(pair.area[0] + left - m[0], pair.area[1] + top - m[1], side + m[0] + m[2], side + m[1] + m[3])
@@ -159,14 +187,19 @@ def finish_with_blur(reader, recipe, left, top, ms):
     share = count_valid(core, pair.nodata[0]) / core.size
     if share < recipe.minimum_valid:
         return share, None
-    ms, ms_null = clean(ms, pair.nodata[1])
-    pan, pan_null = clean(pan, pair.nodata[0])
+    from nets.classical_fusion import FILTER_BLOCKS
+    from nets.nulls import continue_ms, continue_pan
+
+    reach = FILTER_BLOCKS * extra  # ms pixels that the filter of pan sees; that of ms sees `ratio` times as many
+    nodata_pan, nodata_ms = pair.nodata
+    ms, ms_null = continued(ms, nodata_ms, lambda image, null: continue_ms(image, null, nodata_ms, reach * ratio))
+    pan, pan_null = continued(pan, nodata_pan, lambda image, null: continue_pan(image, null, ratio, reach))
     truth = to_reflectance(box_sum(ms, extra), extra**2, recipe)
     pan, mul = blur_and_reduce(to_reflectance(box_sum(pan, extra), extra**2, recipe), truth, ratio)
     # what lies between the margins, in pixels of the truth and of mul
     inside = tuple(slice(a // extra, a // extra + recipe.chip_size) for a in (m[1], m[0]))
     small = tuple(slice(a.start // ratio, a.stop // ratio) for a in inside)
-    bad = any_of(*(None if b is None else b[:, *inside] for b in (touched(ms_null, extra), touched(pan_null, ratio * extra))))
+    bad = any_of(*(None if b is None else b[:, *inside] for b in (untrue(ms_null, extra, ratio), touched(pan_null, ratio * extra))))
     return share, (pan[:, *inside], mul[:, *small], truth[:, *inside], None if bad is None else ~bad)
 
 

@@ -8,6 +8,7 @@ leaves chips that are listed and whole, and at most some files that are not list
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from constants import VERSION
@@ -15,6 +16,7 @@ from runtime.errors import UserError
 from runtime.files import describe_difference, plain, read_json, require_writable, settings_hash, write_json
 
 FORMAT = "chipmill-chipset-1"
+REMOVING = "chipmill-removing-1"  # what the description says while --overwrite removes the chips of an earlier run
 DESCRIPTION = "chipset.json"
 MANIFEST = "manifest.jsonl"
 PATCH_KEYS = ("chip_size", "bands", "divide_by", "offset", "layers", "classes")  # what nobody can do without in a set of patches
@@ -28,6 +30,8 @@ def read_chipset(folder):
     if not path.exists():
         raise UserError(f"{folder} has no {DESCRIPTION}; expected a folder made by chip.py")
     description = read_json(path)
+    if isinstance(description, dict) and description.get("format") == REMOVING:
+        raise UserError(f"the chips of {folder} were being removed when a run with --overwrite was stopped; run that command again")
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else type(description).__name__
         raise UserError(f"{path}: expected format {FORMAT!r}, found {found!r}; it is not a chip set of this version")
@@ -75,7 +79,8 @@ class ChipSetWriter:
     Adds chips to a folder in a fixed order, and continues one that was interrupted.
 
     folder: where. description: the content of chipset.json without format, version and hash; its "settings" decide whether an earlier run's
-    chips may be continued: other settings are a UserError that says what differs.
+    chips may be continued: other settings are a UserError that says what differs. companions: names of files and folders beside the
+    manifest that go when the chips do.
 
         with ChipSetWriter(folder, description, overwrite=False) as chipset:
             chipset.lines                    # what earlier runs have made, in order
@@ -84,7 +89,7 @@ class ChipSetWriter:
     Two programs at once in one folder are refused: the manifest is locked while it is open.
     """
 
-    def __init__(self, folder, description, overwrite=False):
+    def __init__(self, folder, description, overwrite=False, companions=()):
         self.folder = Path(folder)
         self.description = {
             "format": FORMAT,
@@ -93,6 +98,7 @@ class ChipSetWriter:
             "settings_hash": settings_hash(description["settings"]),
         }
         self.overwrite = overwrite
+        self.companions = companions
         self.lines = []
 
     def __enter__(self):
@@ -123,21 +129,33 @@ class ChipSetWriter:
             if strangers or os.path.getsize(self.folder / MANIFEST):
                 raise UserError(f"{self.folder} is not empty and not a chip set ({', '.join(strangers[:3])} …); "
                                 "choose another folder, or pass --overwrite")
-        elif path.exists():
+        else:
             self.remove_listed()
         self.file.truncate(0)
         write_json(path, self.description)
 
     def remove_listed(self):
-        """Delete the chips of an earlier run, and nothing that its manifest does not list. The description goes first: no moment
-        shows a set that claims chips which are no longer there."""
-        lines = read_manifest(self.folder)
-        (self.folder / DESCRIPTION).unlink()
-        self.file.truncate(0)
+        """
+        Delete the chips of an earlier run, and nothing that its manifest does not list.
+
+        Before that its description becomes a word of what is going on: no moment shows a set that claims chips which are no longer there.
+        The manifest goes after the chips: a run that was killed in between leaves the next one what it needs to finish.
+        """
+        path = self.folder / DESCRIPTION
+        lines = read_manifest(self.folder) if path.exists() else []  # a manifest without a description is none of ours
+        if path.exists():
+            write_json(path, {"format": REMOVING})
         for line in lines:
             for key in ("file", "mask"):
                 if line.get(key):
                     (self.folder / line[key]).unlink(missing_ok=True)
+        for name in self.companions:
+            companion = self.folder / name
+            if companion.is_dir():
+                shutil.rmtree(companion)
+            else:
+                companion.unlink(missing_ok=True)
+        self.file.truncate(0)
 
     def keep(self, count):
         """Forget all lines but the first `count`: the chips after them will be made again."""

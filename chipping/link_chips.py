@@ -19,6 +19,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
+from raster.footprint import outline, overlapping_pairs, window_transform
 from runtime.errors import UserError
 from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
 
@@ -50,12 +51,12 @@ def find_chips(folder):
     return sorted(numbers), broken, foreign
 
 
-def link_chips(sources, destination, overwrite=False, say=print):
+def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=False):
     """
     Fill `destination` with links to the chips of all sources. All or nothing. say(text) hears what the mix is not good for.
 
     Returns {source: {"linked", "broken", "foreign"}}. UserError where a source is no folder, sources can't be mixed, nothing is
-    found, or a name is taken.
+    found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
     """
     destination = Path(destination)
     for source in sources:
@@ -70,6 +71,7 @@ def link_chips(sources, destination, overwrite=False, say=print):
     if descriptions[0] and descriptions[0]["kind"] == "patches":
         if not all(descriptions):
             raise UserError("patch sets can only be linked with patch sets; a source has no chipset.json")
+        refuse_leaks(sources, allow_overlap, say)
         links, manifest, report = plan_patches(sources)
     else:
         links, manifest, report = plan_pan_chips(sources, with_manifest=all(descriptions))
@@ -183,6 +185,56 @@ def plan_patches(sources):
                 links[new[key]] = real(os.path.join(base, line[key]))
         manifest.append(json.dumps(new, ensure_ascii=False, separators=(", ", ": ")))
     return links, manifest, report
+
+
+def refuse_leaks(sources, allow_overlap, say):
+    """
+    UserError where ground that one set has for training is for validation or testing in another: scores would flatter.
+
+    What shares ground within one set was allowed when that set was made.
+    """
+    grounds = {}  # "scene of source": (source, split, path of the image, outline)
+    for source in sources:
+        for (scene, split), lines in by_scene(read_manifest(source)).items():
+            path = (lines[0].get("source") or {}).get("path")
+            grounds[f"{scene} of {source}, {split}"] = str(source), split, path, outline_of(lines)
+    names = sorted(grounds)
+    pairs = set(overlapping_pairs([grounds[name][3] for name in names]))
+    same = {}
+    for i, name in enumerate(names):  # scenes without a place are the same where they are the same file
+        if path := grounds[name][2]:
+            pairs |= {(j, i) for j in same.setdefault(path, [])}
+            same[path].append(i)
+    found = [(names[i], names[j]) for i, j in sorted(pairs) if all(grounds[names[i]][k] != grounds[names[j]][k] for k in (0, 1))]
+    if not found:
+        return
+    more = f" and {len(found) - 3} more pairs" if len(found) > 3 else ""
+    text = f"{'; '.join(f'{one} and {other}' for one, other in found[:3])}{more}"
+    if not allow_overlap:
+        raise UserError(f"scenes of different splits share ground: {text}; make the sets with the same --val and --test, "
+                        "or pass --allow-overlap")
+    say(f"scenes of different splits share ground, so scores will flatter: {text}")
+
+
+def by_scene(lines):
+    """{(scene, split): its manifest lines}."""
+    found = {}
+    for line in lines:
+        found.setdefault((line.get("scene"), line.get("split")), []).append(line)
+    return found
+
+
+def outline_of(lines):
+    """Outline of the ground on which the patches of one scene lie, or None where they don't say."""
+    from rasterio.crs import CRS  # 0.3 s that links to pan/ms chips need not wait for
+
+    if any(not line.get("crs") or not line.get("transform") or not line.get("window") for line in lines):
+        return None
+    left, top = (min(line["window"][k] for line in lines) for k in (0, 1))
+    right, bottom = (max(line["window"][k] + line["window"][k + 2] for line in lines) for k in (0, 1))
+    col, row = lines[0]["window"][:2]
+    corner = window_transform(lines[0]["transform"], left - col, top - row)  # the first one's own grid begins at its own corner
+    return outline(CRS.from_user_input(lines[0]["crs"]), corner, right - left, bottom - top)
 
 
 def make_whole(destination, links, texts):

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +24,12 @@ from chipping.chipset import ChipSetWriter, cut_unfinished_line, read_lines
 from chipping.null_blocks import expected_share, filled_blocks
 from chipping.pan_sums import PanSums
 from chipping.positions import count_places, place
+from raster.colour import has_colour
 from raster.footprint import footprint, pixel_corners
 from raster.pair import PairReader
 from raster.source import is_remote
 from runtime.errors import RunError, UserError
-from runtime.files import remove_leftovers, write_json
+from runtime.files import remove_leftovers, settings_hash, write_json, write_text
 from runtime.workers import stopping, worker_pool
 
 REJECTS_TO_RETIRE = 32  # windows in a row without one chip, after which a tile is given up
@@ -37,10 +38,14 @@ CACHE_BYTES = 192 << 20  # of GDAL for decoded blocks, in each worker; less deco
 SKIPPED = "skipped.jsonl"
 WORKER_MODULES = ("chipping.make_chips", "chipping.pan_chips")  # what workers have imported when they begin; the second one takes seconds
 WAITING = ".considered"  # finished chips whose number isn't known yet
+STAMPS = ("size", "mtime", "pan_size", "pan_mtime")  # of a source: what is compared to know its files again
 
 
 def tile_facts(tile):
-    return {"name": tile.name, "area": list(tile.pair.area), "shift": list(tile.pair.shift), "step": tile.pair.step}
+    facts = {"name": tile.name, "area": list(tile.pair.area), "shift": list(tile.pair.shift), "step": tile.pair.step}
+    if tile.pair.masked != (None, None):
+        facts["masked"] = list(tile.pair.masked)
+    return facts
 
 
 def check_recipe(recipe, tiles):
@@ -51,6 +56,9 @@ def check_recipe(recipe, tiles):
         raise UserError(f"--minimum-valid is a share, 0 to 1, got {recipe.minimum_valid}")
     if not tiles:
         raise UserError("no usable tile is left; see the reasons above")
+    if recipe.store != "bands" and not has_colour(recipe.bands):
+        raise UserError(f"--store {recipe.store} needs bands named blue, green and red, these are {', '.join(recipe.bands)}; name them "
+                        "with --bands, or pass --store bands")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ one worker
@@ -86,17 +94,18 @@ def verdicts_of(task):
     """
     recipe, tile, windows, folder = task
     try:
+        origin = origin_of(recipe, tile)
         reader, pan_sums = reader_for(tile.pair)
-    except UserError as error:
+    except (UserError, FileNotFoundError) as error:
         yield from (verdict_of(i, x, y, reason="read-error", detail=str(error)) for i, x, y in windows)
         return
     for i, left, top in sorted(windows, key=lambda w: (w[2], w[1])):
         if stopping():
             return
-        yield recall(folder, i) or consider_window(reader, pan_sums, recipe, tile, i, left, top, folder)
+        yield recall(folder, i, origin) or consider_window(reader, pan_sums, recipe, tile, i, left, top, folder, origin)
 
 
-def consider_window(reader, pan_sums, recipe, tile, i, left, top, folder):
+def consider_window(reader, pan_sums, recipe, tile, i, left, top, folder, origin):
     """One window's verdict, after its chip is in the folder if it makes one. Pan is not looked at where ms has too many nulls."""
     valid_ms = None
     try:
@@ -121,7 +130,7 @@ def consider_window(reader, pan_sums, recipe, tile, i, left, top, folder):
             meta |= {"lat": lat, "lon": lon}
         pan, mul, bands, valid = parts
         write_chip(folder / f"{i}.pt", encode_chip(pan, mul, bands, valid, meta, recipe.bands, recipe.store, recipe.dtype))
-        write_json(folder / f"{i}.json", verdict, sync=False)
+        write_json(folder / f"{i}.json", {**verdict, "origin": origin}, sync=False)
     return verdict
 
 
@@ -134,14 +143,21 @@ def rounded(share):
     return None if share is None else round(share, 6)
 
 
-def recall(folder, i):
-    """The verdict on window i that an interrupted run left, with its chip, or None."""
+def origin_of(recipe, tile):
+    """A hash of all that decides a tile's chips: the recipe, where its windows lie, and its files by their stamps."""
+    source = source_of(tile.pair)
+    return settings_hash([asdict(recipe), tile_facts(tile), [source[key] for key in STAMPS]])
+
+
+def recall(folder, i, origin):
+    """The verdict on window i that an interrupted run left, with its chip, or None, also where it is of another origin."""
     if folder is None or not (folder / f"{i}.json").exists() or not (folder / f"{i}.pt").exists():
         return None
     try:
-        return json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))
+        verdict = json.loads((folder / f"{i}.json").read_text(encoding="utf-8"))
     except ValueError:  # a power cut came before the disk had it
         return None
+    return verdict if verdict.pop("origin", None) == origin else None
 
 
 def window_centre(tile, recipe, left, top):
@@ -240,7 +256,8 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
     starting_from: None continues where the folder stands and makes it hold `count` chips. strict: a window that can't be read is a
     RunError. on_chip(line): called for each new chip. on_verdict(verdict): called for each window when it has been looked at, long before
     it is known which chip it becomes. note(text): called for each skipped window. Returns {"made", "present", "considered",
-    "skipped": {reason: n}, "unreadable": {tile: n}, "first", "retired"}. RunError when the tiles are used up before that.
+    "skipped": {reason: n}, "unreadable": {tile: n}, "first", "retired"}; the last three tell of earlier runs too. RunError when the tiles
+    are used up before that. Chips that earlier runs have made and that are no longer there are made again.
     """
     check_recipe(recipe, tiles)
     folder = Path(folder)
@@ -251,23 +268,27 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         "store": recipe.store, "dtype": recipe.dtype, "divide_by": recipe.divide_by, "offset": recipe.offset, "nodata": 0,
         "sampler": recipe.sampler, "seed": None,
     }  # fmt: skip
-    with ChipSetWriter(folder, description, overwrite) as chipset:
-        if overwrite and not chipset.lines:
-            (folder / SKIPPED).unlink(missing_ok=True)
-            shutil.rmtree(folder / WAITING, ignore_errors=True)
+    with ChipSetWriter(folder, description, overwrite, companions=(SKIPPED, WAITING)) as chipset:
         remove_leftovers(folder)
-        refuse_changed_sources(chipset.lines, tiles, folder)
+        sources = {tile.name: source_of(tile.pair) for tile in tiles}
+        refuse_changed_sources(chipset.lines, sources, folder)
         first, start = where_to_start(chipset.lines, starting_from, folder)
         goal = start + count
         walk = Walk(tiles, recipe)
-        for line in finished_windows(chipset.lines, first, folder):
+        before = finished_windows(chipset.lines, first, folder, sources)
+        for line in before:
             walk.record(line["i"], line["tile"], (line["left"], line["top"]), line["reason"])
-        summary = {"made": 0, "present": len(chipset.lines), "considered": 0, "first": first,
-                   "skipped": defaultdict(int), "unreadable": defaultdict(int)}  # fmt: skip
+        summary = {"made": 0, "present": len(chipset.lines), "considered": 0, "first": first, "skipped": defaultdict(int),
+                   "unreadable": defaultdict(int, Counter(line["tile"] for line in before if line["reason"] == "read-error"))}  # fmt: skip
         waiting = folder / WAITING
         waiting.mkdir(exist_ok=True)
         remove_leftovers(waiting)
         with open(folder / SKIPPED, "a", encoding="utf-8") as skipped, workers_of(workers) as run:
+            for line in remake_missing(chipset.lines, tiles, recipe, folder, run, workers):
+                summary["made"] += 1
+                summary["present"] -= 1
+                if on_chip:
+                    on_chip(line)
             while walk.accepted < goal:
                 checking = walk.accepted < first
                 enough = first if checking else goal
@@ -289,24 +310,27 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
                             raise RunError(f"window {i} of {tile.name} can't be read: {verdict['detail']} (--strict)")
                         summary["unreadable"][tile.name] += 1
                     if reason is None:
-                        line = manifest_line(number, tile, recipe, verdict)
+                        line = manifest_line(number, tile, recipe, verdict, sources[tile.name])
                         os.replace(waiting / f"{i}.pt", folder / line["file"])
                         chipset.add(line)
                         summary["made"] += 1
                         if on_chip:
                             on_chip(line)
                     else:
-                        line = {"i": i, "tile": tile.name, **{k: v for k, v in verdict.items() if k != "i"}, "reason": reason}
+                        line = {"i": i, "tile": tile.name, **{k: v for k, v in verdict.items() if k != "i"}, "reason": reason,
+                                "source": sources[tile.name]}  # fmt: skip
                         skipped.write(json.dumps(line) + "\n")
                         skipped.flush()
-                        summary["skipped"][reason] += reason != "before-start"
+                        if reason != "before-start":
+                            summary["skipped"][reason] += 1
                         if note and reason != "before-start":
                             note(f"window {i} of {tile.name} skipped: {reason} {verdict.get('detail', '')}".rstrip())
                     walk.record(i, tile.name, (left, top), reason)
         shutil.rmtree(waiting, ignore_errors=True)
     summary["retired"] = sorted(walk.retired)
     if walk.accepted < goal:
-        reasons = ", ".join(f"{n} x {r}" for r, n in sorted(summary["skipped"].items())) or "every place for a window is used"
+        reasons = Counter(line["reason"] for line in before if line["reason"] not in (None, "before-start")) + Counter(summary["skipped"])
+        reasons = ", ".join(f"{n} x {r}" for r, n in sorted(reasons.items())) or "every place for a window is used"
         raise RunError(f"made {max(0, walk.accepted - start)} of {count} chips: no tile is left to try ({reasons})")
     return summary
 
@@ -321,32 +345,60 @@ def where_to_start(lines, starting_from, folder):
     return first, start
 
 
-def finished_windows(lines, first, folder):
+def finished_windows(lines, first, folder, sources):
     """
-    Lines of all windows that earlier runs were done with, in order, each with a reason. lines: of the manifest.
+    Lines of all windows that earlier runs were done with, in order, each with a reason. lines: of the manifest. sources: {tile: source}.
 
     A run that began further on has left windows before its start unmade. Where no chip came of it, and an earlier start is asked for now,
-    nothing of it counts.
+    nothing of it counts. What was left out of files that have changed since, because it could not be read or was null, doesn't either.
     """
     cut_unfinished_line(folder / SKIPPED)
     skipped = read_lines(folder / SKIPPED)
     if not lines and sum(line["reason"] == "before-start" for line in skipped) > first:
         (folder / SKIPPED).unlink()
         skipped = []
+    refuse_changed_sources([line for line in skipped if line["reason"] == "before-start" and "source" in line], sources, folder)
+    kept = [line for line in skipped if not changed_file(line.get("source", {}), sources[line["tile"]])]
+    if len(kept) < len(skipped):
+        write_text(folder / SKIPPED, "".join(json.dumps(line) + "\n" for line in kept))
+        skipped = kept
     return sorted([*({**line, "reason": None} for line in lines), *skipped], key=lambda line: line["i"])
 
 
-def refuse_changed_sources(lines, tiles, folder):
+def refuse_changed_sources(lines, sources, folder):
     """Rasters of a tile's name that are not those of which its earlier chips were made must not be mixed with them."""
-    now = {tile.name: source_of(tile.pair) for tile in tiles}
     for tile, old in {line["tile"]: line["source"] for line in lines}.items():
-        new = now[tile]
-        if any(old.get(key) != new[key] for key in ("size", "mtime")):
-            raise UserError(f"{new['path']} is not, or no longer, the file of which chips in {folder} were made; choose another folder, or "
+        if path := changed_file(old, sources[tile]):
+            raise UserError(f"{path} is not, or no longer, the file of which chips in {folder} were made; choose another folder, or "
                             "pass --overwrite to make all again")  # fmt: skip
 
 
-def manifest_line(number, tile, recipe, verdict):
+def changed_file(old, new):
+    """The path of what has changed between two sources of a tile, or None. What the older one does not state is not compared."""
+    changed = [key for key in STAMPS if key in old and old[key] != new[key]]
+    return new["pan" if changed[0].startswith("pan") else "path"] if changed else None
+
+
+def remake_missing(lines, tiles, recipe, folder, run, workers):
+    """Make the chips of manifest lines again whose files are no longer there; yields these lines. RunError where one can't be."""
+    there = set(os.listdir(folder))
+    missing = [line for line in lines if line["file"] not in there]
+    if not missing:
+        return
+    by_name = {tile.name: tile for tile in tiles}
+    batch = [(line["i"], by_name[line["tile"]], line["left"], line["top"]) for line in missing]
+    verdicts = run(split_work(batch, recipe, folder / WAITING, workers), None)
+    for line in missing:
+        verdict = verdicts[line["i"]]
+        if verdict["reason"] is not None:
+            why = verdict.get("detail", verdict["reason"])
+            raise RunError(f"{folder / line['file']} is gone and can't be made again: window {line['i']} of {line['tile']}, {why}; "
+                           "repair the source, or pass --overwrite to make all again")  # fmt: skip
+        os.replace(folder / WAITING / f"{line['i']}.pt", folder / line["file"])
+        yield line
+
+
+def manifest_line(number, tile, recipe, verdict, source):
     pair, left, top = tile.pair, verdict["left"], verdict["top"]
     window = (pair.area[0] + left, pair.area[1] + top, recipe.window, recipe.window)
     corners = pixel_corners(pair.transform, window) if pair.crs else None
@@ -355,7 +407,7 @@ def manifest_line(number, tile, recipe, verdict):
         "file": f"{number}.pt", "i": verdict["i"], "tile": tile.name, "cid": tile.cid, "left": left, "top": top,
         "valid_pan": verdict["valid_pan"], "valid_ms": verdict["valid_ms"],
         "valid_fraction": min(verdict["valid_pan"], verdict["valid_ms"]),
-        "lat": lat, "lon": lon, "source": source_of(pair), "window": list(window),
+        "lat": lat, "lon": lon, "source": source, "window": list(window),
         "crs": pair.crs.to_string() if pair.crs else None, "transform": list(tuple(pair.transform)[:6]) if pair.transform else None,
         "footprint": footprint(pair.crs, corners) if pair.crs else None,
         "cloud_cover": tile.properties.get("tile:clouds_percent"),
@@ -364,10 +416,11 @@ def manifest_line(number, tile, recipe, verdict):
 
 
 def source_of(pair):
-    source = {"pan": pair.pan, "path": pair.ms, "size": None, "mtime": None}
-    if not is_remote(pair.ms):
-        status = os.stat(pair.ms)
-        source |= {"size": status.st_size, "mtime": status.st_mtime}
+    """The files of a pair, with size and modification time: None for what lies elsewhere."""
+    source = {"pan": pair.pan, "path": pair.ms}
+    for path, prefix in ((pair.ms, ""), (pair.pan, "pan_")):
+        status = None if is_remote(path) else os.stat(path)
+        source |= {f"{prefix}size": status and status.st_size, f"{prefix}mtime": status and status.st_mtime}
     return source
 
 

@@ -67,7 +67,7 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
     """
     folder, tally = Path(folder), Tally()
     ours_before = (folder / DESCRIPTION).exists()
-    with ChipSetWriter(folder, description, overwrite=overwrite) as chipset:
+    with ChipSetWriter(folder, description, overwrite=overwrite, companions=(SKIPPED,)) as chipset:
         fresh = not chipset.lines
         for split in sorted({s.split for s in scenes}):
             (folder / split).mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from chipping.ard import Tile
 from raster.pair import match_pair
-from raster.scale import decide_scale, parse_numbers
+from raster.scale import decide_scale, parse_numbers, scale_from_tags
 from raster.source import describe, list_rasters, scene_name
 from runtime.errors import UserError
 
@@ -37,19 +37,33 @@ def match_paths(pans, mss):
     return [(p[0], m[0]) for _, (p, m) in sorted(places.items())]
 
 
-def pair_tiles(pans, mss, shift=(0.0, 0.0), area=None, bands=None):
-    """(tiles, remarks) of pan and ms patterns. area: (column, row, width, height) in ms pixels, of every pair; None for all."""
-    tiles, remarks, names = [], [], set()
+def pair_tiles(pans, mss, shift=(0.0, 0.0), area=None, bands=None, strict=True):
+    """
+    (tiles, remarks) of pan and ms patterns. area: (column, row, width, height) in ms pixels, of every pair; None for all.
+
+    strict: a file that can't be opened is an error; without it the pair is left out, and a remark says why, as long as others are there.
+    """
+    tiles, remarks, names, broken = [], [], set(), []
     for pan, ms in match_paths(pans, mss):
-        pair = match_pair(pan, ms, shift, bands)
-        if bands and len(bands) != describe(ms).count:
-            raise UserError(f"--bands has {len(bands)} names, {ms} has {describe(ms).count} bands")
+        try:
+            pair = match_pair(pan, ms, shift, bands)
+        except UserError as error:
+            if strict or can_be_opened(pan, ms):
+                raise
+            broken.append(error)
+            remarks.append(f"{error}; this pair is left out")
+            continue
+        count = len(pair.indexes or range(describe(ms).count))
+        if bands and len(bands) != count:
+            raise UserError(f"--bands has {len(bands)} names, {ms} has {count} bands")
         pair = pair.inside(area) if area else pair
         name = place_of(ms)
         name = name if name not in names else str(ms)
         names.add(name)
         remarks += pair.remarks
         tiles.append(Tile(name, name, pair, {}))
+    if not tiles:
+        raise broken[0]
     first = tiles[0].pair
     for tile in tiles[1:]:
         if (tile.pair.ratio, tile.pair.bands) != (first.ratio, first.bands):
@@ -60,14 +74,40 @@ def pair_tiles(pans, mss, shift=(0.0, 0.0), area=None, bands=None):
     return tiles, remarks
 
 
+def can_be_opened(*paths):
+    """Whether all of these rasters can be: a pair that can't be matched although they can is a mistake of who named them."""
+    try:
+        return bool([describe(path) for path in paths])
+    except UserError:
+        return False
+
+
 def scale_of_pair(pair, divide_by=None, offset=None):
-    """(divide_by, offset), one number each for both images: from flags, else from the tags of ms. UserError where neither says."""
+    """
+    (divide_by, offset), one number each for both images: from flags, else from the tags of ms.
+
+    UserError where neither says, and where the tags of pan say something else, or nothing while those of ms do and no flag vouches for it.
+    """
     info = describe(pair.ms)
-    numbers = [parse_numbers(text, flag, info.count) for text, flag in ((divide_by, "--divide-by"), (offset, "--offset"))]
-    scale = decide_scale(info, range(info.count), pair.bands, *numbers)
+    indexes = pair.indexes or range(1, info.count + 1)
+    numbers = [parse_numbers(text, flag, len(indexes)) for text, flag in ((divide_by, "--divide-by"), (offset, "--offset"))]
+    scale = decide_scale(info, [i - 1 for i in indexes], pair.bands, *numbers)
     if len(set(scale.divide_by)) > 1 or len(set(scale.offset)) > 1:
         raise UserError(f"{pair.ms} has a scale for each band; pan and ms must share one: pass a single --divide-by and --offset")
+    if divide_by is None:
+        compare_with_pan(pair, scale.divide_by[0], scale.offset[0], offset is not None)
     return scale.divide_by[0], scale.offset[0]
+
+
+def compare_with_pan(pair, divide_by, offset, offset_given):
+    """UserError where the tags of pan contradict the scale that those of ms state. offset_given: by the command line, for both."""
+    tags = scale_from_tags(describe(pair.pan), [pair.pan_band - 1])
+    if tags is None and offset_given:
+        return
+    says = f"divisor {tags.divide_by[0]:g} and offset {tags.offset[0]:g}" if tags else "nothing of a scale"
+    if tags is None or tags.divide_by[0] != divide_by or not offset_given and tags.offset[0] != offset:
+        raise UserError(f"the tags of {pair.pan} say {says}, those of {pair.ms} divisor {divide_by:g} and offset {offset:g}; both must "
+                        "share one scale: pass the right one with --divide-by and --offset, or bring both images to one")  # fmt: skip
 
 
 def scale_of_pairs(tiles, divide_by=None, offset=None):

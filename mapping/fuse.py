@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rasterio.errors import RasterioError
 
 from constants import WORLDVIEW_BANDS
 from mapping.inputs import find_band, match_bands, number_of
 from mapping.scene import fingerprint
-from nets.classical_fusion import METHODS, gather_moments, reduce_box
+from nets.classical_fusion import METHODS, gather_moments
+from nets.nulls import continue_ms, continue_pan
 from nets.pansharpener import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null
@@ -134,33 +134,6 @@ def read_reflectance(reader, window, scale):
         images.append(torch.from_numpy(reflectance)[None])
         nulls.append(torch.from_numpy(null)[None])
     return *images, *nulls
-
-
-def continue_ms(ms, null, nodata, rings):
-    """ms with null pixels continued from valid ones. A lone 0 may be a dark pixel, and stays; other nodata is continued."""
-    if not nodata:
-        null = null.all(1, keepdim=True).expand_as(null)
-    return grow(ms, null, rings)
-
-
-def continue_pan(pan, null, ratio, rings):
-    """pan with null pixels continued from valid ones by means over ms pixels: what is not known has no detail."""
-    there = reduce_box((~null).float(), ratio)
-    means = grow(reduce_box(pan, ratio) / there.clamp(min=0.5 / ratio**2), there == 0, rings)
-    return torch.where(null, means.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3), pan)
-
-
-def grow(image, null, rings):
-    """(1, C, h, w) with null pixels, which are 0, turned into the mean of their neighbours that are not, ring by ring, `rings` times."""
-    there = (~null).float()
-    for _ in range(rings):
-        total, share = (F.avg_pool2d(x, 3, stride=1, padding=1) for x in (image, there))
-        fresh = (there == 0) & (share > 0)
-        if not fresh.any():
-            break
-        image = torch.where(fresh, total / share.clamp(min=0.1), image)
-        there += fresh
-    return image
 
 
 @contextmanager
@@ -314,11 +287,16 @@ def select_bands(pair, wanted=None, given=None):
     the file does not know are new names for its bands, one each: files without descriptions get theirs so.
     """
     info = describe(pair.ms)
+    own = pair.indexes or tuple(range(1, info.count + 1))  # all but an alpha band
     says_what = any((name or "").strip().lower() in WORLDVIEW_BANDS for name in info.descriptions)
     if given and not any(word.isdigit() or find_band(info.descriptions, word) for word in given):
-        if len(given) != info.count:
-            raise UserError(f"--bands has {len(given)} names, {pair.ms} has {info.count} bands")
-        info, pair, given, says_what = replace(info, descriptions=tuple(given)), replace(pair, bands=tuple(given)), None, True
+        if len(given) == info.count:  # who names every band says that none of them is alpha
+            own, pair = tuple(range(1, info.count + 1)), replace(pair, masked=(pair.masked[0], None if pair.masked[1] else pair.masked[1]))
+        elif len(given) != len(own):
+            raise UserError(f"--bands has {len(given)} names, {pair.ms} has {len(own)} bands")
+        names = dict(zip(own, given, strict=True))
+        info, says_what = replace(info, descriptions=tuple(names.get(i + 1) for i in range(info.count))), True
+        pair, given = replace(pair, bands=tuple(given), indexes=None if len(own) == info.count else own), None
     if wanted is not None:
         indexes, how = match_bands(info, wanted, given)
         if how == "by order" and says_what:  # names of other bands are no order
@@ -327,7 +305,8 @@ def select_bands(pair, wanted=None, given=None):
         return replace(pair, bands=tuple(wanted), indexes=tuple(indexes)), how
     if given:
         indexes = tuple(number_of(info, info.descriptions, word) for word in given)
-        return replace(pair, bands=tuple(pair.bands[i - 1] for i in indexes), indexes=indexes), "as given"
+        names = dict(zip(own, pair.bands, strict=True))
+        return replace(pair, bands=tuple(names.get(i, f"band_{i}") for i in indexes), indexes=indexes), "as given"
     return pair, "as stored"
 
 

@@ -11,12 +11,13 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from constants import BGRN_BANDS, WORLDVIEW_BANDS
-from raster.source import describe, open_raster
+from raster.source import describe, open_raster, read_bands
 from runtime.errors import UserError
 
 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in words by match_pair, and once
@@ -31,7 +32,8 @@ class Pair:
     shift: (x, y) pan pixels. step: 2 where ms is stored with every pixel doubled, else 1. bands: ms band names.
     crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms).
     remarks: sentences that a person ought to hear. pan_place: (crs, transform) of pan, None without georeference.
-    indexes: 1-based bands of ms that are read, in this order; None for all.
+    indexes: 1-based bands of ms that are read, in this order; None for all. pan_band: the 1-based band of pan that is none of alpha.
+    masked: (pan, ms), what hides pixels: the 1-based alpha band of the file, 0 for a mask of its own, None for nothing.
     """
 
     pan: str
@@ -48,6 +50,8 @@ class Pair:
     remarks: tuple
     pan_place: tuple | None = None
     indexes: tuple | None = None
+    pan_band: int = 1
+    masked: tuple = (None, None)
 
     def inside(self, area):
         """This pair limited to area (column, row, width, height)."""
@@ -83,12 +87,16 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     bands: names; by default the file's own descriptions, else those of an 8-band or BGRN sensor.
     """
     p, m = describe(pan), describe(ms)
-    if p.count != 1:
+    (pan_bands, pan_masked), (ms_bands, ms_masked) = data_bands(p), data_bands(m, named=len(bands or ()))
+    if len(pan_bands) != 1:
         raise UserError(f"{pan} has {p.count} bands; expected 1, a panchromatic image")
-    if m.count < 2:
-        raise UserError(f"{ms} has {m.count} band; expected a multispectral image with several")
-    step = 2 if look_for_doubling and is_doubled(ms, m) else 1
+    if len(ms_bands) < 2:
+        besides = " besides its alpha band" if len(ms_bands) < m.count else ""
+        raise UserError(f"{ms} has {len(ms_bands)} band{besides}; expected a multispectral image with several")
+    step = 2 if look_for_doubling and is_doubled(ms, m, ms_bands) else 1
     remarks = []
+    if len(ms_bands) < m.count:
+        remarks.append(f"band {m.alpha_band + 1} of {ms} is an alpha band: what it hides is null, and it is no band of the chips or maps")
     if step == 2:
         remarks.append(f"{ms} is stored with every pixel doubled: reading every second one, {m.width // 2} x {m.height // 2} pixels")
     width, height = m.width // step, m.height // step
@@ -109,9 +117,44 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     if area[2] < 1 or area[3] < 1:
         raise UserError(f"{pan} and {ms} share no ground; pass rasters of the same place")
     return Pair(
-        str(pan), str(ms), area, ratio, corner, step, tuple(bands or default_band_names(m)), crs, transform,
-        (p.nodata, m.nodata), (p.dtypes[0], m.dtypes[0]), tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None,
+        str(pan), str(ms), area, ratio, corner, step, tuple(bands or default_band_names(m, ms_bands)), crs, transform,
+        tuple(i.nodatavals[b[0] - 1] for i, b in ((p, pan_bands), (m, ms_bands))), (p.dtypes[pan_bands[0] - 1], m.dtypes[ms_bands[0] - 1]),
+        tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None, None if len(ms_bands) == m.count else ms_bands,
+        pan_bands[0], (pan_masked, ms_masked),
     )  # fmt: skip
+
+
+def data_bands(info, named=0):
+    """
+    (1-based bands of a raster that are data, what hides pixels as Pair says it).
+
+    named: how many bands a person has named; who names all of them wants all. GDAL calls the fourth band of any 8-bit file alpha unless
+    it is told otherwise, near infrared too: there the values decide.
+    """
+    everything = tuple(range(1, info.count + 1))
+    if info.alpha_band is None:
+        return everything, 0 if info.has_mask else None
+    if named != info.count and ((info.count, info.dtypes[0]) != (4, "uint8") or holds_alpha(info)):
+        # of files with more than four bands GDAL makes no mask of alpha
+        return tuple(b for b in everything if b - 1 != info.alpha_band), 0 if info.has_mask else info.alpha_band + 1
+    with open_raster(info.path) as dataset:  # a mask beside that band counts all the same
+        return everything, 0 if info.has_mask and MaskFlags.alpha not in dataset.mask_flag_enums[0] else None
+
+
+def holds_alpha(info, side=64):
+    """Whether the band that is called alpha holds opaque and transparent pixels, hardly anything between: looked at in nine places."""
+    opaque, between = 0, 0
+    with open_raster(info.path) as dataset:
+        for x in (0.2, 0.5, 0.8):
+            for y in (0.2, 0.5, 0.8):
+                place = Window(max(0, int(info.width * x) - side // 2), max(0, int(info.height * y) - side // 2), side, side)
+                try:
+                    values = dataset.read(info.alpha_band + 1, window=place.intersection(Window(0, 0, info.width, info.height)))
+                except RasterioError:
+                    continue  # a broken file is told where its pixels are needed
+                opaque += int(np.count_nonzero(values == 255))
+                between += int(np.count_nonzero((values > 0) & (values < 255)))
+    return between <= 0.1 * opaque
 
 
 def relate_transforms(p, ms_transform, width, height, m):
@@ -146,13 +189,15 @@ def nearest_exact(position):
     return float(round(position)) if abs(position - round(position)) < 0.01 else position
 
 
-def default_band_names(m):
-    if all(m.descriptions) and len(set(m.descriptions)) == m.count:
-        return tuple(d.lower() for d in m.descriptions)
-    return {8: WORLDVIEW_BANDS, 4: BGRN_BANDS}.get(m.count) or tuple(f"band_{i + 1}" for i in range(m.count))
+def default_band_names(m, bands):
+    """Names of the bands (1-based) of ms that are data."""
+    names = [m.descriptions[b - 1] for b in bands]
+    if all(names) and len(set(names)) == len(bands):
+        return tuple(name.lower() for name in names)
+    return {8: WORLDVIEW_BANDS, 4: BGRN_BANDS}.get(len(bands)) or tuple(f"band_{i + 1}" for i in range(len(bands)))
 
 
-def is_doubled(path, info, side=128):
+def is_doubled(path, info, bands, side=128):
     """
     Whether an image is its own half, enlarged by repeating pixels.
 
@@ -165,7 +210,7 @@ def is_doubled(path, info, side=128):
             column, row = (int(size * share) // 2 * 2 - side // 2 for size in (info.width, info.height))
             window = Window(max(0, column), max(0, row), side, side).intersection(Window(0, 0, info.width, info.height))
             try:
-                values = dataset.read(window=window)
+                values = dataset.read(list(bands), window=window)
             except RasterioError:
                 continue  # a broken file is told where its pixels are needed
             values = values[:, : values.shape[1] // 2 * 2, : values.shape[2] // 2 * 2]
@@ -196,8 +241,11 @@ class PairReader:
     def read_ms(self, column, row, width, height):
         """(C, height, width) stored values."""
         step = self.pair.step
-        indexes = list(self.pair.indexes) if self.pair.indexes else None
-        values = self.ms_file.read(indexes, window=Window(column * step, row * step, width * step, height * step))
+        indexes = self.pair.indexes or self.ms_file.indexes
+        window = Window(column * step, row * step, width * step, height * step)
+        values = read_bands(self.ms_file, indexes, window)
+        if self.pair.masked[1] is not None:
+            hide(values, self.ms_file, window, self.pair.masked[1], self.pair.nodata[1])
         return values[:, ::step, ::step] if step > 1 else values
 
     def read_pan(self, column, row, width, height):
@@ -206,8 +254,15 @@ class PairReader:
         x, y = (s + ratio * position for s, position in zip(self.pair.shift, (column, row), strict=True))
         left, top = math.floor(x), math.floor(y)
         if (left, top) == (x, y):
-            return self.pan_file.read(window=Window(left, top, ratio * width, ratio * height))
+            return self.read_stored_pan(Window(left, top, ratio * width, ratio * height))
         return self.read_between(left, top, x - left, y - top, ratio * width, ratio * height)
+
+    def read_stored_pan(self, window):
+        """(1, H, W) of a window in pan's own pixels."""
+        values = self.pan_file.read([self.pair.pan_band], window=window)
+        if self.pair.masked[0] is not None:
+            hide(values, self.pan_file, window, self.pair.masked[0], self.pair.nodata[0])
+        return values
 
     def read_between(self, left, top, right_by, down_by, width, height):
         """Pan at positions between its pixels. What touches a null pixel is null; the image's edge is repeated outwards."""
@@ -215,7 +270,7 @@ class PairReader:
         columns, rows = np.arange(left - 1, left + width + 2), np.arange(top - 1, top + height + 2)
         c0, c1 = max(0, left - 1), min(full_width, left + width + 2)
         r0, r1 = max(0, top - 1), min(full_height, top + height + 2)
-        stored = self.pan_file.read(window=Window(c0, r0, c1 - c0, r1 - r0))
+        stored = self.read_stored_pan(Window(c0, r0, c1 - c0, r1 - r0))
         stored = stored[:, np.clip(rows, r0, r1 - 1) - r0][:, :, np.clip(columns, c0, c1 - 1) - c0]
         null = is_null(stored, self.pair.nodata[0])
         values = np.where(null, 0, stored).astype(np.float32)
@@ -227,6 +282,12 @@ class PairReader:
                 touched |= null[:, i : i + height, j : j + width]
         empty = self.pair.nodata[0]
         return np.where(touched, np.float32(0 if empty is None else empty), values)
+
+
+def hide(values, dataset, window, alpha, nodata):
+    """Write null into `values` (C, H, W), a window of `dataset`, where its alpha band, or for 0 its own mask, hides a pixel."""
+    shown = dataset.read(alpha, window=window) if alpha else dataset.dataset_mask(window=window)
+    values[:, shown == 0] = 0 if nodata is None else nodata
 
 
 def keys_weights(t):

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from chipping.chipset import ChipSetWriter, read_chipset, read_manifest
+from chipping import chipset as chipset_module
+from chipping.chipset import FORMAT, ChipSetWriter, read_chipset, read_manifest
 from runtime.errors import UserError
+from runtime.files import write_json
 
 DESCRIPTION = {"kind": "pansharpen", "settings": {"patch_size": 8, "bands": ["red"]}}
 
@@ -69,6 +72,48 @@ def test_overwrite_removes_what_the_manifest_lists_and_nothing_else(tmp_path):
     with ChipSetWriter(tmp_path, other(patch_size=16), overwrite=True) as chipset:
         assert chipset.lines == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["chipset.json", "manifest.jsonl", "mine.npy"]
+
+
+@pytest.mark.parametrize("stop_at", ["a.npy", "b_mask.npy", "skipped.jsonl", "manifest.jsonl"])
+def test_a_killed_overwrite_leaves_no_set_and_all_that_the_next_one_needs_to_finish_it(tmp_path, monkeypatch, stop_at):
+    with ChipSetWriter(tmp_path, DESCRIPTION) as chipset:
+        for name in "ab":
+            (tmp_path / f"{name}.npy").touch(), (tmp_path / f"{name}_mask.npy").touch()
+            chipset.add({"file": f"{name}.npy", "mask": f"{name}_mask.npy"})
+    (tmp_path / "skipped.jsonl").touch()
+    (tmp_path / ".work").mkdir()
+    unlink = Path.unlink
+
+    def killed(self, missing_ok=False):
+        if self.name == stop_at:
+            raise KeyboardInterrupt
+        unlink(self, missing_ok=missing_ok)
+
+    def killed_before_the_description(path, content):
+        if content["format"] == FORMAT and stop_at == "manifest.jsonl":
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    new, companions = other(patch_size=16), ("skipped.jsonl", ".work")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        patch.setattr(chipset_module, "write_json", killed_before_the_description)
+        ChipSetWriter(tmp_path, new, overwrite=True, companions=companions).__enter__()
+    with pytest.raises(UserError, match="were being removed.*--overwrite"):
+        read_chipset(tmp_path)
+    with pytest.raises(UserError, match="were being removed.*--overwrite"), ChipSetWriter(tmp_path, new):
+        pass
+    with ChipSetWriter(tmp_path, new, overwrite=True, companions=companions) as chipset:
+        assert chipset.lines == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["chipset.json", "manifest.jsonl"]
+
+
+def test_overwrite_removes_nothing_that_a_strange_manifest_lists(tmp_path):
+    (tmp_path / "mine.npy").touch()
+    (tmp_path / "manifest.jsonl").write_text('{"file": "mine.npy"}\n')
+    with ChipSetWriter(tmp_path, DESCRIPTION, overwrite=True):
+        pass
+    assert (tmp_path / "mine.npy").exists()
 
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 
 import chip
 from chipping.chipset import FORMAT, read_chipset, read_manifest
@@ -353,3 +354,41 @@ def test_patch_sets_keep_their_splits_and_pairs_and_are_not_mixed_across_scales(
     for line in lines:
         for key in ("file", "mask"):
             assert line[key].startswith(line["split"]) and (tmp_path / "out" / line[key]).read_text() == f"{line['scene']} {key}"
+
+
+@pytest.fixture
+def patch_set(make_raster, tmp_path):
+    """patch_set("pb1", val="s1", …) -> a set that make-patches cut from scenes s1, s2 (beside each other) and s3, without a CRS."""
+    for number, crs in ((1, "EPSG:32633"), (2, "EPSG:32633"), (3, None)):
+        pixels = np.random.default_rng(number).integers(1, 9999, (2, 16, 16)).astype(np.uint16)
+        at = from_origin(500_000 + 160 * number, 4_600_000, 10, 10)
+        make_raster(f"images/s{number}.tif", pixels, crs=crs, transform=at)
+        make_raster(f"masks/s{number}.tif", np.ones((16, 16), np.uint8), crs=crs, transform=at)
+
+    def make(name, val, *more, images="images"):
+        words = ["make-patches", "--images", images, "--masks", "masks", "--patches-dir", name, "--patch-size", "8", "--divide-by", "10000"]
+        assert not chip.main([*(str(tmp_path / w) if w in ("images", "masks", name) else w for w in words), "--val", val, "--quiet", *more])
+        return tmp_path / name
+
+    return make
+
+
+def test_ground_that_would_be_in_two_splits_is_refused_by_the_names_of_the_scenes(patch_set, tmp_path):
+    first, second = patch_set("pb1", "s1"), patch_set("pb4", "s2")
+    with pytest.raises(UserError, match="s1 of .*pb1, val and s1 of .*pb4, train.*s2 of .*pb1, train and s2 of .*pb4, val"):
+        link_chips([first, second], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    words = []
+    link_chips([first, second], tmp_path / "out", say=words.append, allow_overlap=True)
+    assert len(read_manifest(tmp_path / "out")) == 2 * 27 and "scores will flatter" in words[0]
+
+
+def test_a_scene_without_a_place_is_known_by_its_file(patch_set, tmp_path):
+    with pytest.raises(UserError, match="s3 of .*pb1, train and s3 of .*pb2, val"):
+        link_chips([patch_set("pb1", "s1", "--exclude", "s2"), patch_set("pb2", "s3", "--exclude", "s1")], tmp_path / "out")
+
+
+def test_sets_with_the_same_splits_or_ground_side_by_side_can_be_linked(patch_set, tmp_path):
+    link_chips([patch_set("a", "s1"), patch_set("b", "s1")], tmp_path / "out")
+    link_chips([patch_set("c", "s1", "--exclude", "s3"), patch_set("d", "s1", "--exclude", "s2")], tmp_path / "other")
+    assert {line["split"] for line in read_manifest(tmp_path / "other")} == {"train", "val"}

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.enums import ColorInterp
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard, chip_window, make_chips, pan_chips, positions
@@ -143,7 +144,108 @@ def test_pixels_near_nulls_are_marked_and_others_are_not(tmp_path):
     ms[3, 31, 31] = 0
     run(tmp_path / "chips", one_tile(tmp_path, pan, ms), 1)
     valid = pan_chips.read_chip(tmp_path / "chips" / "0.pt")["valid"][0]
-    assert not valid[0, 0] and not valid[15, 15] and int((~valid).sum()) == 2
+    # a null of pan spoils one pixel of pan; one of ms a pixel of mul, and with it the 4 x 4 pixels of the truth that lie under it
+    assert not valid[0, 0] and not valid[12:, 12:].any() and int((~valid).sum()) == 1 + 16
+
+
+def plain_tiles(make_raster, tmp_path, pan, ms, name="a", **options):
+    make_raster(f"{name}-pan.tif", pan, crs=None, **options), make_raster(f"{name}-ms.tif", ms, crs=None, **options)
+    return pair_tiles([tmp_path / f"{name}-pan.tif"], [tmp_path / f"{name}-ms.tif"])[0]
+
+
+def blurred_recipe(tiles, size=32, extra=1, **changes):
+    changes = {"minimum_valid": 0.5, "sampler": "grid", **changes}
+    return chip_window.ChipRecipe(size, 4, tiles[0].pair.bands, extra=extra, reduction="mtf", **changes)
+
+
+@pytest.mark.parametrize("extra", [1, 2])
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint16", None), ("uint16", 0), ("int16", -9999), ("float32", np.nan), ("float64", -1e30)])
+def test_even_ground_stays_even_beside_nulls_however_inputs_are_blurred(make_raster, tmp_path, extra, dtype, nodata):
+    null = 0 if nodata is None else nodata
+    pan, ms = np.full((1, 256 * extra, 256 * extra), 1000, dtype), np.full((4, 64 * extra, 64 * extra), 1000, dtype)
+    pan[:, 100:150, 30:75] = null
+    ms[:, 20 * extra : 31 * extra, 34 * extra : 47 * extra] = null
+    ms[:, 50:, :9] = null
+    tiles = plain_tiles(make_raster, tmp_path, pan, ms, nodata=nodata)
+    make_chips.make_chips(tiles, blurred_recipe(tiles, extra=extra), tmp_path / "chips", 4)
+    seen = 0
+    for number in range(4):
+        chip = pan_chips.read_chip(tmp_path / "chips" / f"{number}.pt")
+        valid = chip["valid"][0].numpy() if "valid" in chip else np.ones((32, 32), bool)
+        small = valid.reshape(8, 4, 8, 4).any((1, 3))
+        assert set(chip["pan"].numpy()[:, valid].ravel()) == set(chip["mul"].numpy()[:, small].ravel()) == {1000}
+        assert set(chip["bands"].numpy()[:, valid].ravel()) == {1000}
+        seen += not valid.all()
+    assert seen >= 3
+
+
+@pytest.mark.parametrize("reduction", ["box", "mtf"])
+def test_all_truth_under_a_pixel_of_mul_with_a_null_is_marked_and_no_other(make_raster, tmp_path, reduction):
+    pan, ms = np.full((1, 256, 256), 500, np.uint16), np.full((4, 64, 64), 500, np.uint16)
+    ms[:, 21, 10] = 0
+    tiles = plain_tiles(make_raster, tmp_path, pan, ms)
+    make_chips.make_chips(tiles, replace(blurred_recipe(tiles, 64), reduction=reduction), tmp_path / "chips", 1)
+    valid = pan_chips.read_chip(tmp_path / "chips" / "0.pt")["valid"][0]
+    assert not valid[20:24, 8:12].any() and int((~valid).sum()) == 16
+
+
+def test_nulls_change_no_bit_of_what_lies_beyond_the_filters_reach(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.integers(1, 9999, (1, 512, 512)).astype(np.uint16), rng.integers(1, 9999, (4, 128, 128)).astype(np.uint16)
+    chips = []
+    for name in ("whole", "holed"):
+        tiles = plain_tiles(make_raster, tmp_path, pan, ms, name)
+        make_chips.make_chips(tiles, blurred_recipe(tiles, 128, dtype="float32"), tmp_path / name, 1)
+        chips.append(pan_chips.read_chip(tmp_path / name / "0.pt"))
+        pan[:, :40, :40], ms[:, :10, :10] = 0, 0
+    whole, holed = chips
+    assert "valid" not in whole and not torch.equal(whole["mul"], holed["mul"])
+    # filters reach 3 coarse pixels: 10 null ms pixels and 12 more, 40 null pan pixels and 12 more
+    assert torch.equal(whole["mul"][:, 6:], holed["mul"][:, 6:]) and torch.equal(whole["pan"][:, 13:], holed["pan"][:, 13:])
+    assert torch.equal(whole["bands"][:, holed["valid"][0]], holed["bands"][:, holed["valid"][0]])
+
+
+def test_blurred_chips_with_nulls_are_the_same_bytes_for_two_workers(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.integers(1, 9999, (1, 512, 512)).astype(np.uint16), rng.integers(1, 9999, (4, 128, 128)).astype(np.uint16)
+    pan[:, 200:260, 100:400], ms[:, 40:80, 90:110] = 0, 0
+    tiles = plain_tiles(make_raster, tmp_path, pan, ms)
+    for workers in (1, 2):
+        make_chips.make_chips(tiles, blurred_recipe(tiles, 16, sampler="r2"), tmp_path / str(workers), 20, workers=workers)
+    same(tmp_path / "1", tmp_path / "2")
+
+
+def test_a_parent_of_workers_does_without_torch():
+    code = "import sys, chipping.make_chips, chipping.plain_pairs; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("reduction", ["box", "mtf"])
+@pytest.mark.parametrize("kind", ["mask", "msk", "alpha"])
+def test_what_a_mask_or_an_alpha_band_hides_is_null_and_no_band(make_raster, tmp_path, reduction, kind):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.integers(1, 9999, (1, 256, 256)).astype(np.uint16), rng.integers(1, 9999, (4, 64, 64)).astype(np.uint16)
+    shown = [np.full((256, 256), 255, np.uint16), np.full((64, 64), 255, np.uint16)]
+    shown[0][128:136, 200:208] = 0
+    shown[1][8:11, 20:22] = 0
+    for name, values, here in (("a-pan.tif", pan, shown[0]), ("a-ms.tif", ms, shown[1])):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "mask"):
+            path = make_raster(name, np.concatenate([values, here[None]]) if kind == "alpha" else values, crs=None)
+            with rasterio.open(path, "r+") as file:
+                if kind == "alpha":
+                    file.colorinterp = [*[ColorInterp.gray] * len(values), ColorInterp.alpha]
+                else:
+                    file.write_mask(here.astype(np.uint8))
+    assert (tmp_path / "a-ms.tif.msk").exists() == (kind == "msk")
+    tiles, _ = pair_tiles([tmp_path / "a-pan.tif"], [tmp_path / "a-ms.tif"])
+    assert tiles[0].pair.bands == ("blue", "green", "red", "nir") and scale_of_pair(tiles[0].pair, "10000") == (10_000, 0)
+    make_chips.make_chips(tiles, replace(blurred_recipe(tiles, 64), reduction=reduction), tmp_path / "chips", 1)
+    line, chip = manifest(tmp_path / "chips")[0], pan_chips.read_chip(tmp_path / "chips" / "0.pt")
+    assert (line["valid_pan"], line["valid_ms"]) == (round(1 - 64 / 256**2, 6), round(1 - 6 / 64**2, 6))
+    expected = np.ones((64, 64), bool)
+    expected[32:34, 50:52] = False
+    expected[8:12, 20:24] = False
+    assert (chip["valid"][0].numpy() == expected).all() and (chip["bands"].numpy()[:, expected] == ms[:, expected]).all()
 
 
 @pytest.mark.parametrize("piece", [1, 200, 1 << 20])
@@ -360,6 +462,143 @@ def test_rasters_of_the_same_name_from_elsewhere_do_not_continue_a_set(delivery,
         os.utime(path, (0, 0))
     with pytest.raises(UserError, match="no longer, the file of which chips"):
         run(tmp_path / "chips", other, 6)
+
+
+@pytest.mark.parametrize("start", [None, 3])
+def test_a_pan_that_has_changed_does_not_continue_a_set_unless_its_chips_are_older_than_its_stamp(delivery, tmp_path, twelve, start):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+    run(tmp_path / "chips", other, 3, starting_from=start)
+    for path in other.glob("37/*/*/*-pan.tif"):
+        os.utime(path, (0, 0))
+    with pytest.raises(UserError, match="-pan.tif is not, or no longer, the file of which chips"):
+        run(tmp_path / "chips", other, 6)
+    lines = [*manifest(tmp_path / "chips"), *read_lines(tmp_path / "chips" / "skipped.jsonl")]
+    for name, part in (("manifest.jsonl", [x for x in lines if "file" in x]), ("skipped.jsonl", [x for x in lines if "file" not in x])):
+        for line in part:
+            line["source"] = {k: v for k, v in line["source"].items() if not k.startswith("pan_")}
+        (tmp_path / "chips" / name).write_text("".join(json.dumps(line) + "\n" for line in part))
+    run(tmp_path / "chips", other, 6)
+    first = start or 0
+    assert bytes_of(tmp_path / "chips") == {f"{n}.pt": bytes_of(twelve)[f"{n}.pt"] for n in range(first, first + 6)}
+
+
+def test_places_before_the_start_were_looked_at_in_the_same_files(delivery, tmp_path):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+    run(tmp_path / "chips", other, 1, starting_from=8)
+    used = manifest(tmp_path / "chips")[0]["source"]["path"]
+    for path in other.glob("37/*/*/*-ms.tif"):
+        if str(path) != used:
+            os.utime(path, (0, 0))
+    with pytest.raises(UserError, match="no longer, the file of which chips"):
+        run(tmp_path / "chips", other, 6)
+
+
+@pytest.mark.parametrize("kind", ["pan", "ms"])
+def test_finished_work_of_files_that_have_changed_since_is_done_anew(delivery, tmp_path, kind):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "chips", other, 6, on_chip=killed)
+    for name in ("manifest.jsonl", "skipped.jsonl"):
+        (tmp_path / "chips" / name).write_text("")  # as if it had been killed before the first line
+    assert len(list((tmp_path / "chips" / ".considered").glob("*.json"))) >= 3
+    for path in other.glob(f"37/*/*/*-{kind}.tif"):
+        with rasterio.open(path, "r+") as file:
+            file.write(np.where(file.read() > 0, 77, 0).astype(np.uint16))
+        os.utime(path, (9, 9))
+    run(tmp_path / "chips", other, 6)
+    run(tmp_path / "undisturbed", other, 6)
+    same(tmp_path / "chips", tmp_path / "undisturbed")
+
+
+def test_finished_work_of_another_recipe_is_not_taken(delivery, tmp_path):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "old", delivery, 6, replace(RECIPE, dtype="float32"), on_chip=killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "chips", delivery, 6, on_chip=killed)
+    for name in ("manifest.jsonl", "skipped.jsonl"):
+        (tmp_path / "chips" / name).write_text("")
+    shutil.rmtree(tmp_path / "chips" / ".considered")
+    shutil.copytree(tmp_path / "old" / ".considered", tmp_path / "chips" / ".considered")
+    run(tmp_path / "chips", delivery, 6)
+    run(tmp_path / "undisturbed", delivery, 6)
+    same(tmp_path / "chips", tmp_path / "undisturbed")
+
+
+def test_a_tile_that_was_retired_unread_comes_back_when_its_file_is_repaired_and_is_told_of_until_then(delivery, tmp_path):
+    broken = shutil.copytree(delivery, tmp_path / "ard")
+    path, name = Path(tiles_of(broken)[0].pair.ms), tiles_of(broken)[0].name
+    whole = path.read_bytes()
+    with rasterio.open(path) as file:
+        start = int(file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    path.write_bytes(whole[:start] + b"x" * (len(whole) - start))  # the header is whole, no pixel is
+    run(tmp_path / "chips", broken, 8)
+    again = run(tmp_path / "chips", broken, 8)
+    assert again["unreadable"] == {name: 3} and again["retired"] == [name] and again["made"] == 0
+    path.write_bytes(whole)
+    os.utime(path, (9, 9))
+    repaired = run(tmp_path / "chips", broken, 14)
+    assert not repaired["unreadable"] and not repaired["retired"]
+    assert name in {line["tile"] for line in manifest(tmp_path / "chips")}
+    assert all(line["reason"] != "read-error" for line in read_lines(tmp_path / "chips" / "skipped.jsonl"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chips_that_are_gone_are_made_again(delivery, tmp_path, twelve, workers):
+    shutil.copytree(twelve, tmp_path / "chips")
+    for number in (3, 7):
+        (tmp_path / "chips" / f"{number}.pt").unlink()
+    made = []
+    summary = run(tmp_path / "chips", delivery, 12, workers=workers, on_chip=made.append)
+    assert (summary["made"], summary["present"], [line["file"] for line in made]) == (2, 10, ["3.pt", "7.pt"])
+    same(tmp_path / "chips", twelve)
+
+
+def test_a_chip_that_is_gone_and_can_not_be_made_again_is_named(delivery, tmp_path):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+    run(tmp_path / "chips", other, 6)
+    line = manifest(tmp_path / "chips")[2]
+    (tmp_path / "chips" / "2.pt").unlink()
+    path = Path(line["source"]["path"])
+    path.write_bytes(b"x" * line["source"]["size"])
+    os.utime(path, (line["source"]["mtime"],) * 2)
+    tiles = []
+    for tile in tiles_of(delivery):  # the header of the broken file can't be read any more
+        moved = {kind: getattr(tile.pair, kind).replace(str(delivery), str(other)) for kind in ("pan", "ms")}
+        tiles.append(replace(tile, pair=replace(tile.pair, **moved)))
+    with pytest.raises(RunError, match="2.pt is gone and can't be made again: .*--overwrite"):
+        make_chips.make_chips(tiles, RECIPE, tmp_path / "chips", 6)
+
+
+def test_only_windows_that_were_left_out_are_counted(delivery, tmp_path):
+    assert "before-start" not in run(tmp_path / "chips", delivery, 3, starting_from=6)["skipped"]
+
+
+def test_overwriting_that_was_killed_is_finished_by_the_next_run(delivery, tmp_path, monkeypatch):
+    run(tmp_path / "chips", delivery, 9)
+    other, unlink, gone = replace(RECIPE, dtype="float32"), Path.unlink, []
+
+    def killed_after_four(self, missing_ok=False):
+        gone.append(self)
+        if len(gone) == 5:
+            raise KeyboardInterrupt
+        unlink(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed_after_four)
+        run(tmp_path / "chips", delivery, 3, other, overwrite=True)
+    assert 0 < len(bytes_of(tmp_path / "chips")) < 9
+    with pytest.raises(UserError, match="--overwrite"):
+        run(tmp_path / "chips", delivery, 3, other)
+    run(tmp_path / "chips", delivery, 3, other, overwrite=True)
+    run(tmp_path / "undisturbed", delivery, 3, other)
+    same(tmp_path / "chips", tmp_path / "undisturbed")
 
 
 def test_a_gap_is_refused(delivery, tmp_path):
@@ -589,7 +828,7 @@ def test_a_pair_without_a_known_scale_asks_for_it(real_data):
 def test_pairs_whose_tags_state_other_scales_are_refused(make_raster, tmp_path):
     rng = np.random.default_rng(0)
     for name, scale in (("a", 0.0001), ("b", 0.001)):
-        make_raster(f"{name}-pan.tif", rng.integers(1, 999, (1, 128, 128)).astype(np.uint16), crs=None)
+        make_raster(f"{name}-pan.tif", rng.integers(1, 999, (1, 128, 128)).astype(np.uint16), crs=None, scales=[scale])
         make_raster(f"{name}-ms.tif", rng.integers(1, 999, (4, 32, 32)).astype(np.uint16), crs=None, scales=[scale] * 4)
     tiles, _ = pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"])
     with pytest.raises(UserError, match="b-ms.tif says divisor 1000 .*a-ms.tif says 10000"):
@@ -608,6 +847,77 @@ def test_negative_reflectance_stays_what_it_is_as_far_as_a_chip_can_hold_it(make
         chip = pan_chips.read_chip(tmp_path / reduction / "0.pt")
         assert np.allclose(chip["bands"].numpy(), ms.reshape(4, 16, 2, 16, 2).mean((2, 4)) / 10_000, atol=1e-7)
         assert (chip["pan"].mean() + 10e-4).abs() < 1e-4 and chip["pan"].abs().max() < 60e-4
+
+
+def tagged_pair(make_raster, tmp_path, pan, ms):
+    """A pair whose files state scales and offsets: pan, ms are dicts for make_raster."""
+    rng = np.random.default_rng(0)
+    make_raster("a-pan.tif", rng.integers(1, 999, (1, 128, 128)).astype(np.uint16), crs=None, **pan)
+    make_raster("a-ms.tif", rng.integers(1, 999, (4, 32, 32)).astype(np.uint16), crs=None, **ms)
+    return pair_tiles([tmp_path / "a-pan.tif"], [tmp_path / "a-ms.tif"])[0][0].pair
+
+
+@pytest.mark.parametrize(
+    ("pan", "ms", "says"),
+    [
+        ({"scales": [1e-3]}, {"scales": [1e-4] * 4}, "divisor 1000 and offset 0, .*divisor 10000 and offset 0"),
+        ({"scales": [1e-4]}, {"scales": [1e-4] * 4, "offsets": [-0.1] * 4}, "divisor 10000 and offset 0, .*divisor 10000 and offset -1000"),
+        ({}, {"scales": [1e-4] * 4}, "nothing of a scale, .*divisor 10000 and offset 0"),
+        ({"tags": {"scale_factor": "0.001"}}, {"tags": {"scale_factor": "0.0001"}}, "divisor 1000 .*divisor 10000"),
+    ],
+)
+def test_a_pan_whose_tags_contradict_those_of_ms_is_refused_with_both_unless_a_flag_decides(make_raster, tmp_path, pan, ms, says):
+    pair = tagged_pair(make_raster, tmp_path, pan, ms)
+    with pytest.raises(UserError, match=f"a-pan.tif say {says}.*--divide-by and --offset"):
+        scale_of_pair(pair)
+    assert scale_of_pair(pair, "2047") == (2047, 0) and scale_of_pair(pair, "10000", "-1000") == (10_000, -1000)
+
+
+def test_an_offset_alone_settles_offsets_and_vouches_for_a_pan_without_tags_but_not_for_another_divisor(make_raster, tmp_path):
+    ms = {"scales": [1e-4] * 4, "offsets": [-0.1] * 4}
+    assert scale_of_pair(tagged_pair(make_raster, tmp_path, {"scales": [1e-4]}, ms), None, "-500") == (10_000, -500)
+    assert scale_of_pair(tagged_pair(make_raster, tmp_path, {}, ms), None, "-500") == (10_000, -500)
+    with pytest.raises(UserError, match="divisor 1000 .*divisor 10000"):
+        scale_of_pair(tagged_pair(make_raster, tmp_path, {"scales": [1e-3]}, ms), None, "-500")
+
+
+def test_a_pan_whose_tags_say_the_same_as_those_of_ms_is_fine(make_raster, tmp_path):
+    pair = tagged_pair(make_raster, tmp_path, {"scales": [1e-4], "offsets": [-0.1]}, {"scales": [1e-4] * 4, "offsets": [-0.1] * 4})
+    assert scale_of_pair(pair) == (10_000, -1000)
+
+
+@pytest.mark.parametrize("kind", ["pan", "ms"])
+def test_one_pair_that_can_not_be_opened_among_others_is_left_out_with_a_remark_or_fatal(make_raster, tmp_path, kind):
+    for name in "ab":
+        make_raster(f"{name}-pan.tif", np.ones((1, 128, 128), np.uint16), crs=None)
+        make_raster(f"{name}-ms.tif", np.ones((4, 32, 32), np.uint16), crs=None)
+    patterns = [f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"]
+    (tmp_path / f"a-{kind}.tif").write_bytes(b"no raster at all")
+    tiles, remarks = pair_tiles(*patterns, strict=False)
+    assert [tile.name for tile in tiles] == ["b"] and any(f"a-{kind}.tif" in r and "left out" in r for r in remarks)
+    with pytest.raises(UserError, match=f"a-{kind}.tif can't be opened"):
+        pair_tiles(*patterns, strict=True)
+    (tmp_path / "b-ms.tif").write_bytes(b"neither")
+    with pytest.raises(UserError, match=f"a-{kind}.tif can't be opened"):
+        pair_tiles(*patterns, strict=False)
+
+
+def test_pairs_that_do_not_go_together_are_an_error_also_among_others(make_raster, tmp_path):
+    for name, side in (("a", 32), ("b", 31)):
+        make_raster(f"{name}-pan.tif", np.ones((1, 128, 128), np.uint16), crs=None)
+        make_raster(f"{name}-ms.tif", np.ones((4, side, side), np.uint16), crs=None)
+    with pytest.raises(UserError, match="whole number"):
+        pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"], strict=False)
+
+
+@pytest.mark.parametrize("store", ["oklab", "both"])
+def test_a_picture_of_bands_without_colour_is_refused_before_anything_is_written(make_raster, tmp_path, store):
+    tiles = plain_tiles(make_raster, tmp_path, np.ones((1, 128, 128), np.uint16), np.ones((3, 32, 32), np.uint16))
+    recipe = replace(blurred_recipe(tiles, 16), store=store)
+    with pytest.raises(UserError, match=f"--store {store} needs bands named blue, green and red, these are band_1.*--bands"):
+        make_chips.make_chips(tiles, recipe, tmp_path / "chips", 1)
+    assert not (tmp_path / "chips").exists()
+    make_chips.make_chips(tiles, replace(recipe, store="bands"), tmp_path / "chips", 1)
 
 
 def test_a_broken_file_of_a_pair_is_a_window_that_can_not_be_read(real_data, tmp_path):

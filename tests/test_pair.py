@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
 from raster.pair import PairReader, keys_weights, match_pair
@@ -120,3 +121,63 @@ def test_the_real_pairs_are_related_as_their_readme_says(real_data):
     assert {n: (p.ratio, p.step, len(p.bands)) for n, p in views.items()} == {
         "worldview2": (4, 1, 8), "geoeye1": (4, 1, 4), "spacenet6": (4, 2, 4)}  # fmt: skip
     assert any("doubled" in remark for remark in views["spacenet6"].remarks)
+
+
+@pytest.mark.parametrize("kind", ["mask", "msk", "alpha"])
+@pytest.mark.parametrize("shift", [(0, 0), (0.5, 0.5)])
+def test_masks_of_the_files_hide_pixels_of_both_images_and_an_alpha_band_is_none_of_the_bands(make_raster, kind, shift):
+    pan, ms = np.full((1, 32, 32), 7, np.uint16), np.full((3, 8, 8), 9, np.uint16)
+    holes = np.zeros((32, 32), bool), np.zeros((8, 8), bool)
+    holes[0][5, 6], holes[1][2, 1:3] = True, True
+    for name, values, hole in (("a-pan.tif", pan, holes[0]), ("a-ms.tif", ms, holes[1])):
+        shown = np.where(hole, 0, 255)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "mask"):
+            path = make_raster(name, np.concatenate([values, shown[None].astype(np.uint16)]) if kind == "alpha" else values, crs=None)
+            with rasterio.open(path, "r+") as file:
+                if kind == "alpha":
+                    file.colorinterp = [*[ColorInterp.gray] * len(values), ColorInterp.alpha]
+                else:
+                    file.write_mask(shown.astype(np.uint8))
+    pair = match_pair(path.with_name("a-pan.tif"), path, shift)
+    assert len(pair.bands) == 3 and any("alpha" in remark for remark in pair.remarks) == (kind == "alpha")
+    with PairReader(pair) as reader:
+        read_ms, read_pan = reader.read_ms(*pair.area), reader.read_pan(*pair.area)
+    assert (read_ms == np.where(holes[1][: pair.area[3], : pair.area[2]], 0, ms[:, : pair.area[3], : pair.area[2]])).all()
+    assert int((read_pan == 0).sum()) == (1 if shift == (0, 0) else 16)
+
+
+def test_a_mask_writes_the_nodata_of_its_file(make_raster):
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        pan = make_raster("a-pan.tif", np.ones((32, 32), np.int16), crs=None)
+        ms = make_raster("a-ms.tif", np.ones((3, 8, 8), np.int16), crs=None, nodata=-9)
+        with rasterio.open(ms, "r+") as file:
+            file.write_mask(np.eye(8, dtype=np.uint8) * 255)
+    with PairReader(match_pair(pan, ms)) as reader:
+        assert (reader.read_ms(0, 0, 8, 8) == np.where(np.eye(8) > 0, 1, -9)).all()
+
+
+def test_near_infrared_that_gdal_calls_alpha_is_a_band_and_hides_nothing(make_raster):
+    """GDAL's default for the fourth of four 8-bit bands: what is in it decides, or names for all four."""
+    pan = make_raster("a-pan.tif", np.ones((128, 128), np.uint8), crs=None)
+    colours = np.random.default_rng(0).integers(1, 250, (4, 32, 32)).astype(np.uint8)
+    colours[3, 5:9] = 0
+    ms = make_raster("a-ms.tif", colours, crs=None)
+    with rasterio.open(ms) as file:
+        assert file.colorinterp[3] == ColorInterp.alpha
+    pair = match_pair(pan, ms)
+    assert pair.bands == ("blue", "green", "red", "nir") and pair.indexes is None and pair.masked == (None, None)
+    with PairReader(pair) as reader:
+        assert (reader.read_ms(0, 0, 32, 32) == colours).all()
+    colours[3] = np.where(colours[3] > 0, 255, 0)
+    ms = make_raster("b-ms.tif", colours, crs=None)
+    assert match_pair(pan, ms).indexes == (1, 2, 3) and match_pair(pan, ms).masked == (None, 0)
+    named = match_pair(pan, ms, bands=("red", "green", "blue", "nir"))
+    assert named.indexes is None and named.masked == (None, None)
+
+
+def test_grey_with_alpha_is_a_pan_and_no_ms(make_raster):
+    grey = make_raster("grey.tif", np.full((2, 32, 32), 255, np.uint8), crs=None, photometric="MINISBLACK", alpha="YES")
+    ms = make_raster("ms.tif", np.ones((3, 8, 8), np.uint8), crs=None)
+    assert match_pair(grey, ms).pan_band == 1
+    with pytest.raises(UserError, match="has 1 band besides its alpha band"):
+        match_pair(make_raster("pan.tif", np.ones((128, 128), np.uint8), crs=None), grey)

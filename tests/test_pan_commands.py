@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 
@@ -121,6 +122,25 @@ def test_exit_codes_and_one_line_on_stderr(tmp_path, words, code, message):
     words = [str(names.get(w, w)) for w in words]
     done = subprocess.run([sys.executable, ROOT / "chip.py", *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == code and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_what_masks_hide_is_nodata_in_the_sharpened_raster_and_alpha_no_band_of_it(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    pan, ms = rng.integers(100, 200, (1, 128, 128)).astype(np.uint8), rng.integers(100, 200, (4, 32, 32)).astype(np.uint8)
+    ms[3] = 255
+    ms[3, 20:24, 8:12] = 0
+    shown = np.full((128, 128), 255, np.uint8)
+    shown[40:44, 60:72] = 0
+    make_raster("a-ms.tif", ms, crs=None, photometric="RGB", alpha="YES")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(make_raster("a-pan.tif", pan, crs=None), "r+") as file:
+        file.write_mask(shown)
+    words = ["--method", "gsa", "--pan", tmp_path / "a-pan.tif", "--ms", tmp_path / "a-ms.tif", "--output-dir", tmp_path / "maps"]
+    assert inference.main([*map(str, words), "--quiet"]) == 0
+    with rasterio.open(tmp_path / "maps" / "a_sharpened.tif") as file:
+        null = (file.read() == file.nodata).all(0)
+    expected = shown == 0
+    expected[80:96, 32:48] = True
+    assert file.count == 3 and (null == expected).all()
 
 
 def test_inspect_says_which_chips_do_not_go_together(tmp_path, capsys):
