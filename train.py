@@ -250,12 +250,18 @@ def train(args, checkpoint, processes, console):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{args.resume} can't be gone on with: its state is not that of such a run "
                             f"({one_line(error)[:150]}); take another checkpoint") from error
+    scored_on = data.val.fingerprint()
+    if checkpoint and checkpoint["data"].get("scored_on", scored_on) != scored_on:  # scores on different patches can't be compared
+        console.say("other patches are scored than before: what was best so far counts no more")
+        position |= {"best_score": None, "best_epoch": None, "epochs_without_gain": 0}
+        schedule.forget_scores()
 
     settings = {key: value for key, value in vars(args).items() if key not in RUN_FLAGS}
     description = {
         "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
         "nodata": patch_set.nodata, "classes": list(classes), "chip_size": patch_set.chip_size,
         "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": args.patches_dir,
+        "scored_on": scored_on,
     }  # fmt: skip
 
     def save(*names):
@@ -284,7 +290,7 @@ def train(args, checkpoint, processes, console):
         wandb = start_wandb(args.wandb and processes.is_first, args.project, args.run_name, settings, folder.path, console,
                             position["wandb_id"])
         board = start_tensorboard(args.tensorboard and processes.is_first, folder.path, console)
-        kept_score = score_of(folder.checkpoints / BEST, console) if checkpoint else None
+        kept_score = score_of(folder.checkpoints / BEST, scored_on, console) if checkpoint else None
         if not checkpoint:
             save(LAST)  # from here on the run can be resumed, whenever it is killed
         parameters = sum(p.numel() for p in model.parameters())
@@ -375,7 +381,7 @@ def train(args, checkpoint, processes, console):
         wandb.finish()
         board.finish()
 
-    if processes.is_first:
+    if processes.is_first and position["best_score"] is not None:  # None: no epoch was left to train on the patches now scored
         left_out = f"; {len(position['unreadable'])} unreadable patches left out" if position["unreadable"] else ""
         found = position["best_score"] > float("-inf")
         score = f"{position['best_score']:.4f}" if found else "undefined (no fire in validation, none predicted)"
@@ -564,12 +570,18 @@ def report_unreadable(unreadable, data, processes, console):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def score_of(path, console):
-    """Validation score that a best_model.pt was kept for, or None; a damaged one may be replaced, so it keeps nobody from going on."""
+def score_of(path, scored_on, console):
+    """
+    Validation score that a best_model.pt was kept for. None where it was reached on other patches (scored_on: their fingerprint), or
+    the file is damaged: it may be replaced, so it keeps nobody from going on.
+    """
     from runtime.checkpoint import load_checkpoint
 
     try:
-        return load_checkpoint(path, KIND)["state"].get("best_score") if path.exists() else None
+        if not path.exists():
+            return None
+        kept = load_checkpoint(path, KIND)
+        return kept["state"].get("best_score") if kept["data"].get("scored_on", scored_on) == scored_on else None
     except UserError as error:
         console.warn(f"{error}; the best epoch from here on takes its place")
         return None

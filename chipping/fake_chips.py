@@ -8,6 +8,7 @@ Chip number n depends on the file, the seed, the side and n alone, so any chip c
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def make_fake_chip(reflectances, recipe, number):
 
 
 def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on_chip=None):
-    """Chips 0 … count - 1 in `folder`; those that are there already stay. Returns the number made."""
+    """Chips 0 … count - 1 in `folder`; those that are there already stay, listed ones that were taken away come back. → number made."""
     if recipe.side < 8 or recipe.side % RATIO:
         raise UserError(f"--side must be a multiple of {RATIO} and at least 8, got {recipe.side}")
     reflectances = read_reflectances(reflectance_file)
@@ -128,11 +129,15 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
     made = 0
     with ChipSetWriter(folder, description, overwrite) as chipset:
         remove_leftovers(folder)
-        for number in range(len(chipset.lines), count):
+        there, listed = set(os.listdir(folder)), len(chipset.lines)
+        for number in range(count):
+            if number < listed and f"{number}.pt" in there:
+                continue
             write_chip(Path(folder) / f"{number}.pt", make_fake_chip(reflectances, recipe, number))
             line = {"file": f"{number}.pt", "i": number, "tile": "fake", "cid": "fake", "valid_fraction": 1.0, "crs": None,
                     "footprint": None}  # fmt: skip
-            chipset.add(line)
+            if number >= listed:
+                chipset.add(line)
             made += 1
             if on_chip:
                 on_chip(line)

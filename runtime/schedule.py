@@ -51,6 +51,10 @@ class Schedule:
         if self.bad_epochs > self.patience:
             self.scale, self.bad_epochs = self.scale * self.factor, 0
 
+    def forget_scores(self):
+        """What was best counts no more, since other data is scored from here on; the rate stays."""
+        self.best, self.bad_epochs = -math.inf, 0
+
     def state_dict(self):
         return {"scale": self.scale, "best": self.best, "bad_epochs": self.bad_epochs}
 

@@ -55,6 +55,14 @@ def test_a_chip_depends_on_seed_and_number_alone(tmp_path):
     assert (tmp_path / "c" / "0.pt").read_bytes() != (tmp_path / "a" / "0.pt").read_bytes()
 
 
+def test_a_chip_that_was_taken_away_comes_back_as_it_was(tmp_path):
+    make(tmp_path, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "1.pt").unlink()
+    assert make(tmp_path, 3) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_chips_have_the_size_of_their_pixels_and_no_more(tmp_path):
     make(tmp_path, 1, fake.FakeRecipe(side=128))
     pixels = 2 * (128**2 + 8 * 32**2 + 8 * 128**2)

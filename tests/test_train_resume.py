@@ -144,6 +144,24 @@ def test_a_worse_model_does_not_replace_the_best_one(patches, tmp_path):
     assert load_checkpoint(best)["state"]["best_score"] == 2.0
 
 
+def test_scores_of_other_validation_patches_are_not_compared(patches, tmp_path, capsys):
+    """Where what was best so far was reached on other patches, the next epoch is the best, and takes best_model.pt."""
+    train.main(flags(patches, tmp_path))
+    best, last = (tmp_path / "checkpoints" / name for name in ("best_model.pt", "last.pt"))
+    for place in (best, last):
+        checkpoint = load_checkpoint(place)
+        checkpoint["state"]["best_score"] = checkpoint["state"]["schedule"]["best"] = 2.0  # better than any epoch can be
+        torch.save(checkpoint, place)
+    same = shutil.copytree(patches, tmp_path / "same")
+    train.main(["--resume", str(last), "--quiet", "--epochs", "4", "--patches-dir", str(same)])
+    assert load_checkpoint(best)["state"]["best_score"] == 2.0  # moved elsewhere, they are the same
+    other = write_patch_set(tmp_path / "other", {"train": 3, "val": 1}, size=32, seed=1)
+    train.main(["--resume", str(last), "--quiet", "--epochs", "5", "--patches-dir", str(other)])
+    assert "in epoch 4: " in capsys.readouterr().out
+    kept, position = load_checkpoint(best)["state"], load_checkpoint(last)["state"]
+    assert kept["epoch"] == 5 and kept["best_score"] == position["best_score"] == position["schedule"]["best"] <= 1
+
+
 def test_dropout_and_workers_do_not_disturb_a_resumed_run(patches, tmp_path, monkeypatch):
     wide = ["--architecture", "deeplabv3plus", "--encoder", "mobilenet_v2", "--encoder-weights", "none", "--epochs", "1"]
     train.main(flags(patches, tmp_path / "whole", *wide))
