@@ -87,7 +87,7 @@ def prepare(images, masks, divide_by, offset, draws=None):
 
     images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8. divide_by, offset: (C,) float32.
     All on one device. → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
-    Pixels that are not finite (only float patches can have them) become 0 and are ignored.
+    Pixels that are not finite (only float patches can have them) become 0 and are ignored. No data is 0, as it is in a map.
     """
     stored = images.dtype
     if draws is not None:
@@ -95,6 +95,12 @@ def prepare(images, masks, divide_by, offset, draws=None):
     reflectance = to_reflectance(images, divide_by, offset)
     if stored.is_floating_point:
         reflectance, masks = drop_not_finite(reflectance, masks)
+    else:
+        # no data is stored as the number nearest to reflectance 0, which need not be 0 itself (Landsat's would be 7272.73)
+        limits = torch.iinfo(stored)
+        fill = (-offset).round().clamp(limits.min, limits.max).view(1, -1, 1, 1)
+        empty = (images == fill).all(dim=1) & (masks == IGNORE)
+        reflectance.masked_fill_(empty[:, None], 0.0)
     return (disturb(reflectance, draws) if draws is not None else reflectance), masks
 
 

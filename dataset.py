@@ -494,6 +494,8 @@ class WildfireDataModule:
         for split in needs:
             if not len(getattr(self, split)):
                 counts = ", ".join(f"{s} {len(getattr(self, s))}" for s in SPLITS)
+                if self.patch_set.without_layer:
+                    counts += f"; {self.patch_set.without_layer} have no labels of layer {self.patch_set.layer} and are left out"
                 raise UserError(f"{self.root} has no {split} patches ({counts}); make some with chip.py make-patches --val …")
         if "train" not in needs:
             return
@@ -545,5 +547,5 @@ class WildfireDataModule:
     def loader(self, dataset, batches):
         return DataLoader(
             dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=as_it_is, pin_memory=self.pin_memory,
-            worker_init_fn=worker_init(), persistent_workers=self.num_workers > 0,
+            worker_init_fn=worker_init() if self.num_workers else None, persistent_workers=self.num_workers > 0,
         )  # fmt: skip

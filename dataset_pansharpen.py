@@ -156,7 +156,7 @@ def make_loader(dataset, batches, workers=0, pin_memory=False):
     """A DataLoader over lists of indices."""
     return DataLoader(
         dataset, batch_sampler=batches, collate_fn=collate, num_workers=min(workers, len(batches)), pin_memory=pin_memory,
-        worker_init_fn=worker_init(),
+        worker_init_fn=worker_init() if workers else None,
     )  # fmt: skip
 
 

@@ -214,6 +214,7 @@ def train(args, checkpoint, processes, console):
 
     # Model, loss, optimiser
     model, config = make_model(args, data, checkpoint)
+    require_fitting_size(model, patch_set, args.crop)
     smallest = data.batches.batch_size // args.accumulate
     if smallest == 1 and not can_train_on_one(model, len(patch_set.bands), args.crop or patch_set.chip_size):
         raise UserError(f"{config.architecture} on {config.encoder} can't be trained on one patch at a time: its batch normalisation "
@@ -250,7 +251,12 @@ def train(args, checkpoint, processes, console):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{args.resume} can't be gone on with: its state is not that of such a run "
                             f"({one_line(error)[:150]}); take another checkpoint") from error
-    scored_on = data.val.fingerprint()
+    scored_on, trained_on = data.val.fingerprint(), data.train.fingerprint()
+    if checkpoint and checkpoint["data"].get("trained_on", trained_on) != trained_on and position["step_in_epoch"]:
+        console.say("other patches are trained on than before: the epoch begins anew")
+        position["step_in_epoch"] = 0
+        running["loss"].zero_()
+        running["metrics"].reset()
     if checkpoint and checkpoint["data"].get("scored_on", scored_on) != scored_on:  # scores on different patches can't be compared
         console.say("other patches are scored than before: what was best so far counts no more")
         position |= {"best_score": None, "best_epoch": None, "epochs_without_gain": 0}
@@ -261,7 +267,7 @@ def train(args, checkpoint, processes, console):
         "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
         "nodata": patch_set.nodata, "classes": list(classes), "chip_size": patch_set.chip_size,
         "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": args.patches_dir,
-        "scored_on": scored_on,
+        "scored_on": scored_on, "trained_on": trained_on,
     }  # fmt: skip
 
     def save(*names):
@@ -290,7 +296,13 @@ def train(args, checkpoint, processes, console):
         wandb = start_wandb(args.wandb and processes.is_first, args.project, args.run_name, settings, folder.path, console,
                             position["wandb_id"])
         board = start_tensorboard(args.tensorboard and processes.is_first, folder.path, console)
-        kept_score = score_of(folder.checkpoints / BEST, scored_on, console) if checkpoint else None
+        kept_score = None
+        if checkpoint and ((folder.checkpoints / BEST).exists() or position["best_score"] is not None):
+            try:
+                kept_score = score_of(folder.checkpoints / BEST, scored_on)
+            except UserError as error:  # damaged or gone: that keeps nobody from going on
+                console.warn(f"{error}; the next epoch takes its place")
+                position |= {"best_score": None, "best_epoch": None}
         if not checkpoint:
             save(LAST)  # from here on the run can be resumed, whenever it is killed
         parameters = sum(p.numel() for p in model.parameters())
@@ -339,6 +351,7 @@ def train(args, checkpoint, processes, console):
             row |= {f"train_{key}": value for key, value in counted.compute().items() if key in ("fire_iou", "detection_f1")}
             if train_loss != train_loss:
                 raise RunError(f"the loss is not a number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
+            require_numbers(model, position["step"])
             val, position["threshold"] = validate(
                 network, model, criterion, held_out, val_loader, data.val, patch_set, processes, device, batch_size=args.batch_size,
                 precision=args.precision, channels_last=args.channels_last, unreadable=position["unreadable"], strict=args.strict)
@@ -497,6 +510,19 @@ def make_model(args, data, checkpoint):
     return model, model.config
 
 
+def require_fitting_size(model, patch_set, crop):
+    """UserError where the architecture can't take patches so small (pan's windows, pyramids of deep encoders). Costs a forward pass."""
+    import torch
+
+    network, size = copy.deepcopy(model).eval(), crop or patch_set.chip_size
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, len(patch_set.bands), size, size))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{model.config.architecture} on {model.config.encoder} can't take patches of {size} x {size} pixels "
+                        f"({one_line(error)[:120]}); use larger ones or another --architecture") from error
+
+
 def can_train_on_one(model, bands, size):
     """
     Does a training step of one patch of size x size pixels work? Where a network makes one value of a patch (the pooled branch of
@@ -570,21 +596,15 @@ def report_unreadable(unreadable, data, processes, console):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def score_of(path, scored_on, console):
+def score_of(path, scored_on):
     """
-    Validation score that a best_model.pt was kept for. None where it was reached on other patches (scored_on: their fingerprint), or
-    the file is damaged: it may be replaced, so it keeps nobody from going on.
+    Validation score that a best_model.pt was kept for, or None where it was reached on other patches (scored_on: their fingerprint).
+    UserError where the file is damaged or gone.
     """
     from runtime.checkpoint import load_checkpoint
 
-    try:
-        if not path.exists():
-            return None
-        kept = load_checkpoint(path, KIND)
-        return kept["state"].get("best_score") if kept["data"].get("scored_on", scored_on) == scored_on else None
-    except UserError as error:
-        console.warn(f"{error}; the best epoch from here on takes its place")
-        return None
+    kept = load_checkpoint(path, KIND)
+    return kept["state"].get("best_score") if kept["data"].get("scored_on", scored_on) == scored_on else None
 
 
 def write_samples(path, model, data, patch_set, device, count=4):

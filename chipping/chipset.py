@@ -13,7 +13,7 @@ from pathlib import Path
 
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import describe_difference, plain, read_json, require_writable, settings_hash, write_json
+from runtime.files import describe_difference, plain, read_json, require_writable, settings_hash, try_lock, write_json
 
 FORMAT = "chipmill-chipset-1"
 REMOVING = "chipmill-removing-1"  # what the description says while --overwrite removes the chips of an earlier run
@@ -181,13 +181,7 @@ class ChipSetWriter:
 
 
 def lock(file, folder):
-    """Take the folder for this process, or say who seems to have it. Where the platform has no file locks, everything goes on without."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    """Take the folder for this process, or say that another one has it."""
+    if not try_lock(file):
         file.close()
-        raise UserError(f"another program is writing chips into {folder} right now; wait for it, or choose another folder") from error
+        raise UserError(f"another program is writing chips into {folder} right now; wait for it, or choose another folder")

@@ -23,10 +23,10 @@ from nets.pansharpener import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null
 from raster.source import describe, is_remote
-from raster.writer import write_cog
+from raster.writer import scratch_of, write_cog
 from runtime.device import autocast
 from runtime.errors import RunError, UserError
-from runtime.files import refuse_existing, settings_hash
+from runtime.files import clear_scratch, refuse_existing, settings_hash
 
 CLASSICAL_REACH = 6  # ms pixels that the classical methods look beyond a pixel, one to spare
 DESCRIPTIONS = ("red", "green", "blue")
@@ -198,7 +198,9 @@ def store(image, null, form, target, bands):
             values[values == form.nodata] = neighbour
     else:
         values = values.astype(kind)
-        values[values == form.nodata] = np.nextafter(kind.type(form.nodata), kind.type(np.inf))
+        # GDAL takes floats that differ in the last digits only for the same: a step that it can see
+        aside = 1e-6 * abs(form.nodata) or np.nextafter(kind.type(0), kind.type(1))
+        values[np.abs(values - form.nodata) < aside] = form.nodata + aside
     values[:, null[0, 0].numpy()] = form.nodata
     return values
 
@@ -218,7 +220,10 @@ def settings_of(pair, sharpener, scale, rgb, apron=None):
 
 def is_done(path, pair, sharpener, scale, rgb, apron=None):
     """Whether `path` is there and holds what these inputs and settings make."""
-    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb, apron)
+    if not os.path.exists(path) or describe(path).tags.get("SETTINGS") != settings_of(pair, sharpener, scale, rgb, apron):
+        return False
+    clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
+    return True
 
 
 def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, overwrite=False, progress=None):

@@ -17,12 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.files import describe_difference, plain
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: two runs into one folder are then not noticed
-    fcntl = None
+from runtime.files import describe_difference, plain, try_lock
 
 SAVE_BYTES = 256 << 20  # after so many bytes the disk is asked to have them: a power cut costs no more than that
 
@@ -73,11 +68,8 @@ class Journal:
         self.unsaved = 0
 
     def lock(self):
-        if fcntl:
-            try:
-                fcntl.flock(self.lines_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"another run is making the map in {self.folder}; wait for it, or choose another --output-dir") from error
+        if not try_lock(self.lines_file):
+            raise UserError(f"another run is making the map in {self.folder}; wait for it, or choose another --output-dir")
 
     def read_lines(self, overwrite):
         """The lines of the bands that are whole; of bands with other settings none, or a UserError."""

@@ -52,13 +52,18 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     kept = block_height * block_width * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize if block_height > height else 0
     with open_raster(info.path) as dataset, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES + 2 * kept):
         has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[plan.indexes[0] - 1]
+        around, burned = None, None  # the area in the rows that a slab's network sees, and the row up to which it is burned
         for row in range(start_row // height * height, info.height, height):
             rows = min(height, info.height - row)
             wanted = near = None
             if aoi:
-                above, below = min(margin, row), min(margin, info.height - row - rows)
-                around = aoi(row - above, above + rows + below)
-                wanted, near = around[above : above + rows], np.flatnonzero(around.any(axis=0))
+                top, bottom = max(0, row - margin), min(row + rows + margin, info.height)
+                if around is None:
+                    around, burned = aoi(top, bottom - top), bottom
+                elif bottom > burned:
+                    around, burned = np.concatenate([around, aoi(burned, bottom - burned)]), bottom
+                around = around[top - bottom :]
+                wanted, near = around[row - top : row - top + rows], np.flatnonzero(around.any(axis=0))
             valid = np.zeros((rows, info.width), dtype=bool)
             slab = Slab(row, np.zeros((len(plan.indexes), rows, info.width), dtype=store), valid, [], wanted)
             columns = piece_width(info.width, block_width, rows * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize)

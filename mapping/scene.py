@@ -119,7 +119,7 @@ def finished_record(output_dir, name, plan, settings, model_fingerprint, overwri
         earlier, now = read_json(record), plain(full_settings(plan, settings, model_fingerprint))
         if earlier["settings"] == now and set(earlier["files"]) == {p.name for p in existing}:
             return earlier
-        if earlier["settings"] != now:
+        if earlier["settings"] not in (now, None):  # None: of a map that was not finished
             raise UserError(
                 f"{existing[0]} exists, made with other settings ({describe_difference(earlier['settings'], now)}); "
                 "pass --overwrite to replace it, or another --output-dir"
@@ -158,12 +158,12 @@ def map_scene(predictor, plan, output_dir, name, classes, bands, settings, model
     aoi = require_aoi(plan, settings)
     journal = Journal(scratch_folder(output_dir, name), wanted, overwrite)
     try:
-        remove_superseded(output_dir, name, settings)
-        record_path(output_dir, name).unlink(missing_ok=True)  # from here on the files of an earlier map may be replaced one by one
+        expected = begin_record(output_dir, name, settings)  # from here on the files of an earlier map may be replaced one by one
         if journal.next_row < info.height:
             predict_into(journal, predictor, plan, aoi, settings, progress)
         record = finish_map(journal, plan, output_dir, name, classes, bands, settings, areas, tags or {})
         record["settings"] = full_settings(plan, settings, model_fingerprint)
+        remove_files(output_dir, expected - set(record["files"]))  # polygons of an earlier map, where this one can have none
         write_json(record_path(output_dir, name), record)
     except BaseException:
         journal.close()
@@ -172,12 +172,24 @@ def map_scene(predictor, plan, output_dir, name, classes, bands, settings, model
     return record
 
 
-def remove_superseded(output_dir, name, settings):
-    """Files of an earlier map of the scene that the new one will not replace: they would lie beside it as if they were its own."""
-    record, paths = record_path(output_dir, name), output_paths(output_dir, name, settings).values()
-    if record.exists():
-        for file in set(read_json(record)["files"]) - {path.name for path in paths}:
-            (Path(output_dir) / file).unlink(missing_ok=True)
+def begin_record(output_dir, name, settings):
+    """
+    Remove the files of an earlier map of the scene that the new one will not replace, which would lie beside it as if they were its own.
+
+    The record names all of them before that, without settings until the map is finished: a run that is killed, and followed by one with
+    other outputs, leaves none behind. → {names of the files that this map may have}.
+    """
+    record = record_path(output_dir, name)
+    expected = {path.name for path in output_paths(output_dir, name, settings).values()}
+    earlier = set(read_json(record)["files"]) if record.exists() else set()
+    write_json(record, {"settings": None, "files": sorted(earlier | expected)})
+    remove_files(output_dir, earlier - expected)
+    return expected
+
+
+def remove_files(folder, names):
+    for name in names:
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def predict_into(journal, predictor, plan, aoi, settings, progress):

@@ -1,5 +1,6 @@
 """What a map says in numbers: pixels and hectares a class, valid share, the three answers about fire; one table over all scenes."""
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -107,6 +108,7 @@ def update_summaries(output_dir):
     folder = Path(output_dir) / HIDDEN
     with open(folder / "summary.lock", "w") as lock:
         if fcntl:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        records = [read_json(path) for path in sorted(folder.glob("*.json"))]
+            with contextlib.suppress(OSError):  # a disk without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        records = [record for path in sorted(folder.glob("*.json")) if (record := read_json(path))["settings"] is not None]
         write_summaries(output_dir, [r for r in records if (Path(output_dir) / r["files"][0]).exists()])

@@ -106,7 +106,7 @@ def write_cog(
     }  # fmt: skip
     try:
         with contextlib.ExitStack() as stack:
-            scratch = stack.enter_context(scratch_folder(path.with_name(f".{path.stem}.part")))
+            scratch = stack.enter_context(scratch_folder(scratch_of(path)))
             stage, temporary = scratch / "rows.tif", scratch / path.name
             # averages look at four tiles for one, and a tile of many bands is large
             cache = max(CACHE_BYTES, 32 * TILE * TILE * count * np.dtype(dtype).itemsize)
@@ -127,6 +127,13 @@ def write_cog(
             os.replace(temporary, path)
     except (RasterioError, CPLE_BaseError) as error:
         raise RunError(f"{path} can't be written ({' '.join(str(error).split())[:200]}); is the disk full?") from error
+
+
+def scratch_of(path):
+    """The hidden folder for what is written on the way to the raster `path`."""
+    path = Path(path)
+    return path.with_name(f".{path.stem}.part")
+
 
 def create(path, profile):
     with no_word_of_missing_places():

@@ -53,7 +53,7 @@ def scratch_folder(path):
     lock = lock_folder(path)
     try:
         for leftover in path.iterdir():
-            leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -64,18 +64,46 @@ def scratch_folder(path):
 def lock_folder(path):
     """Make a folder that is this process's alone, until the file descriptor that is returned is closed or the process ends, however."""
     while True:
-        path.mkdir(parents=True, exist_ok=True)
-        if fcntl is None:
-            return None
-        lock = os.open(path, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(path) and os.path.samestat(os.fstat(lock), os.stat(path)):
-                return lock
-        except OSError as error:
+            path.mkdir(parents=True, exist_ok=True)
+            if fcntl is None:
+                return None
+            lock = os.open(path, os.O_RDONLY)
+        except (FileExistsError, FileNotFoundError) as error:  # whoever had it removes it just now, or what is there is no folder
+            if os.path.lexists(path) and not path.is_dir():
+                raise UserError(f"{path} is a file where a folder for temporary files has to be; remove it") from error
+            continue
+        if not try_lock(lock):
             os.close(lock)
-            raise UserError(f"another run is working in {path}; wait for it, or choose another output") from error
+            raise UserError(f"another run is working in {path}; wait for it, or choose another output")
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                return lock
         os.close(lock)  # whoever had it before has just removed it
+
+
+def try_lock(file):
+    """
+    Lock an open file or folder until it is closed or the process ends. → False where another process has it.
+
+    Where the platform or the disk has no such locks (NFS may have none), everything goes on without: True.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+def clear_scratch(path):
+    """Remove the scratch folder of a killed run whose output is whole and will not be written again. One in use stays."""
+    path = Path(path)
+    if path.is_dir():
+        with contextlib.suppress(UserError), scratch_folder(path):
+            pass
 
 
 def remove_leftovers(folder):

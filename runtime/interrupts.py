@@ -2,10 +2,10 @@
 
 import atexit
 import functools
-import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing import sharedctypes
 
 from runtime.errors import Terminated
 
@@ -51,21 +51,22 @@ def worker_init():
     A worker_init_fn for a DataLoader. Ctrl-C, `timeout` and Slurm reach workers too, but the parent alone decides when to stop: it still
     needs them for the step that it is in. Only what it sends when it leaves ends them.
     """
-    return functools.partial(leave_signals_to_parent, leaving_event())
+    return functools.partial(leave_signals_to_parent, leaving_flag(), os.getpid())
 
 
 @functools.cache
-def leaving_event():
-    """Set when this process leaves."""
-    leaving = multiprocessing.Event()
-    atexit.register(leaving.set)  # runs before multiprocessing ends the workers that are left: it was registered earlier
+def leaving_flag():
+    """A byte that all processes see, 1 when this one leaves. It has no lock: in a signal handler one could wait for itself."""
+    leaving = sharedctypes.RawValue("b", 0)
+    # runs before multiprocessing ends the workers that are left: it was registered earlier
+    atexit.register(setattr, leaving, "value", 1)
     return leaving
 
 
-def leave_signals_to_parent(leaving, worker_id):
-    """In a worker: go on, whatever comes, until the parent leaves."""
+def leave_signals_to_parent(leaving, parent, worker_id):
+    """In a worker: go on, whatever comes, until the parent (its process number) leaves or is gone."""
     def receive(number, frame):
-        if leaving.is_set():
+        if leaving.value or os.getppid() != parent:
             os._exit(128 + number)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import remove_leftovers, require_writable, write_json
+from runtime.files import remove_leftovers, require_writable, try_lock, write_json
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 # What a run writes into its folder, and what scoring it adds.
@@ -59,15 +59,9 @@ class RunFolder:
     def take_lock(self):
         """An advisory lock that the system lets go when the process ends, however it ends."""
         self.lock_file = open(self.path / ".lock", "a", encoding="utf-8")
-        try:
-            import fcntl
-
-            fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # a platform without it goes on unprotected
-            pass
-        except OSError as error:
+        if not try_lock(self.lock_file):
             self.lock_file.close()
-            raise UserError(f"another run is writing into {self.path} right now; wait for it, or choose another {self.flag}") from error
+            raise UserError(f"another run is writing into {self.path} right now; wait for it, or choose another {self.flag}")
 
     def clear(self):
         """

@@ -6,6 +6,7 @@ import torch
 from patch_factory import read_lines, write_manifest, write_patch_set
 
 import augment
+from chipping.cutting import compact
 from dataset import (
     EpochBatches,
     WildfireDataModule,
@@ -73,6 +74,11 @@ def test_patches_without_the_layer_are_counted_out(tmp_path):
     write_manifest(folder, lines)
     assert module(folder, num_classes=5).patch_set.without_layer == 1
     assert len(module(folder, num_classes=5).train) == 3 and len(module(folder, num_classes=2).train) == 4
+    for line in lines:
+        line["layers"] = ["DEL"] if line["split"] == "val" else line["layers"]
+    write_manifest(folder, lines)
+    with pytest.raises(UserError, match="no val patches .*; 3 have no labels of layer GRA and are left out"):
+        module(folder, num_classes=5)
 
 
 def test_floats_and_integers_of_one_set_meet_in_float32(patches):
@@ -330,6 +336,22 @@ def test_every_stored_type_is_turned_and_scaled_alike(dtype):
     expected, _ = augment.prepare(images.to(torch.int16), masks, *SCALE, draws)
     got, labels = augment.prepare(images.to(dtype), masks, *SCALE, draws)
     assert torch.equal(got, expected)
+
+
+def test_no_data_is_0_in_training_as_in_a_map_whatever_the_scale(dtype=np.uint16):
+    """make-patches stores the number nearest to reflectance 0; Landsat's 7272.73 is none, and an offset above 0 has none."""
+    empty = np.zeros((16, 16), dtype=bool)
+    empty[:8] = True
+    masks = torch.from_numpy(np.where(empty, 255, 0).astype(np.uint8))[None]
+    policy = augment.Policy(0, 0, 1, gain=0.15, offset=0.02, noise_chance=1, noise=0.02)
+    draws = augment.draw([policy], 3, 16, 16, seed=0, epoch=0, step=0)
+    for offset, divisor in ((-0.2 / 2.75e-5, 1 / 2.75e-5), (-1000.0, 1e4), (1000.0, 1e4)):
+        stored = compact(np.full((3, 16, 16), 12_000, dtype), empty, [offset] * 3)
+        assert stored.dtype == dtype
+        for drawn in (None, draws):
+            scale = torch.full((3,), divisor), torch.full((3,), offset)
+            reflectance, _ = augment.prepare(torch.from_numpy(stored)[None], masks, *scale, drawn)
+            assert not reflectance[0, :, :8].any() and (reflectance[0, :, 8:] != 0).all()
 
 
 def test_image_and_mask_move_together_and_all_eight_positions_occur():

@@ -1,8 +1,12 @@
 """Files are whole or not there."""
 
+import errno
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ from runtime.files import (
     settings_hash,
     write_json,
 )
+from runtime.run_folder import RunFolder
 
 
 def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -113,3 +118,41 @@ def test_a_scratch_folder_belongs_to_one_process_and_is_free_again_when_that_was
     with scratch_folder(tmp_path / "s") as folder:
         assert list(folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_takes_what_lies_in_its_place_or_says_what(tmp_path):
+    (tmp_path / "s" / "below").mkdir(parents=True)
+    with scratch_folder(tmp_path / "s") as folder:
+        assert list(folder.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file where a folder for temporary files has to be; remove it"):
+        with scratch_folder(tmp_path / "file"):
+            pass
+
+
+def test_where_a_disk_knows_no_locks_everything_goes_on_without(tmp_path, monkeypatch):
+    def unknown(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("runtime.files.fcntl.flock", unknown)
+    with scratch_folder(tmp_path / "s") as folder, RunFolder(tmp_path / "run"):
+        assert folder.exists()
+
+
+def enter_and_leave(folder, seconds):
+    """{what happened: how often} to one of several that want the same scratch folder."""
+    counts, end = Counter(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with scratch_folder(folder) as mine:
+                (mine / "a").touch(exist_ok=False)
+            counts["had it"] += 1
+        except Exception as error:
+            counts[type(error).__name__] += 1
+    return counts
+
+
+def test_threads_and_processes_that_come_and_go_at_once_are_refused_in_words_or_have_the_folder_alone(tmp_path):
+    with ThreadPoolExecutor(3) as pool:  # a lock belongs to an open file: threads are as good as processes
+        counts = sum(pool.map(enter_and_leave, [tmp_path / "s"] * 3, [1.5] * 3), Counter())
+    assert set(counts) == {"had it", "UserError"}

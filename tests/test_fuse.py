@@ -10,7 +10,7 @@ import torch
 from rasterio.transform import from_origin
 
 import inference
-from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
+from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, is_done, network_sharpener, select_bands
 from nets.classical_fusion import METHODS, fuse_whole
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
 from raster.pair import match_pair
@@ -500,8 +500,20 @@ def test_scale_and_offset_of_ms_are_those_of_the_sharpened_raster(make_pair, tmp
         assert file.offsets == (-0.2, -0.1)
 
 
-def test_a_valid_float_is_never_nodata(make_pair, tmp_path):
-    pair = make_pair(dtype=np.float32, top=1)
-    fuse(pair, tmp_path / "out.tif", Sharpener(lambda ms, pan: torch.zeros(1, 4, *pan.shape[-2:]), 4, "bands", "zeros"), (1.0, 0.0))
-    with rasterio.open(tmp_path / "out.tif") as file:
-        assert file.nodata == 0 and file.dataset_mask().all() and file.read().max() < 1e-40
+@pytest.mark.parametrize(("nodata", "most"), [(0, 1e-40), (-9999, 0.011), (1e20, 1.1e14)])
+def test_a_valid_float_is_never_nodata(make_pair, tmp_path, nodata, most):
+    pair = make_pair(dtype=np.float32, top=1, **({"nodata": nodata} if nodata else {}))
+    for name, value in (("exact", nodata), ("near", float(np.nextafter(np.float32(nodata), np.float32(1))))):
+        sharpener = Sharpener(lambda ms, pan, value=value: torch.full((1, 4, *pan.shape[-2:]), value), 4, "bands", "constant")
+        fuse(pair, tmp_path / f"{name}.tif", sharpener, (1.0, 0.0))
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            assert file.nodata == pytest.approx(nodata) and file.dataset_mask().all() and np.abs(file.read() - nodata).max() < most
+
+
+def test_a_run_killed_when_the_raster_had_just_got_its_name_leaves_nothing_behind(make_pair, tmp_path, monkeypatch):
+    pair, sharpener = make_pair(), classical_sharpener("bicubic", make_pair(), SCALE, 64)
+    with monkeypatch.context() as patch:
+        patch.setattr("runtime.files.shutil.rmtree", lambda *args, **options: None)
+        fuse(pair, tmp_path / "out.tif", sharpener, SCALE)
+    assert (tmp_path / ".out.part" / "rows.tif").exists()
+    assert is_done(tmp_path / "out.tif", pair, sharpener, SCALE, False) and not (tmp_path / ".out.part").exists()

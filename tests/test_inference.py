@@ -16,7 +16,12 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
+import mapping.scene
+import mapping.summary
+from mapping.inputs import plan_input
+from mapping.reading import read_slabs
 from mapping.segmentation import predict_array
+from raster.source import describe
 from runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -362,6 +367,54 @@ def test_a_map_made_again_has_no_files_of_the_old_one_beside_it(checkpoint, tmp_
     other = write_checkpoint(tmp_path / "other.pt", tiny_model(seed=3))
     run(scene, "--checkpoint", other, "--output-dir", maps, "--overwrite", "--device", "cpu")
     assert not (maps / "scene_probability.tif").exists() and (maps / "scene_classes.tif").exists()
+
+
+def test_files_of_the_old_map_go_even_when_the_run_that_began_to_replace_it_was_killed(checkpoint, maps, make_raster, monkeypatch):
+    scene, flags = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS), ("--checkpoint", checkpoint, "--device", "cpu")
+    run(scene, *flags, "--output-dir", maps, "--probabilities")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mapping.scene, "predict_into", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(scene, *flags, "--output-dir", maps, "--probabilities", "--threshold", 0.7, "--overwrite")
+    mapping.summary.update_summaries(maps)  # as another process may that maps another scene
+    assert summary(maps)["scenes"] == []
+    run(scene, *flags, "--output-dir", maps, "--threshold", 0.3, "--overwrite")
+    assert not (maps / "scene_probability.tif").exists() and (maps / "scene_classes.tif").exists()
+
+
+def test_polygons_of_an_old_map_go_when_the_new_one_can_have_none(checkpoint, maps, make_raster):
+    flags = ("--checkpoint", checkpoint, "--device", "cpu", "--output-dir", maps)
+    run(make_raster("scene.tif", numbers(64, 64), descriptions=BANDS), *flags)
+    assert (maps / "scene_burned.geojson").exists()
+    scene = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS, crs=None)
+    run(scene, *flags, "--overwrite")
+    assert not (maps / "scene_burned.geojson").exists()
+    assert run(scene, *flags) == 0  # and it is mapped already
+
+
+def test_each_slab_knows_the_area_that_its_windows_see(make_raster):
+    """Against one look at the whole area; windows reach over several slabs, and slabs begin anywhere."""
+    path = make_raster("scene.tif", numbers(1000, 300), descriptions=BANDS, tiled=True, blockxsize=64, blockysize=64)
+    plan, area = plan_input(describe(path), data()), np.zeros((1000, 300), dtype=bool)
+    area[420:500, 70:90] = True
+    asked = []
+
+    def aoi(row, height):
+        asked.append((row, height))
+        return area[row : row + height]
+
+    for margin, start in ((0, 0), (64, 0), (200, 0), (200, 384)):
+        asked.clear()
+        for slab in read_slabs(plan, aoi, start, margin=margin):
+            rows = slice(slab.row, slab.row + slab.pixels.shape[1])
+            assert np.array_equal(slab.wanted, area[rows])
+            near = area[max(0, rows.start - margin) : rows.stop + margin].any()
+            assert slab.valid.any() == near
+        assert sum(height for _, height in asked) == 1000 - max(0, start - margin)  # each row once
 
 
 def test_bands_of_different_types_are_mapped_like_bands_of_one(checkpoint, tmp_path, make_raster):

@@ -131,12 +131,16 @@ def test_a_run_that_stops_between_bands_goes_on_there(checkpoint, tmp_path, make
     assert [p.name for p in (tmp_path / "torn" / ".chipmill").iterdir() if p.is_dir()] == []
 
 
-@pytest.mark.parametrize("function", ["save_preview", "write_json", "add_polygons"])
+@pytest.mark.parametrize("function", ["begin_record", "save_preview", "remove_files", "write_json", "add_polygons"])
 def test_a_run_that_stops_while_files_are_written_ends_with_the_same_files(checkpoint, tmp_path, make_raster, monkeypatch, function):
     scene = make_raster("scene.tif", numbers(100, 90), descriptions=BANDS)
     run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS)
 
+    real = getattr(mapping.scene, function)
+
     def failing(*args):
+        if function in ("write_json", "remove_files") and not (tmp_path / "torn" / "scene_classes.tif").exists():
+            return real(*args)  # that of the beginning
         raise Killed
 
     with monkeypatch.context() as patch:

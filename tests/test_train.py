@@ -227,7 +227,7 @@ def test_weights_that_stop_being_numbers_in_the_last_step_end_the_run_before_the
         return result
 
     monkeypatch.setattr(train, "train_step", step)
-    with pytest.raises(RunError, match="validation loss is not a number after epoch 0; lower --lr"):
+    with pytest.raises(RunError, match="weights are no numbers any more after step 1; lower --lr"):
         run(patches, tmp_path, "--max-steps", 1)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.pt"]  # that of the beginning
     assert not (tmp_path / "metrics.csv").exists()

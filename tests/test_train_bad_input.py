@@ -176,6 +176,12 @@ def test_compiled_training_is_the_same_training_and_its_checkpoints_have_the_pla
     assert list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_an_architecture_that_cannot_take_such_small_patches_says_so_before_the_first_step(patches, tmp_path):
+    with pytest.raises(UserError, match="pan on resnet18 can't take patches of .*; use larger ones or another --architecture"):
+        run(patches, tmp_path / "new", "--architecture", "pan", "--encoder", "resnet18", "--encoder-weights", "none")
+    assert not list((tmp_path / "new").rglob("*.pt"))
+
+
 def test_a_damaged_best_model_keeps_nobody_from_going_on(finished, tmp_path, capsys):
     path = changed(finished, tmp_path, lambda c: None)
     best = tmp_path / "copy" / "checkpoints" / "best_model.pt"

@@ -162,6 +162,30 @@ def test_scores_of_other_validation_patches_are_not_compared(patches, tmp_path, 
     assert kept["epoch"] == 5 and kept["best_score"] == position["best_score"] == position["schedule"]["best"] <= 1
 
 
+def test_an_epoch_begun_on_other_training_patches_begins_anew(patches, tmp_path, monkeypatch, capsys):
+    at_step(monkeypatch, STEPS + 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train.main(flags(patches, tmp_path / "run"))
+    monkeypatch.undo()
+    other = write_patch_set(tmp_path / "other", {"train": 5, "val": 1}, size=32, seed=2)
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    train.main(["--resume", str(last), "--patches-dir", str(other)])
+    assert "the epoch begins anew" in capsys.readouterr().err
+    assert load_checkpoint(last)["state"]["step"] == STEPS + 2 + 2 * 5  # 5 steps an epoch, twice
+
+
+def test_a_best_model_that_is_gone_is_replaced_by_the_next_epoch(patches, tmp_path, capsys):
+    train.main(flags(patches, tmp_path))
+    best, last = (tmp_path / "checkpoints" / name for name in ("best_model.pt", "last.pt"))
+    checkpoint = load_checkpoint(last)
+    checkpoint["state"]["best_score"] = 2.0
+    torch.save(checkpoint, last)
+    best.unlink()
+    train.main(["--resume", str(last), "--epochs", "4"])
+    assert "takes its place" in capsys.readouterr().err
+    assert load_checkpoint(best)["state"]["epoch"] == 4
+
+
 def test_dropout_and_workers_do_not_disturb_a_resumed_run(patches, tmp_path, monkeypatch):
     wide = ["--architecture", "deeplabv3plus", "--encoder", "mobilenet_v2", "--encoder-weights", "none", "--epochs", "1"]
     train.main(flags(patches, tmp_path / "whole", *wide))
