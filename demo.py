@@ -52,8 +52,8 @@ FAST = Recipe(
 def build_parser():
     parser = Parser(prog="demo.py", description=__doc__)
     parser.add_argument("--output-dir", metavar="DIR", help="where everything goes; demo, or pictures with --checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="start anew, replacing what an earlier demo made")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("-o", "--overwrite", action="store_true", help="start anew, replacing what an earlier demo made")
+    parser.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 
     group = parser.add_argument_group("the story (without --checkpoint)")
     group.add_argument("--seed", type=int, default=0, help="other seeds, other places")
@@ -61,7 +61,7 @@ def build_parser():
     group.add_argument("--save-pictures", metavar="DIR", help="also write the report's pictures as files, 640 pixels wide at most")
 
     group = parser.add_argument_group("pictures of a checkpoint")
-    group.add_argument("--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
+    group.add_argument("-w", "--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
     group.add_argument("--patches-dir", metavar="DIR", help="patches with truth; those the checkpoint was trained on by default")
     group.add_argument("--split", choices=("train", "val", "test"), help="of the patches; test, or else val, by default")
     group.add_argument("--scenes", nargs="+", metavar="SCENE", help="rasters, folders or globs in place of patches")

@@ -459,7 +459,8 @@ def describe_plan(plan):
     info = plan.info
     divisors, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in (plan.scale.divide_by, plan.scale.offset))
     scale = f"(value + {offsets}) / {divisors}" if any(plan.scale.offset) else f"value / {divisors}"
-    return f"{info.width} × {info.height}, bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}"
+    looks = f"; {plan.looks}" if plan.looks else ""
+    return f"{info.width} × {info.height}, bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}{looks}"
 
 
 def tags_of(work, plan):

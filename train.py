@@ -666,7 +666,8 @@ def test(args, checkpoint, processes, console):
     bar = console.progress(len(own), f"scoring {args.test_split}")
     for scene, indices in own:
         result = scoring.score_scene(predict, dataset.__getitems__, dataset.patches, indices, len(patch_set.classes),
-                                     checkpoint["data"]["threshold"], pair, index_threshold, args.batch_size)
+                                     checkpoint["data"]["threshold"], pair, index_threshold, args.batch_size,
+                                     args.detection_min_pixels)
         if result["problems"] and args.strict:
             raise RunError(f"{result['problems'][0]} (--strict)")
         results.append({"scene": scene, "event": dataset.patches[indices[0]].event, **result})

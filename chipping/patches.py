@@ -98,7 +98,10 @@ def make_patches(scenes, recipe, description, folder, *, workers=1, overwrite=Fa
             except KeyboardInterrupt as error:
                 raise KeyboardInterrupt(f"{sum(tally.patches.values())} patches are safe; run the same command again to go on") from error
     if not tally.patches:
-        raise RunError(f"no patch could be cut from {len(scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}")
+        why = f"no patch could be cut from {len(scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}"
+        if tally.unreadable:
+            raise RunError(why)
+        raise UserError(f"{why}; check --nodata, --aoi, --max-cloud-cover and --min-valid against the images")
     return tally
 
 

@@ -1,6 +1,6 @@
 """What a checkpoint wants from a raster: which bands, in which scale, what counts as nodata. Read from headers, checked, never guessed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class SceneInput:
 
     indexes: 1-based, in the order of the model's bands. scale: reflectance = (stored + offset) / divide_by.
     nodata: stored value that means nothing, or None; one a band where they differ. zero_is_nodata: so does 0 in all of the bands.
-    matched, scaled: in words, for the log.
+    matched, scaled, looks: in words, for the log; looks: reflectance of a sample beside that of the training.
     """
 
     info: RasterInfo
@@ -31,6 +31,7 @@ class SceneInput:
     zero_is_nodata: bool
     matched: str
     scaled: str
+    looks: str = ""
 
 
 def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, nodata=None):
@@ -61,9 +62,15 @@ def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, n
         value = one_or_each(each)
         zero_is_nodata = zero_is_nodata or zero_means_nothing(info, zero_based, each, scale.offset, nodata)
     plan = SceneInput(info, tuple(indexes), scale, value, zero_is_nodata, matched, scaled)
+    sample = sample_range(plan)
+    if sample is None:
+        return plan
     if divide_by is None:
-        require_plausible(plan, wanted, mean)
-    return plan
+        require_plausible(plan, wanted, mean, sample[1])
+    means = [None] * len(wanted) if mean is None else mean
+    looks = (f"{band} {low:.3g}/{middle:.3g}/{high:.3g}" + (f" ({usual:.3g})" if usual is not None else "")
+             for band, low, middle, high, usual in zip(wanted, *sample, means, strict=True))  # fmt: skip
+    return replace(plan, looks="reflectance, least/median/most" + (" (training)" if mean is not None else "") + f": {', '.join(looks)}")
 
 
 def match_bands(info, wanted, given=None):
@@ -120,16 +127,13 @@ def number_of(info, names, band):
     return found
 
 
-def require_plausible(plan, wanted, mean):
+def require_plausible(plan, wanted, mean, medians):
     """
     UserError where the scene, read with the plan's scale, is not even roughly as bright as the images of the training.
 
     This decides nothing about the scale; it only catches one that is wrong by a factor, as when a file of reflectances meets a checkpoint
-    trained on digital numbers. The middle of all bands is compared, so that water or snow pass.
+    trained on digital numbers. The middle of all bands is compared, so that water or snow pass. medians: of a sample, one a band.
     """
-    medians = sample_medians(plan)
-    if medians is None:
-        return
     reference = np.full(len(wanted), TYPICAL_REFLECTANCE) if mean is None else np.asarray(mean, dtype=float)
     usable = reference > 1e-4
     if not usable.any():
@@ -146,8 +150,11 @@ def require_plausible(plan, wanted, mean):
         )
 
 
-def sample_medians(plan, grid=4, side=64):
-    """Median reflectance of each band over valid pixels of a few small windows; None where none of them can be read or is valid."""
+def sample_range(plan, grid=4, side=64):
+    """
+    (3, C): least, median and highest reflectance of each band over valid pixels of a few small windows; None where none of them can be read
+    or is valid.
+    """
     from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
@@ -165,7 +172,7 @@ def sample_medians(plan, grid=4, side=64):
     values = np.concatenate(pieces, axis=1) if pieces else np.empty((len(plan.indexes), 0))
     if values.shape[1] == 0:
         return None
-    return (np.median(values, axis=1) + plan.scale.offset) / plan.scale.divide_by
+    return (np.stack([values.min(axis=1), np.median(values, axis=1), values.max(axis=1)]) + plan.scale.offset) / plan.scale.divide_by
 
 
 def valid_pixels(pixels, nodata, zero_is_nodata=False):

@@ -10,7 +10,7 @@ import torch
 
 from constants import IGNORE
 from mapping.blending import decide_classes
-from metrics import SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
+from metrics import DetectionMetrics, SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
 from nets.input_step import index_positions
 from runtime.errors import RunError, UserError
 
@@ -136,17 +136,19 @@ class SceneScore:
         return {name: metrics.matrix.tolist() for name, metrics in self.metrics.items()}
 
 
-def score_scene(predict, read, patches, indices, num_classes, threshold, pair, index_threshold, batch_size):
+def score_scene(predict, read, patches, indices, num_classes, threshold, pair, index_threshold, batch_size, min_pixels=1):
     """
     One scene, from top to bottom. read(indices) → batch; predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w),
     target (B, h, w)), on the CPU.
 
-    → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "covered": share of the scene's pixels, "problems"}.
+    → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "detection", "detection_at_threshold": counts of patches (see
+    DetectionMetrics, min_pixels), "covered": share of the scene's pixels, "problems"}.
     """
     indices = sorted(indices, key=lambda i: (patches[i].window[1], patches[i].window[0]))
     scene = Stitcher([patches[i] for i in indices], num_classes + (pair is not None))
     score = SceneScore(patches[indices[0]].scene, num_classes, threshold, index_threshold if pair else None)
-    problems = []
+    problems, detections = [], {"detection": None, **({"detection_at_threshold": threshold} if threshold is not None else {})}
+    patch_scores = {name: DetectionMetrics(min_pixels) for name in detections}
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
         batch = read(part)
@@ -157,12 +159,15 @@ def score_scene(predict, read, patches, indices, num_classes, threshold, pair, i
         for index, values, labels in zip(part, torch.cat(layers, dim=1), target, strict=True):
             if index in broken:
                 continue
+            for name, limit in detections.items():
+                patch_scores[name].update(decide_classes(values[:num_classes], limit)[0][None], labels[None])
             if patches[index].window[1] > scene.top:
                 score.add(*scene.finish(patches[index].window[1]))
             scene.add(patches[index], values, labels)
     score.add(*scene.finish())
     height, width = scene_size([patches[i] for i in indices])
-    return {"covered": score.seen / (height * width), "problems": problems, **score.matrices()}
+    counts = {name: metrics.counts.tolist() for name, metrics in patch_scores.items()}
+    return {"covered": score.seen / (height * width), "problems": problems, **score.matrices(), **counts}
 
 
 def choose_index_threshold(batches_of_reflectance, pair, processes):
@@ -183,10 +188,13 @@ def summarise(results, classes, seed=0):
     """
     Tables of all scenes' results.
 
-    results: [{"scene", "event", "matrix", …}, …]. → {way: {"pooled", "fire_iou_interval", "mean_over_scenes", "mean_over_events", "scenes",
-    "events"}} for the network ("network"), with its threshold ("network_at_threshold") and for the index ("nbr"), where there.
+    results: [{"scene", "event", "matrix", …}, …]. → {way: {"pooled", "fire_iou_interval", "mean_over_scenes", "mean_over_events",
+    "defined", "scenes", "events"}} for the network ("network"), with its threshold ("network_at_threshold") and for the index ("nbr").
+    "defined": how many scenes and events the means are over; one without fire, where none was found, has no fire IoU. "detection" of the
+    network's two ways: scores over patches.
     """
     ways = {"network": "matrix", "network_at_threshold": "matrix_at_threshold", "nbr": "matrix_of_index"}
+    detections = {"network": "detection", "network_at_threshold": "detection_at_threshold"}
     summary = {}
     for way, key in ways.items():
         if not all(key in result for result in results):
@@ -199,14 +207,22 @@ def summarise(results, classes, seed=0):
         per_scene = {result["scene"]: confusion_scores(result[key], names) for result in results}
         per_event = {event: confusion_scores(matrix, names) for event, matrix in events.items()}
         low, high = bootstrap_interval(list(events.values()), seed=seed)
+        of_scenes, of_events = ({name: mean_of_defined([s[name] for s in table.values()]) for name in SUMMARY}
+                                for table in (per_scene, per_event))  # fmt: skip
         summary[way] = {
             "pooled": confusion_scores(sum(events.values()), names),
             "fire_iou_interval": [low, high],
-            "mean_over_scenes": {name: mean_of_defined([s[name] for s in per_scene.values()])[0] for name in SUMMARY},
-            "mean_over_events": {name: mean_of_defined([s[name] for s in per_event.values()])[0] for name in SUMMARY},
+            "mean_over_scenes": {name: mean for name, (mean, _) in of_scenes.items()},
+            "mean_over_events": {name: mean for name, (mean, _) in of_events.items()},
+            "defined": {"scenes": {name: count for name, (_, count) in of_scenes.items()},
+                        "events": {name: count for name, (_, count) in of_events.items()}},
             "scenes": per_scene,
             "events": per_event,
-        }
+        }  # fmt: skip
+        if way in detections:
+            metrics = DetectionMetrics()
+            metrics.counts += torch.tensor([result[detections[way]] for result in results]).sum(dim=0)
+            summary[way]["detection"] = metrics.compute()
     return summary
 
 
@@ -215,7 +231,8 @@ def table_rows(summary):
     rows = []
     for way, tables in summary.items():
         low, high = tables["fire_iou_interval"]
-        rows.append({"way": way, "level": "pooled", "name": "all", "fire_iou_low": low, "fire_iou_high": high, **tables["pooled"]})
+        rows.append({"way": way, "level": "pooled", "name": "all", "fire_iou_low": low, "fire_iou_high": high, **tables["pooled"],
+                     **tables.get("detection", {})})  # fmt: skip
         for level in ("scenes", "events"):
             rows += [{"way": way, "level": level.removesuffix("s"), "name": name, **scores} for name, scores in tables[level].items()]
     return rows
@@ -234,4 +251,8 @@ def printed_table(summary):
     intervals = [summary[way]["fire_iou_interval"] for way in ways]
     if all(low == low for low, _ in intervals):  # a single event has no spread to show
         lines.append(f"{'95 % of pooled':<{width}}  " + "  ".join(f"{f'{low:.4f} .. {high:.4f}':>20}" for low, high in intervals))
+    f1 = {way: summary[way]["detection"]["detection_f1"] for way in ways if "detection" in summary[way]}
+    if any(value == value for value in f1.values()):
+        values = "  ".join(f"{f1[way]:>20.4f}" if way in f1 else f"{'':>20}" for way in ways)
+        lines.append(f"{'F1 of patches':<{width}}  {values}".rstrip())
     return "\n".join(lines)

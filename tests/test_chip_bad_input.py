@@ -123,26 +123,26 @@ def test_an_empty_folder_is_an_error(say, tmp_path):
     assert say()[0] == 2
 
 
-def test_only_nodata_is_a_failure_that_says_why(say, make_raster):
+def test_only_nodata_is_bad_input_and_the_line_says_why(say, make_raster):
     make_raster("images/a.tif", np.zeros((2, 8, 20), np.uint16), nodata=0)
     make_raster("masks/a.tif", np.ones((8, 20), np.uint8))
     code, line = say()
-    assert code == 1 and "no patch could be cut" in line and "3 no valid pixel" in line
+    assert code == 2 and "no patch could be cut" in line and "3 no valid pixel; check --nodata" in line
 
 
-def test_only_nan_and_infinity_is_a_failure_too(say, make_raster):
+def test_only_nan_and_infinity_is_bad_input_too(say, make_raster):
     image = np.full((2, 8, 8), np.nan, np.float32)
     image[1] = np.inf
     make_raster("images/a.tif", image)
     make_raster("masks/a.tif", MASK)
-    assert say()[0] == 1
+    assert say()[0] == 2
 
 
-def test_only_ignored_labels_is_a_failure_too(say, make_raster):
+def test_only_ignored_labels_is_bad_input_too(say, make_raster):
     make_raster("images/a.tif", IMAGE)
     make_raster("masks/a.tif", np.full((8, 8), 255, np.uint8))
     code, line = say()
-    assert code == 1 and "nothing labelled" in line
+    assert code == 2 and "nothing labelled" in line
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])

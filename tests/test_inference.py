@@ -361,6 +361,16 @@ def test_a_map_of_an_area_is_that_part_of_the_map_of_the_scene(checkpoint, tmp_p
     assert np.abs(part[wanted] - whole[wanted]).max() < 1e-5
 
 
+def test_the_reflectance_of_a_scene_is_told_beside_that_of_the_training(checkpoint, maps, make_raster, capsys):
+    stored = np.full((3, 40, 40), 1000, np.uint16)
+    stored[0, :10], stored[1, 5, 5], stored[2] = 200, 4000, 0
+    stored[2, 0, 0] = 1
+    scene = make_raster("scene.tif", stored, descriptions=BANDS)
+    run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
+    assert ("reflectance, least/median/most (training): B04 0.02/0.1/0.1 (0.1), B08 0.1/0.1/0.4 (0.25), B12 0/0/0.0001 (0.15)"
+            in capsys.readouterr().err)  # fmt: skip
+
+
 def test_a_map_made_again_has_no_files_of_the_old_one_beside_it(checkpoint, tmp_path, maps, make_raster):
     scene = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS)
     run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--probabilities", "--device", "cpu")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dataset import Patch
-from mapping.scoring import Stitcher, score_scene
+from mapping.scoring import Stitcher, printed_table, score_scene, summarise, table_rows
 from runtime.errors import RunError
 
 PAIR = (0, 1)  # the two bands that the stand-ins hold
@@ -55,6 +55,37 @@ def test_where_patches_overlap_the_mean_is_judged_and_each_pixel_counts_once():
     assert result["matrix_at_threshold"] == [[1, 1], [0, 2]]  # said: 1 1 1 0
     assert result["matrix_of_index"] == [[1, 1], [1, 1]]  # said: 1 1 0 0
     assert result["covered"] == 1.0 and result["problems"] == []
+
+
+def test_patches_are_judged_each_by_itself_by_class_and_at_the_threshold():
+    """Four patches of 1 x 2: burned and found at once; burned and found at the threshold; false there; not judged, for want of labels."""
+    patches = [patch_at(2 * i, 0, 2, 1, (8, 1)) for i in range(4)]
+    fire = [[[0.9, 0.1]], [[0.4, 0.1]], [[0.4, 0.4]], [[0.9, 0.9]]]
+    labels = [[[1, 0]], [[0, 1]], [[0, 0]], [[255, 255]]]
+    result = score(patches, fire, np.zeros((4, 1, 2)), labels, threshold=0.35)
+    assert result["detection"] == [1, 0, 1, 1, 1]  # tn, fp, fn, tp, not judged
+    assert result["detection_at_threshold"] == [0, 1, 0, 2, 1]
+    summary = summarise([{"scene": s, "event": s, **result} for s in "ab"], ("background", "fire"))
+    assert summary["network"]["detection"]["detection_f1"] == pytest.approx(2 / 3)
+    assert summary["network_at_threshold"]["detection"] == {
+        "detection_accuracy": pytest.approx(2 / 3), "detection_precision": pytest.approx(2 / 3), "detection_recall": 1.0,
+        "detection_f1": pytest.approx(0.8), "detection_tp": 4, "detection_fp": 2, "detection_tn": 0, "detection_fn": 0,
+    }  # fmt: skip
+    assert "detection" not in summary["nbr"]
+    assert printed_table(summary).splitlines()[-1].split() == ["F1", "of", "patches", "0.6667", "0.8000"]
+    rows = {row["way"]: row for row in table_rows(summary) if row["level"] == "pooled"}
+    assert rows["network_at_threshold"]["detection_tp"] == 4 and "detection_tp" not in rows["nbr"]
+
+
+def test_means_say_over_how_many_scenes_they_are():
+    """A scene without fire, where none is found, has no fire IoU."""
+    burned = score(ROW, FIRE, INDEX, LABELS, threshold=0.35)
+    empty = score(ROW, [[[0.1] * 3]] * 2, [[[0.5] * 3]] * 2, [[[0] * 3]] * 2, threshold=0.35, index_threshold=(0.0, False))
+    results = [{"scene": s, "event": "e" if s < "c" else s, **r} for s, r in zip("abc", (burned, burned, empty), strict=True)]
+    (network, *_) = summarise(results, ("background", "fire")).values()
+    assert network["mean_over_scenes"]["fire_iou"] == pytest.approx(1 / 3)
+    assert network["defined"]["scenes"]["fire_iou"] == 2 and network["defined"]["events"]["fire_iou"] == 1
+    assert network["defined"]["scenes"]["mean_iou"] == 3
 
 
 def test_sums_are_divided_before_a_threshold_is_asked():
