@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import os
 import sys
 
@@ -100,9 +101,12 @@ def explain(error):
         return 143, f"stopped by SIGTERM. {one_line(error)}"
     if isinstance(error, KeyboardInterrupt):
         return 130, f"stopped by Ctrl-C. {error}".rstrip(". ") + "."
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 1, f"failed: no space left on the disk ({one_line(error)}); free some and run it again (training: with --resume)"
-    if isinstance(error, PermissionError) or isinstance(error, OSError) and error.errno == 30:  # 30: a disk mounted read-only
+    if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
+        why = "your quota of the disk is used up" if error.errno == errno.EDQUOT else "disk or settings (ulimit) allow no file of that size"
+        return 1, f"failed: {why} ({one_line(error)}); take another folder or raise the limit, and run it again (training: with --resume)"
+    if isinstance(error, PermissionError) or isinstance(error, OSError) and error.errno == errno.EROFS:
         return 1, f"failed: no permission to write or read {error.filename}; choose another folder or change its rights"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return 1, f"failed: out of memory ({one_line(error)[:200]}); pass a smaller --batch-size or --window"

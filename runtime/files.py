@@ -30,6 +30,10 @@ def atomic_path(path, sync=True):
         if sync:
             sync_file(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a failing write doesn't say where
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

@@ -1,6 +1,7 @@
 """The pansharpening road by its commands: an ARD, chips, links, training, a sharpened raster; what each refuses, with exit codes."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,26 @@ def test_inspect_says_which_chips_do_not_go_together(tmp_path, capsys):
     run("inspect", tmp_path / "both")
     assert "2 of pan 16, ms 4 pixels, 8 bands; 1 of pan 32, ms 8 pixels, 8 bands" in capsys.readouterr().out
     assert (tmp_path / "both" / "contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize("words", [
+    ["fake-chips", "-o", "OUT", "-c", 3, "-s", 64], ["make-chips", "-a", "ARD", "-c", "OUT", "-n", 3, *SMALL],
+])  # fmt: skip
+def test_a_limit_that_a_chip_does_not_fit_in_is_one_line_that_names_it_and_the_next_run_ends_as_ever(delivery, tmp_path, words):
+    def command(out):
+        named = [{"OUT": tmp_path / out, "ARD": delivery}.get(w, w) for w in words]
+        return [sys.executable, str(ROOT / "chip.py"), *map(str, named)]
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    done = subprocess.run(command("tight"), capture_output=True, text=True, cwd=ROOT, preexec_fn=limit)
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and "(ulimit)" in line and ".pt" in line, line
+    assert not list((tmp_path / "tight").rglob("*.pt"))
+    for out in ("tight", "wide"):
+        assert subprocess.run(command(out), capture_output=True, cwd=ROOT).returncode == 0
+    assert len(bytes_of(tmp_path / "wide")) == 3 and bytes_of(tmp_path / "tight") == bytes_of(tmp_path / "wide")
 
 
 def test_two_workers_started_early_make_the_same_chips_and_no_process_stays(delivery, tmp_path):
