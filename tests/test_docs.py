@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from benchmarks.fake_ard import make_fake_ard
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,19 +62,69 @@ def test_every_page_and_file_that_is_named_exists():
     assert missing == []
 
 
+def run_blocks(holding, folder, shorten):
+    """
+    Run the commands of the README's blocks that hold a text, as written, in `folder`. shorten: {what a command holds: (words to be
+    replaced, their replacement, words to be added)}. → the programs that were run.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if holding in block]
+    found = [command for block in blocks for command in commands_in(block)]
+    for command in found:
+        for part, (old, new, more) in shorten.items():
+            if part in command:
+                assert old in command
+                command = f"{command.replace(old, new)} {more}"
+        words = shlex.split(command)
+        done = subprocess.run([sys.executable, ROOT / words[0], *words[1:]], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return [command.split(".py")[0] for command in found]
+
+
+SHORT = "--max-steps 3 --encoder resnet18 --batch-size 4 --num-workers 0"
+
+
 @pytest.mark.slow
 def test_the_road_of_the_readme_runs_on_real_fires(real_data, tmp_path):
     """The README's block as written, in a folder with the fires; only the training is cut short."""
     for name in ("post_fire", "masks"):
         (tmp_path / name).symlink_to(real_data / "wildfire" / name)
     shutil.copy(next((real_data / "wildfire" / "post_fire").glob("DOVE*")), tmp_path / "scene.tif")
-    block = next(b for b in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL) if "--exclude" in b)
-    found = list(commands_in(block))
-    assert [c.split(".py")[0] for c in found] == ["chip", "chip", "train", "train", "inference"]
-    for command in found:
-        words = shlex.split(command)
-        if words[0] == "train.py" and "--resume" not in words:
-            words += ["--max-steps", "3", "--encoder", "resnet18", "--batch-size", "4", "--num-workers", "0"]
-        done = subprocess.run([sys.executable, ROOT / words[0], *words[1:]], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    ran = run_blocks("--exclude", tmp_path, {"train.py --patches-dir": ("", "", SHORT)})
+    assert ran == ["chip", "chip", "train", "train", "inference"]
     assert (tmp_path / "maps" / "scene_classes.tif").exists() and (tmp_path / "output" / "scores_val.csv").exists()
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_about_cems_run(make_raster, tmp_path):
+    """On made-up tiles, and without pretrained weights, which need the network."""
+    for i, split in enumerate(("train", "train", "val")):
+        name, random = f"EMSR00{i}_AOI01_01", np.random.default_rng(i)
+        place = {"crs": "EPSG:4326", "transform": from_origin(14.0 + i, 41.0, 1e-4, 1e-4)}
+        arrays = {"S2L2A": random.uniform(0.01, 0.4, (12, 256, 256)).astype(np.float32), "CM": np.zeros((256, 256), np.uint8),
+                  "DEL": random.integers(0, 2, (256, 256)).astype(np.uint8)}  # fmt: skip
+        for kind, array in arrays.items():
+            make_raster(f"wildfires-cems/{split}/EMSR00{i}/AOI01/{name}/{name}_{kind}.tif", array, **place)
+    ran = run_blocks("--dataset-dir", tmp_path, {"train.py": ("", "", f"{SHORT} --encoder-weights none")})
+    assert ran == ["chip", "train"]
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_about_sharpening_run(tmp_path):
+    """As written, on made-up deliveries, with fewer chips."""
+    make_fake_ard(tmp_path / "ards" / "italy23", tiles=1, ms_side=1100, null_share=0)
+    make_fake_ard(tmp_path / "ards" / "kenya24", tiles=1, ms_side=1100, null_share=0, seed=1)
+    make_fake_ard(tmp_path / "small", tiles=1, ms_side=200, null_share=0, seed=2, blocksize=64)
+    for kind in ("pan", "ms"):
+        shutil.copy(next((tmp_path / "small").rglob(f"*-{kind}.tif")), tmp_path / f"{kind.upper()}.tif")
+    (tmp_path / "weights").symlink_to(ROOT / "weights")
+    assert run_blocks("--checkpoint weights/", tmp_path, {}) == ["inference"]
+    with rasterio.open(tmp_path / "maps" / "MS_sharpened.tif") as file:
+        assert file.shape == (800, 800) and file.count == 8
+    shutil.rmtree(tmp_path / "maps")
+    ran = run_blocks("--ard-dir", tmp_path, {
+        "-n 1024": ("-n 1024", "-n 6", ""), "-n 64": ("-n 64", "-n 2", ""),
+        "train_pansharpen.py": ("--epoch-length 1024 --epochs 10", "--epoch-length 6 --epochs 1", ""),
+    })  # fmt: skip
+    assert ran == ["chip", "chip", "train_pansharpen", "inference"]
+    assert (tmp_path / "maps" / "MS_sharpened.tif").exists()

@@ -176,6 +176,19 @@ def test_a_limit_that_a_chip_does_not_fit_in_is_one_line_that_names_it_and_the_n
     assert len(bytes_of(tmp_path / "wide")) == 3 and bytes_of(tmp_path / "tight") == bytes_of(tmp_path / "wide")
 
 
+@pytest.mark.slow
+def test_eight_workers_and_files_in_another_order_on_the_disk_give_the_same_bytes(delivery, tmp_path):
+    for path in sorted((p for p in delivery.rglob("*") if p.is_file()), reverse=True):
+        place = tmp_path / "turned" / path.relative_to(delivery)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, place)
+    run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 12, *SMALL)
+    words = ["make-chips", "-a", tmp_path / "turned", "-c", tmp_path / "eight", "-n", 12, "--workers", 8, *SMALL]
+    done = subprocess.run([sys.executable, ROOT / "chip.py", *map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(bytes_of(tmp_path / "one")) == 12 and bytes_of(tmp_path / "eight") == bytes_of(tmp_path / "one")
+
+
 def test_two_workers_started_early_make_the_same_chips_and_no_process_stays(delivery, tmp_path):
     run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 3, *SMALL)
     words = ["make-chips", "-a", delivery, "-c", tmp_path / "two", "-n", 3, "--workers", 2, *SMALL]
