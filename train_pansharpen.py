@@ -12,6 +12,7 @@ an epoch), baselines.json (what classical methods score on the test chips) and c
 last.pt and best_model.pt (lowest test loss). sessions/latest.pt links the newest. The same command again goes on where the session stopped.
 """
 
+import math
 import os
 import sys
 
@@ -378,11 +379,15 @@ def train(args, given, processes, console):
                    "train_loss": sum(losses.values()), **{f"train_{name}": value for name, value in losses.items()}}  # fmt: skip
             if row["train_loss"] != row["train_loss"]:
                 raise RunError(f"the loss is not a number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
+            require_numbers(model, position["step"])  # the loss is that of the weights before the last step, which may have ruined them
             scores = {}
             if tests:
                 scores = score_model(model, tests, args, device, processes, weights, spread, console)
                 row |= {f"test_{name}": value for name, value in scores.items()}
             score = scores["loss"] if tests else row["train_loss"]
+            if not math.isfinite(score):
+                what = "test" if tests else "training"
+                raise RunError(f"the {what} loss is not a finite number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
             is_best = position["best_score"] is None or score < position["best_score"]
             if is_best:
                 position |= {"best_score": score, "best_epoch": epoch}
@@ -504,7 +509,8 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
     ordered = [results[n] for n in sorted(results)]
     means = {}
     for name in ordered[0]:
-        values = [s[name] for s in ordered if s[name] == s[name] and abs(s[name]) != float("inf")]
+        # A score may have no value for a chip, such as the PSNR of an image without error. A loss always has one.
+        values = [s[name] for s in ordered if name == "loss" or math.isfinite(s[name])]
         means[name] = sum(values) / len(values) if values else float("nan")
     return means
 

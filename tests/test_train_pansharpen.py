@@ -492,6 +492,70 @@ def test_weights_that_are_no_numbers_are_never_saved(chips, tmp_path, three_epoc
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("tests", [True, False])
+def test_weights_that_the_last_step_of_an_epoch_ruins_are_never_saved(chips, tmp_path, three_epochs, monkeypatch, tests):
+    """The loss of that step is still a number: it is that of the weights before."""
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "s" / "checkpoints").iterdir()}
+    step, steps = torch.optim.AdamW.step, []
+
+    def ruin_at_the_second(optimizer):
+        steps.append(step(optimizer))
+        if len(steps) == 2:
+            ruin_weights(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin_at_the_second)
+    monkeypatch.setattr(train_pansharpen, "score_model", lambda *args: pytest.fail("it scores them"))
+    with pytest.raises(RunError, match="no numbers any more after step 8; lower --lr"):
+        train(tmp_path, chips, epochs=4, test_chips=chips / "test" if tests else None)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "s" / "checkpoints").iterdir()} == before
+
+
+def test_a_test_loss_that_is_no_finite_number_ends_the_session(chips, tmp_path, monkeypatch):
+    """One chip is enough; a PSNR may be infinite, as that of bicubic would be on flat ground."""
+    weighted_losses = losses.weighted_losses
+
+    def spoil_the_third(predictions, target, *args):
+        found = weighted_losses(predictions, target, *args)
+        return found if predictions[0].requires_grad else {k: v + v.new_tensor([0, 0, value, 0]) for k, v in found.items()}
+
+    monkeypatch.setattr(losses, "weighted_losses", spoil_the_third)
+    for name, value in (("nan", float("nan")), ("inf", float("inf"))):
+        with pytest.raises(RunError, match="the test loss is not a finite number after epoch 0; lower --lr"):
+            train(tmp_path / name, chips, epochs=1)
+        assert not (tmp_path / name / "s" / "checkpoints" / "best_model.pt").exists()
+
+
+def test_the_reach_of_a_network_that_gives_no_numbers_is_an_error_and_not_a_search_without_end():
+    model = random_model()
+    with torch.no_grad():
+        model.leave[-1].bias.fill_(float("nan"))
+    with pytest.raises(RunError, match="values that are no numbers"):
+        measure_reach(model)
+
+
+def test_a_network_that_seems_to_see_everything_is_an_error_and_not_a_search_without_end():
+    model, calls = random_model(), []
+    forward = model.forward
+
+    def restless(ms, pan):
+        calls.append(ms.shape[-1])
+        return forward(ms, pan) + len(calls)
+
+    model.forward = restless
+    with pytest.raises(RunError, match="further than 30 ms pixels"):  # 24, and two blocks at each of three scales
+        measure_reach(model)
+    assert max(calls) < 100
+
+
+def test_nobody_begins_with_weights_that_are_no_numbers(chips, tmp_path, three_epochs):
+    checkpoint = torch.load(three_epochs / "latest.pt", weights_only=True)
+    checkpoint["state"]["model"]["leave.2.bias"][0] = float("nan")
+    torch.save(checkpoint, tmp_path / "ruined.pt")
+    with pytest.raises(UserError, match="ruined.pt holds weights that are no numbers; take another"):
+        train(tmp_path, chips, load_from=tmp_path / "ruined.pt", epochs=1)
+
+
 def test_files_of_a_session_without_its_checkpoints_are_not_mixed_with_a_new_ones(chips, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "metrics.csv").write_text("epoch\n0\n")
