@@ -203,7 +203,7 @@ def train(args, given, processes, console):
     from runtime.checkpoint import require_numbers, require_parts, save_checkpoint
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
-    from runtime.files import read_json, write_json
+    from runtime.files import write_json
     from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
     from runtime.logs import MetricsFile, start_wandb
     from runtime.run_folder import BEST, LAST, RunFolder
@@ -212,7 +212,7 @@ def train(args, given, processes, console):
     checkpoint, own = find_past(args)
     if checkpoint:
         state = ("model", "optimizer", "scaler", *POSITION) if own else ("model",)
-        require_parts(checkpoint, {"model": (), "settings": (), "state": state}, "begun with (--load-from)")
+        require_parts(checkpoint, {"model": (), "settings": (), "state": state, "data": ()}, "begun with (--load-from)")
     processes.wait_for_all()  # nobody writes before everybody has looked
     if checkpoint:
         take_settings(args, given, checkpoint, own)
@@ -233,7 +233,7 @@ def train(args, given, processes, console):
     if args.lbs > len(chips):
         console.warn(f"an epoch of {len(chips)} chips is shorter than the logical batch of {args.lbs}: each epoch is one step")
     steps = -(-len(chips) // args.lbs)
-    scored_on = tests.fingerprint() if tests else None
+    scored_on = tests.fingerprint() if tests else f"training {chips.fingerprint()}"  # which chips the best epoch is chosen by
 
     # Model, optimiser
     if checkpoint:
@@ -262,7 +262,10 @@ def train(args, given, processes, console):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{checkpoint['path']} can't be gone on with: its state is not that of such a session "
                             f"({str(error).splitlines()[0][:150]}); begin another with --load-from SESSION/EPOCH") from error
-        if checkpoint["data"].get("scored_on", scored_on) != scored_on:  # losses on different chips can't be compared
+        scored_before = checkpoint["data"].get("scored_on", scored_on)
+        if scored_before is None and not tests:  # training chips, unknown which: no fingerprint of them was kept at first
+            scored_before = scored_on
+        if scored_before != scored_on:  # losses on different chips can't be compared
             console.say("other chips are scored than before: what was best so far counts no more")
             position |= {"best_score": None, "best_epoch": None}
     if own and args.load_epoch is not None:
@@ -310,7 +313,8 @@ def train(args, given, processes, console):
         console.say(f"{parameters} weights, {args.target}, {len(chips.bands)} bands, ratio {chips.ratio}, {device}; {len(chips)} chips "
                     f"an epoch in {steps} steps of {args.lbs}{f'; {len(tests)} test chips' if tests else ''}")
         place = folder.path / "baselines.json"
-        if tests and not (place.exists() and read_json(place).get("scored_on") == scored_on):
+        # The first process looks for all: a file that others see too late, or not at all, must not leave one alone with the sums.
+        if processes.highest(int(processes.is_first and tests is not None and not has_baselines(place, scored_on))):
             baselines = score_baselines(tests, args.target, args.pbs, processes)
             if processes.is_first:
                 write_json(place, {"scored_on": scored_on, **baselines})
@@ -474,6 +478,18 @@ def score_baselines(tests, target, pbs, processes):
 
         found[method] = score_chips(tests, target, predict, pbs, processes)
     return found
+
+
+def has_baselines(path, scored_on):
+    """Whether baselines.json has the scores of the classical methods on these chips. One that is damaged has not: it is made anew."""
+    from nets.classical_fusion import METHODS
+    from runtime.files import read_json
+
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and found.get("scored_on") == scored_on and all(isinstance(found.get(m), dict) for m in METHODS)
 
 
 def score_chips(tests, target, predict, pbs, processes, workers=0, console=None):

@@ -448,6 +448,7 @@ def test_a_session_without_last_goes_on_from_its_highest_epoch(chips, tmp_path, 
     [
         (lambda c: c["state"].pop("optimizer"), "can be begun with .--load-from., but not gone on with: its state lacks optimizer;"),
         (lambda c: c["state"].pop("model"), "can't be used: its state lacks model;"),
+        (lambda c: c.update(data=[]), "expected its data to be a dict, found list;"),
         (lambda c: c.update(model=7), "expected its model to be a dict, found int;"),
         (lambda c: c["model"].pop("ratio"), "does not hold a network's description"),
         (lambda c: c["state"]["model"].popitem(), "do not fit its network: 1 missing"),
@@ -710,3 +711,39 @@ def test_losses_on_other_test_chips_are_never_compared(chips, tmp_path, three_ep
     assert [row["best"] for row in rows(tmp_path)][-1] == "1"
     assert load_checkpoint(tmp_path / "s" / "checkpoints" / "best_model.pt")["state"]["best_epoch"] == 5
     assert json.loads((tmp_path / "s" / "baselines.json").read_text()) != before
+
+
+def test_training_losses_on_other_chips_are_never_compared_either(chips, tmp_path):
+    """Without test chips the best epoch is that of the lowest training loss: of the same chips, as many of them."""
+    train(tmp_path, chips, epochs=1, test_chips=None)
+    last = tmp_path / "s" / "checkpoints" / "last.pt"
+    shutil.copytree(chips / "train", tmp_path / "moved" / "train")
+
+    def is_new_best(epochs, chips, scored_on="as it is", **changes):
+        checkpoint = torch.load(last, weights_only=True)
+        checkpoint["state"]["best_score"] = -1.0  # no epoch is better
+        if scored_on != "as it is":
+            checkpoint["data"]["scored_on"] = scored_on
+        torch.save(checkpoint, last)
+        train(tmp_path, chips, epochs=epochs, test_chips=None, **changes)
+        return rows(tmp_path)[-1]["best"] == "1"
+
+    assert not is_new_best(2, tmp_path / "moved")  # the same chips
+    assert is_new_best(3, chips, epoch_length=11)
+    assert not is_new_best(4, chips)  # the length is that of the session
+    make_fake_chips(OUR_REFLECTANCES, tmp_path / "other" / "train", 11, FakeRecipe(side=32, seed=5))
+    assert is_new_best(5, tmp_path / "other")
+    assert not is_new_best(6, chips, scored_on=None)  # of a version that did not keep it
+    train(tmp_path, chips, epochs=7)
+    assert rows(tmp_path)[-1]["best"] == "1"  # a test loss is no training loss
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"scored_on"', "{}", '{"scored_on": "KNOWN", "gsa": 3}', b"\xff\xfe"])
+def test_baselines_that_are_damaged_are_made_anew(chips, tmp_path, three_epochs, content):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    path = tmp_path / "s" / "baselines.json"
+    before = path.read_bytes()
+    known = json.loads(before)["scored_on"]
+    path.write_bytes(content if isinstance(content, bytes) else content.replace("KNOWN", known).encode())
+    train(tmp_path, chips, epochs=4)
+    assert path.read_bytes() == before
