@@ -496,14 +496,15 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
     """
     Mean scores over the test chips. predict(batch) -> (images (B, …) on the CPU, losses (B,) or None).
 
-    Each chip's scores keep their place in one list, whatever the number of processes, so that the mean is the same to the last digit.
+    Whole batches are dealt out, since a chip's values may depend on its company in the last digit, and each chip's scores keep their place
+    in one list: the mean is the same whatever the number of processes.
     """
     import metrics_pansharpen as metrics
     from dataset_pansharpen import MOST_BAD, epoch_batches, make_loader
 
-    groups = epoch_batches(len(tests), len(tests), pbs, processes.rank, processes.size)
+    (batches,) = epoch_batches(len(tests), len(tests), pbs)
     results, bad = {}, {}
-    for batch in make_loader(tests, [b for group in groups for b in group], workers):
+    for batch in make_loader(tests, batches[processes.rank :: processes.size], workers):
         note_bad(batch, bad)
         if not len(batch):
             continue
