@@ -8,10 +8,12 @@ Train the network that sharpens multispectral images with a panchromatic one.
     torchrun --nproc_per_node 4 train_pansharpen.py --session demo --chips chips/mixed …              # the same batches, four processes
 
 Chips come from `chip.py make-chips`, `fake-chips` or `link-chips`. A session is the folder sessions/NAME: config.json, metrics.csv (one row
-an epoch), baselines.json (what classical methods score on the test chips) and checkpoints/ with checkpoint_epoch_N.pt (N from zero),
-last.pt and best_model.pt (lowest test loss). sessions/latest.pt links the newest. The same command again goes on where the session stopped.
+an epoch), baselines.json (what classical methods score on the test chips), samples/epoch_N.png (what the best epochs make of four chips)
+and checkpoints/ with checkpoint_epoch_N.pt (N from zero), last.pt, best_model.pt (lowest test loss) and final_model.pt (of the last epoch
+that was asked for). sessions/latest.pt links the newest. The same command again goes on where the session stopped.
 """
 
+import copy
 import math
 import os
 import sys
@@ -126,6 +128,17 @@ def saved_epochs(folder):
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
+def epoch_of(path):
+    """(epochs, steps of the next one) that a checkpoint has behind it; None for one that is missing or damaged, and may be replaced."""
+    from runtime.checkpoint import load_checkpoint
+
+    try:
+        state = load_checkpoint(path, KIND)["state"]
+    except UserError:
+        return None
+    return (state.get("epoch"), state.get("step_in_epoch")) if isinstance(state, dict) else None
+
+
 def find_past(args):
     """(checkpoint or None, whether it is this session's own past). UserError where what was asked for isn't there."""
     from runtime.checkpoint import load_checkpoint
@@ -206,7 +219,7 @@ def train(args, given, processes, console):
     from runtime.files import write_json
     from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
     from runtime.logs import MetricsFile, start_wandb
-    from runtime.run_folder import BEST, LAST, RunFolder
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder
     from runtime.schedule import cosine_factor, warmup_factor
 
     checkpoint, own = find_past(args)
@@ -302,6 +315,9 @@ def train(args, given, processes, console):
     with run_folder as folder, StopRequest() as stop:
         if position["epoch"] >= end:
             console.say(f"session {args.session} has {position['epoch']} epochs already; raise --epochs to train on")
+            # Stopped after this epoch when more were asked for, or a session of a version that did not write it.
+            if processes.is_first and (position["epoch"], position["step_in_epoch"]) == (end, 0) != epoch_of(folder.checkpoints / FINAL):
+                save_checkpoint(folder.checkpoints / FINAL, checkpoint)
             return 0
         folder.write_config(settings=settings, model=model_config, data=description, device=str(device), processes=processes.size)
         table = MetricsFile(folder.path / "metrics.csv", from_epoch=position["epoch"], active=processes.is_first)
@@ -402,7 +418,9 @@ def train(args, given, processes, console):
             wandb.log({key.replace("_", "/", 1) if key.startswith(("train_", "test_")) else key: v for key, v in row.items()}, step=epoch)
             told = f"; test: {in_words(scores)}" if tests else ""
             console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}{told}{', best' * is_best}")
-            save(f"checkpoint_epoch_{epoch}.pt", *([BEST] if is_best else []), LAST)
+            if is_best and processes.is_first:
+                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, tests or chips, args, device, spread)
+            save(f"checkpoint_epoch_{epoch}.pt", *([BEST] if is_best else []), *([FINAL] if position["epoch"] == end else []), LAST)
             if processes.is_first:
                 link_newest(link, folder.checkpoints / f"checkpoint_epoch_{epoch}.pt", console)
             if processes.highest(STOP if stop.requested else NOTHING) and position["epoch"] < end:
@@ -530,6 +548,34 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
         values = [s[name] for s in ordered if name == "loss" or math.isfinite(s[name])]
         means[name] = sum(values) / len(values) if values else float("nan")
     return means
+
+
+def write_samples(path, model, chips, args, device, spread, count=4):
+    """A sheet of up to `count` chips, as they are: pan, ms, sharpened, truth, error. Chips that can't be read are left out."""
+    import torch
+
+    from mapping.pan_gallery import error_of
+    from mapping.pan_sheet import pan_sheet
+    from mapping.pictures import save_png
+    from runtime.device import autocast
+
+    plain = copy.copy(chips)
+    plain.turned = False
+    rows, names = [], []
+    model.eval()
+    for index in sorted({k * (len(plain) - 1) // max(1, count - 1) for k in range(count)}):
+        number, parts = plain[index]
+        if isinstance(parts, str):
+            continue
+        pan, mul, truth, valid = parts
+        with torch.no_grad(), autocast(device, args.precision):
+            image = model(mul[None].to(device), pan[None].to(device))[0].float().cpu()
+        rows.append((pan, mul, image, truth, valid))
+        error = error_of(truth.numpy(), image.numpy(), args.target, plain.ratio, valid)
+        names.append(f"{number}.pt, {'delta E' if args.target == 'oklab' else 'ERGAS'} {error:.3g}")
+    if rows:
+        path.parent.mkdir(exist_ok=True)
+        save_png(path, pan_sheet(rows, args.target, plain.bands, spread[0].cpu().numpy(), names))
 
 
 def in_words(scores):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import augment_pansharpen as augment
 import losses_pansharpen as losses
@@ -20,10 +21,13 @@ from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
 from chipping.pan_chips import read_chip
 from constants import WORLDVIEW_BANDS
 from dataset_pansharpen import PanChips, collate, epoch_batches, epoch_order
+from mapping.pan_sheet import pan_sheet
+from mapping.pictures import NO_DATA_COLOUR, PROBABILITY_STOPS
 from nets.classical_fusion import MS_GAIN, expand, reduce_mtf
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import RunError, UserError
+from runtime.interrupts import StopRequest
 
 ROOT = Path(train_pansharpen.__file__).parent
 
@@ -56,8 +60,8 @@ def same(one, other):
 
 
 def same_files(folder, other):
-    """Whether two sessions have checkpoints of the same names with the same bytes."""
-    one, two = ({p.name: p.read_bytes() for p in (place / "s" / "checkpoints").iterdir()} for place in (folder, other))
+    """Whether two sessions have checkpoints and samples of the same names with the same bytes."""
+    one, two = ({p.name: p.read_bytes() for p in (place / "s").glob("*/*")} for place in (folder, other))
     return one == two
 
 
@@ -327,7 +331,7 @@ def test_asking_for_more_chips_than_there_are_names_both_numbers(chips):
 def test_a_session_has_its_files_and_the_newest_is_linked(three_epochs):
     folder = three_epochs / "s"
     names = {p.name for p in (folder / "checkpoints").iterdir()}
-    assert names == {"checkpoint_epoch_0.pt", "checkpoint_epoch_1.pt", "checkpoint_epoch_2.pt", "best_model.pt", "last.pt"}
+    assert names == {*(f"checkpoint_epoch_{n}.pt" for n in range(3)), "best_model.pt", "last.pt", "final_model.pt"}
     assert os.readlink(three_epochs / "latest.pt") == "s/checkpoints/checkpoint_epoch_2.pt"
     assert [row["epoch"] for row in rows(three_epochs)] == ["0", "1", "2"]
     baselines = json.loads((folder / "baselines.json").read_text())
@@ -351,8 +355,6 @@ def test_one_epoch_and_then_two_more_are_three_to_the_last_bit(chips, tmp_path, 
 
 
 def test_stopped_inside_an_epoch_and_run_again_is_the_same_to_the_last_bit(chips, tmp_path, three_epochs, monkeypatch):
-    from runtime.interrupts import StopRequest
-
     calls = []
 
     def request_after_three_steps(self):
@@ -464,7 +466,7 @@ def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(chips, tmp_pat
     before = path.read_bytes()
     with pytest.raises(UserError, match=f"{path}.*{words}"):
         train(tmp_path, chips, epochs=4)
-    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 5
+    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 6
 
 
 def test_a_session_goes_on_in_another_precision(chips, tmp_path, three_epochs):
@@ -747,3 +749,66 @@ def test_baselines_that_are_damaged_are_made_anew(chips, tmp_path, three_epochs,
     path.write_bytes(content if isinstance(content, bytes) else content.replace("KNOWN", known).encode())
     train(tmp_path, chips, epochs=4)
     assert path.read_bytes() == before
+
+
+def test_a_new_best_epoch_leaves_a_picture_of_four_chips(chips, tmp_path, three_epochs):
+    best = [row["epoch"] for row in rows(three_epochs) if row["best"] == "1"]
+    samples = three_epochs / "s" / "samples"
+    assert best and {p.name for p in samples.iterdir()} == {f"epoch_{epoch}.png" for epoch in best}
+    picture = np.asarray(Image.open(samples / f"epoch_{best[0]}.png")).astype(int)
+    assert picture.shape == (24 + 4 * (256 + 8 + 24), 8 + 5 * (256 + 8), 3)
+    pan, ms, sharpened, truth, error = (picture[24:280, 8 + 264 * k : 264 + 264 * k] for k in range(5))
+    assert (pan[..., 0] == pan[..., 2]).all() and np.ptp(pan) > 50
+    pixel = 256 // 32 * 4  # a pixel of ms, four times as wide as one of pan
+    assert (ms.reshape(8, pixel, 8, pixel, 3) == ms[::pixel, ::pixel][:, None, :, None]).all()
+    assert np.abs(sharpened - truth).mean() < np.abs(ms - truth).mean()  # bright where it is wrong
+    wrong = np.abs(sharpened - truth).sum(-1)
+    assert error[wrong > np.quantile(wrong, 0.95)].mean() > 2 * error[wrong < np.quantile(wrong, 0.05)].mean()
+
+
+@pytest.mark.parametrize("target", ["bands", "oklab"])
+def test_without_test_chips_training_chips_are_pictured_as_they_are(chips, tmp_path, target):
+    train(tmp_path, chips, epochs=1, test_chips=None, target=target, epoch_length=3)
+    picture = np.asarray(Image.open(tmp_path / "s" / "samples" / "epoch_0.png"))
+    assert picture.shape == (24 + 3 * (256 + 8 + 24), 8 + 5 * (256 + 8), 3)
+    pan = read_chip(chips / "train" / "2.pt")["pan"][0].numpy().astype(float)
+    shown = picture[24 + 2 * 288 : 24 + 2 * 288 + 256 : 8, 8:264:8, 0]
+    assert np.corrcoef(pan.ravel(), shown.ravel())[0, 1] > 0.9
+
+
+def test_nulls_are_grey_in_the_picture_of_errors():
+    rng = np.random.default_rng(0)
+    pan, mul, truth = (torch.from_numpy(rng.random(shape, dtype=np.float32)) for shape in ((1, 16, 16), (2, 4, 4), (2, 16, 16)))
+    valid = torch.ones(1, 16, 16, dtype=torch.bool)
+    valid[:, :8] = False
+    picture = pan_sheet([(pan, mul, truth + 0.5, truth, valid)], "bands", ("a", "b"), np.full((2, 1, 1), 2.0, np.float32), ["0.pt"])
+    error = picture[24:280, 8 + 264 * 4 : 264 + 264 * 4]
+    quarter = 0.75 * np.array(PROBABILITY_STOPS[1]) + 0.25 * np.array(PROBABILITY_STOPS[2])  # of a deviation, on a scale of five steps
+    assert (error[:128] == NO_DATA_COLOUR).all() and np.abs(error[128:] - quarter).max() <= 1
+
+
+def test_the_final_model_is_that_of_the_last_epoch_asked_for(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    checkpoints = tmp_path / "s" / "checkpoints"
+    final, last = checkpoints / "final_model.pt", checkpoints / "last.pt"
+    assert final.read_bytes() == last.read_bytes() == (checkpoints / "checkpoint_epoch_2.pt").read_bytes()
+    train(tmp_path, chips, epochs=4)
+    assert load_checkpoint(final)["state"]["epoch"] == 4 and final.read_bytes() == last.read_bytes()
+
+    def stop_after_one_epoch(self):
+        return len(rows(tmp_path)) == 5
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(stop_after_one_epoch))
+        with pytest.raises(KeyboardInterrupt, match="after epoch 4"):
+            train(tmp_path, chips, epochs=6)
+    assert load_checkpoint(final)["state"]["epoch"] == 4 and load_checkpoint(last)["state"]["epoch"] == 5
+    train(tmp_path, chips, epochs=5)  # enough, then
+    assert final.read_bytes() == last.read_bytes()
+    for content in (None, b"damaged"):  # none: a session of before
+        final.unlink() if content is None else final.write_bytes(content)
+        train(tmp_path, chips, epochs=5)
+        assert final.read_bytes() == last.read_bytes()
+    final.unlink()
+    train(tmp_path, chips, epochs=3)
+    assert not final.exists()  # fewer were asked for than there are
