@@ -23,7 +23,8 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 
 KIND = "pansharpen"
 # What a run is asked to do, not how it trains: no part of the settings in a checkpoint.
-RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device", "config", "quiet", "debug", "workers", "wandb", "project")
+RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device", "config", "quiet", "debug", "workers", "wandb", "project",
+             "strict")  # fmt: skip
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("target", "width", "depth")
 # Where a run is, in a checkpoint's "state" beside the weights and the optimiser.
@@ -48,6 +49,7 @@ def build_parser():
     group.add_argument("--augment", choices=("full", "turns", "none"), default="full",
                        help="full: turned and mirrored, crisper or softer edges, misaligned bands; turns: turned and mirrored only")
     group.add_argument("--workers", type=int, default=2, help="processes that read chips; 0: none")
+    group.add_argument("--strict", action="store_true", help="a chip that can't be used ends the run (else it is left out and named)")
 
     group = parser.add_argument_group("model")
     group.add_argument("--target", choices=("bands", "oklab"), default="bands", help="all ms bands, or a picture in Oklab")
@@ -235,8 +237,8 @@ def train(args, given, processes, console):
     end = args.epochs or (args.up_to_epoch + 1 if args.up_to_epoch is not None else 1)
 
     # Data
-    chips = open_chips(args.chips, args.epoch_length, 4096, args.target, console, turned=args.augment != "none", seed=args.seed)
-    tests = open_chips(args.test_chips, args.test_length, 256, args.target, console, like=chips) if args.test_chips else None
+    chips = open_chips(args.chips, args.epoch_length, 4096, args, console, turned=args.augment != "none", seed=args.seed)
+    tests = open_chips(args.test_chips, args.test_length, 256, args, console, like=chips) if args.test_chips else None
     if tests is None:
         console.say("no --test-chips: the best epoch will be the one with the lowest training loss, which is not the same")
     elif shared := shared_chips(chips, tests):
@@ -331,7 +333,7 @@ def train(args, given, processes, console):
         place = folder.path / "baselines.json"
         # The first process looks for all: a file that others see too late, or not at all, must not leave one alone with the sums.
         if processes.highest(int(processes.is_first and tests is not None and not has_baselines(place, scored_on))):
-            baselines = score_baselines(tests, args.target, args.pbs, processes)
+            baselines = score_baselines(tests, args, processes)
             if processes.is_first:
                 write_json(place, {"scored_on": scored_on, **baselines})
                 for name, scores in baselines.items():
@@ -352,7 +354,7 @@ def train(args, given, processes, console):
                 sums = torch.zeros(1 + len(weights), device=device)  # chips, then each loss term
                 for _ in group:
                     batch = next(loader)
-                    note_bad(batch, position["bad"])
+                    note_bad(batch, position["bad"], args.chips, args.strict)
                     if len(position["bad"]) > MOST_BAD * len(chips):  # at once: nobody waits an epoch to hear it
                         report_bad(position["bad"], len(chips), MOST_BAD, args.chips, console)
                     if not len(batch):
@@ -400,10 +402,11 @@ def train(args, given, processes, console):
             if row["train_loss"] != row["train_loss"]:
                 raise RunError(f"the loss is not a number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
             require_numbers(model, position["step"])  # the loss is that of the weights before the last step, which may have ruined them
-            scores = {}
+            scores, left_out = {}, len(position["bad"]) + chips.broken
             if tests:
-                scores = score_model(model, tests, args, device, processes, weights, spread, console)
+                scores, bad_tests = score_model(model, tests, args, device, processes, weights, spread, console)
                 row |= {f"test_{name}": value for name, value in scores.items()}
+                left_out += bad_tests + tests.broken
             score = scores["loss"] if tests else row["train_loss"]
             if not math.isfinite(score):
                 what = "test" if tests else "training"
@@ -429,15 +432,19 @@ def train(args, given, processes, console):
 
     if processes.is_first:
         what = "test" if tests else "training"
-        print(f"lowest {what} loss {position['best_score']:.4f} in epoch {position['best_epoch']}: {folder.checkpoints / BEST}")
+        without = f"; {left_out} chips that can't be used left out" if left_out else ""
+        print(f"lowest {what} loss {position['best_score']:.4f} in epoch {position['best_epoch']}: {folder.checkpoints / BEST}{without}")
     return 0
 
 
-def open_chips(folder, length, most, target, console, **options):
-    """PanChips; without a length the first `most`."""
+def open_chips(folder, length, most, args, console, **options):
+    """PanChips; without a length the first `most`. Links that lead nowhere are left out and counted, with --strict a RunError."""
     from dataset_pansharpen import PanChips
 
-    chips = PanChips(folder, length, target, **options)
+    chips = PanChips(folder, length, args.target, **options)
+    if chips.broken and args.strict:
+        broken = next(path for path in sorted(chips.folder.glob("*.pt")) if not path.exists())
+        raise RunError(f"{broken} can't be used: it is a link that leads nowhere (--strict)")
     if length is None and len(chips) > most:
         chips.numbers = chips.numbers[:most]
     if chips.broken:
@@ -461,7 +468,7 @@ def forward_losses(model, batch, bands, args, device, epoch, weights, spread):
 
 
 def score_model(model, tests, args, device, processes, weights, spread, console):
-    """Scores of the test chips as they are: {"loss", …}."""
+    """(scores of the test chips as they are: {"loss", …}, number of chips that were left out)."""
     import torch
 
     from losses_pansharpen import weighted_losses
@@ -476,10 +483,10 @@ def score_model(model, tests, args, device, processes, weights, spread, console)
         return predictions[-1].float().cpu(), sum(losses.values()).cpu()
 
     model.eval()
-    return score_chips(tests, args.target, predict, args.pbs, processes, args.workers, console)
+    return score_chips(tests, args, predict, processes, args.workers, console)
 
 
-def score_baselines(tests, target, pbs, processes):
+def score_baselines(tests, args, processes):
     """{method: scores} of the classical methods on the same chips."""
     import torch
 
@@ -492,9 +499,9 @@ def score_baselines(tests, target, pbs, processes):
         def predict(batch, method=method):
             images = [fuse_whole(method, mul[None], pan[None], tests.ratio) for mul, pan in zip(batch.mul, batch.pan, strict=True)]
             images = torch.cat(images)
-            return (bands_to_oklab(images, tests.bands) if target == "oklab" else images), None
+            return (bands_to_oklab(images, tests.bands) if args.target == "oklab" else images), None
 
-        found[method] = score_chips(tests, target, predict, pbs, processes)
+        found[method], _ = score_chips(tests, args, predict, processes)
     return found
 
 
@@ -510,9 +517,9 @@ def has_baselines(path, scored_on):
     return isinstance(found, dict) and found.get("scored_on") == scored_on and all(isinstance(found.get(m), dict) for m in METHODS)
 
 
-def score_chips(tests, target, predict, pbs, processes, workers=0, console=None):
+def score_chips(tests, args, predict, processes, workers=0, console=None):
     """
-    Mean scores over the test chips. predict(batch) -> (images (B, …) on the CPU, losses (B,) or None).
+    (mean scores over the test chips, number of chips left out). predict(batch) -> (images (B, …) on the CPU, losses (B,) or None).
 
     Whole batches are dealt out, since a chip's values may depend on its company in the last digit, and each chip's scores keep their place
     in one list: the mean is the same whatever the number of processes.
@@ -520,10 +527,10 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
     import metrics_pansharpen as metrics
     from dataset_pansharpen import MOST_BAD, epoch_batches, make_loader
 
-    (batches,) = epoch_batches(len(tests), len(tests), pbs)
+    (batches,) = epoch_batches(len(tests), len(tests), args.pbs)
     results, bad = {}, {}
     for batch in make_loader(tests, batches[processes.rank :: processes.size], workers):
-        note_bad(batch, bad)
+        note_bad(batch, bad, args.test_chips, args.strict)
         if not len(batch):
             continue
         images, losses = predict(batch)
@@ -531,7 +538,7 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
             truth, image = batch.truth[i].numpy(), images[i].numpy()
             valid = None if batch.valid is None else batch.valid[i, 0].numpy()
             scores = {} if losses is None else {"loss": float(losses[i])}
-            if target == "oklab":
+            if args.target == "oklab":
                 scores["delta_e"] = metrics.delta_e(truth, image, valid)
             else:
                 scores["ergas"] = metrics.ergas(truth, image, tests.ratio, valid)
@@ -540,14 +547,15 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
             scores["psnr"] = metrics.psnr(truth, image, 1.0, valid)
             results[number] = scores
     results = {n: s for part in processes.gather(results) for n, s in part.items()}
-    report_bad(merge_bad(bad, processes), len(tests), MOST_BAD, tests.folder, console)
+    bad = merge_bad(bad, processes)
+    report_bad(bad, len(tests), MOST_BAD, tests.folder, console)
     ordered = [results[n] for n in sorted(results)]
     means = {}
     for name in ordered[0]:
         # A score may have no value for a chip, such as the PSNR of an image without error. A loss always has one.
         values = [s[name] for s in ordered if name == "loss" or math.isfinite(s[name])]
         means[name] = sum(values) / len(values) if values else float("nan")
-    return means
+    return means, len(bad)
 
 
 def write_samples(path, model, chips, args, device, spread, count=4):
@@ -582,7 +590,11 @@ def in_words(scores):
     return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
 
 
-def note_bad(batch, bad):
+def note_bad(batch, bad, folder, strict):
+    """Remember why chips of a batch were left out, as {number: reason}; with --strict the first is a RunError."""
+    if batch.problems and strict:
+        number, reason = batch.problems[0]
+        raise RunError(f"{os.path.join(folder, f'{number}.pt')} can't be used: {reason} (--strict)")
     bad |= {str(number): reason for number, reason in batch.problems}
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import augment_pansharpen as augment
+import dataset_pansharpen
 import losses_pansharpen as losses
 import train_pansharpen
 from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
@@ -594,6 +595,47 @@ def test_too_many_bad_chips_end_the_run_at_once_and_not_after_the_epoch(chips, t
         shutil.copy(tmp_path / "larger" / f"{number - 1}.pt", tmp_path / "c" / "train" / f"{number}.pt")
     with pytest.raises(RunError, match="^[1-4] of 12 chips.*pan 64, mul 16 pixels, 8 bands; the first chip has 32, 8, 8"):
         train(tmp_path / "run", tmp_path / "c", epochs=1)
+
+
+@pytest.fixture
+def flawed(chips, tmp_path, monkeypatch):
+    """One chip in twelve and one in four that can't be read: as few as may be left out."""
+    monkeypatch.setattr(dataset_pansharpen, "MOST_BAD", 0.3)
+    for name, number in (("train", 7), ("test", 2)):
+        shutil.copytree(chips / name, tmp_path / "c" / name)
+        (tmp_path / "c" / name / f"{number}.pt").write_bytes(b"")
+    return tmp_path / "c"
+
+
+def test_a_few_bad_chips_are_left_out_named_and_counted_in_the_last_line(flawed, tmp_path, capsys):
+    train(tmp_path, flawed, epochs=1)
+    said = capsys.readouterr()
+    assert f"1 of 12 chips in {flawed}/train can't be used and are left out (7.pt: unreadable" in said.err
+    assert f"1 of 4 chips in {flawed}/test can't be used and are left out (2.pt: unreadable" in said.err
+    assert said.out.strip().endswith("; 2 chips that can't be used left out") and rows(tmp_path)[0]["chips"] == "11"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_strict_the_first_bad_chip_ends_the_run_and_is_named(flawed, chips, tmp_path, workers):
+    words = arguments(tmp_path / "run", flawed, epochs=1, workers=workers)
+    with pytest.raises(RunError, match=f"^{flawed}/test/2.pt can't be used: unreadable .*--strict.$"):
+        train_pansharpen.main([*words, "--strict"])
+    shutil.copy(chips / "test" / "2.pt", flawed / "test" / "2.pt")
+    with pytest.raises(RunError, match=f"^{flawed}/train/7.pt can't be used: unreadable .*--strict.$"):
+        train_pansharpen.main([*words, "--strict"])
+    assert train_pansharpen.main(words) == 0  # nobody asks for it any more
+    assert "strict" not in load_checkpoint(tmp_path / "run" / "latest.pt")["settings"]
+
+
+def test_a_link_that_leads_nowhere_is_such_a_chip(chips, tmp_path, capsys):
+    for name in ("train", "test"):
+        shutil.copytree(chips / name, tmp_path / "c" / name)
+    (tmp_path / "c" / "test" / "9.pt").symlink_to(tmp_path / "gone.pt")
+    train(tmp_path / "run", tmp_path / "c", epochs=1)
+    said = capsys.readouterr()
+    assert "c/test: 1 links lead nowhere and are left out" in said.err and "; 1 chips that can't be used left out" in said.out
+    with pytest.raises(RunError, match=f"^{tmp_path}/c/test/9.pt can't be used: it is a link that leads nowhere"):
+        train_pansharpen.main([*arguments(tmp_path / "run", tmp_path / "c", epochs=2), "--strict"])
 
 
 def test_a_checkpoint_of_a_gpu_goes_on_without_one(chips, tmp_path, three_epochs, monkeypatch):
