@@ -199,7 +199,10 @@ def link_newest(link, path, console):
     if os.path.lexists(link) and not os.path.islink(link):
         console.warn(f"{link} is a file, not a link: it stays as it is")
         return
-    temporary = f"{link}.{os.getpid()}.part"
+    # one name in every run of a session, which is locked: what a killed one leaves is what the next one replaces
+    temporary = os.path.join(os.path.dirname(link), f".{os.path.basename(link)}.{path.parent.parent.name}.part")
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
     # real paths: seen from a folder that is itself a link, ".." is elsewhere
     os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(link))), temporary)
     os.replace(temporary, link)
@@ -423,9 +426,10 @@ def train(args, given, processes, console):
             console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}{told}{', best' * is_best}")
             if is_best and processes.is_first:
                 write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, tests or chips, args, device, spread)
-            save(f"checkpoint_epoch_{epoch}.pt", *([BEST] if is_best else []), *([FINAL] if position["epoch"] == end else []), LAST)
+            save(f"checkpoint_epoch_{epoch}.pt", *([BEST] if is_best else []), *([FINAL] if position["epoch"] == end else []))
             if processes.is_first:
                 link_newest(link, folder.checkpoints / f"checkpoint_epoch_{epoch}.pt", console)
+            save(LAST)
             if processes.highest(STOP if stop.requested else NOTHING) and position["epoch"] < end:
                 stop.leave(f"Saved after epoch {epoch}; run the same command again to go on")
         wandb.finish()

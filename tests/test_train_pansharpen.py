@@ -854,3 +854,35 @@ def test_the_final_model_is_that_of_the_last_epoch_asked_for(chips, tmp_path, th
     final.unlink()
     train(tmp_path, chips, epochs=3)
     assert not final.exists()  # fewer were asked for than there are
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours may catch it."""
+
+
+@pytest.mark.slow
+def test_killed_before_any_file_gets_its_name_and_run_again_a_session_has_the_same_bytes(chips, tmp_path, monkeypatch):
+    train(tmp_path / "whole", chips, epochs=2, pbs=2, lbs=4)
+    replace, calls = os.replace, []
+
+    def kill_at_the_last(source, target):
+        calls.append(Path(target).name)
+        if len(calls) == number:
+            raise Killed
+        replace(source, target)
+
+    names = set()
+    for number in range(1, 100):
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", kill_at_the_last)
+            try:
+                train(tmp_path / str(number), chips, epochs=2, pbs=2, lbs=4)
+                break
+            except Killed:
+                names.add(calls[-1])
+        train(tmp_path / str(number), chips, epochs=2, pbs=2, lbs=4)
+        assert same_files(tmp_path / str(number), tmp_path / "whole") and rows(tmp_path / str(number)) == rows(tmp_path / "whole"), calls
+        assert os.readlink(tmp_path / str(number) / "latest.pt") == os.readlink(tmp_path / "whole" / "latest.pt"), calls
+        assert {p.name for p in (tmp_path / str(number)).iterdir()} == {"s", "latest.pt"}
+    assert {"final_model.pt", "epoch_0.png", "baselines.json", "last.pt", "best_model.pt", "latest.pt"} <= names
