@@ -447,7 +447,7 @@ def open_chips(folder, length, most, args, console, **options):
 
     chips = PanChips(folder, length, args.target, **options)
     if chips.broken and args.strict:
-        broken = next(path for path in sorted(chips.folder.glob("*.pt")) if not path.exists())
+        broken = next(path for path in sorted(chips.folder.glob("*.pt")) if path.stem.isdecimal() and not path.exists())
         raise RunError(f"{broken} can't be used: it is a link that leads nowhere (--strict)")
     if length is None and len(chips) > most:
         chips.numbers = chips.numbers[:most]
