@@ -8,10 +8,13 @@ Train the network that sharpens multispectral images with a panchromatic one.
     torchrun --nproc_per_node 4 train_pansharpen.py --session demo --chips chips/mixed …              # the same batches, four processes
 
 Chips come from `chip.py make-chips`, `fake-chips` or `link-chips`. A session is the folder sessions/NAME: config.json, metrics.csv (one row
-an epoch), baselines.json (what classical methods score on the test chips) and checkpoints/ with checkpoint_epoch_N.pt (N from zero),
-last.pt and best_model.pt (lowest test loss). sessions/latest.pt links the newest. The same command again goes on where the session stopped.
+an epoch), baselines.json (what classical methods score on the test chips), samples/epoch_N.png (what the best epochs make of four chips)
+and checkpoints/ with checkpoint_epoch_N.pt (N from zero), last.pt, best_model.pt (lowest test loss) and final_model.pt (of the last epoch
+that was asked for). sessions/latest.pt links the newest. The same command again goes on where the session stopped.
 """
 
+import copy
+import math
 import os
 import sys
 
@@ -20,7 +23,8 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 
 KIND = "pansharpen"
 # What a run is asked to do, not how it trains: no part of the settings in a checkpoint.
-RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device", "config", "quiet", "debug", "workers", "wandb", "project")
+RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device", "config", "quiet", "debug", "workers", "wandb", "project",
+             "strict")  # fmt: skip
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("target", "width", "depth")
 # Where a run is, in a checkpoint's "state" beside the weights and the optimiser.
@@ -45,6 +49,7 @@ def build_parser():
     group.add_argument("--augment", choices=("full", "turns", "none"), default="full",
                        help="full: turned and mirrored, crisper or softer edges, misaligned bands; turns: turned and mirrored only")
     group.add_argument("--workers", type=int, default=2, help="processes that read chips; 0: none")
+    group.add_argument("--strict", action="store_true", help="a chip that can't be used ends the run (else it is left out and named)")
 
     group = parser.add_argument_group("model")
     group.add_argument("--target", choices=("bands", "oklab"), default="bands", help="all ms bands, or a picture in Oklab")
@@ -125,6 +130,17 @@ def saved_epochs(folder):
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
+def epoch_of(path):
+    """(epochs, steps of the next one) that a checkpoint has behind it; None for one that is missing or damaged, and may be replaced."""
+    from runtime.checkpoint import load_checkpoint
+
+    try:
+        state = load_checkpoint(path, KIND)["state"]
+    except UserError:
+        return None
+    return (state.get("epoch"), state.get("step_in_epoch")) if isinstance(state, dict) else None
+
+
 def find_past(args):
     """(checkpoint or None, whether it is this session's own past). UserError where what was asked for isn't there."""
     from runtime.checkpoint import load_checkpoint
@@ -183,7 +199,10 @@ def link_newest(link, path, console):
     if os.path.lexists(link) and not os.path.islink(link):
         console.warn(f"{link} is a file, not a link: it stays as it is")
         return
-    temporary = f"{link}.{os.getpid()}.part"
+    # one name in every run of a session, which is locked: what a killed one leaves is what the next one replaces
+    temporary = os.path.join(os.path.dirname(link), f".{os.path.basename(link)}.{path.parent.parent.name}.part")
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
     # real paths: seen from a folder that is itself a link, ".." is elsewhere
     os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(link))), temporary)
     os.replace(temporary, link)
@@ -202,16 +221,16 @@ def train(args, given, processes, console):
     from runtime.checkpoint import require_numbers, require_parts, save_checkpoint
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
-    from runtime.files import read_json, write_json
+    from runtime.files import write_json
     from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
     from runtime.logs import MetricsFile, start_wandb
-    from runtime.run_folder import BEST, LAST, RunFolder
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder
     from runtime.schedule import cosine_factor, warmup_factor
 
     checkpoint, own = find_past(args)
     if checkpoint:
         state = ("model", "optimizer", "scaler", *POSITION) if own else ("model",)
-        require_parts(checkpoint, {"model": (), "settings": (), "state": state}, "begun with (--load-from)")
+        require_parts(checkpoint, {"model": (), "settings": (), "state": state, "data": ()}, "begun with (--load-from)")
     processes.wait_for_all()  # nobody writes before everybody has looked
     if checkpoint:
         take_settings(args, given, checkpoint, own)
@@ -221,8 +240,8 @@ def train(args, given, processes, console):
     end = args.epochs or (args.up_to_epoch + 1 if args.up_to_epoch is not None else 1)
 
     # Data
-    chips = open_chips(args.chips, args.epoch_length, 4096, args.target, console, turned=args.augment != "none", seed=args.seed)
-    tests = open_chips(args.test_chips, args.test_length, 256, args.target, console, like=chips) if args.test_chips else None
+    chips = open_chips(args.chips, args.epoch_length, 4096, args, console, turned=args.augment != "none", seed=args.seed)
+    tests = open_chips(args.test_chips, args.test_length, 256, args, console, like=chips) if args.test_chips else None
     if tests is None:
         console.say("no --test-chips: the best epoch will be the one with the lowest training loss, which is not the same")
     elif shared := shared_chips(chips, tests):
@@ -232,7 +251,7 @@ def train(args, given, processes, console):
     if args.lbs > len(chips):
         console.warn(f"an epoch of {len(chips)} chips is shorter than the logical batch of {args.lbs}: each epoch is one step")
     steps = -(-len(chips) // args.lbs)
-    scored_on = tests.fingerprint() if tests else None
+    scored_on = tests.fingerprint() if tests else f"training {chips.fingerprint()}"  # which chips the best epoch is chosen by
 
     # Model, optimiser
     if checkpoint:
@@ -261,7 +280,10 @@ def train(args, given, processes, console):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{checkpoint['path']} can't be gone on with: its state is not that of such a session "
                             f"({str(error).splitlines()[0][:150]}); begin another with --load-from SESSION/EPOCH") from error
-        if checkpoint["data"].get("scored_on", scored_on) != scored_on:  # losses on different chips can't be compared
+        scored_before = checkpoint["data"].get("scored_on", scored_on)
+        if scored_before is None and not tests:  # training chips, unknown which: no fingerprint of them was kept at first
+            scored_before = scored_on
+        if scored_before != scored_on:  # losses on different chips can't be compared
             console.say("other chips are scored than before: what was best so far counts no more")
             position |= {"best_score": None, "best_epoch": None}
     if own and args.load_epoch is not None:
@@ -298,6 +320,9 @@ def train(args, given, processes, console):
     with run_folder as folder, StopRequest() as stop:
         if position["epoch"] >= end:
             console.say(f"session {args.session} has {position['epoch']} epochs already; raise --epochs to train on")
+            # Stopped after this epoch when more were asked for, or a session of a version that did not write it.
+            if processes.is_first and (position["epoch"], position["step_in_epoch"]) == (end, 0) != epoch_of(folder.checkpoints / FINAL):
+                save_checkpoint(folder.checkpoints / FINAL, checkpoint)
             return 0
         folder.write_config(settings=settings, model=model_config, data=description, device=str(device), processes=processes.size)
         table = MetricsFile(folder.path / "metrics.csv", from_epoch=position["epoch"], active=processes.is_first)
@@ -309,8 +334,9 @@ def train(args, given, processes, console):
         console.say(f"{parameters} weights, {args.target}, {len(chips.bands)} bands, ratio {chips.ratio}, {device}; {len(chips)} chips "
                     f"an epoch in {steps} steps of {args.lbs}{f'; {len(tests)} test chips' if tests else ''}")
         place = folder.path / "baselines.json"
-        if tests and not (place.exists() and read_json(place).get("scored_on") == scored_on):
-            baselines = score_baselines(tests, args.target, args.pbs, processes)
+        # The first process looks for all: a file that others see too late, or not at all, must not leave one alone with the sums.
+        if processes.highest(int(processes.is_first and tests is not None and not has_baselines(place, scored_on))):
+            baselines = score_baselines(tests, args, processes)
             if processes.is_first:
                 write_json(place, {"scored_on": scored_on, **baselines})
                 for name, scores in baselines.items():
@@ -331,7 +357,7 @@ def train(args, given, processes, console):
                 sums = torch.zeros(1 + len(weights), device=device)  # chips, then each loss term
                 for _ in group:
                     batch = next(loader)
-                    note_bad(batch, position["bad"])
+                    note_bad(batch, position["bad"], args.chips, args.strict)
                     if len(position["bad"]) > MOST_BAD * len(chips):  # at once: nobody waits an epoch to hear it
                         report_bad(position["bad"], len(chips), MOST_BAD, args.chips, console)
                     if not len(batch):
@@ -378,11 +404,16 @@ def train(args, given, processes, console):
                    "train_loss": sum(losses.values()), **{f"train_{name}": value for name, value in losses.items()}}  # fmt: skip
             if row["train_loss"] != row["train_loss"]:
                 raise RunError(f"the loss is not a number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
-            scores = {}
+            require_numbers(model, position["step"])  # the loss is that of the weights before the last step, which may have ruined them
+            scores, left_out = {}, len(position["bad"]) + chips.broken
             if tests:
-                scores = score_model(model, tests, args, device, processes, weights, spread, console)
+                scores, bad_tests = score_model(model, tests, args, device, processes, weights, spread, console)
                 row |= {f"test_{name}": value for name, value in scores.items()}
+                left_out += bad_tests + tests.broken
             score = scores["loss"] if tests else row["train_loss"]
+            if not math.isfinite(score):
+                what = "test" if tests else "training"
+                raise RunError(f"the {what} loss is not a finite number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
             is_best = position["best_score"] is None or score < position["best_score"]
             if is_best:
                 position |= {"best_score": score, "best_epoch": epoch}
@@ -393,24 +424,31 @@ def train(args, given, processes, console):
             wandb.log({key.replace("_", "/", 1) if key.startswith(("train_", "test_")) else key: v for key, v in row.items()}, step=epoch)
             told = f"; test: {in_words(scores)}" if tests else ""
             console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}{told}{', best' * is_best}")
-            save(f"checkpoint_epoch_{epoch}.pt", *([BEST] if is_best else []), LAST)
+            if is_best and processes.is_first:
+                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, tests or chips, args, device, spread)
+            save(f"checkpoint_epoch_{epoch}.pt", *([BEST] if is_best else []), *([FINAL] if position["epoch"] == end else []))
             if processes.is_first:
                 link_newest(link, folder.checkpoints / f"checkpoint_epoch_{epoch}.pt", console)
+            save(LAST)
             if processes.highest(STOP if stop.requested else NOTHING) and position["epoch"] < end:
                 stop.leave(f"Saved after epoch {epoch}; run the same command again to go on")
         wandb.finish()
 
     if processes.is_first:
         what = "test" if tests else "training"
-        print(f"lowest {what} loss {position['best_score']:.4f} in epoch {position['best_epoch']}: {folder.checkpoints / BEST}")
+        without = f"; {left_out} chips that can't be used left out" if left_out else ""
+        print(f"lowest {what} loss {position['best_score']:.4f} in epoch {position['best_epoch']}: {folder.checkpoints / BEST}{without}")
     return 0
 
 
-def open_chips(folder, length, most, target, console, **options):
-    """PanChips; without a length the first `most`."""
+def open_chips(folder, length, most, args, console, **options):
+    """PanChips; without a length the first `most`. Links that lead nowhere are left out and counted, with --strict a RunError."""
     from dataset_pansharpen import PanChips
 
-    chips = PanChips(folder, length, target, **options)
+    chips = PanChips(folder, length, args.target, **options)
+    if chips.broken and args.strict:
+        broken = next(path for path in sorted(chips.folder.glob("*.pt")) if path.stem.isdecimal() and not path.exists())
+        raise RunError(f"{broken} can't be used: it is a link that leads nowhere (--strict)")
     if length is None and len(chips) > most:
         chips.numbers = chips.numbers[:most]
     if chips.broken:
@@ -434,7 +472,7 @@ def forward_losses(model, batch, bands, args, device, epoch, weights, spread):
 
 
 def score_model(model, tests, args, device, processes, weights, spread, console):
-    """Scores of the test chips as they are: {"loss", …}."""
+    """(scores of the test chips as they are: {"loss", …}, number of chips that were left out)."""
     import torch
 
     from losses_pansharpen import weighted_losses
@@ -449,10 +487,10 @@ def score_model(model, tests, args, device, processes, weights, spread, console)
         return predictions[-1].float().cpu(), sum(losses.values()).cpu()
 
     model.eval()
-    return score_chips(tests, args.target, predict, args.pbs, processes, args.workers, console)
+    return score_chips(tests, args, predict, processes, args.workers, console)
 
 
-def score_baselines(tests, target, pbs, processes):
+def score_baselines(tests, args, processes):
     """{method: scores} of the classical methods on the same chips."""
     import torch
 
@@ -465,25 +503,38 @@ def score_baselines(tests, target, pbs, processes):
         def predict(batch, method=method):
             images = [fuse_whole(method, mul[None], pan[None], tests.ratio) for mul, pan in zip(batch.mul, batch.pan, strict=True)]
             images = torch.cat(images)
-            return (bands_to_oklab(images, tests.bands) if target == "oklab" else images), None
+            return (bands_to_oklab(images, tests.bands) if args.target == "oklab" else images), None
 
-        found[method] = score_chips(tests, target, predict, pbs, processes)
+        found[method], _ = score_chips(tests, args, predict, processes)
     return found
 
 
-def score_chips(tests, target, predict, pbs, processes, workers=0, console=None):
-    """
-    Mean scores over the test chips. predict(batch) -> (images (B, …) on the CPU, losses (B,) or None).
+def has_baselines(path, scored_on):
+    """Whether baselines.json has the scores of the classical methods on these chips. One that is damaged has not: it is made anew."""
+    from nets.classical_fusion import METHODS
+    from runtime.files import read_json
 
-    Each chip's scores keep their place in one list, whatever the number of processes, so that the mean is the same to the last digit.
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and found.get("scored_on") == scored_on and all(isinstance(found.get(m), dict) for m in METHODS)
+
+
+def score_chips(tests, args, predict, processes, workers=0, console=None):
+    """
+    (mean scores over the test chips, number of chips left out). predict(batch) -> (images (B, …) on the CPU, losses (B,) or None).
+
+    Whole batches are dealt out, since a chip's values may depend on its company in the last digit, and each chip's scores keep their place
+    in one list: the mean is the same whatever the number of processes.
     """
     import metrics_pansharpen as metrics
     from dataset_pansharpen import MOST_BAD, epoch_batches, make_loader
 
-    groups = epoch_batches(len(tests), len(tests), pbs, processes.rank, processes.size)
+    (batches,) = epoch_batches(len(tests), len(tests), args.pbs)
     results, bad = {}, {}
-    for batch in make_loader(tests, [b for group in groups for b in group], workers):
-        note_bad(batch, bad)
+    for batch in make_loader(tests, batches[processes.rank :: processes.size], workers):
+        note_bad(batch, bad, args.test_chips, args.strict)
         if not len(batch):
             continue
         images, losses = predict(batch)
@@ -491,7 +542,7 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
             truth, image = batch.truth[i].numpy(), images[i].numpy()
             valid = None if batch.valid is None else batch.valid[i, 0].numpy()
             scores = {} if losses is None else {"loss": float(losses[i])}
-            if target == "oklab":
+            if args.target == "oklab":
                 scores["delta_e"] = metrics.delta_e(truth, image, valid)
             else:
                 scores["ergas"] = metrics.ergas(truth, image, tests.ratio, valid)
@@ -500,20 +551,54 @@ def score_chips(tests, target, predict, pbs, processes, workers=0, console=None)
             scores["psnr"] = metrics.psnr(truth, image, 1.0, valid)
             results[number] = scores
     results = {n: s for part in processes.gather(results) for n, s in part.items()}
-    report_bad(merge_bad(bad, processes), len(tests), MOST_BAD, tests.folder, console)
+    bad = merge_bad(bad, processes)
+    report_bad(bad, len(tests), MOST_BAD, tests.folder, console)
     ordered = [results[n] for n in sorted(results)]
     means = {}
     for name in ordered[0]:
-        values = [s[name] for s in ordered if s[name] == s[name] and abs(s[name]) != float("inf")]
+        # A score may have no value for a chip, such as the PSNR of an image without error. A loss always has one.
+        values = [s[name] for s in ordered if name == "loss" or math.isfinite(s[name])]
         means[name] = sum(values) / len(values) if values else float("nan")
-    return means
+    return means, len(bad)
+
+
+def write_samples(path, model, chips, args, device, spread, count=4):
+    """A sheet of up to `count` chips, as they are: pan, ms, sharpened, truth, error. Chips that can't be read are left out."""
+    import torch
+
+    from mapping.pan_gallery import error_of
+    from mapping.pan_sheet import pan_sheet
+    from mapping.pictures import save_png
+    from runtime.device import autocast
+
+    plain = copy.copy(chips)
+    plain.turned = False
+    rows, names = [], []
+    model.eval()
+    for index in sorted({k * (len(plain) - 1) // max(1, count - 1) for k in range(count)}):
+        number, parts = plain[index]
+        if isinstance(parts, str):
+            continue
+        pan, mul, truth, valid = parts
+        with torch.no_grad(), autocast(device, args.precision):
+            image = model(mul[None].to(device), pan[None].to(device))[0].float().cpu()
+        rows.append((pan, mul, image, truth, valid))
+        error = error_of(truth.numpy(), image.numpy(), args.target, plain.ratio, valid)
+        names.append(f"{number}.pt, {'delta E' if args.target == 'oklab' else 'ERGAS'} {error:.3g}")
+    if rows:
+        path.parent.mkdir(exist_ok=True)
+        save_png(path, pan_sheet(rows, args.target, plain.bands, spread[0].cpu().numpy(), names))
 
 
 def in_words(scores):
     return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
 
 
-def note_bad(batch, bad):
+def note_bad(batch, bad, folder, strict):
+    """Remember why chips of a batch were left out, as {number: reason}; with --strict the first is a RunError."""
+    if batch.problems and strict:
+        number, reason = batch.problems[0]
+        raise RunError(f"{os.path.join(folder, f'{number}.pt')} can't be used: {reason} (--strict)")
     bad |= {str(number): reason for number, reason in batch.problems}
 
 

@@ -21,9 +21,10 @@ from torch import nn
 from nets.classical_fusion import MS_GAIN, expand, ratio_of, reduce_box, reduce_mtf
 from raster.colour import bands_to_oklab
 from runtime.checkpoint import load_weights
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 
 TARGETS = ("bands", "oklab")
+FIXED_REACH = 24  # ms pixels, more than what a new network sees
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,17 @@ class Pansharpener(nn.Module):
         return results if all_scales else results[-1]
 
 
-def measure_reach(model, side=24):
+def measure_reach(model, side=FIXED_REACH):
     """How many pan pixels around a pixel can change it: measured on noise, rounded up to whole ms pixels.
 
-    side: ms pixels to look at first, in each direction; it grows until the reach ends within it.
+    side: ms pixels to look at first, in each direction; it grows until the reach ends within it. RunError where it can't end.
     """
+    # Each block looks one pixel of its scale further, at most one of ms; enlarging and blurring are far within FIXED_REACH.
+    most = FIXED_REACH + sum(len(blocks) for blocks in model.think)
     reach = reach_within(model, side)
     while reach >= side * model.config.ratio:
+        if side > most:
+            raise RunError(f"the network seems to see further than {most} ms pixels, which it can't: its weights are out of bounds")
         side *= 2
         reach = reach_within(model, side)
     return reach
@@ -144,6 +149,8 @@ def reach_within(model, side):
     ms = torch.rand(1, bands, 2 * side + 1, 2 * side + 1, generator=generator).to(parameter) * 0.5 + 0.1
     pan = torch.rand(1, 1, (2 * side + 1) * ratio, (2 * side + 1) * ratio, generator=generator).to(parameter) * 0.5 + 0.1
     before = model(ms, pan)
+    if not before.isfinite().all():  # no such value equals itself: every pixel would seem to have changed, however far away
+        raise RunError("the network gives values that are no numbers; lower --lr, or use --precision bf16 or fp32")
     middle = slice(side * ratio, (side + 1) * ratio)
     ms[:, :, side, side] += 0.3
     pan[:, :, middle, middle] += 0.3
@@ -167,4 +174,6 @@ def pansharpener_from_checkpoint(checkpoint):
         load_weights(model, {**weights}, name, "network")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint") from error
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise UserError(f"{name} holds weights that are no numbers; take another checkpoint")
     return model

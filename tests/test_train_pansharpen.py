@@ -12,18 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import augment_pansharpen as augment
+import dataset_pansharpen
 import losses_pansharpen as losses
 import train_pansharpen
 from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
 from chipping.pan_chips import read_chip
 from constants import WORLDVIEW_BANDS
 from dataset_pansharpen import PanChips, collate, epoch_batches, epoch_order
+from mapping.pan_sheet import pan_sheet
+from mapping.pictures import NO_DATA_COLOUR, PROBABILITY_STOPS
 from nets.classical_fusion import MS_GAIN, expand, reduce_mtf
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import RunError, UserError
+from runtime.interrupts import StopRequest
 
 ROOT = Path(train_pansharpen.__file__).parent
 
@@ -56,8 +61,8 @@ def same(one, other):
 
 
 def same_files(folder, other):
-    """Whether two sessions have checkpoints of the same names with the same bytes."""
-    one, two = ({p.name: p.read_bytes() for p in (place / "s" / "checkpoints").iterdir()} for place in (folder, other))
+    """Whether two sessions have checkpoints and samples of the same names with the same bytes."""
+    one, two = ({p.name: p.read_bytes() for p in (place / "s").glob("*/*")} for place in (folder, other))
     return one == two
 
 
@@ -327,7 +332,7 @@ def test_asking_for_more_chips_than_there_are_names_both_numbers(chips):
 def test_a_session_has_its_files_and_the_newest_is_linked(three_epochs):
     folder = three_epochs / "s"
     names = {p.name for p in (folder / "checkpoints").iterdir()}
-    assert names == {"checkpoint_epoch_0.pt", "checkpoint_epoch_1.pt", "checkpoint_epoch_2.pt", "best_model.pt", "last.pt"}
+    assert names == {*(f"checkpoint_epoch_{n}.pt" for n in range(3)), "best_model.pt", "last.pt", "final_model.pt"}
     assert os.readlink(three_epochs / "latest.pt") == "s/checkpoints/checkpoint_epoch_2.pt"
     assert [row["epoch"] for row in rows(three_epochs)] == ["0", "1", "2"]
     baselines = json.loads((folder / "baselines.json").read_text())
@@ -351,8 +356,6 @@ def test_one_epoch_and_then_two_more_are_three_to_the_last_bit(chips, tmp_path, 
 
 
 def test_stopped_inside_an_epoch_and_run_again_is_the_same_to_the_last_bit(chips, tmp_path, three_epochs, monkeypatch):
-    from runtime.interrupts import StopRequest
-
     calls = []
 
     def request_after_three_steps(self):
@@ -448,6 +451,7 @@ def test_a_session_without_last_goes_on_from_its_highest_epoch(chips, tmp_path, 
     [
         (lambda c: c["state"].pop("optimizer"), "can be begun with .--load-from., but not gone on with: its state lacks optimizer;"),
         (lambda c: c["state"].pop("model"), "can't be used: its state lacks model;"),
+        (lambda c: c.update(data=[]), "expected its data to be a dict, found list;"),
         (lambda c: c.update(model=7), "expected its model to be a dict, found int;"),
         (lambda c: c["model"].pop("ratio"), "does not hold a network's description"),
         (lambda c: c["state"]["model"].popitem(), "do not fit its network: 1 missing"),
@@ -463,7 +467,7 @@ def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(chips, tmp_pat
     before = path.read_bytes()
     with pytest.raises(UserError, match=f"{path}.*{words}"):
         train(tmp_path, chips, epochs=4)
-    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 5
+    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 6
 
 
 def test_a_session_goes_on_in_another_precision(chips, tmp_path, three_epochs):
@@ -490,6 +494,70 @@ def test_weights_that_are_no_numbers_are_never_saved(chips, tmp_path, three_epoc
     with pytest.raises(RunError, match="no numbers any more after step 7; lower --lr"):
         train(tmp_path, chips, epochs=4, save_minutes=0)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("tests", [True, False])
+def test_weights_that_the_last_step_of_an_epoch_ruins_are_never_saved(chips, tmp_path, three_epochs, monkeypatch, tests):
+    """The loss of that step is still a number: it is that of the weights before."""
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "s" / "checkpoints").iterdir()}
+    step, steps = torch.optim.AdamW.step, []
+
+    def ruin_at_the_second(optimizer):
+        steps.append(step(optimizer))
+        if len(steps) == 2:
+            ruin_weights(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin_at_the_second)
+    monkeypatch.setattr(train_pansharpen, "score_model", lambda *args: pytest.fail("it scores them"))
+    with pytest.raises(RunError, match="no numbers any more after step 8; lower --lr"):
+        train(tmp_path, chips, epochs=4, test_chips=chips / "test" if tests else None)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "s" / "checkpoints").iterdir()} == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_test_loss_that_is_no_finite_number_ends_the_session(chips, tmp_path, monkeypatch, value):
+    """One chip is enough; a PSNR may be infinite, as that of bicubic would be on flat ground."""
+    weighted_losses = losses.weighted_losses
+
+    def spoil_the_third(predictions, target, *args):
+        found = weighted_losses(predictions, target, *args)
+        return found if predictions[0].requires_grad else {k: v + v.new_tensor([0, 0, value, 0]) for k, v in found.items()}
+
+    monkeypatch.setattr(losses, "weighted_losses", spoil_the_third)
+    with pytest.raises(RunError, match="the test loss is not a finite number after epoch 0; lower --lr"):
+        train(tmp_path, chips, epochs=1)
+    assert not (tmp_path / "s" / "checkpoints" / "best_model.pt").exists()
+
+
+def test_the_reach_of_a_network_that_gives_no_numbers_is_an_error_and_not_a_search_without_end():
+    model = random_model()
+    with torch.no_grad():
+        model.leave[-1].bias.fill_(float("nan"))
+    with pytest.raises(RunError, match="values that are no numbers"):
+        measure_reach(model)
+
+
+def test_a_network_that_seems_to_see_everything_is_an_error_and_not_a_search_without_end():
+    model, calls = random_model(), []
+    forward = model.forward
+
+    def restless(ms, pan):
+        calls.append(ms.shape[-1])
+        return forward(ms, pan) + len(calls)
+
+    model.forward = restless
+    with pytest.raises(RunError, match="further than 30 ms pixels"):  # 24, and two blocks at each of three scales
+        measure_reach(model)
+    assert max(calls) < 100
+
+
+def test_nobody_begins_with_weights_that_are_no_numbers(chips, tmp_path, three_epochs):
+    checkpoint = torch.load(three_epochs / "latest.pt", weights_only=True)
+    checkpoint["state"]["model"]["leave.2.bias"][0] = float("nan")
+    torch.save(checkpoint, tmp_path / "ruined.pt")
+    with pytest.raises(UserError, match="ruined.pt holds weights that are no numbers; take another"):
+        train(tmp_path, chips, load_from=tmp_path / "ruined.pt", epochs=1)
 
 
 def test_files_of_a_session_without_its_checkpoints_are_not_mixed_with_a_new_ones(chips, tmp_path):
@@ -527,6 +595,47 @@ def test_too_many_bad_chips_end_the_run_at_once_and_not_after_the_epoch(chips, t
         shutil.copy(tmp_path / "larger" / f"{number - 1}.pt", tmp_path / "c" / "train" / f"{number}.pt")
     with pytest.raises(RunError, match="^[1-4] of 12 chips.*pan 64, mul 16 pixels, 8 bands; the first chip has 32, 8, 8"):
         train(tmp_path / "run", tmp_path / "c", epochs=1)
+
+
+@pytest.fixture
+def flawed(chips, tmp_path, monkeypatch):
+    """One chip in twelve and one in four that can't be read: as few as may be left out."""
+    monkeypatch.setattr(dataset_pansharpen, "MOST_BAD", 0.3)
+    for name, number in (("train", 7), ("test", 2)):
+        shutil.copytree(chips / name, tmp_path / "c" / name)
+        (tmp_path / "c" / name / f"{number}.pt").write_bytes(b"")
+    return tmp_path / "c"
+
+
+def test_a_few_bad_chips_are_left_out_named_and_counted_in_the_last_line(flawed, tmp_path, capsys):
+    train(tmp_path, flawed, epochs=1)
+    said = capsys.readouterr()
+    assert f"1 of 12 chips in {flawed}/train can't be used and are left out (7.pt: unreadable" in said.err
+    assert f"1 of 4 chips in {flawed}/test can't be used and are left out (2.pt: unreadable" in said.err
+    assert said.out.strip().endswith("; 2 chips that can't be used left out") and rows(tmp_path)[0]["chips"] == "11"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_strict_the_first_bad_chip_ends_the_run_and_is_named(flawed, chips, tmp_path, workers):
+    words = arguments(tmp_path / "run", flawed, epochs=1, workers=workers)
+    with pytest.raises(RunError, match=f"^{flawed}/test/2.pt can't be used: unreadable .*--strict.$"):
+        train_pansharpen.main([*words, "--strict"])
+    shutil.copy(chips / "test" / "2.pt", flawed / "test" / "2.pt")
+    with pytest.raises(RunError, match=f"^{flawed}/train/7.pt can't be used: unreadable .*--strict.$"):
+        train_pansharpen.main([*words, "--strict"])
+    assert train_pansharpen.main(words) == 0  # nobody asks for it any more
+    assert "strict" not in load_checkpoint(tmp_path / "run" / "latest.pt")["settings"]
+
+
+def test_a_link_that_leads_nowhere_is_such_a_chip(chips, tmp_path, capsys):
+    for name in ("train", "test"):
+        shutil.copytree(chips / name, tmp_path / "c" / name)
+    (tmp_path / "c" / "test" / "9.pt").symlink_to(tmp_path / "gone.pt")
+    train(tmp_path / "run", tmp_path / "c", epochs=1)
+    said = capsys.readouterr()
+    assert "c/test: 1 links lead nowhere and are left out" in said.err and "; 1 chips that can't be used left out" in said.out
+    with pytest.raises(RunError, match=f"^{tmp_path}/c/test/9.pt can't be used: it is a link that leads nowhere"):
+        train_pansharpen.main([*arguments(tmp_path / "run", tmp_path / "c", epochs=2), "--strict"])
 
 
 def test_a_checkpoint_of_a_gpu_goes_on_without_one(chips, tmp_path, three_epochs, monkeypatch):
@@ -646,3 +755,134 @@ def test_losses_on_other_test_chips_are_never_compared(chips, tmp_path, three_ep
     assert [row["best"] for row in rows(tmp_path)][-1] == "1"
     assert load_checkpoint(tmp_path / "s" / "checkpoints" / "best_model.pt")["state"]["best_epoch"] == 5
     assert json.loads((tmp_path / "s" / "baselines.json").read_text()) != before
+
+
+def test_training_losses_on_other_chips_are_never_compared_either(chips, tmp_path):
+    """Without test chips the best epoch is that of the lowest training loss: of the same chips, as many of them."""
+    train(tmp_path, chips, epochs=1, test_chips=None)
+    last = tmp_path / "s" / "checkpoints" / "last.pt"
+    shutil.copytree(chips / "train", tmp_path / "moved" / "train")
+
+    def is_new_best(epochs, chips, scored_on="as it is", **changes):
+        checkpoint = torch.load(last, weights_only=True)
+        checkpoint["state"]["best_score"] = -1.0  # no epoch is better
+        if scored_on != "as it is":
+            checkpoint["data"]["scored_on"] = scored_on
+        torch.save(checkpoint, last)
+        train(tmp_path, chips, epochs=epochs, test_chips=None, **changes)
+        return rows(tmp_path)[-1]["best"] == "1"
+
+    assert not is_new_best(2, tmp_path / "moved")  # the same chips
+    assert is_new_best(3, chips, epoch_length=11)
+    assert not is_new_best(4, chips)  # the length is that of the session
+    make_fake_chips(OUR_REFLECTANCES, tmp_path / "other" / "train", 11, FakeRecipe(side=32, seed=5))
+    assert is_new_best(5, tmp_path / "other")
+    assert not is_new_best(6, chips, scored_on=None)  # of a version that did not keep it
+    train(tmp_path, chips, epochs=7)
+    assert rows(tmp_path)[-1]["best"] == "1"  # a test loss is no training loss
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"scored_on"', "{}", '{"scored_on": "KNOWN", "gsa": 3}', b"\xff\xfe"])
+def test_baselines_that_are_damaged_are_made_anew(chips, tmp_path, three_epochs, content):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    path = tmp_path / "s" / "baselines.json"
+    before = path.read_bytes()
+    known = json.loads(before)["scored_on"]
+    path.write_bytes(content if isinstance(content, bytes) else content.replace("KNOWN", known).encode())
+    train(tmp_path, chips, epochs=4)
+    assert path.read_bytes() == before
+
+
+def test_a_new_best_epoch_leaves_a_picture_of_four_chips(chips, tmp_path, three_epochs):
+    best = [row["epoch"] for row in rows(three_epochs) if row["best"] == "1"]
+    samples = three_epochs / "s" / "samples"
+    assert best and {p.name for p in samples.iterdir()} == {f"epoch_{epoch}.png" for epoch in best}
+    picture = np.asarray(Image.open(samples / f"epoch_{best[0]}.png")).astype(int)
+    assert picture.shape == (24 + 4 * (256 + 8 + 24), 8 + 5 * (256 + 8), 3)
+    pan, ms, sharpened, truth, error = (picture[24:280, 8 + 264 * k : 264 + 264 * k] for k in range(5))
+    assert (pan[..., 0] == pan[..., 2]).all() and np.ptp(pan) > 50
+    pixel = 256 // 32 * 4  # a pixel of ms, four times as wide as one of pan
+    assert (ms.reshape(8, pixel, 8, pixel, 3) == ms[::pixel, ::pixel][:, None, :, None]).all()
+    assert np.abs(sharpened - truth).mean() < np.abs(ms - truth).mean()  # bright where it is wrong
+    wrong = np.abs(sharpened - truth).sum(-1)
+    assert error[wrong > np.quantile(wrong, 0.95)].mean() > 2 * error[wrong < np.quantile(wrong, 0.05)].mean()
+
+
+@pytest.mark.parametrize("target", ["bands", "oklab"])
+def test_without_test_chips_training_chips_are_pictured_as_they_are(chips, tmp_path, target):
+    train(tmp_path, chips, epochs=1, test_chips=None, target=target, epoch_length=3)
+    picture = np.asarray(Image.open(tmp_path / "s" / "samples" / "epoch_0.png"))
+    assert picture.shape == (24 + 3 * (256 + 8 + 24), 8 + 5 * (256 + 8), 3)
+    pan = read_chip(chips / "train" / "2.pt")["pan"][0].numpy().astype(float)
+    shown = picture[24 + 2 * 288 : 24 + 2 * 288 + 256 : 8, 8:264:8, 0]
+    assert np.corrcoef(pan.ravel(), shown.ravel())[0, 1] > 0.9
+
+
+def test_nulls_are_grey_in_the_picture_of_errors():
+    rng = np.random.default_rng(0)
+    pan, mul, truth = (torch.from_numpy(rng.random(shape, dtype=np.float32)) for shape in ((1, 16, 16), (2, 4, 4), (2, 16, 16)))
+    valid = torch.ones(1, 16, 16, dtype=torch.bool)
+    valid[:, :8] = False
+    picture = pan_sheet([(pan, mul, truth + 0.5, truth, valid)], "bands", ("a", "b"), np.full((2, 1, 1), 2.0, np.float32), ["0.pt"])
+    error = picture[24:280, 8 + 264 * 4 : 264 + 264 * 4]
+    quarter = 0.75 * np.array(PROBABILITY_STOPS[1]) + 0.25 * np.array(PROBABILITY_STOPS[2])  # of a deviation, on a scale of five steps
+    assert (error[:128] == NO_DATA_COLOUR).all() and np.abs(error[128:] - quarter).max() <= 1
+
+
+def test_the_final_model_is_that_of_the_last_epoch_asked_for(chips, tmp_path, three_epochs):
+    shutil.copytree(three_epochs / "s", tmp_path / "s")
+    checkpoints = tmp_path / "s" / "checkpoints"
+    final, last = checkpoints / "final_model.pt", checkpoints / "last.pt"
+    assert final.read_bytes() == last.read_bytes() == (checkpoints / "checkpoint_epoch_2.pt").read_bytes()
+    train(tmp_path, chips, epochs=4)
+    assert load_checkpoint(final)["state"]["epoch"] == 4 and final.read_bytes() == last.read_bytes()
+
+    def stop_after_one_epoch(self):
+        return len(rows(tmp_path)) == 5
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(stop_after_one_epoch))
+        with pytest.raises(KeyboardInterrupt, match="after epoch 4"):
+            train(tmp_path, chips, epochs=6)
+    assert load_checkpoint(final)["state"]["epoch"] == 4 and load_checkpoint(last)["state"]["epoch"] == 5
+    train(tmp_path, chips, epochs=5)  # enough, then
+    assert final.read_bytes() == last.read_bytes()
+    for content in (None, b"damaged"):  # none: a session of before
+        final.unlink() if content is None else final.write_bytes(content)
+        train(tmp_path, chips, epochs=5)
+        assert final.read_bytes() == last.read_bytes()
+    final.unlink()
+    train(tmp_path, chips, epochs=3)
+    assert not final.exists()  # fewer were asked for than there are
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours may catch it."""
+
+
+@pytest.mark.slow
+def test_killed_before_any_file_gets_its_name_and_run_again_a_session_has_the_same_bytes(chips, tmp_path, monkeypatch):
+    train(tmp_path / "whole", chips, epochs=2, pbs=2, lbs=4)
+    replace, calls = os.replace, []
+
+    def kill_at_the_last(source, target):
+        calls.append(Path(target).name)
+        if len(calls) == number:
+            raise Killed
+        replace(source, target)
+
+    names = set()
+    for number in range(1, 100):
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", kill_at_the_last)
+            try:
+                train(tmp_path / str(number), chips, epochs=2, pbs=2, lbs=4)
+                break
+            except Killed:
+                names.add(calls[-1])
+        train(tmp_path / str(number), chips, epochs=2, pbs=2, lbs=4)
+        assert same_files(tmp_path / str(number), tmp_path / "whole") and rows(tmp_path / str(number)) == rows(tmp_path / "whole"), calls
+        assert os.readlink(tmp_path / str(number) / "latest.pt") == os.readlink(tmp_path / "whole" / "latest.pt"), calls
+        assert {p.name for p in (tmp_path / str(number)).iterdir()} == {"s", "latest.pt"}
+    assert {"final_model.pt", "epoch_0.png", "baselines.json", "last.pt", "best_model.pt", "latest.pt"} <= names
