@@ -420,6 +420,20 @@ def test_a_scene_of_a_stack_with_a_bad_file_can_be_excluded(make_raster, cut, tm
         cut("--patch-size", 8, "--stack", "B02,B11", "--exclude", "T33", folder="other")
 
 
+@pytest.mark.parametrize("internal", [True, False])
+def test_a_mask_of_a_stacked_file_is_not_lost_in_silence(make_raster, cut, internal):
+    import rasterio
+
+    for band in ("B02", "B11"):
+        path = make_raster(f"images/T33_1_{band}.tif", ramp(8, 8)[0])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
+        file.write_mask(np.eye(8, dtype=np.uint8) * 255)
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"T33_1_B11.tif has a mask of its own, which --stack would lose; .*gdalwarp -dstnodata"):
+        cut("--patch-size", 8, "--stack", "B02,B11")
+    assert len(cut("--patch-size", 8, "--stack", "B02")) == 1
+
+
 def test_stacks_that_can_not_be_written_are_one_line(make_raster, cut, tmp_path):
     make_raster("images/T33_1_B02.tif", np.ones((8, 8), np.uint16))
     make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
