@@ -99,7 +99,7 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     step = 2 if look_for_doubling and is_doubled(ms, m, ms_bands) else 1
     remarks = []
     if len(ms_bands) < m.count:
-        remarks.append(f"band {m.alpha_band + 1} of {ms} is an alpha band: what it hides is null, and it is no band of the chips or maps")
+        remarks.append(alpha_remark(m))
     if step == 2:
         remarks.append(f"{ms} is stored with every pixel doubled: reading every second one, {m.width // 2} x {m.height // 2} pixels")
     width, height = m.width // step, m.height // step
@@ -126,6 +126,16 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
         tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None, None if len(ms_bands) == m.count else ms_bands,
         pan_bands[0], (pan_masked, ms_masked),
     )  # fmt: skip
+
+
+def alpha_remark(info):
+    return f"band {info.alpha_band + 1} of {info.path} is an alpha band: what it hides is null, and it is no band of the chips or maps"
+
+
+def with_alpha_as_data(pair, info):
+    """A pair whose band that is called alpha is among those that are read, since it has a name: it hides nothing."""
+    masked = pair.masked[0], data_bands(info, named=info.count)[1]
+    return replace(pair, masked=masked, remarks=tuple(remark for remark in pair.remarks if remark != alpha_remark(info)))
 
 
 def data_bands(info, named=0):

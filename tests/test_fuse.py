@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 import inference
 from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
 from nets.classical_fusion import METHODS, fuse_whole
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
-from raster.pair import match_pair
+from raster.pair import PairReader, match_pair
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import RunError, UserError
 
@@ -349,6 +350,25 @@ def test_classical_methods_take_the_bands_that_are_asked_for(make_pair):
     assert select_bands(pair)[0] == pair
     assert select_bands(pair, given=["4", "1"])[0].bands == ("nir", "blue") and select_bands(pair, given=["4", "1"])[0].indexes == (4, 1)
     assert select_bands(pair, given=["a", "b", "c", "d"])[0].bands == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("given", ["blue,green,red,nir", "1,2,3,4", "4,1"])
+@pytest.mark.parametrize("described", [True, False])
+def test_who_names_the_band_that_is_called_alpha_means_data_and_it_hides_nothing(make_pair, given, described):
+    def no_near_infrared(_, ms):
+        ms[3, 5:9] = 0
+
+    pair = make_pair(change=no_near_infrared)
+    if described:
+        describe_ms(pair, *BANDS)
+    with rasterio.open(pair.ms, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.alpha]
+    pair = match_pair(pair.pan, pair.ms)
+    assert pair.masked == (None, 0) and len(pair.remarks) == 1 and select_bands(pair)[0] == pair
+    pair, _ = select_bands(pair, given=given.split(","))
+    assert pair.masked == (None, None) and pair.remarks == ()
+    with PairReader(pair) as reader:
+        assert reader.read_ms(0, 0, 24, 24)[(pair.indexes or (1, 2, 3, 4)).index(1)].all()
 
 
 # ------------------------------------------------------------------------------------------------ the program
