@@ -482,6 +482,22 @@ def test_a_pan_that_has_changed_does_not_continue_a_set_unless_its_chips_are_old
     assert bytes_of(tmp_path / "chips") == {f"{n}.pt": bytes_of(twelve)[f"{n}.pt"] for n in range(first, first + 6)}
 
 
+@pytest.mark.parametrize("kind", ["ms", "pan"])
+def test_a_mask_beside_a_file_is_part_of_it(delivery, tmp_path, kind):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+    run(tmp_path / "bare", other, 1)
+    assert not any("mask" in key for line in manifest(tmp_path / "bare") for key in line["source"]), "as in sets made before"
+    for path in other.glob(f"37/*/*/*-{kind}.tif"):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+            file.write_mask(np.full(file.shape, 255, np.uint8))
+    run(tmp_path / "chips", other, 3)
+    run(tmp_path / "chips", other, 6)
+    for path in other.glob("37/*/*/*.msk"):
+        os.utime(path, (0, 0))
+    with pytest.raises(UserError, match=rf"-{kind}.tif.msk is not, or no longer, the file of which chips"):
+        run(tmp_path / "chips", other, 9)
+
+
 def test_places_before_the_start_were_looked_at_in_the_same_files(delivery, tmp_path):
     other = shutil.copytree(delivery, tmp_path / "ard")
     run(tmp_path / "chips", other, 1, starting_from=8)

@@ -819,6 +819,26 @@ def test_a_scene_without_any_patch_is_looked_at_again(scene, cut, tmp_path, part
     assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0, "--overwrite")} == {"a", "b"}
 
 
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_mask_beside_a_file_is_part_of_it(scene, cut, tmp_path, part):
+    import rasterio
+
+    scene("a", ramp(8, 8))
+    (line,) = cut("--patch-size", 8)
+    assert set(line["source"]) == set(line["label_sources"]["mask"]) == {"path", "size", "mtime"}, "as in sets made before"
+    path = tmp_path / part / "a.tif"
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        when = os.stat(path)
+        dataset.write_mask(np.eye(8, dtype=np.uint8) * 255)
+    os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"{part}/a\.tif\.msk has changed.*--overwrite to cut all again"):
+            cut("--patch-size", 8)
+        cut("--patch-size", 8, "--overwrite")
+        cut("--patch-size", 8)
+        os.utime(f"{path}.msk", (1, 1))
+
+
 @pytest.mark.parametrize("broken", ["images", "masks", "clouds"])
 def test_the_file_that_can_not_be_read_is_the_one_that_is_named(scene, cut, make_raster, tmp_path, broken):
     """Image, mask and clouds share their name; only the folder tells them apart."""
