@@ -507,6 +507,34 @@ def test_a_scale_that_differs_from_band_to_band_is_refused_not_passed_over(make_
         run("--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run")
 
 
+def test_only_the_bands_that_are_read_are_asked_for_their_scale(make_pair, tmp_path, capsys):
+    pair = make_pair()
+    with rasterio.open(pair.pan, "r+") as file:
+        file.scales = [1e-4]
+    words = ["--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales = [1e-4, 1e-4, 1e-4, 1]
+    with pytest.raises(UserError, match="none for band 4"):
+        run(*words)
+    assert run(*words, "--bands", "1,2,3") == 0 and "(value + 0) / 10000 as the file's tags say" in capsys.readouterr().err
+    with rasterio.open(pair.ms, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.alpha]
+    assert run(*words) == 0 and "(value + 0) / 10000 as the file's tags say" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["network", "classical"])
+@pytest.mark.parametrize("tagged", ["pan", "ms"])
+def test_a_scale_that_only_one_of_the_two_states_is_refused(make_pair, checkpoint, tmp_path, tagged, how):
+    pair = make_pair()
+    with rasterio.open(getattr(pair, tagged), "r+") as file:
+        file.scales = [1e-4] * file.count
+    which = ["--checkpoint", checkpoint] if how == "network" else ["--method", "gsa"]
+    words = [*which, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    with pytest.raises(UserError, match="a-pan.tif say .*nothing of a scale.*both must share one scale"):
+        run(*words)
+    assert run(*words, "--divide-by", "10000") == 0
+
+
 def test_scale_and_offset_of_ms_are_those_of_the_sharpened_raster(make_pair, tmp_path):
     pair = make_pair()
     with rasterio.open(pair.ms, "r+") as file:

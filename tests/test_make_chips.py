@@ -879,6 +879,7 @@ def tagged_pair(make_raster, tmp_path, pan, ms):
         ({"scales": [1e-3]}, {"scales": [1e-4] * 4}, "divisor 1000 and offset 0, .*divisor 10000 and offset 0"),
         ({"scales": [1e-4]}, {"scales": [1e-4] * 4, "offsets": [-0.1] * 4}, "divisor 10000 and offset 0, .*divisor 10000 and offset -1000"),
         ({}, {"scales": [1e-4] * 4}, "nothing of a scale, .*divisor 10000 and offset 0"),
+        ({"scales": [1e-4]}, {}, "divisor 10000 and offset 0, .*nothing of a scale"),
         ({"tags": {"scale_factor": "0.001"}}, {"tags": {"scale_factor": "0.0001"}}, "divisor 1000 .*divisor 10000"),
     ],
 )
@@ -900,6 +901,15 @@ def test_an_offset_alone_settles_offsets_and_vouches_for_a_pan_without_tags_but_
 def test_a_pan_whose_tags_say_the_same_as_those_of_ms_is_fine(make_raster, tmp_path):
     pair = tagged_pair(make_raster, tmp_path, {"scales": [1e-4], "offsets": [-0.1]}, {"scales": [1e-4] * 4, "offsets": [-0.1] * 4})
     assert scale_of_pair(pair) == (10_000, -1000)
+
+
+def test_scales_that_were_kept_as_float32_are_the_same(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, scale in (("a", float(np.float32(1e-4))), ("b", 1e-4)):
+        make_raster(f"{name}-pan.tif", rng.integers(1, 999, (1, 128, 128)).astype(np.uint16), crs=None, scales=[1e-4])
+        make_raster(f"{name}-ms.tif", rng.integers(1, 999, (4, 32, 32)).astype(np.uint16), crs=None, scales=[scale] * 4)
+    tiles, _ = pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"])
+    assert scale_of_pairs(tiles) == pytest.approx((10_000, 0)) and scale_of_pair(tiles[0].pair) != scale_of_pair(tiles[1].pair)
 
 
 @pytest.mark.parametrize("kind", ["pan", "ms"])
