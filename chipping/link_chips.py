@@ -1,6 +1,6 @@
 """link-chips: one folder of symbolic links to the chips of several, in an order of which any beginning is a fair mix.
 
-No chip is opened: what is linked is what is called <integer>.pt (or, for patch sets, what the manifest lists). The order is that
+No chip is opened: what is linked is what is called <integer>.pt and, where there is a manifest, listed in it. The order is that
 of multiples of the golden ratio, so it depends on nothing but the sources as given and the chips in them.
 
 A new destination gets its name when everything is in it. In a folder that exists, links that are right already stay, so that a run that
@@ -55,7 +55,7 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
     """
     Fill `destination` with links to the chips of all sources. All or nothing. say(text) hears what the mix is not good for.
 
-    Returns {source: {"linked", "broken", "foreign"}}. UserError where a source is no folder, sources can't be mixed, nothing is
+    Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is no folder, sources can't be mixed, nothing is
     found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
     """
     destination = Path(destination)
@@ -123,12 +123,14 @@ def plan_pan_chips(sources, with_manifest):
     items, lines, report = [], [], {}
     for source in sources:
         numbers, broken, foreign = find_chips(source)
-        report[str(source)] = {"linked": len(numbers), "broken": broken, "foreign": foreign}
+        known, found = lines_by_file(source), len(numbers)
+        if all((Path(source) / name).exists() for name in (DESCRIPTION, MANIFEST)):  # a chip without a line is one that a kill has left
+            numbers = [n for n in numbers if f"{n}.pt" in known]
+        report[str(source)] = {"linked": len(numbers), "broken": broken, "foreign": foreign, "unlisted": found - len(numbers)}
         base = os.path.realpath(source)
         # a link to a link would break when the middle one goes
         items += [real(os.path.join(base, f"{n}.pt")) for n in numbers]
         if with_manifest:
-            known = lines_by_file(source)
             lines += [known.get(f"{n}.pt") for n in numbers]
     order = fair_order(len(items))
     links = {f"{place}.pt": items[i] for place, i in enumerate(order.tolist())}
@@ -172,7 +174,7 @@ def plan_patches(sources):
             broken += bool(missing)
             if not missing:
                 lines.append((os.path.realpath(source), line))
-        report[str(source)] = {"linked": len(lines), "broken": broken, "foreign": 0}
+        report[str(source)] = {"linked": len(lines), "broken": broken, "foreign": 0, "unlisted": 0}
         items += lines
     links, manifest = {}, []
     for place, i in enumerate(fair_order(len(items)).tolist()):

@@ -20,7 +20,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from chipping.chip_window import finish_with_blur, finish_with_means, read_ms_window
-from chipping.chipset import ChipSetWriter, cut_unfinished_line, read_lines
+from chipping.chipset import ChipSetWriter, cut_unfinished_line, next_chip, read_lines
 from chipping.null_blocks import expected_share, filled_blocks
 from chipping.pan_sums import PanSums
 from chipping.positions import count_places, place
@@ -269,7 +269,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         "store": recipe.store, "dtype": recipe.dtype, "divide_by": recipe.divide_by, "offset": recipe.offset, "nodata": 0,
         "sampler": recipe.sampler, "seed": None,
     }  # fmt: skip
-    with ChipSetWriter(folder, description, overwrite, companions=(SKIPPED, WAITING)) as chipset:
+    with ChipSetWriter(folder, description, overwrite, (SKIPPED, WAITING), next_chip) as chipset:
         remove_leftovers(folder)
         sources = {tile.name: source_of(tile.pair) for tile in tiles}
         refuse_changed_sources(chipset.lines, sources, folder)

@@ -78,7 +78,8 @@ def test_links_point_at_the_chips_in_that_order(folder_of_chips, tmp_path):
     report = link_chips([a, b], tmp_path / "mixed" / "deep")
     items = [f"a {n}" for n in range(8)] + [f"b {n}" for n in range(4)]
     assert contents(tmp_path / "mixed" / "deep") == [items[i] for i in (0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8)]
-    assert report == {str(a): {"linked": 8, "broken": 0, "foreign": 0}, str(b): {"linked": 4, "broken": 0, "foreign": 0}}
+    assert report == {str(a): {"linked": 8, "broken": 0, "foreign": 0, "unlisted": 0},
+                      str(b): {"linked": 4, "broken": 0, "foreign": 0, "unlisted": 0}}  # fmt: skip
 
 
 def test_numbers_are_sorted_as_numbers_whatever_the_directory_order(folder_of_chips, tmp_path):
@@ -92,7 +93,7 @@ def test_broken_links_and_foreign_names_are_counted_and_left_out(folder_of_chips
     for name in ("x.pt", "03.pt", "1.5.pt", ".4.pt", "٣.pt", "notes.txt"):
         (a / name).touch()
     assert find_chips(a) == ([0, 1], 1, 4)
-    assert link_chips([a], tmp_path / "mixed")[str(a)] == {"linked": 2, "broken": 1, "foreign": 4}
+    assert link_chips([a], tmp_path / "mixed")[str(a)] == {"linked": 2, "broken": 1, "foreign": 4, "unlisted": 0}
 
 
 def test_links_to_links_lead_to_the_file_itself(folder_of_chips, tmp_path):
@@ -288,6 +289,14 @@ def test_manifests_are_joined_in_the_order_of_the_links(folder_of_chips, tmp_pat
     assert [f"{line['tile']} {line['i']}" for line in lines] == contents(tmp_path / "out")
     description = read_chipset(tmp_path / "out")
     assert description["bands"] == ["red"] and [s["chips"] for s in description["settings"]["linked"]] == [3, 2]
+
+
+def test_a_chip_that_a_manifest_does_not_list_is_not_linked(folder_of_chips, tmp_path, capsys):
+    a, b = folder_of_chips("a", 3, bands=["x"]), folder_of_chips("b", 2, bands=["x"])
+    (a / "3.pt").write_text("of another run")
+    chip.main(["link-chips", str(a), str(b), str(tmp_path / "mixed")])
+    assert "of another run" not in contents(tmp_path / "mixed") and len(read_manifest(tmp_path / "mixed")) == 5
+    assert f"3 from {a}, 1 not in its manifest" in capsys.readouterr().out
 
 
 def test_a_source_without_manifest_gives_links_without_one(folder_of_chips, tmp_path):

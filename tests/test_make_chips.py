@@ -23,7 +23,7 @@ from rasterio.enums import ColorInterp
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard, chip_window, make_chips, pan_chips, positions
-from chipping.chipset import read_lines
+from chipping.chipset import ChipSetWriter, read_lines
 from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair, scale_of_pairs
 from constants import WORLDVIEW_BANDS
 from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
@@ -594,6 +594,23 @@ def test_a_chip_that_is_gone_and_can_not_be_made_again_is_named(delivery, tmp_pa
 
 def test_only_windows_that_were_left_out_are_counted(delivery, tmp_path):
     assert "before-start" not in run(tmp_path / "chips", delivery, 3, starting_from=6)["skipped"]
+
+
+@pytest.mark.parametrize("listed", [0, 2])
+def test_overwriting_takes_the_chip_away_that_a_kill_left_unlisted(delivery, tmp_path, monkeypatch, listed):
+    def killed(self, line):
+        if len(self.lines) == listed:
+            raise KeyboardInterrupt
+        add(self, line)
+
+    add, folder = ChipSetWriter.add, tmp_path / "chips"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ChipSetWriter, "add", killed)
+        run(folder, delivery, 4, starting_from=4)
+    assert sorted(bytes_of(folder)) == [f"{n}.pt" for n in range(4, 5 + listed)]
+    (folder / "note.txt").touch()
+    run(folder, delivery, 1, overwrite=True)
+    assert sorted(bytes_of(folder)) == ["0.pt"] and (folder / "note.txt").exists()
 
 
 def test_overwriting_that_was_killed_is_finished_by_the_next_run(delivery, tmp_path, monkeypatch):
