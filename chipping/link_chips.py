@@ -19,7 +19,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
-from raster.footprint import outline, overlapping_pairs, window_transform
+from raster.footprint import outline, overlapping_pairs, share_ground, window_transform
 from runtime.errors import UserError
 from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
 
@@ -195,19 +195,24 @@ def refuse_leaks(sources, allow_overlap, say):
 
     What shares ground within one set was allowed when that set was made.
     """
-    grounds = {}  # "scene of source": (source, split, path of the image, outline)
+    grounds = {}  # "scene of source": (source, split, path of the image, outline, manifest lines)
     for source in sources:
         for (scene, split), lines in by_scene(read_manifest(source)).items():
             path = (lines[0].get("source") or {}).get("path")
-            grounds[f"{scene} of {source}, {split}"] = str(source), split, path, outline_of(lines)
+            grounds[f"{scene} of {source}, {split}"] = str(source), split, path, outline_of(lines), lines
     names = sorted(grounds)
-    pairs = set(overlapping_pairs([grounds[name][3] for name in names]))
+
+    def is_leak(i, j):
+        return all(grounds[names[i]][k] != grounds[names[j]][k] for k in (0, 1))
+
+    around = overlapping_pairs([grounds[name][3] for name in names])
+    pairs = {(i, j) for i, j in around if is_leak(i, j) and patches_meet(grounds[names[i]][3:], grounds[names[j]][3:])}
     same = {}
     for i, name in enumerate(names):  # scenes without a place are the same where they are the same file
         if path := grounds[name][2]:
             pairs |= {(j, i) for j in same.setdefault(path, [])}
             same[path].append(i)
-    found = [(names[i], names[j]) for i, j in sorted(pairs) if all(grounds[names[i]][k] != grounds[names[j]][k] for k in (0, 1))]
+    found = [(names[i], names[j]) for i, j in sorted(pairs) if is_leak(i, j)]
     if not found:
         return
     more = f" and {len(found) - 3} more pairs" if len(found) > 3 else ""
@@ -227,7 +232,7 @@ def by_scene(lines):
 
 
 def outline_of(lines):
-    """Outline of the ground on which the patches of one scene lie, or None where they don't say."""
+    """Outline of the rectangle around patches of one scene, or None where they don't say where they lie."""
     from rasterio.crs import CRS  # 0.3 s that links to pan/ms chips need not wait for
 
     if any(not line.get("crs") or not line.get("transform") or not line.get("window") for line in lines):
@@ -237,6 +242,18 @@ def outline_of(lines):
     col, row = lines[0]["window"][:2]
     corner = window_transform(lines[0]["transform"], left - col, top - row)  # the first one's own grid begins at its own corner
     return outline(CRS.from_user_input(lines[0]["crs"]), corner, right - left, bottom - top)
+
+
+def patches_meet(one, other):
+    """
+    Whether patches of two scenes share ground, each (outline_of its patches, their lines): where only some windows became patches, the
+    rectangles around them may meet over ground that is in neither set.
+    """
+    mine, theirs = (
+        [patch for line in lines if share_ground(patch := outline_of([line]), rectangle)]
+        for (_, lines), (rectangle, _) in ((one, other), (other, one))
+    )
+    return any(i < len(mine) <= j for i, j in overlapping_pairs([*mine, *theirs]))
 
 
 def make_whole(destination, links, texts):

@@ -401,3 +401,28 @@ def test_sets_with_the_same_splits_or_ground_side_by_side_can_be_linked(patch_se
     link_chips([patch_set("a", "s1"), patch_set("b", "s1")], tmp_path / "out")
     link_chips([patch_set("c", "s1", "--exclude", "s3"), patch_set("d", "s1", "--exclude", "s2")], tmp_path / "other")
     assert {line["split"] for line in read_manifest(tmp_path / "other")} == {"train", "val"}
+
+
+def write_patches(folder, split, *places):
+    """A set of patches of 8 × 8 pixels of 10 m of one scene, at places (col, row) of a common grid."""
+    lines = []
+    for col, row in places:
+        line = {"file": f"{split}/r{row}_c{col}_image.npy", "mask": f"{split}/r{row}_c{col}_mask.npy", "split": split, "scene": folder.name,
+                "window": [col, row, 8, 8], "crs": "EPSG:32633",
+                "transform": [10, 0, 500_000 + 10 * col, 0, -10, 4_600_000 - 10 * row]}  # fmt: skip
+        for key in ("file", "mask"):
+            (folder / line[key]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / line[key]).touch()
+        lines.append(json.dumps(line) + "\n")
+    description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
+                   "divide_by": [1.0], "offset": [0.0], "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
+    (folder / "chipset.json").write_text(json.dumps(description))
+    (folder / "manifest.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_ground_between_the_patches_of_a_scene_is_in_no_split(tmp_path):
+    corners = write_patches(tmp_path / "corners", "train", (0, 0), (16, 16))
+    link_chips([corners, write_patches(tmp_path / "third", "val", (16, 0), (8, 8))], tmp_path / "out")
+    with pytest.raises(UserError, match="corners of .*, train and half of .*, val"):
+        link_chips([corners, write_patches(tmp_path / "half", "val", (16, 0), (9, 9))], tmp_path / "other")
