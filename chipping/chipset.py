@@ -120,7 +120,7 @@ class ChipSetWriter:
         if path.exists() and not self.overwrite:
             old = read_chipset(self.folder)
             if old["settings_hash"] != self.description["settings_hash"]:
-                difference = describe_difference(old.get("settings", {}), self.description["settings"])
+                difference = describe_settings(old.get("settings", {}), self.description["settings"])
                 raise UserError(f"{self.folder} holds chips made with other settings ({difference}); "
                                 "choose another folder, or pass --overwrite to replace them")
             self.lines = read_manifest(self.folder)
@@ -180,6 +180,19 @@ class ChipSetWriter:
 
     def __exit__(self, *exception):
         self.file.close()
+
+
+def describe_settings(old, new):
+    """describe_difference of two settings, tiles by their names: a pair that could not be read before, and now can, is a new one."""
+    old_tiles, new_tiles = ({tile["name"]: tile for tile in plain(settings).get("tiles", ())} for settings in (old, new))
+    words = [describe_difference(*({key: value for key, value in s.items() if key != "tiles"} for s in (old, new)))]
+    for name in sorted({*old_tiles, *new_tiles}):
+        if name not in old_tiles or name not in new_tiles:
+            words.append(f"tile {name} is {'gone' if name in old_tiles else 'new'}")
+        elif old_tiles[name] != new_tiles[name]:
+            words.append(f"tile {name} has {describe_difference(old_tiles[name], new_tiles[name])}")
+    words = [word for word in words if word]
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def next_chip(folder, lines):

@@ -20,6 +20,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard, chip_window, make_chips, pan_chips, positions
@@ -943,6 +944,28 @@ def test_one_pair_that_can_not_be_opened_among_others_is_left_out_with_a_remark_
     (tmp_path / "b-ms.tif").write_bytes(b"neither")
     with pytest.raises(UserError, match=f"a-{kind}.tif can't be opened"):
         pair_tiles(*patterns, strict=False)
+
+
+def test_a_pair_that_comes_or_changes_is_named_where_a_set_would_go_on(make_raster, tmp_path):
+    for name in "abc":
+        make_raster(f"{name}-pan.tif", np.ones((1, 64, 64), np.uint16), crs=None)
+        make_raster(f"{name}-ms.tif", np.ones((4, 16, 16), np.uint16), crs=None)
+    (tmp_path / "b-ms.tif").write_bytes(b"no raster at all")
+
+    def make():
+        tiles, _ = pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"], strict=False)
+        recipe = chip_window.ChipRecipe(8, 4, tiles[0].pair.bands, extra=1)
+        make_chips.make_chips(tiles, recipe, tmp_path / "chips", 1)
+
+    make()
+    make_raster("b-ms.tif", np.ones((4, 16, 16), np.uint16), crs=None)
+    with pytest.raises(UserError, match=r"made with other settings \(tile b is new\)"):
+        make()
+    (tmp_path / "b-ms.tif").unlink(), (tmp_path / "b-pan.tif").unlink()
+    make_raster("c-pan.tif", np.ones((1, 60, 60), np.uint16), crs="EPSG:32633", transform=from_origin(0, 0, 1, 1))
+    make_raster("c-ms.tif", np.ones((4, 16, 16), np.uint16), crs="EPSG:32633", transform=from_origin(0, 0, 4, 4))
+    with pytest.raises(UserError, match=r"\(tile c has area: \[0, 0, 16, 16\] → \[0, 0, 15, 15\]\)"):
+        make()
 
 
 def test_pairs_that_do_not_go_together_are_an_error_also_among_others(make_raster, tmp_path):
