@@ -12,11 +12,11 @@ from affine import Affine
 
 from constants import IGNORE
 from raster.polygon_clip import (
+    clip_boxes,
     longest_straight_edge,
     lonlat_box,
     moved_east,
     part_near,
-    places,
     polygons_of,
     projected,
     shortest_jump,
@@ -292,7 +292,7 @@ def polygons_for(polygons, crs, transform, width, height):
     if not near:
         return ()
     step, jump = longest_straight_edge(theirs, own, box, transform), shortest_jump(theirs, own, box) if turn else math.inf
-    boxes = places(widened(box, turn), turn, ends=turn and jump == math.inf)
+    boxes = clip_boxes(widened(box, turn), turn, ends=turn and jump == math.inf)
     parts = [(part_near(geometry, bounds, boxes, step, turn, jump), geometry, label) for geometry, label, bounds in near]
     parts = [part for part in parts if part[0] is not None]
     moved = move_all([part for part, _, _ in parts], [whole for _, whole, _ in parts], theirs, own)

@@ -70,7 +70,7 @@ def turned(box, turn):
     return [(box[0] + t, box[1], box[2] + t, box[3]) for t in (0.0, -turn, turn)]
 
 
-def places(box, turn, ends):
+def clip_boxes(box, turn, ends):
     """
     [(box, degrees)]: the boxes of `turned`, and by how much what lies in one is moved east before it goes to the map.
 
@@ -133,7 +133,7 @@ def part_near(geometry, bounds, boxes, step, turn, jump):
     """
     The part of a polygon within boxes that are the same place, its edges no longer than `step`; itself where it is so, or None.
 
-    boxes: [(box, degrees)] of `places`.
+    boxes: [(box, degrees)] of clip_boxes.
     """
     west, south, east, north = bounds
     wide = turn and east - west > 180
