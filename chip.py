@@ -480,7 +480,7 @@ def run_link_chips(args, report):
     *sources, destination = args.folders
     found = link_chips(sources, destination, args.overwrite, report.note, args.allow_overlap)
     for source, counts in found.items():
-        left_out = (("broken", "broken links"), ("foreign", "other names"))
+        left_out = (("broken", "broken links"), ("foreign", "other names"), ("unlisted", "not in its manifest"))
         extra = "".join(f", {counts[what]} {word}" for what, word in left_out if counts[what])
         report.result(f"{counts['linked']} from {source}{extra}")
     report.result(f"{sum(c['linked'] for c in found.values())} links in {destination}")

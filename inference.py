@@ -221,8 +221,8 @@ def plan_sharpening(args, checkpoint, console):
         pair = match_pair(pan, ms, shift)
         if checkpoint:
             check_ratio(checkpoint, pair)
-        scale, why = scale_for_sharpening(args, checkpoint, pair)
         pair, how = select_bands(pair, checkpoint and checkpoint["data"]["bands"], given)
+        scale, why = scale_for_sharpening(args, checkpoint, pair)
         path = os.path.join(args.output_dir, f"{place_of(ms)}_sharpened.tif")
         if path in work:
             raise UserError(f"{work[path][0].ms} and {ms} would both become {path}; sharpen them into different --output-dir")
@@ -266,12 +266,12 @@ def parse_two(text):
 
 def scale_for_sharpening(args, checkpoint, pair):
     """((divide_by, offset), where it comes from): flags, the file's tags, the checkpoint; for classical methods values as they are."""
-    from chipping.plain_pairs import scale_of_pair
+    from chipping.plain_pairs import bands_of, compare_tags, scale_of_pair
     from raster.scale import scale_from_tags
-    from raster.source import describe
 
-    info = describe(pair.ms)
-    if args.divide_by or scale_from_tags(info, range(info.count)):
+    if not args.divide_by:
+        compare_tags(pair, args.offset is not None)
+    if args.divide_by or scale_from_tags(*bands_of(pair)):
         return scale_of_pair(pair, args.divide_by, args.offset), "as the flags say" if args.divide_by else "as the file's tags say"
     if checkpoint:
         data = checkpoint["data"]

@@ -80,7 +80,8 @@ class ChipSetWriter:
 
     folder: where. description: the content of chipset.json without format, version and hash; its "settings" decide whether an earlier run's
     chips may be continued: other settings are a UserError that says what differs. companions: names of files and folders beside the
-    manifest that go when the chips do.
+    manifest that go when the chips do. unlisted: a function of (folder, lines) to the names of chips that a killed run may have left
+    without a line; they go too.
 
         with ChipSetWriter(folder, description, overwrite=False) as chipset:
             chipset.lines                    # what earlier runs have made, in order
@@ -89,7 +90,7 @@ class ChipSetWriter:
     Two programs at once in one folder are refused: the manifest is locked while it is open.
     """
 
-    def __init__(self, folder, description, overwrite=False, companions=()):
+    def __init__(self, folder, description, overwrite=False, companions=(), unlisted=lambda folder, lines: ()):
         self.folder = Path(folder)
         self.description = {
             "format": FORMAT,
@@ -99,6 +100,7 @@ class ChipSetWriter:
         }
         self.overwrite = overwrite
         self.companions = companions
+        self.unlisted = unlisted
         self.lines = []
 
     def __enter__(self):
@@ -118,7 +120,7 @@ class ChipSetWriter:
         if path.exists() and not self.overwrite:
             old = read_chipset(self.folder)
             if old["settings_hash"] != self.description["settings_hash"]:
-                difference = describe_difference(old.get("settings", {}), self.description["settings"])
+                difference = describe_settings(old.get("settings", {}), self.description["settings"])
                 raise UserError(f"{self.folder} holds chips made with other settings ({difference}); "
                                 "choose another folder, or pass --overwrite to replace them")
             self.lines = read_manifest(self.folder)
@@ -136,7 +138,7 @@ class ChipSetWriter:
 
     def remove_listed(self):
         """
-        Delete the chips of an earlier run, and nothing that its manifest does not list.
+        Delete the chips of an earlier run, and nothing that its manifest does not list, but for what a kill may have left beside it.
 
         Before that its description becomes a word of what is going on: no moment shows a set that claims chips which are no longer there.
         The manifest goes after the chips: a run that was killed in between leaves the next one what it needs to finish.
@@ -149,7 +151,7 @@ class ChipSetWriter:
             for key in ("file", "mask"):
                 if line.get(key):
                     (self.folder / line[key]).unlink(missing_ok=True)
-        for name in self.companions:
+        for name in (*self.companions, *(self.unlisted(self.folder, lines) if path.exists() else ())):
             companion = self.folder / name
             if companion.is_dir():
                 shutil.rmtree(companion)
@@ -178,6 +180,30 @@ class ChipSetWriter:
 
     def __exit__(self, *exception):
         self.file.close()
+
+
+def describe_settings(old, new):
+    """describe_difference of two settings, tiles by their names: a pair that could not be read before, and now can, is a new one."""
+    old_tiles, new_tiles = ({tile["name"]: tile for tile in plain(settings).get("tiles", ())} for settings in (old, new))
+    words = [describe_difference(*({key: value for key, value in s.items() if key != "tiles"} for s in (old, new)))]
+    for name in sorted({*old_tiles, *new_tiles}):
+        if name not in old_tiles or name not in new_tiles:
+            words.append(f"tile {name} is {'gone' if name in old_tiles else 'new'}")
+        elif old_tiles[name] != new_tiles[name]:
+            words.append(f"tile {name} has {describe_difference(old_tiles[name], new_tiles[name])}")
+    words = [word for word in words if word]
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def next_chip(folder, lines):
+    """
+    [name] of the one chip 0.pt, 1.pt, … that a run can have left unlisted when it was killed: that after the last line. Without a line it
+    may have any number.
+    """
+    if lines:
+        return [f"{int(Path(lines[-1]['file']).stem) + 1}.pt"]
+    chips = [path.name for path in folder.glob("*.pt") if path.stem.isdecimal()]
+    return chips if len(chips) == 1 else []
 
 
 def lock(file, folder):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from chipping.chipset import ChipSetWriter
+from chipping.chipset import ChipSetWriter, next_chip
 from chipping.pan_chips import SCALE, encode_chip, write_chip
 from constants import WORLDVIEW_BANDS
 from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
@@ -127,7 +127,7 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
         "seed": recipe.seed,
     }  # fmt: skip
     made = 0
-    with ChipSetWriter(folder, description, overwrite) as chipset:
+    with ChipSetWriter(folder, description, overwrite, unlisted=next_chip) as chipset:
         remove_leftovers(folder)
         there, listed = set(os.listdir(folder)), len(chipset.lines)
         for number in range(count):

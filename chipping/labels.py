@@ -1,5 +1,6 @@
 """Labels on an image's grid: values of a mask raster or polygons of a GeoJSON become class indices, 255 where nobody knows."""
 
+import contextlib
 import functools
 import json
 import math
@@ -10,7 +11,18 @@ import numpy as np
 from affine import Affine
 
 from constants import IGNORE
-from raster.polygon_clip import longest_straight_edge, part_near, shortest_jump, turned, widened
+from raster.polygon_clip import (
+    clip_boxes,
+    longest_straight_edge,
+    lonlat_box,
+    moved_east,
+    part_near,
+    polygons_of,
+    projected,
+    shortest_jump,
+    turned,
+    widened,
+)
 from runtime.errors import UserError, did_you_mean
 
 UNKNOWN = 254  # marks a value that is no class while labels are translated; never leaves this file
@@ -258,38 +270,77 @@ def polygons_for(polygons, crs, transform, width, height):
     """
     from rasterio._err import CPLE_BaseError  # what GDAL says of a CRS that leads nowhere; it has no public name
     from rasterio.crs import CRS
-    from rasterio.warp import transform_bounds, transform_geom
+    from rasterio.warp import transform_bounds
 
     own = CRS.from_user_input(crs)
     theirs = CRS.from_user_input(polygons.crs)
-    west, south, east, north = raster_bounds(transform, 0, 0, width, height)
+    raster = raster_bounds(transform, 0, 0, width, height)
+    own_turn, turn = (360.0 if c.is_geographic else 0.0 for c in (own, theirs))
     if own == theirs:
-        return tuple(s for s in polygons.shapes if meets(s[2], (west, south, east, north)))
+        return shapes_on(polygons.shapes, raster, own_turn)
     try:
-        west, south, east, north = transform_bounds(own, theirs, west, south, east, north, densify_pts=21)
+        box = transform_bounds(own, theirs, *raster, densify_pts=21)
+        if not (turn or np.isfinite(box).all()):
+            raise UserError(f"a raster in {own.to_string()[:40]} reaches to where {polygons.crs} does not; convert the labels: {OGR2OGR}")
     except CPLE_BaseError as error:
         raise UserError(
             f"polygons in {polygons.crs} can't be placed on a raster in {own.to_string()[:40]}, which does not lead there; expected a "
             "coordinate system of the globe (gdal_edit.py -a_srs)"
         ) from error
-    turn = 360.0 if theirs.is_geographic else 0.0
-    if west > east:  # across the antimeridian
-        east += turn
-    box = (west, south, east, north)
+    box = lonlat_box(box, raster, theirs, own) if turn else box
     near = [s for s in polygons.shapes if any(meets(s[2], b) for b in turned(box, turn)) or (turn and s[2][2] - s[2][0] > 180)]
     if not near:
         return ()
-    boxes, step = turned(widened(box, turn), turn), longest_straight_edge(theirs, own, box, transform)
-    jump = shortest_jump(theirs, own, box) if turn else math.inf
+    step, jump = longest_straight_edge(theirs, own, box, transform), shortest_jump(theirs, own, box) if turn else math.inf
+    boxes = clip_boxes(widened(box, turn), turn, ends=turn and jump == math.inf)
+    parts = [(part_near(geometry, bounds, boxes, step, turn, jump), geometry, label) for geometry, label, bounds in near]
+    parts = [part for part in parts if part[0] is not None]
+    moved = move_all([part for part, _, _ in parts], [whole for _, whole, _ in parts], theirs, own)
+    found = [(there, label, bounds_of(there, 0, "a label")) for there, (_, _, label) in zip(moved, parts, strict=True) if there is not None]
+    return shapes_on(found, raster, own_turn)
+
+
+def move_all(parts, wholes, theirs, own):
+    """
+    Polygons in the raster's CRS, None for one of which nothing is there. wholes: what each is a part of.
+
+    UserError where only some of a polygon has a place on the raster's map, such as a picture of the globe from afar: nobody knows what
+    outline it has there.
+    """
+    from rasterio._err import CPLE_BaseError
+    from rasterio.warp import transform_geom
+
+    if not parts:
+        return []
+    nowhere = CPLE_BaseError, SystemError  # the second one where GDAL has said so twenty times and says no more
+    with contextlib.suppress(*nowhere):
+        return transform_geom(theirs, own, parts)  # together: a call for each costs more than its work
+    moved = []
+    for part, whole in zip(parts, wholes, strict=True):
+        for geometry in (part, whole):  # a corner of the box may have no place, although all of the polygon has
+            with contextlib.suppress(*nowhere):
+                moved.append(transform_geom(theirs, own, geometry))
+                break
+        else:
+            west, south, east, north = bounds_of(whole, 0, "a label")
+            points = [point for rings in polygons_of(part) for ring in rings for point in ring]
+            if east - west > 180 or np.isfinite(projected(theirs, own, *np.transpose(points))).any():
+                raise UserError(
+                    f"the polygon at {west:g}, {south:g} to {east:g}, {north:g} goes on where a raster in {own.to_string()[:40]} shows "
+                    "nothing; cut it to the ground that the raster shows (ogr2ogr -clipsrc)"
+                )
+            moved.append(None)
+    return moved
+
+
+def shapes_on(shapes, raster, turn):
+    """Those shapes in the raster's CRS that meet its bounds; in degrees also where longitudes are counted another way."""
     found = []
-    for geometry, label, bounds in near:
-        part = part_near(geometry, bounds, boxes, step, turn, jump)
-        if part is not None:
-            try:
-                moved = transform_geom(theirs, own, part)
-            except CPLE_BaseError:  # a corner of the box lies where a picture of the globe from afar has nothing
-                moved = transform_geom(theirs, own, geometry)
-            found.append((moved, label, bounds_of(moved, 0, "a label")))
+    for geometry, label, bounds in shapes:
+        for degrees in (0.0, -turn, turn) if turn else (0.0,):
+            box = (bounds[0] + degrees, bounds[1], bounds[2] + degrees, bounds[3])
+            if meets(box, raster):
+                found.append((moved_east(geometry, degrees) if degrees else geometry, label, box))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """link-chips: one folder of symbolic links to the chips of several, in an order of which any beginning is a fair mix.
 
-No chip is opened: what is linked is what is called <integer>.pt (or, for patch sets, what the manifest lists). The order is that
+No chip is opened: what is linked is what is called <integer>.pt and, where there is a manifest, listed in it. The order is that
 of multiples of the golden ratio, so it depends on nothing but the sources as given and the chips in them.
 
 A new destination gets its name when everything is in it. In a folder that exists, links that are right already stay, so that a run that
@@ -19,7 +19,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
-from raster.footprint import outline, overlapping_pairs, window_transform
+from raster.footprint import outline, overlapping_pairs, share_ground, window_transform
 from runtime.errors import UserError
 from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
 
@@ -55,7 +55,7 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
     """
     Fill `destination` with links to the chips of all sources. All or nothing. say(text) hears what the mix is not good for.
 
-    Returns {source: {"linked", "broken", "foreign"}}. UserError where a source is no folder, sources can't be mixed, nothing is
+    Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is no folder, sources can't be mixed, nothing is
     found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
     """
     destination = Path(destination)
@@ -123,12 +123,14 @@ def plan_pan_chips(sources, with_manifest):
     items, lines, report = [], [], {}
     for source in sources:
         numbers, broken, foreign = find_chips(source)
-        report[str(source)] = {"linked": len(numbers), "broken": broken, "foreign": foreign}
+        known, found = lines_by_file(source), len(numbers)
+        if all((Path(source) / name).exists() for name in (DESCRIPTION, MANIFEST)):  # a chip without a line is one that a kill has left
+            numbers = [n for n in numbers if f"{n}.pt" in known]
+        report[str(source)] = {"linked": len(numbers), "broken": broken, "foreign": foreign, "unlisted": found - len(numbers)}
         base = os.path.realpath(source)
         # a link to a link would break when the middle one goes
         items += [real(os.path.join(base, f"{n}.pt")) for n in numbers]
         if with_manifest:
-            known = lines_by_file(source)
             lines += [known.get(f"{n}.pt") for n in numbers]
     order = fair_order(len(items))
     links = {f"{place}.pt": items[i] for place, i in enumerate(order.tolist())}
@@ -172,7 +174,7 @@ def plan_patches(sources):
             broken += bool(missing)
             if not missing:
                 lines.append((os.path.realpath(source), line))
-        report[str(source)] = {"linked": len(lines), "broken": broken, "foreign": 0}
+        report[str(source)] = {"linked": len(lines), "broken": broken, "foreign": 0, "unlisted": 0}
         items += lines
     links, manifest = {}, []
     for place, i in enumerate(fair_order(len(items)).tolist()):
@@ -193,19 +195,24 @@ def refuse_leaks(sources, allow_overlap, say):
 
     What shares ground within one set was allowed when that set was made.
     """
-    grounds = {}  # "scene of source": (source, split, path of the image, outline)
+    grounds = {}  # "scene of source": (source, split, path of the image, outline, manifest lines)
     for source in sources:
         for (scene, split), lines in by_scene(read_manifest(source)).items():
             path = (lines[0].get("source") or {}).get("path")
-            grounds[f"{scene} of {source}, {split}"] = str(source), split, path, outline_of(lines)
+            grounds[f"{scene} of {source}, {split}"] = str(source), split, path, outline_of(lines), lines
     names = sorted(grounds)
-    pairs = set(overlapping_pairs([grounds[name][3] for name in names]))
+
+    def is_leak(i, j):
+        return all(grounds[names[i]][k] != grounds[names[j]][k] for k in (0, 1))
+
+    around = overlapping_pairs([grounds[name][3] for name in names])
+    pairs = {(i, j) for i, j in around if is_leak(i, j) and patches_meet(grounds[names[i]][3:], grounds[names[j]][3:])}
     same = {}
     for i, name in enumerate(names):  # scenes without a place are the same where they are the same file
         if path := grounds[name][2]:
             pairs |= {(j, i) for j in same.setdefault(path, [])}
             same[path].append(i)
-    found = [(names[i], names[j]) for i, j in sorted(pairs) if all(grounds[names[i]][k] != grounds[names[j]][k] for k in (0, 1))]
+    found = [(names[i], names[j]) for i, j in sorted(pairs) if is_leak(i, j)]
     if not found:
         return
     more = f" and {len(found) - 3} more pairs" if len(found) > 3 else ""
@@ -225,7 +232,7 @@ def by_scene(lines):
 
 
 def outline_of(lines):
-    """Outline of the ground on which the patches of one scene lie, or None where they don't say."""
+    """Outline of the rectangle around patches of one scene, or None where they don't say where they lie."""
     from rasterio.crs import CRS  # 0.3 s that links to pan/ms chips need not wait for
 
     if any(not line.get("crs") or not line.get("transform") or not line.get("window") for line in lines):
@@ -235,6 +242,18 @@ def outline_of(lines):
     col, row = lines[0]["window"][:2]
     corner = window_transform(lines[0]["transform"], left - col, top - row)  # the first one's own grid begins at its own corner
     return outline(CRS.from_user_input(lines[0]["crs"]), corner, right - left, bottom - top)
+
+
+def patches_meet(one, other):
+    """
+    Whether patches of two scenes share ground, each (outline_of its patches, their lines): where only some windows became patches, the
+    rectangles around them may meet over ground that is in neither set.
+    """
+    mine, theirs = (
+        [patch for line in lines if share_ground(patch := outline_of([line]), rectangle)]
+        for (_, lines), (rectangle, _) in ((one, other), (other, one))
+    )
+    return any(i < len(mine) <= j for i, j in overlapping_pairs([*mine, *theirs]))
 
 
 def make_whole(destination, links, texts):

@@ -20,14 +20,14 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from chipping.chip_window import finish_with_blur, finish_with_means, read_ms_window
-from chipping.chipset import ChipSetWriter, cut_unfinished_line, read_lines
+from chipping.chipset import ChipSetWriter, cut_unfinished_line, next_chip, read_lines
 from chipping.null_blocks import expected_share, filled_blocks
 from chipping.pan_sums import PanSums
 from chipping.positions import count_places, place
 from raster.colour import has_colour
 from raster.footprint import footprint, pixel_corners
 from raster.pair import PairReader
-from raster.source import is_remote
+from raster.source import is_remote, mask_stamps
 from runtime.errors import RunError, UserError
 from runtime.files import remove_leftovers, settings_hash, write_json, write_text
 from runtime.workers import stopping, worker_pool
@@ -39,6 +39,7 @@ SKIPPED = "skipped.jsonl"
 WORKER_MODULES = ("chipping.make_chips", "chipping.pan_chips")  # what workers have imported when they begin; the second one takes seconds
 WAITING = ".considered"  # finished chips whose number isn't known yet
 STAMPS = ("size", "mtime", "pan_size", "pan_mtime")  # of a source: what is compared to know its files again
+MASK_STAMPS = ("mask_size", "mask_mtime", "pan_mask_size", "pan_mask_mtime")  # and its .msk files, where there are some
 
 
 def tile_facts(tile):
@@ -146,7 +147,7 @@ def rounded(share):
 def origin_of(recipe, tile):
     """A hash of all that decides a tile's chips: the recipe, where its windows lie, and its files by their stamps."""
     source = source_of(tile.pair)
-    return settings_hash([asdict(recipe), tile_facts(tile), [source[key] for key in STAMPS]])
+    return settings_hash([asdict(recipe), tile_facts(tile), [source[key] for key in (*STAMPS, *MASK_STAMPS) if key in source]])
 
 
 def recall(folder, i, origin):
@@ -268,7 +269,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         "store": recipe.store, "dtype": recipe.dtype, "divide_by": recipe.divide_by, "offset": recipe.offset, "nodata": 0,
         "sampler": recipe.sampler, "seed": None,
     }  # fmt: skip
-    with ChipSetWriter(folder, description, overwrite, companions=(SKIPPED, WAITING)) as chipset:
+    with ChipSetWriter(folder, description, overwrite, (SKIPPED, WAITING), next_chip) as chipset:
         remove_leftovers(folder)
         sources = {tile.name: source_of(tile.pair) for tile in tiles}
         refuse_changed_sources(chipset.lines, sources, folder)
@@ -375,8 +376,10 @@ def refuse_changed_sources(lines, sources, folder):
 
 def changed_file(old, new):
     """The path of what has changed between two sources of a tile, or None. What the older one does not state is not compared."""
-    changed = [key for key in STAMPS if key in old and old[key] != new[key]]
-    return new["pan" if changed[0].startswith("pan") else "path"] if changed else None
+    changed = [key for key in STAMPS if key in old and old[key] != new[key]] + [k for k in MASK_STAMPS if old.get(k) != new.get(k)]
+    if not changed:
+        return None
+    return new["pan" if changed[0].startswith("pan") else "path"] + (".msk" if changed[0] in MASK_STAMPS else "")
 
 
 def remake_missing(lines, tiles, recipe, folder, run, workers):
@@ -416,11 +419,12 @@ def manifest_line(number, tile, recipe, verdict, source):
 
 
 def source_of(pair):
-    """The files of a pair, with size and modification time: None for what lies elsewhere."""
+    """The files of a pair, with size and modification time: None for what lies elsewhere. Of .msk files too, where there are some."""
     source = {"pan": pair.pan, "path": pair.ms}
     for path, prefix in ((pair.ms, ""), (pair.pan, "pan_")):
         status = None if is_remote(path) else os.stat(path)
         source |= {f"{prefix}size": status and status.st_size, f"{prefix}mtime": status and status.st_mtime}
+        source |= {f"{prefix}{key}": value for key, value in mask_stamps(path).items()}
     return source
 
 

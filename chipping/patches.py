@@ -197,7 +197,8 @@ def refuse_changed_sources(lines, scenes, folder):
             continue
         what = next(w for w in (*new, *old) if old.get(w) != new.get(w))
         path = {"image": scene.source, "clouds": scene.cloud_source, **scene.label_sources}.get(what)
-        found = f"{path['path']} {'has changed' if what in old else 'is new'}" if path else f"the {what} file of {scene.name} is gone"
+        file = path and path["path"] + (".msk" if what in old and old[what][:2] == new[what][:2] else "")
+        found = f"{file} {'has changed' if what in old else 'is new'}" if path else f"the {what} file of {scene.name} is gone"
         raise UserError(f"{found} since this scene was cut into {folder}; pass --overwrite to cut all again")
 
 

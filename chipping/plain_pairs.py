@@ -1,5 +1,6 @@
 """Pan and ms rasters that lie around anywhere, as tiles for make-chips."""
 
+import math
 import re
 from collections import defaultdict
 
@@ -86,35 +87,48 @@ def scale_of_pair(pair, divide_by=None, offset=None):
     """
     (divide_by, offset), one number each for both images: from flags, else from the tags of ms.
 
-    UserError where neither says, and where the tags of pan say something else, or nothing while those of ms do and no flag vouches for it.
+    UserError where neither says, and where the tags of the two say different things and no flag vouches for it.
     """
-    info = describe(pair.ms)
-    indexes = pair.indexes or range(1, info.count + 1)
+    info, indexes = bands_of(pair)
+    if divide_by is None:
+        compare_tags(pair, offset is not None)
     numbers = [parse_numbers(text, flag, len(indexes)) for text, flag in ((divide_by, "--divide-by"), (offset, "--offset"))]
-    scale = decide_scale(info, [i - 1 for i in indexes], pair.bands, *numbers)
+    scale = decide_scale(info, indexes, pair.bands, *numbers)
     if len(set(scale.divide_by)) > 1 or len(set(scale.offset)) > 1:
         raise UserError(f"{pair.ms} has a scale for each band; pan and ms must share one: pass a single --divide-by and --offset")
-    if divide_by is None:
-        compare_with_pan(pair, scale.divide_by[0], scale.offset[0], offset is not None)
     return scale.divide_by[0], scale.offset[0]
 
 
-def compare_with_pan(pair, divide_by, offset, offset_given):
-    """UserError where the tags of pan contradict the scale that those of ms state. offset_given: by the command line, for both."""
-    tags = scale_from_tags(describe(pair.pan), [pair.pan_band - 1])
-    if tags is None and offset_given:
+def bands_of(pair):
+    """(RasterInfo, zero-based bands that are read) of ms."""
+    info = describe(pair.ms)
+    return info, [i - 1 for i in pair.indexes or range(1, info.count + 1)]
+
+
+def compare_tags(pair, offset_given):
+    """UserError where the tags of ms and pan state different scales, or only one of them states any. offset_given: by a flag, for both."""
+    ms, pan = scale_from_tags(*bands_of(pair)), scale_from_tags(describe(pair.pan), [pair.pan_band - 1])
+    if (ms is None or pan is None) and (ms is pan or offset_given):
         return
-    says = f"divisor {tags.divide_by[0]:g} and offset {tags.offset[0]:g}" if tags else "nothing of a scale"
-    if tags is None or tags.divide_by[0] != divide_by or not offset_given and tags.offset[0] != offset:
-        raise UserError(f"the tags of {pair.pan} say {says}, those of {pair.ms} divisor {divide_by:g} and offset {offset:g}; both must "
-                        "share one scale: pass the right one with --divide-by and --offset, or bring both images to one")  # fmt: skip
+    if ms and len(set(zip(ms.divide_by, ms.offset, strict=True))) > 1:
+        return  # which scale_of_pair refuses for itself
+    if ms and pan and close(ms.divide_by[0], pan.divide_by[0]) and (offset_given or close(ms.offset[0], pan.offset[0])):
+        return
+    of_ms, of_pan = (f"divisor {t.divide_by[0]:g} and offset {t.offset[0]:g}" if t else "nothing of a scale" for t in (ms, pan))
+    raise UserError(f"the tags of {pair.pan} say {of_pan}, those of {pair.ms} {of_ms}; both must share one scale: pass the right one with "
+                    "--divide-by and --offset, or bring both images to one")  # fmt: skip
+
+
+def close(one, other):
+    """Whether two numbers of tags are the same one: some programs keep them as float32."""
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-6)
 
 
 def scale_of_pairs(tiles, divide_by=None, offset=None):
     """(divide_by, offset) that all pairs of a chip set share; UserError that names two whose tags differ."""
     scales = [scale_of_pair(tile.pair, divide_by, offset) for tile in tiles]
     for tile, scale in zip(tiles, scales, strict=True):
-        if scale != scales[0]:
+        if not all(map(close, scale, scales[0])):
             raise UserError(
                 f"{tile.pair.ms} says divisor {scale[0]:g} and offset {scale[1]:g}, {tiles[0].pair.ms} says {scales[0][0]:g} and "
                 f"{scales[0][1]:g}; make their chips in separate folders, or pass --divide-by and --offset where tags are wrong"

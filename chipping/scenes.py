@@ -9,7 +9,7 @@ from chipping.labels import same_grid
 from chipping.splits import event_of
 from constants import band_role
 from raster.footprint import outline
-from raster.source import describe, is_remote
+from raster.source import describe, is_remote, mask_stamps
 from runtime.errors import RunError, UserError, did_you_mean
 
 
@@ -91,19 +91,22 @@ def describe_all(images, strict, note):
 
 
 def source_of(info):
-    """Path, size and modification time: enough to notice that a source is not the one that chips were cut from."""
+    """
+    Path, size and modification time, of a .msk file beside it too: enough to notice that a source is not the one that chips were cut from.
+    """
     path = info.path if is_remote(info.path) else os.path.abspath(info.path)
-    return {"path": path, "size": info.size, "mtime": info.mtime}
+    return {"path": path, "size": info.size, "mtime": info.mtime, **mask_stamps(path)}
 
 
 def stamps_of(image, masks, clouds):
     """
-    {"image" | layer | "clouds": [size, mtime]}: what is compared to know a scene's files again.
+    {"image" | layer | "clouds": [size, mtime, and those of a .msk file]}: what is compared to know a scene's files again.
 
     image, clouds: sources (see source_of), clouds None without one. masks: {layer: source}.
     """
     sources = {"image": image, **masks, **({"clouds": clouds} if clouds else {})}
-    return {what: [source["size"], source["mtime"]] for what, source in sources.items()}
+    keys = ("size", "mtime", "mask_size", "mask_mtime")
+    return {what: [source[key] for key in keys if key in source] for what, source in sources.items()}
 
 
 # --- bands ---------------------------------------------------------------------------------------------------------------------

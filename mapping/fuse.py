@@ -21,7 +21,7 @@ from nets.classical_fusion import METHODS, gather_moments
 from nets.nulls import continue_ms, continue_pan
 from nets.pansharpener import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
-from raster.pair import PairReader, is_null
+from raster.pair import PairReader, is_null, with_alpha_as_data
 from raster.source import describe, is_remote
 from raster.writer import scratch_of, write_cog
 from runtime.device import autocast
@@ -292,11 +292,19 @@ def select_bands(pair, wanted=None, given=None):
     the file does not know are new names for its bands, one each: files without descriptions get theirs so.
     """
     info = describe(pair.ms)
+    pair, how = find_bands(pair, info, wanted, given)
+    if (given or how == "by name") and info.alpha_band is not None and info.alpha_band + 1 in (pair.indexes or range(1, info.count + 1)):
+        pair = with_alpha_as_data(pair, info)
+    return pair, how
+
+
+def find_bands(pair, info, wanted, given):
+    """As select_bands, but what hides pixels is still what the file alone says."""
     own = pair.indexes or tuple(range(1, info.count + 1))  # all but an alpha band
     says_what = any((name or "").strip().lower() in WORLDVIEW_BANDS for name in info.descriptions)
     if given and not any(word.isdigit() or find_band(info.descriptions, word) for word in given):
         if len(given) == info.count:  # who names every band says that none of them is alpha
-            own, pair = tuple(range(1, info.count + 1)), replace(pair, masked=(pair.masked[0], None if pair.masked[1] else pair.masked[1]))
+            own = tuple(range(1, info.count + 1))
         elif len(given) != len(own):
             raise UserError(f"--bands has {len(given)} names, {pair.ms} has {len(own)} bands")
         names = dict(zip(own, given, strict=True))

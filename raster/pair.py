@@ -30,7 +30,7 @@ class Pair:
     """
     pan, ms: paths. area: (column, row, width, height) in ms pixels that pan covers too. ratio: pan pixels along an ms pixel.
     shift: (x, y) pan pixels. step: 2 where ms is stored with every pixel doubled, else 1. bands: ms band names.
-    crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms).
+    crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms), the type that holds all bands.
     remarks: sentences that a person ought to hear. pan_place: (crs, transform) of pan, None without georeference.
     indexes: 1-based bands of ms that are read, in this order; None for all. pan_band: the 1-based band of pan that is none of alpha.
     masked: (pan, ms), what hides pixels: the 1-based alpha band of the file, 0 for a mask of its own, None for nothing.
@@ -93,10 +93,13 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     if len(ms_bands) < 2:
         besides = " besides its alpha band" if len(ms_bands) < m.count else ""
         raise UserError(f"{ms} has {len(ms_bands)} band{besides}; expected a multispectral image with several")
+    if len({str(m.nodatavals[b - 1] or 0.0) for b in ms_bands}) > 1:
+        found = ", ".join(str(m.nodatavals[b - 1]) for b in ms_bands)
+        raise UserError(f"the bands of {ms} have different nodata values ({found}); give all of them one (gdal_translate -a_nodata 0)")
     step = 2 if look_for_doubling and is_doubled(ms, m, ms_bands) else 1
     remarks = []
     if len(ms_bands) < m.count:
-        remarks.append(f"band {m.alpha_band + 1} of {ms} is an alpha band: what it hides is null, and it is no band of the chips or maps")
+        remarks.append(alpha_remark(m))
     if step == 2:
         remarks.append(f"{ms} is stored with every pixel doubled: reading every second one, {m.width // 2} x {m.height // 2} pixels")
     width, height = m.width // step, m.height // step
@@ -118,10 +121,21 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
         raise UserError(f"{pan} and {ms} share no ground; pass rasters of the same place")
     return Pair(
         str(pan), str(ms), area, ratio, corner, step, tuple(bands or default_band_names(m, ms_bands)), crs, transform,
-        tuple(i.nodatavals[b[0] - 1] for i, b in ((p, pan_bands), (m, ms_bands))), (p.dtypes[pan_bands[0] - 1], m.dtypes[ms_bands[0] - 1]),
+        tuple(i.nodatavals[b[0] - 1] for i, b in ((p, pan_bands), (m, ms_bands))),
+        tuple(np.result_type(*(i.dtypes[n - 1] for n in b)).name for i, b in ((p, pan_bands), (m, ms_bands))),
         tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None, None if len(ms_bands) == m.count else ms_bands,
         pan_bands[0], (pan_masked, ms_masked),
     )  # fmt: skip
+
+
+def alpha_remark(info):
+    return f"band {info.alpha_band + 1} of {info.path} is an alpha band: what it hides is null, and it is no band of the chips or maps"
+
+
+def with_alpha_as_data(pair, info):
+    """A pair whose band that is called alpha is among those that are read, since it has a name: it hides nothing."""
+    masked = pair.masked[0], data_bands(info, named=info.count)[1]
+    return replace(pair, masked=masked, remarks=tuple(remark for remark in pair.remarks if remark != alpha_remark(info)))
 
 
 def data_bands(info, named=0):
@@ -210,7 +224,7 @@ def is_doubled(path, info, bands, side=128):
             column, row = (int(size * share) // 2 * 2 - side // 2 for size in (info.width, info.height))
             window = Window(max(0, column), max(0, row), side, side).intersection(Window(0, 0, info.width, info.height))
             try:
-                values = dataset.read(list(bands), window=window)
+                values = read_bands(dataset, bands, window)
             except RasterioError:
                 continue  # a broken file is told where its pixels are needed
             values = values[:, : values.shape[1] // 2 * 2, : values.shape[2] // 2 * 2]

@@ -10,7 +10,41 @@ import numpy as np
 
 CHORD = 0.05  # pixels that a polygon's edge may lie beside its true course
 NEAR_TURN = 150  # degrees of longitude from which on the antimeridian is near
+WORLD = (-180.0, -90.0, 180.0, 90.0)
 FOLLOWED, DOUBTED = 180, 270  # degrees of longitude that an edge may have near the antimeridian, and far from it
+
+
+def projected(source, target, xs, ys):
+    """
+    (2, N) of N places in another CRS; infinity where one leads nowhere.
+
+    Of such a place GDAL makes an error the first twenty times in a process and infinity after that: the same labels need the same answer.
+    """
+    from rasterio._err import CPLE_BaseError
+    from rasterio.warp import transform
+
+    try:
+        return np.array(transform(source, target, xs, ys))
+    except CPLE_BaseError:
+        if len(xs) == 1:
+            return np.full((2, 1), np.inf)
+        half = len(xs) // 2
+        return np.concatenate([projected(source, target, xs[k], ys[k]) for k in (slice(half), slice(half, None))], axis=1)
+
+
+def lonlat_box(box, bounds, theirs, own):
+    """
+    A raster's box in lon/lat as transform_bounds gives it, made whole: GDAL passes over what a raster holds beyond the globe, and with it
+    over a pole. bounds: (west, south, east, north) of the raster in its own CRS.
+    """
+    west, south, east, north = (b if math.isfinite(b) else limit for b, limit in zip(box, WORLD, strict=True))
+    if west > east:  # across the antimeridian
+        east += 360.0
+    for pole in (-90.0, 90.0):
+        (x,), (y,) = projected(theirs, own, [(west + east) / 2], [pole])
+        if bounds[0] <= x <= bounds[2] and bounds[1] <= y <= bounds[3]:
+            south, north = min(south, pole), max(north, pole)
+    return west, south, east, north
 
 
 def widened(box, turn):
@@ -36,6 +70,31 @@ def turned(box, turn):
     return [(box[0] + t, box[1], box[2] + t, box[3]) for t in (0.0, -turn, turn)]
 
 
+def clip_boxes(box, turn, ends):
+    """
+    [(box, degrees)]: the boxes of `turned`, and by how much what lies in one is moved east before it goes to the map.
+
+    ends: the map ends at the antimeridian. A polygon across it would become one around the whole map, so boxes end there too, and what
+    lies beyond is moved back.
+    """
+    boxes = turned(box, turn)
+    if not ends:
+        return [(b, 0.0) for b in boxes]
+    cut = [((max(b[0], t - turn / 2), b[1], min(b[2], t + turn / 2), b[3]), -t) for b in boxes for t in (0.0, -turn, turn)]
+    return [(b, t) for b, t in cut if b[0] < b[2]]
+
+
+def polygons_of(geometry):
+    """[rings] of a polygon or several."""
+    return [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+
+
+def moved_east(geometry, degrees):
+    """A polygon in degrees with other longitudes."""
+    moved = [[[(point[0] + degrees, point[1]) for point in ring] for ring in rings] for rings in polygons_of(geometry)]
+    return {"type": "MultiPolygon", "coordinates": moved}
+
+
 def shortest_jump(theirs, own, box):
     """
     Degrees of longitude from which on an edge is not meant as it stands: from 179 to −179 may be the 2 degrees across the antimeridian.
@@ -43,33 +102,23 @@ def shortest_jump(theirs, own, box):
     Near the antimeridian and around the poles that is every edge of more than 180 (FOLLOWED). Elsewhere it is not likely (DOUBTED): see
     without_jumps. Where a map ends at the antimeridian, as Web Mercator does, edges are what they are.
     """
-    from rasterio._err import CPLE_BaseError
-    from rasterio.warp import transform as project
-
     west, south, east, north = box
-    try:
-        x, y = project(theirs, own, [179.997, 179.999, -179.999], [(south + north) / 2] * 3)
-    except CPLE_BaseError:  # the map does not reach there
-        return math.inf
-    if not math.hypot(x[2] - x[1], y[2] - y[1]) < 2 * math.hypot(x[1] - x[0], y[1] - y[0]):
+    places = projected(theirs, own, [179.997, 179.999, -179.999], [(south + north) / 2] * 3)
+    with np.errstate(invalid="ignore"):
+        on_the_globe, on_the_map = np.hypot(*np.diff(places))
+    if not on_the_map < 2 * on_the_globe:  # also where the map does not reach there
         return math.inf
     return FOLLOWED if west < -NEAR_TURN or east > NEAR_TURN else DOUBTED
 
 
 def longest_straight_edge(theirs, own, box, transform):
     """Length of an edge in `theirs` that is straight in `own` to CHORD pixels everywhere in a box; infinity where nothing bends."""
-    from rasterio._err import CPLE_BaseError
-    from rasterio.warp import transform as project
-
     west, south, east, north = box
     dx, dy = (east - west) / 8, (north - south) / 8
     x, y = (v.ravel() for v in np.meshgrid(np.linspace(west + dx, east - dx, 5), np.linspace(south + dy, north - dy, 5)))
     ways = ((dx, 0), (0, dy), (dx, dy), (dx, -dy))
     places = np.array([(x + side * way[0] / 2, y + side * way[1] / 2) for way in ways for side in (-1, 0, 1)])  # (4 · 3, 2, 25)
-    try:
-        moved = np.array(project(theirs, own, places[:, 0].ravel().tolist(), places[:, 1].ravel().tolist()))
-    except CPLE_BaseError:  # a corner of the box is nowhere on the map
-        return math.inf
+    moved = projected(theirs, own, places[:, 0].ravel().tolist(), places[:, 1].ravel().tolist())
     begin, middle, end = np.moveaxis(moved.reshape(2, len(ways), 3, -1), 2, 0)
     a, b, _, d, e, _ = tuple(transform)[:6]
     with np.errstate(invalid="ignore"):
@@ -81,14 +130,18 @@ def longest_straight_edge(theirs, own, box, transform):
 
 
 def part_near(geometry, bounds, boxes, step, turn, jump):
-    """The part of a polygon within boxes that are the same place, its edges no longer than `step`; itself where it is so, or None."""
+    """
+    The part of a polygon within boxes that are the same place, its edges no longer than `step`; itself where it is so, or None.
+
+    boxes: [(box, degrees)] of clip_boxes.
+    """
     west, south, east, north = bounds
     wide = turn and east - west > 180
     if not wide and math.hypot(east - west, north - south) <= step:
-        if any(b[0] <= west and b[1] <= south and east <= b[2] and north <= b[3] for b in boxes):
+        if any(b[0] <= west and b[1] <= south and east <= b[2] and north <= b[3] and not degrees for b, degrees in boxes):
             return geometry
     found = []
-    for member in [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]:
+    for member in polygons_of(geometry):
         rings = [closed(ring) for ring in member if len(ring) > 2]
         if not rings:
             continue
@@ -97,10 +150,10 @@ def part_near(geometry, bounds, boxes, step, turn, jump):
         if rings[0][0, 0] != rings[0][-1, 0]:  # around a pole: no part of the plane that could be clipped
             found.append([dense(ring, step).tolist() for ring in rings])
             continue
-        for box in boxes:
+        for box, degrees in boxes:
             parts = [clipped(ring, box) for ring in rings]
             if len(parts[0]):
-                found.append([dense(ring, step).tolist() for ring in parts if len(ring)])
+                found.append([(dense(ring, step) + (degrees, 0)).tolist() for ring in parts if len(ring)])
     return {"type": "MultiPolygon", "coordinates": found} if found else None
 
 
@@ -144,6 +197,8 @@ def clipped(ring, box):
         inside = depth >= 0
         if inside.all():
             continue
+        if not inside.any():
+            return np.empty((0, 2))
         leaves = inside != np.roll(inside, -1)  # between this point and the next
         share = np.where(leaves, depth / np.where(leaves, depth - np.roll(depth, -1), 1), 0)[:, None]
         border = points + share * (np.roll(points, -1, axis=0) - points)

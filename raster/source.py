@@ -174,6 +174,14 @@ def describe(path):
         )
 
 
+def mask_stamps(path):
+    """{"mask_size": bytes, "mask_mtime": seconds} of the .msk file beside a local raster, which GDAL takes for its mask; {} without one."""
+    if is_remote(path) or not os.path.exists(f"{path}.msk"):
+        return {}
+    status = os.stat(f"{path}.msk")
+    return {"mask_size": status.st_size, "mask_mtime": status.st_mtime}
+
+
 def list_rasters(patterns, suffixes=RASTER_SUFFIXES):
     """
     Every raster that the patterns name, sorted, each once. UserError for a pattern that matches nothing.

@@ -92,6 +92,11 @@ def stack_xml(infos, names):
     for number, (info, name) in enumerate(zip(infos, names, strict=True), start=1):
         if info.crs != grid.crs:
             raise UserError(f"{info.path} and {grid.path} have different coordinate systems; --stack needs one a scene")
+        if info.has_mask:  # a VRT has one mask for all bands, and these may hide different pixels
+            raise UserError(
+                f"{info.path} has a mask of its own, which --stack would lose; expected a nodata value. Write the mask into the pixels "
+                "(gdalwarp -dstnodata 0 old.tif new.tif)"
+            )
         placed = ~grid.transform * info.transform
         left, top = placed * (0, 0)
         right, bottom = placed * (info.width, info.height)

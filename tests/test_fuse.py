@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 import inference
 from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, is_done, network_sharpener, select_bands
 from nets.classical_fusion import METHODS, fuse_whole
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
-from raster.pair import match_pair
+from raster.pair import PairReader, match_pair
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import RunError, UserError
 
@@ -351,6 +352,25 @@ def test_classical_methods_take_the_bands_that_are_asked_for(make_pair):
     assert select_bands(pair, given=["a", "b", "c", "d"])[0].bands == ("a", "b", "c", "d")
 
 
+@pytest.mark.parametrize("given", ["blue,green,red,nir", "1,2,3,4", "4,1"])
+@pytest.mark.parametrize("described", [True, False])
+def test_who_names_the_band_that_is_called_alpha_means_data_and_it_hides_nothing(make_pair, given, described):
+    def no_near_infrared(_, ms):
+        ms[3, 5:9] = 0
+
+    pair = make_pair(change=no_near_infrared)
+    if described:
+        describe_ms(pair, *BANDS)
+    with rasterio.open(pair.ms, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.alpha]
+    pair = match_pair(pair.pan, pair.ms)
+    assert pair.masked == (None, 0) and len(pair.remarks) == 1 and select_bands(pair)[0] == pair
+    pair, _ = select_bands(pair, given=given.split(","))
+    assert pair.masked == (None, None) and pair.remarks == ()
+    with PairReader(pair) as reader:
+        assert reader.read_ms(0, 0, 24, 24)[(pair.indexes or (1, 2, 3, 4)).index(1)].all()
+
+
 # ------------------------------------------------------------------------------------------------ the program
 
 
@@ -485,6 +505,34 @@ def test_a_scale_that_differs_from_band_to_band_is_refused_not_passed_over(make_
         file.scales = [0.0001, 0.0001, 0.0001, 0.0002]
     with pytest.raises(UserError, match="a scale for each band"):
         run("--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run")
+
+
+def test_only_the_bands_that_are_read_are_asked_for_their_scale(make_pair, tmp_path, capsys):
+    pair = make_pair()
+    with rasterio.open(pair.pan, "r+") as file:
+        file.scales = [1e-4]
+    words = ["--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    with rasterio.open(pair.ms, "r+") as file:
+        file.scales = [1e-4, 1e-4, 1e-4, 1]
+    with pytest.raises(UserError, match="none for band 4"):
+        run(*words)
+    assert run(*words, "--bands", "1,2,3") == 0 and "(value + 0) / 10000 as the file's tags say" in capsys.readouterr().err
+    with rasterio.open(pair.ms, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.alpha]
+    assert run(*words) == 0 and "(value + 0) / 10000 as the file's tags say" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["network", "classical"])
+@pytest.mark.parametrize("tagged", ["pan", "ms"])
+def test_a_scale_that_only_one_of_the_two_states_is_refused(make_pair, checkpoint, tmp_path, tagged, how):
+    pair = make_pair()
+    with rasterio.open(getattr(pair, tagged), "r+") as file:
+        file.scales = [1e-4] * file.count
+    which = ["--checkpoint", checkpoint] if how == "network" else ["--method", "gsa"]
+    words = [*which, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    with pytest.raises(UserError, match="a-pan.tif say .*nothing of a scale.*both must share one scale"):
+        run(*words)
+    assert run(*words, "--divide-by", "10000") == 0
 
 
 def test_scale_and_offset_of_ms_are_those_of_the_sharpened_raster(make_pair, tmp_path):

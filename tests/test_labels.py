@@ -189,6 +189,50 @@ def test_web_mercator_ends_at_the_antimeridian(tmp_path, turned):
     assert (burnt(tmp_path, geometry, "EPSG:3857", grid, 400, 400) == ((np.abs(lon) < 170) & (np.abs(lat) < 60))).all()
 
 
+SINUSOIDAL = "+proj=sinu +lon_0=0 +R=6371007.181 +units=m"
+
+
+@pytest.mark.parametrize("around", [0, -360], ids=["beyond 180", "beyond -180"])
+@pytest.mark.parametrize(("crs", "corner"), [("EPSG:3857", (19_837_508.34, -1_900_000)), ("EPSG:3857", (-20_037_508.34, -1_900_000)),
+                                             ("EPSG:6933", (17_167_530, -2_150_000)), (SINUSOIDAL, (18_900_000, -1_900_000))])  # fmt: skip
+def test_a_polygon_across_the_antimeridian_stays_small_where_the_map_ends_there(tmp_path, crs, corner, around):
+    grid = from_origin(*corner, 2000, 2000)
+    lon, lat = centres(crs, grid, 100, 100)
+    found = burnt(tmp_path, box(179.5 + around, -18.5, 180.5 + around, -17.5), crs, grid, 100, 100)
+    there = np.array(transform("EPSG:4326", crs, lon.ravel(), lat.ravel())).reshape(2, 100, 100)
+    on_the_map = np.abs(there[0] - [(grid * (col + 0.5, 0))[0] for col in range(100)]) < 1
+    expected = (np.abs(lon) > 179.5) & (lat > -18.5) & (lat < -17.5)
+    assert (found != expected)[on_the_map].sum() < 5 and expected[on_the_map].sum() > 500
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4167"])
+@pytest.mark.parametrize("west", [179, -181])
+def test_rasters_in_degrees_count_longitudes_as_they_like(tmp_path, crs, west):
+    halves = {"type": "MultiPolygon", "coordinates": [box(179.5, -18.5, 180, -17.5)["coordinates"],
+                                                      box(-180, -18.5, -179.5, -17.5)["coordinates"]]}  # fmt: skip
+    grid = from_origin(west, -17, 0.02, 0.02)
+    expected = np.zeros((100, 100), np.uint8)
+    expected[25:75, 25:75] = 1
+    assert (burnt(tmp_path, halves, crs, grid, 100, 100) == expected).all()
+    assert (burnt(tmp_path, box(-180.5, -18.5, -179.5, -17.5), crs, grid, 100, 100) == expected).all()
+
+
+def test_a_raster_that_goes_on_beyond_the_poles_is_labelled_up_to_them(tmp_path):
+    grid = from_origin(-17_367_530, 8_683_765, 96_486, 96_486)
+    x, y = grid * (180.5, np.arange(180) + 0.5)
+    found = burnt(tmp_path, box(-180, -90, 180, 90), "EPSG:6933", grid, 360, 180)
+    assert (found[:, 180] == (np.abs(y) < 7_342_230)).all()
+
+
+def test_a_picture_of_the_globe_from_afar_takes_the_polygons_that_it_shows(tmp_path):
+    crs, grid = "+proj=geos +h=35785831 +lon_0=0 +sweep=y", from_origin(-6e6, 6e6, 60_000, 60_000)
+    for _ in range(2):  # GDAL answers in another way after twenty errors
+        assert burnt(tmp_path, box(-10, -10, 10, 10), crs, grid, 200, 200).any()
+        assert not burnt(tmp_path, box(150, 20, 170, 50), crs, grid, 200, 200).any(), "on the other side"
+        with pytest.raises(UserError, match="-20, 0 to 120, 40 goes on where a raster .* shows nothing; cut it"):
+            burnt(tmp_path, box(-20, 0, 120, 40), crs, grid, 200, 200)
+
+
 def test_small_polygons_are_moved_as_they_are(tmp_path):
     geometry = in_lonlat(box(500_010, 4_599_960, 500_050, 4_599_980))
     path = write_geojson(tmp_path / "a.geojson", (geometry, {}))

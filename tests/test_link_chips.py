@@ -78,7 +78,8 @@ def test_links_point_at_the_chips_in_that_order(folder_of_chips, tmp_path):
     report = link_chips([a, b], tmp_path / "mixed" / "deep")
     items = [f"a {n}" for n in range(8)] + [f"b {n}" for n in range(4)]
     assert contents(tmp_path / "mixed" / "deep") == [items[i] for i in (0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8)]
-    assert report == {str(a): {"linked": 8, "broken": 0, "foreign": 0}, str(b): {"linked": 4, "broken": 0, "foreign": 0}}
+    assert report == {str(a): {"linked": 8, "broken": 0, "foreign": 0, "unlisted": 0},
+                      str(b): {"linked": 4, "broken": 0, "foreign": 0, "unlisted": 0}}  # fmt: skip
 
 
 def test_numbers_are_sorted_as_numbers_whatever_the_directory_order(folder_of_chips, tmp_path):
@@ -92,7 +93,7 @@ def test_broken_links_and_foreign_names_are_counted_and_left_out(folder_of_chips
     for name in ("x.pt", "03.pt", "1.5.pt", ".4.pt", "٣.pt", "notes.txt"):
         (a / name).touch()
     assert find_chips(a) == ([0, 1], 1, 4)
-    assert link_chips([a], tmp_path / "mixed")[str(a)] == {"linked": 2, "broken": 1, "foreign": 4}
+    assert link_chips([a], tmp_path / "mixed")[str(a)] == {"linked": 2, "broken": 1, "foreign": 4, "unlisted": 0}
 
 
 def test_links_to_links_lead_to_the_file_itself(folder_of_chips, tmp_path):
@@ -290,6 +291,14 @@ def test_manifests_are_joined_in_the_order_of_the_links(folder_of_chips, tmp_pat
     assert description["bands"] == ["red"] and [s["chips"] for s in description["settings"]["linked"]] == [3, 2]
 
 
+def test_a_chip_that_a_manifest_does_not_list_is_not_linked(folder_of_chips, tmp_path, capsys):
+    a, b = folder_of_chips("a", 3, bands=["x"]), folder_of_chips("b", 2, bands=["x"])
+    (a / "3.pt").write_text("of another run")
+    chip.main(["link-chips", str(a), str(b), str(tmp_path / "mixed")])
+    assert "of another run" not in contents(tmp_path / "mixed") and len(read_manifest(tmp_path / "mixed")) == 5
+    assert f"3 from {a}, 1 not in its manifest" in capsys.readouterr().out
+
+
 def test_a_source_without_manifest_gives_links_without_one(folder_of_chips, tmp_path):
     link_chips([folder_of_chips("a", 3, ["red"]), folder_of_chips("b", 2)], tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.pt"))) == 5 and not (tmp_path / "out" / "manifest.jsonl").exists()
@@ -392,3 +401,28 @@ def test_sets_with_the_same_splits_or_ground_side_by_side_can_be_linked(patch_se
     link_chips([patch_set("a", "s1"), patch_set("b", "s1")], tmp_path / "out")
     link_chips([patch_set("c", "s1", "--exclude", "s3"), patch_set("d", "s1", "--exclude", "s2")], tmp_path / "other")
     assert {line["split"] for line in read_manifest(tmp_path / "other")} == {"train", "val"}
+
+
+def write_patches(folder, split, *places):
+    """A set of patches of 8 × 8 pixels of 10 m of one scene, at places (col, row) of a common grid."""
+    lines = []
+    for col, row in places:
+        line = {"file": f"{split}/r{row}_c{col}_image.npy", "mask": f"{split}/r{row}_c{col}_mask.npy", "split": split, "scene": folder.name,
+                "window": [col, row, 8, 8], "crs": "EPSG:32633",
+                "transform": [10, 0, 500_000 + 10 * col, 0, -10, 4_600_000 - 10 * row]}  # fmt: skip
+        for key in ("file", "mask"):
+            (folder / line[key]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / line[key]).touch()
+        lines.append(json.dumps(line) + "\n")
+    description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
+                   "divide_by": [1.0], "offset": [0.0], "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
+    (folder / "chipset.json").write_text(json.dumps(description))
+    (folder / "manifest.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_ground_between_the_patches_of_a_scene_is_in_no_split(tmp_path):
+    corners = write_patches(tmp_path / "corners", "train", (0, 0), (16, 16))
+    link_chips([corners, write_patches(tmp_path / "third", "val", (16, 0), (8, 8))], tmp_path / "out")
+    with pytest.raises(UserError, match="corners of .*, train and half of .*, val"):
+        link_chips([corners, write_patches(tmp_path / "half", "val", (16, 0), (9, 9))], tmp_path / "other")

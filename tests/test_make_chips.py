@@ -20,10 +20,11 @@ import pytest
 import rasterio
 import torch
 from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard, chip_window, make_chips, pan_chips, positions
-from chipping.chipset import read_lines
+from chipping.chipset import ChipSetWriter, read_lines
 from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair, scale_of_pairs
 from constants import WORLDVIEW_BANDS
 from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
@@ -482,6 +483,22 @@ def test_a_pan_that_has_changed_does_not_continue_a_set_unless_its_chips_are_old
     assert bytes_of(tmp_path / "chips") == {f"{n}.pt": bytes_of(twelve)[f"{n}.pt"] for n in range(first, first + 6)}
 
 
+@pytest.mark.parametrize("kind", ["ms", "pan"])
+def test_a_mask_beside_a_file_is_part_of_it(delivery, tmp_path, kind):
+    other = shutil.copytree(delivery, tmp_path / "ard")
+    run(tmp_path / "bare", other, 1)
+    assert not any("mask" in key for line in manifest(tmp_path / "bare") for key in line["source"]), "as in sets made before"
+    for path in other.glob(f"37/*/*/*-{kind}.tif"):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+            file.write_mask(np.full(file.shape, 255, np.uint8))
+    run(tmp_path / "chips", other, 3)
+    run(tmp_path / "chips", other, 6)
+    for path in other.glob("37/*/*/*.msk"):
+        os.utime(path, (0, 0))
+    with pytest.raises(UserError, match=rf"-{kind}.tif.msk is not, or no longer, the file of which chips"):
+        run(tmp_path / "chips", other, 9)
+
+
 def test_places_before_the_start_were_looked_at_in_the_same_files(delivery, tmp_path):
     other = shutil.copytree(delivery, tmp_path / "ard")
     run(tmp_path / "chips", other, 1, starting_from=8)
@@ -578,6 +595,23 @@ def test_a_chip_that_is_gone_and_can_not_be_made_again_is_named(delivery, tmp_pa
 
 def test_only_windows_that_were_left_out_are_counted(delivery, tmp_path):
     assert "before-start" not in run(tmp_path / "chips", delivery, 3, starting_from=6)["skipped"]
+
+
+@pytest.mark.parametrize("listed", [0, 2])
+def test_overwriting_takes_the_chip_away_that_a_kill_left_unlisted(delivery, tmp_path, monkeypatch, listed):
+    def killed(self, line):
+        if len(self.lines) == listed:
+            raise KeyboardInterrupt
+        add(self, line)
+
+    add, folder = ChipSetWriter.add, tmp_path / "chips"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ChipSetWriter, "add", killed)
+        run(folder, delivery, 4, starting_from=4)
+    assert sorted(bytes_of(folder)) == [f"{n}.pt" for n in range(4, 5 + listed)]
+    (folder / "note.txt").touch()
+    run(folder, delivery, 1, overwrite=True)
+    assert sorted(bytes_of(folder)) == ["0.pt"] and (folder / "note.txt").exists()
 
 
 def test_overwriting_that_was_killed_is_finished_by_the_next_run(delivery, tmp_path, monkeypatch):
@@ -863,6 +897,7 @@ def tagged_pair(make_raster, tmp_path, pan, ms):
         ({"scales": [1e-3]}, {"scales": [1e-4] * 4}, "divisor 1000 and offset 0, .*divisor 10000 and offset 0"),
         ({"scales": [1e-4]}, {"scales": [1e-4] * 4, "offsets": [-0.1] * 4}, "divisor 10000 and offset 0, .*divisor 10000 and offset -1000"),
         ({}, {"scales": [1e-4] * 4}, "nothing of a scale, .*divisor 10000 and offset 0"),
+        ({"scales": [1e-4]}, {}, "divisor 10000 and offset 0, .*nothing of a scale"),
         ({"tags": {"scale_factor": "0.001"}}, {"tags": {"scale_factor": "0.0001"}}, "divisor 1000 .*divisor 10000"),
     ],
 )
@@ -886,6 +921,15 @@ def test_a_pan_whose_tags_say_the_same_as_those_of_ms_is_fine(make_raster, tmp_p
     assert scale_of_pair(pair) == (10_000, -1000)
 
 
+def test_scales_that_were_kept_as_float32_are_the_same(make_raster, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, scale in (("a", float(np.float32(1e-4))), ("b", 1e-4)):
+        make_raster(f"{name}-pan.tif", rng.integers(1, 999, (1, 128, 128)).astype(np.uint16), crs=None, scales=[1e-4])
+        make_raster(f"{name}-ms.tif", rng.integers(1, 999, (4, 32, 32)).astype(np.uint16), crs=None, scales=[scale] * 4)
+    tiles, _ = pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"])
+    assert scale_of_pairs(tiles) == pytest.approx((10_000, 0)) and scale_of_pair(tiles[0].pair) != scale_of_pair(tiles[1].pair)
+
+
 @pytest.mark.parametrize("kind", ["pan", "ms"])
 def test_one_pair_that_can_not_be_opened_among_others_is_left_out_with_a_remark_or_fatal(make_raster, tmp_path, kind):
     for name in "ab":
@@ -900,6 +944,28 @@ def test_one_pair_that_can_not_be_opened_among_others_is_left_out_with_a_remark_
     (tmp_path / "b-ms.tif").write_bytes(b"neither")
     with pytest.raises(UserError, match=f"a-{kind}.tif can't be opened"):
         pair_tiles(*patterns, strict=False)
+
+
+def test_a_pair_that_comes_or_changes_is_named_where_a_set_would_go_on(make_raster, tmp_path):
+    for name in "abc":
+        make_raster(f"{name}-pan.tif", np.ones((1, 64, 64), np.uint16), crs=None)
+        make_raster(f"{name}-ms.tif", np.ones((4, 16, 16), np.uint16), crs=None)
+    (tmp_path / "b-ms.tif").write_bytes(b"no raster at all")
+
+    def make():
+        tiles, _ = pair_tiles([f"{tmp_path}/*-pan.tif"], [f"{tmp_path}/*-ms.tif"], strict=False)
+        recipe = chip_window.ChipRecipe(8, 4, tiles[0].pair.bands, extra=1)
+        make_chips.make_chips(tiles, recipe, tmp_path / "chips", 1)
+
+    make()
+    make_raster("b-ms.tif", np.ones((4, 16, 16), np.uint16), crs=None)
+    with pytest.raises(UserError, match=r"made with other settings \(tile b is new\)"):
+        make()
+    (tmp_path / "b-ms.tif").unlink(), (tmp_path / "b-pan.tif").unlink()
+    make_raster("c-pan.tif", np.ones((1, 60, 60), np.uint16), crs="EPSG:32633", transform=from_origin(0, 0, 1, 1))
+    make_raster("c-ms.tif", np.ones((4, 16, 16), np.uint16), crs="EPSG:32633", transform=from_origin(0, 0, 4, 4))
+    with pytest.raises(UserError, match=r"\(tile c has area: \[0, 0, 16, 16\] → \[0, 0, 15, 15\]\)"):
+        make()
 
 
 def test_pairs_that_do_not_go_together_are_an_error_also_among_others(make_raster, tmp_path):

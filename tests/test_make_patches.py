@@ -420,6 +420,20 @@ def test_a_scene_of_a_stack_with_a_bad_file_can_be_excluded(make_raster, cut, tm
         cut("--patch-size", 8, "--stack", "B02,B11", "--exclude", "T33", folder="other")
 
 
+@pytest.mark.parametrize("internal", [True, False])
+def test_a_mask_of_a_stacked_file_is_not_lost_in_silence(make_raster, cut, internal):
+    import rasterio
+
+    for band in ("B02", "B11"):
+        path = make_raster(f"images/T33_1_{band}.tif", ramp(8, 8)[0])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
+        file.write_mask(np.eye(8, dtype=np.uint8) * 255)
+    make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"T33_1_B11.tif has a mask of its own, which --stack would lose; .*gdalwarp -dstnodata"):
+        cut("--patch-size", 8, "--stack", "B02,B11")
+    assert len(cut("--patch-size", 8, "--stack", "B02")) == 1
+
+
 def test_stacks_that_can_not_be_written_are_one_line(make_raster, cut, tmp_path):
     make_raster("images/T33_1_B02.tif", np.ones((8, 8), np.uint16))
     make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
@@ -803,6 +817,26 @@ def test_a_scene_without_any_patch_is_looked_at_again(scene, cut, tmp_path, part
     with pytest.raises(UserError, match=r"/b\.tif has changed.*--overwrite to cut all again"):
         cut("--patch-size", 8, "--nodata", 0)
     assert {line["scene"] for line in cut("--patch-size", 8, "--nodata", 0, "--overwrite")} == {"a", "b"}
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_mask_beside_a_file_is_part_of_it(scene, cut, tmp_path, part):
+    import rasterio
+
+    scene("a", ramp(8, 8))
+    (line,) = cut("--patch-size", 8)
+    assert set(line["source"]) == set(line["label_sources"]["mask"]) == {"path", "size", "mtime"}, "as in sets made before"
+    path = tmp_path / part / "a.tif"
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        when = os.stat(path)
+        dataset.write_mask(np.eye(8, dtype=np.uint8) * 255)
+    os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"{part}/a\.tif\.msk has changed.*--overwrite to cut all again"):
+            cut("--patch-size", 8)
+        cut("--patch-size", 8, "--overwrite")
+        cut("--patch-size", 8)
+        os.utime(f"{path}.msk", (1, 1))
 
 
 @pytest.mark.parametrize("broken", ["images", "masks", "clouds"])

@@ -7,6 +7,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
 from raster.pair import PairReader, keys_weights, match_pair
+from raster.source import describe
+from raster.stack import stack_xml
 from runtime.errors import UserError
 
 
@@ -45,6 +47,30 @@ def test_a_fraction_of_a_pixel_is_resampled_and_said(make_raster):
         values = reader.read_pan(2, 2, 2, 2)[0]
     y, x = np.mgrid[8:16, 8:16]
     assert values == pytest.approx(1 + (x + 0.5) + 100 * (y + 0.25), abs=1e-2)  # cubic convolution keeps a ramp
+
+
+def write_vrt(path, make_raster, *bands):
+    """Bands ((dtype, nodata), …) of 8 × 8 pixels that are 1000 times their number, 100 in 8 bits, as one VRT."""
+    at = from_origin(500_000, 4_600_000, 40, 40)
+    infos = []
+    for number, (dtype, nodata) in enumerate(bands, start=1):
+        values = np.full((1, 8, 8), number * (100 if dtype == "uint8" else 1000), dtype) + np.arange(8, dtype=dtype)
+        infos.append(describe(make_raster(f"{path.stem}{number}.tif", values, transform=at, nodata=nodata)))
+    path.write_text(stack_xml(infos, [f"band_{number}" for number in range(1, len(bands) + 1)]))
+    return path
+
+
+def test_bands_of_different_types_are_read_as_the_type_that_holds_all(make_raster, tmp_path):
+    pair = match_pair(write_pair(make_raster)[0], write_vrt(tmp_path / "mixed.vrt", make_raster, ("uint8", None), ("uint16", 0)))
+    assert pair.dtypes == ("uint16", "uint16")
+    with PairReader(pair) as reader:
+        assert reader.read_ms(0, 0, 2, 1).tolist() == [[[100, 101]], [[2000, 2001]]]
+
+
+def test_bands_with_different_nodata_are_refused(make_raster, tmp_path):
+    ms = write_vrt(tmp_path / "empty.vrt", make_raster, ("uint16", None), ("uint16", 65535))
+    with pytest.raises(UserError, match=r"different nodata values \(None, 65535.0\); give all of them one"):
+        match_pair(write_pair(make_raster)[0], ms)
 
 
 def test_what_touches_a_null_pixel_is_null_after_resampling(make_raster):
