@@ -22,7 +22,7 @@ from nets.nulls import continue_ms, continue_pan
 from nets.pansharpener import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null, with_alpha_as_data
-from raster.source import describe, is_remote
+from raster.source import describe, is_remote, mask_stamps
 from raster.writer import scratch_of, write_cog
 from runtime.device import autocast
 from runtime.errors import RunError, UserError
@@ -211,10 +211,10 @@ def settings_of(pair, sharpener, scale, rgb, apron=None):
     sources = []
     for path in (pair.pan, pair.ms):
         info = describe(path)
-        sources.append([path, info.size, info.mtime, info.width, info.height])
+        sources.append([path, info.size, info.mtime, info.width, info.height, *mask_stamps(path).values()])
     return settings_hash({
         "sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb, "bands": pair.bands,
-        "indexes": pair.indexes, **narrow,
+        "indexes": pair.indexes, **narrow, **({"masked": pair.masked} if any(m is not None for m in pair.masked) else {}),
     })  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from mapping.segmentation import first_row_to_read, predict_bands, stride_of
 from mapping.summary import HIDDEN, Counter
 from mapping.vectors import STRAIGHT, Globe, PolygonFile
 from raster.area import pixel_areas
+from raster.source import mask_stamps
 from raster.writer import write_cog
 from runtime.errors import RunError, UserError
 from runtime.files import atomic_path, describe_difference, plain, read_json, write_json
@@ -93,7 +94,7 @@ def band_settings(plan, settings, model_fingerprint):
     area = hashlib.sha256(Path(settings.aoi).read_bytes()).hexdigest()[:16] if settings.aoi else None
     info = plan.info
     return plain({
-        "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width]},
+        "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
         "model": model_fingerprint, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,

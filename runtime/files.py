@@ -160,10 +160,19 @@ def settings_hash(settings):
 
 
 def describe_difference(old, new):
-    """`patch_size: 256 → 128, bands: …` for two settings that ought to be the same."""
-    old, new = plain(old), plain(new)
-    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    return ", ".join(f"{name}: {shorten(old.get(name))} → {shorten(new.get(name))}" for name in names)
+    """`patch_size: 256 → 128, scene.mtime: …` for two settings that ought to be the same."""
+    return ", ".join(differences(plain(old), plain(new)))
+
+
+def differences(old, new):
+    words = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            words += [f"{name}.{word}" for word in differences(before, after)]
+        elif before != after:
+            words.append(f"{name}: {shorten(before)} → {shorten(after)}")
+    return words
 
 
 def shorten(value, length=60):

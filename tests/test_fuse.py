@@ -417,6 +417,22 @@ def test_inference_sharpens_and_the_same_command_again_does_nothing(make_pair, c
     assert run(*command, "--rgb", "--overwrite") == 0 and read(tmp_path / "maps" / "a_sharpened.tif").shape[0] == 3
 
 
+def test_a_mask_that_changed_makes_another_raster(make_pair, checkpoint, tmp_path):
+    pair = make_pair()
+    command = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    for hidden in (3, 5):
+        shown = np.full((24, 24), 255, np.uint8)
+        shown[:hidden] = 0
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(pair.ms, "r+") as dataset:
+            dataset.write_mask(shown)
+        os.utime(f"{pair.ms}.msk", (hidden, hidden))
+        if hidden == 5:
+            with pytest.raises(UserError, match="exists already"):
+                run(*command)
+        run(*command, "--overwrite")
+        assert (read(tmp_path / "maps" / "a_sharpened.tif")[0] == 0).all(axis=1).sum() == 4 * hidden
+
+
 def test_an_image_in_another_order_becomes_the_same_map(make_pair, checkpoint, tmp_path, capsys):
     def turn(pan, ms):
         ms[:] = ms[[2, 1, 0, 3]]

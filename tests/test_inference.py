@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,21 @@ def test_what_an_alpha_band_or_a_mask_hides_has_no_class(checkpoint, maps, make_
             dataset.write_mask(shown)
     run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
     assert np.array_equal(read(maps / "scene_classes.tif") == 255, shown == 0)
+
+
+def test_a_mask_that_changed_makes_another_map(checkpoint, maps, make_raster):
+    scene, flags = make_raster("scene.tif", numbers(60, 60)), ("--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
+    for hidden in (3, 5):
+        shown = np.full((60, 60), 255, np.uint8)
+        shown[:hidden] = 0
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(scene, "r+") as dataset:
+            dataset.write_mask(shown)
+        os.utime(f"{scene}.msk", (hidden, hidden))
+        if hidden == 5:
+            with pytest.raises(UserError, match="made with other settings .*scene.mask_mtime: 3.0 → 5.0"):
+                run(scene, *flags)
+        run(scene, *flags, "--overwrite")
+        assert (read(maps / "scene_classes.tif") == 255).all(axis=1).sum() == hidden
 
 
 def test_digital_numbers_with_and_without_offset_and_reflectance_give_one_map(checkpoint, tmp_path, make_raster):
