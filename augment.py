@@ -81,15 +81,16 @@ def to_reflectance(images, divide_by, offset):
     return (images.to(torch.float32) + offset.view(1, -1, 1, 1)).div_(divide_by.view(1, -1, 1, 1))
 
 
-def prepare(images, masks, divide_by, offset, draws=None):
+def prepare(images, masks, divide_by, offset, draws=None, stored=None):
     """
     Stored patches → what the network is trained on.
 
     images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8. divide_by, offset: (C,) float32.
-    All on one device. → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
+    All on one device. stored: the images' type in the files, where they had to be turned into another one for that device.
+    → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
     Pixels that are not finite (only float patches can have them) become 0 and are ignored. No data is 0, as it is in a map.
     """
-    stored = images.dtype
+    stored = stored or images.dtype
     if draws is not None:
         images, masks = move(images, masks, draws)
     reflectance = to_reflectance(images, divide_by, offset)
@@ -98,9 +99,12 @@ def prepare(images, masks, divide_by, offset, draws=None):
     else:
         # no data is stored as the number nearest to reflectance 0, which need not be 0 itself (Landsat's would be 7272.73)
         limits = torch.iinfo(stored)
-        fill = (-offset).round().clamp(limits.min, limits.max).view(1, -1, 1, 1)
-        empty = (images == fill).all(dim=1) & (masks == IGNORE)
-        reflectance.masked_fill_(empty[:, None], 0.0)
+        fill = (-offset).round().clamp(limits.min, limits.max)
+        if fill.device.type != "cpu" or (fill != -offset).any():  # a question that a GPU would have to be waited for
+            empty = masks == IGNORE
+            for band, value in enumerate(fill):
+                empty &= images[:, band] == value
+            reflectance.masked_fill_(empty[:, None], 0.0)
     return (disturb(reflectance, draws) if draws is not None else reflectance), masks
 
 

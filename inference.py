@@ -327,6 +327,11 @@ class Work:
     device: object
     console: object
 
+    @property
+    def training_mean(self):
+        """Reflectance of the training images, one a band, or None."""
+        return getattr(getattr(self.model, "config", None), "mean", None)
+
     def plan(self, path):
         """mapping.inputs.SceneInput of a scene: reads its header and a few small windows."""
         from mapping.inputs import plan_input
@@ -334,9 +339,8 @@ class Work:
         from raster.source import describe
 
         count = len(self.data["bands"])
-        config = getattr(self.model, "config", None)
         return plan_input(
-            describe(path), self.data, mean=getattr(config, "mean", None),
+            describe(path), self.data, mean=self.training_mean,
             bands=[b.strip() for b in self.args.bands.split(",")] if self.args.bands else None,
             divide_by=parse_numbers(self.args.divide_by, "--divide-by", count),
             offset=parse_numbers(self.args.offset, "--offset", count), nodata=self.args.nodata,
@@ -411,7 +415,7 @@ def map_share(work, mine, count):
             record = finished_record(args.output_dir, name, plan, work.settings, work.fingerprint, args.overwrite)
             if record is None:
                 again = ", going on where an earlier run stopped" if is_unfinished(args.output_dir, name) else ""
-                console.say(f"{place}: {describe_plan(plan)}{again}")
+                console.say(f"{place}: {describe_plan(plan, work)}{again}")
                 record = map_scene(
                     work.predictor(plan), plan, args.output_dir, name, work.data["classes"], work.data["bands"], work.settings,
                     work.fingerprint, args.overwrite, tags_of(work, plan), progress_bar(console, name),
@@ -455,12 +459,14 @@ def conclude(records, failures, output_dir, is_first):
     return 2 if not records and all(failures[name][0] == "UserError" for name in failed) else 1
 
 
-def describe_plan(plan):
-    info = plan.info
+def describe_plan(plan, work):
+    from mapping.inputs import looks
+
+    info, seen = plan.info, looks(plan, work.data["bands"], work.training_mean)
     divisors, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in (plan.scale.divide_by, plan.scale.offset))
     scale = f"(value + {offsets}) / {divisors}" if any(plan.scale.offset) else f"value / {divisors}"
-    looks = f"; {plan.looks}" if plan.looks else ""
-    return f"{info.width} × {info.height}, bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}{looks}"
+    found = f"bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}"
+    return f"{info.width} × {info.height}, {found}{f'; {seen}' if seen else ''}"
 
 
 def tags_of(work, plan):
@@ -539,7 +545,7 @@ def dry_run(work, scenes):
         memory = across * (window * (len(work.data["classes"]) * 8 + len(plan.indexes) * 4) + 3 * deep * len(plan.indexes) * 4)
         disk = info.width * info.height * (2 if work.settings.probabilities != "float32" else 5)
         print(
-            f"{name}: {describe_plan(plan)}; {count} windows of {window}, about {count * seconds:.0f} s, "
+            f"{name}: {describe_plan(plan, work)}; {count} windows of {window}, about {count * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
         )
     print(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {work.args.output_dir}")

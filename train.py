@@ -252,9 +252,10 @@ def train(args, checkpoint, processes, console):
             raise UserError(f"{args.resume} can't be gone on with: its state is not that of such a run "
                             f"({one_line(error)[:150]}); take another checkpoint") from error
     scored_on, trained_on = data.val.fingerprint(), data.train.fingerprint()
-    if checkpoint and checkpoint["data"].get("trained_on", trained_on) != trained_on and position["step_in_epoch"]:
-        console.say("other patches are trained on than before: the epoch begins anew")
-        position["step_in_epoch"] = 0
+    if checkpoint and checkpoint["data"].get("trained_on", trained_on) != trained_on:
+        again = ": the epoch begins anew" if position["step_in_epoch"] else ""
+        console.say(f"other patches are trained on than before{again}")
+        position |= {"step": position["epoch"] * steps, "step_in_epoch": 0}  # steps of these patches: they decide when the run ends
         running["loss"].zero_()
         running["metrics"].reset()
     if checkpoint and checkpoint["data"].get("scored_on", scored_on) != scored_on:  # scores on different patches can't be compared
@@ -296,13 +297,16 @@ def train(args, checkpoint, processes, console):
         wandb = start_wandb(args.wandb and processes.is_first, args.project, args.run_name, settings, folder.path, console,
                             position["wandb_id"])
         board = start_tensorboard(args.tensorboard and processes.is_first, folder.path, console)
-        kept_score = None
-        if checkpoint and ((folder.checkpoints / BEST).exists() or position["best_score"] is not None):
+        kept_score, fault = None, None
+        if checkpoint and processes.is_first and ((folder.checkpoints / BEST).exists() or position["best_score"] is not None):
             try:
                 kept_score = score_of(folder.checkpoints / BEST, scored_on)
             except UserError as error:  # damaged or gone: that keeps nobody from going on
-                console.warn(f"{error}; the next epoch takes its place")
-                position |= {"best_score": None, "best_epoch": None}
+                fault = str(error)
+        kept_score, fault = processes.gather((kept_score, fault))[0]  # what the first process found, for all
+        if fault:
+            console.warn(f"{fault}; the next epoch takes its place")
+            position |= {"best_score": None, "best_epoch": None}
         if not checkpoint:
             save(LAST)  # from here on the run can be resumed, whenever it is killed
         parameters = sum(p.numel() for p in model.parameters())
@@ -394,7 +398,9 @@ def train(args, checkpoint, processes, console):
         wandb.finish()
         board.finish()
 
-    if processes.is_first and position["best_score"] is not None:  # None: no epoch was left to train on the patches now scored
+    if position["best_score"] is None:
+        console.say(f"after {position['epoch']} epochs none is left to train on these patches; raise --epochs (or --max-steps)")
+    elif processes.is_first:
         left_out = f"; {len(position['unreadable'])} unreadable patches left out" if position["unreadable"] else ""
         found = position["best_score"] > float("-inf")
         score = f"{position['best_score']:.4f}" if found else "undefined (no fire in validation, none predicted)"
@@ -563,7 +569,7 @@ def to_device(batch, patch_set, device, channels_last=False, draws=None):
     images = batch.images.float() if device.type == "mps" else batch.images  # MPS knows no uint16
     images, masks = images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
     divide_by, offset = (constant(values, device) for values in (patch_set.divide_by, patch_set.offset))
-    images, masks = augment.prepare(images, masks, divide_by, offset, draws)
+    images, masks = augment.prepare(images, masks, divide_by, offset, draws, batch.images.dtype)
     return (images.to(memory_format=torch.channels_last) if channels_last else images), masks
 
 

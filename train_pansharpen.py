@@ -201,11 +201,14 @@ def link_newest(link, path, console):
         return
     # one name in every run of a session, which is locked: what a killed one leaves is what the next one replaces
     temporary = os.path.join(os.path.dirname(link), f".{os.path.basename(link)}.{path.parent.parent.name}.part")
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
-    # real paths: seen from a folder that is itself a link, ".." is elsewhere
-    os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(link))), temporary)
-    os.replace(temporary, link)
+    try:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        # real paths: seen from a folder that is itself a link, ".." is elsewhere
+        os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(link))), temporary)
+        os.replace(temporary, link)
+    except OSError as error:  # a disk that knows no links: no reason to lose an epoch
+        console.warn(f"{link} can't be made a link to {path} ({error.strerror})")
 
 
 # ------------------------------------------------------------------------------------------------------------------ training
@@ -251,7 +254,8 @@ def train(args, given, processes, console):
     if args.lbs > len(chips):
         console.warn(f"an epoch of {len(chips)} chips is shorter than the logical batch of {args.lbs}: each epoch is one step")
     steps = -(-len(chips) // args.lbs)
-    scored_on = tests.fingerprint() if tests else f"training {chips.fingerprint()}"  # which chips the best epoch is chosen by
+    trained_on = chips.fingerprint()
+    scored_on = tests.fingerprint() if tests else f"training {trained_on}"  # which chips the best epoch is chosen by
 
     # Model, optimiser
     if checkpoint:
@@ -280,6 +284,9 @@ def train(args, given, processes, console):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{checkpoint['path']} can't be gone on with: its state is not that of such a session "
                             f"({str(error).splitlines()[0][:150]}); begin another with --load-from SESSION/EPOCH") from error
+        if checkpoint["data"].get("trained_on", trained_on) != trained_on:
+            console.say(f"other chips are trained on than before{': the epoch begins anew' if position['step_in_epoch'] else ''}")
+            position |= {"step": position["epoch"] * steps, "step_in_epoch": 0, "loss_sum": {}, "chips_seen": 0, "bad": {}}
         scored_before = checkpoint["data"].get("scored_on", scored_on)
         if scored_before is None and not tests:  # training chips, unknown which: no fingerprint of them was kept at first
             scored_before = scored_on
@@ -297,7 +304,8 @@ def train(args, given, processes, console):
     divide_by, offset, nodata = scale_of(args.chips)
     description = {"bands": list(chips.bands), "ratio": chips.ratio, "target": args.target, "divide_by": divide_by, "offset": offset,
                    "nodata": nodata, "classes": [], "chip_size": chips.chip_size, "ground_resolution": None,
-                   "chips_dir": os.path.abspath(args.chips), "scored_on": scored_on}  # fmt: skip
+                   "chips_dir": os.path.abspath(args.chips), "scored_on": scored_on,
+                   "trained_on": trained_on}  # fmt: skip
     spread = model.out_std.clone()
     weights = WEIGHTS[args.target]
     link = args.weight_link or os.path.join(args.sessions_dir, "latest.pt")

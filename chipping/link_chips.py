@@ -19,7 +19,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
-from raster.footprint import outline, overlapping_pairs, share_ground, window_transform
+from raster.footprint import TOUCH, outline, overlapping_pairs, penetration, to_lonlat, window_transform
 from runtime.errors import UserError
 from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
 
@@ -249,11 +249,31 @@ def patches_meet(one, other):
     Whether patches of two scenes share ground, each (outline_of its patches, their lines): where only some windows became patches, the
     rectangles around them may meet over ground that is in neither set.
     """
-    mine, theirs = (
-        [patch for line in lines if share_ground(patch := outline_of([line]), rectangle)]
-        for (_, lines), (rectangle, _) in ((one, other), (other, one))
-    )
-    return any(i < len(mine) <= j for i, j in overlapping_pairs([*mine, *theirs]))
+    same = one[0].crs == other[0].crs
+    mine, theirs = (corners_of(lines, None if same else rectangle.crs) for rectangle, lines in (one, other))
+    if mine is None or theirs is None:
+        return True
+    least = TOUCH * min(rectangle.pixel if same else rectangle.pixel_degrees for rectangle, _ in (one, other))
+    turn = one[0].turn if same else 360.0
+    for shift in {-turn, 0.0, turn}:
+        moved = theirs + (shift, 0.0)
+        low, high = moved.min(axis=1), moved.max(axis=1)
+        for patch in mine:
+            depth = np.minimum(patch.max(axis=0), high) - np.maximum(patch.min(axis=0), low)  # of boxes: at least that of what they hold
+            if any(penetration(patch, moved[k]) > least for k in np.flatnonzero((depth > least).all(axis=1))):
+                return True
+    return False
+
+
+def corners_of(lines, crs=None):
+    """(N, 4, 2) corners of patches in their own CRS; in lon/lat where that one is named, or None where it does not lead there."""
+    a, b, c, d, e, f = np.array([line["transform"][:6] for line in lines], float).T[:, :, None]
+    columns, rows = np.array([(0, 1, 1, 0), (0, 0, 1, 1)])[:, None] * np.array([line["window"][2:] for line in lines]).T[:, :, None]
+    corners = np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=2)
+    if crs is None:
+        return corners
+    lonlat = to_lonlat(crs, corners.reshape(-1, 2))
+    return None if lonlat is None else lonlat.reshape(-1, 4, 2)
 
 
 def make_whole(destination, links, texts):

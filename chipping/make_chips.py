@@ -375,7 +375,10 @@ def refuse_changed_sources(lines, sources, folder):
 
 
 def changed_file(old, new):
-    """The path of what has changed between two sources of a tile, or None. What the older one does not state is not compared."""
+    """
+    The path of what has changed between two sources of a tile, or None. What the older one does not state is not compared, but for mask
+    files: one that it does not state was not there.
+    """
     changed = [key for key in STAMPS if key in old and old[key] != new[key]] + [k for k in MASK_STAMPS if old.get(k) != new.get(k)]
     if not changed:
         return None

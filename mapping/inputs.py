@@ -1,6 +1,6 @@
 """What a checkpoint wants from a raster: which bands, in which scale, what counts as nodata. Read from headers, checked, never guessed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class SceneInput:
 
     indexes: 1-based, in the order of the model's bands. scale: reflectance = (stored + offset) / divide_by.
     nodata: stored value that means nothing, or None; one a band where they differ. zero_is_nodata: so does 0 in all of the bands.
-    matched, scaled, looks: in words, for the log; looks: reflectance of a sample beside that of the training.
+    matched, scaled: in words, for the log. sample: reflectance as sample_range gives it, where it has been looked at.
     """
 
     info: RasterInfo
@@ -31,7 +31,7 @@ class SceneInput:
     zero_is_nodata: bool
     matched: str
     scaled: str
-    looks: str = ""
+    sample: np.ndarray | None = field(default=None, compare=False)
 
 
 def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, nodata=None):
@@ -62,15 +62,23 @@ def plan_input(info, data, mean=None, bands=None, divide_by=None, offset=None, n
         value = one_or_each(each)
         zero_is_nodata = zero_is_nodata or zero_means_nothing(info, zero_based, each, scale.offset, nodata)
     plan = SceneInput(info, tuple(indexes), scale, value, zero_is_nodata, matched, scaled)
-    sample = sample_range(plan)
-    if sample is None:
+    if divide_by is not None:  # the user's word: no pixel is read for it
         return plan
-    if divide_by is None:
+    sample = sample_range(plan)
+    if sample is not None:
         require_plausible(plan, wanted, mean, sample[1])
-    means = [None] * len(wanted) if mean is None else mean
-    looks = (f"{band} {low:.3g}/{middle:.3g}/{high:.3g}" + (f" ({usual:.3g})" if usual is not None else "")
-             for band, low, middle, high, usual in zip(wanted, *sample, means, strict=True))  # fmt: skip
-    return replace(plan, looks="reflectance, least/median/most" + (" (training)" if mean is not None else "") + f": {', '.join(looks)}")
+    return replace(plan, sample=sample)
+
+
+def looks(plan, bands, mean):
+    """A sample's reflectance of each band in words, beside the mean of the training images where that is known; "" without a sample."""
+    sample = sample_range(plan) if plan.sample is None else plan.sample
+    if sample is None:
+        return ""
+    means = [None] * len(bands) if mean is None else mean
+    words = (f"{band} {low:.3g}/{middle:.3g}/{high:.3g}" + (f" ({usual:.3g})" if usual is not None else "")
+             for band, low, middle, high, usual in zip(bands, *sample, means, strict=True))  # fmt: skip
+    return "reflectance, least/median/most" + (" (training)" if mean is not None else "") + f": {', '.join(words)}"
 
 
 def match_bands(info, wanted, given=None):

@@ -52,18 +52,16 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     kept = block_height * block_width * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize if block_height > height else 0
     with open_raster(info.path) as dataset, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES + 2 * kept):
         has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[plan.indexes[0] - 1]
-        around, burned = None, None  # the area in the rows that a slab's network sees, and the row up to which it is burned
+        areas = {}  # the area in whole slabs, by their first rows: burned alike wherever a run begins, or an edge could fall otherwise
         for row in range(start_row // height * height, info.height, height):
             rows = min(height, info.height - row)
             wanted = near = None
             if aoi:
                 top, bottom = max(0, row - margin), min(row + rows + margin, info.height)
-                if around is None:
-                    around, burned = aoi(top, bottom - top), bottom
-                elif bottom > burned:
-                    around, burned = np.concatenate([around, aoi(burned, bottom - burned)]), bottom
-                around = around[top - bottom :]
-                wanted, near = around[row - top : row - top + rows], np.flatnonzero(around.any(axis=0))
+                seen = range(top // height * height, bottom, height)
+                areas = {r: areas[r] if r in areas else aoi(r, min(height, info.height - r)) for r in seen}
+                around = np.concatenate(list(areas.values()))[top - seen.start : bottom - seen.start]
+                wanted, near = areas[row], np.flatnonzero(around.any(axis=0))
             valid = np.zeros((rows, info.width), dtype=bool)
             slab = Slab(row, np.zeros((len(plan.indexes), rows, info.width), dtype=store), valid, [], wanted)
             columns = piece_width(info.width, block_width, rows * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize)

@@ -1,6 +1,7 @@
 """Files that are whole or not there: write to a temporary name beside the final one, then rename."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ def atomic_path(path, sync=True):
             sync_file(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a failing write doesn't say where
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):  # a failing write doesn't say where
             error.filename = str(path)
         raise
     finally:
@@ -76,6 +77,8 @@ def lock_folder(path):
         except (FileExistsError, FileNotFoundError) as error:  # whoever had it removes it just now, or what is there is no folder
             if os.path.lexists(path) and not path.is_dir():
                 raise UserError(f"{path} is a file where a folder for temporary files has to be; remove it") from error
+            if isinstance(error, FileExistsError) and not path.parent.is_dir():
+                raise UserError(f"can't write to {path.parent}: it is no folder, or a link that leads nowhere") from error
             continue
         if not try_lock(lock):
             os.close(lock)

@@ -51,7 +51,7 @@ def worker_init():
     A worker_init_fn for a DataLoader. Ctrl-C, `timeout` and Slurm reach workers too, but the parent alone decides when to stop: it still
     needs them for the step that it is in. Only what it sends when it leaves ends them.
     """
-    return functools.partial(leave_signals_to_parent, leaving_flag(), os.getpid())
+    return functools.partial(leave_signals_to_parent, leaving_flag())
 
 
 @functools.cache
@@ -63,8 +63,10 @@ def leaving_flag():
     return leaving
 
 
-def leave_signals_to_parent(leaving, parent, worker_id):
-    """In a worker: go on, whatever comes, until the parent (its process number) leaves or is gone."""
+def leave_signals_to_parent(leaving, worker_id):
+    """In a worker: go on, whatever comes, until the parent leaves or is gone."""
+    parent = os.getppid()  # with the start method forkserver the server, which goes when the parent does
+
     def receive(number, frame):
         if leaving.value or os.getppid() != parent:
             os._exit(128 + number)

@@ -156,3 +156,17 @@ def test_threads_and_processes_that_come_and_go_at_once_are_refused_in_words_or_
     with ThreadPoolExecutor(3) as pool:  # a lock belongs to an open file: threads are as good as processes
         counts = sum(pool.map(enter_and_leave, [tmp_path / "s"] * 3, [1.5] * 3), Counter())
     assert set(counts) == {"had it", "UserError"}
+
+
+def test_a_failing_write_names_its_file_and_other_errors_keep_their_words(tmp_path):
+    with pytest.raises(OSError) as full, atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(tmp_path / "a.txt")
+    with pytest.raises(OSError, match="^GDAL says so$"), atomic_path(tmp_path / "a.txt"):
+        raise OSError("GDAL says so")
+
+
+def test_a_scratch_folder_below_a_link_that_leads_nowhere_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="link that leads nowhere"), scratch_folder(tmp_path / "link" / "s"):
+        pass

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rasterio.transform import from_origin
+from rasterio.warp import transform
 
 import chip
 from chipping.chipset import FORMAT, read_chipset, read_manifest
@@ -403,13 +405,14 @@ def test_sets_with_the_same_splits_or_ground_side_by_side_can_be_linked(patch_se
     assert {line["split"] for line in read_manifest(tmp_path / "other")} == {"train", "val"}
 
 
-def write_patches(folder, split, *places):
-    """A set of patches of 8 × 8 pixels of 10 m of one scene, at places (col, row) of a common grid."""
+def write_patches(folder, split, *places, crs="EPSG:32633", grid=(10, 500_000, 4_600_000)):
+    """A set of patches of 8 × 8 pixels of one scene, at places (col, row) of a grid: (pixel, west, north)."""
+    pixel, west, north = grid
     lines = []
     for col, row in places:
         line = {"file": f"{split}/r{row}_c{col}_image.npy", "mask": f"{split}/r{row}_c{col}_mask.npy", "split": split, "scene": folder.name,
-                "window": [col, row, 8, 8], "crs": "EPSG:32633",
-                "transform": [10, 0, 500_000 + 10 * col, 0, -10, 4_600_000 - 10 * row]}  # fmt: skip
+                "window": [col, row, 8, 8], "crs": crs,
+                "transform": [pixel, 0, west + pixel * col, 0, -pixel, north - pixel * row]}  # fmt: skip
         for key in ("file", "mask"):
             (folder / line[key]).parent.mkdir(parents=True, exist_ok=True)
             (folder / line[key]).touch()
@@ -419,6 +422,28 @@ def write_patches(folder, split, *places):
     (folder / "chipset.json").write_text(json.dumps(description))
     (folder / "manifest.jsonl").write_text("".join(lines))
     return folder
+
+
+def test_patches_on_other_grids_are_compared_on_the_globe(tmp_path):
+    """10 m in UTM and 1e-4 degrees: at 15° E, 500 000 m are the zone's middle, so that both grids are parallel there."""
+    (x,), (y,) = transform("EPSG:32633", "EPSG:4326", [500_000], [4_600_000])
+    place = {"crs": "EPSG:4326", "grid": (1e-4, x, y)}
+    utm = write_patches(tmp_path / "utm", "train", (0, 0), (16, 16))  # to 80 m, and from 160 to 240 m in both directions
+    degrees = write_patches(tmp_path / "degrees", "val", (12, 0), (0, 12), **place)  # beside: 12 are 100 m of longitude, 133 m of latitude
+    link_chips([utm, degrees], tmp_path / "out")
+    both = write_patches(tmp_path / "both", "val", (12, 0), (20, 20), **place)
+    with pytest.raises(UserError, match="both of .*, val and utm of .*, train"):
+        link_chips([utm, both], tmp_path / "other")
+
+
+def test_thousands_of_patches_of_two_scenes_are_compared_in_a_moment(tmp_path):
+    def chessboard(colour):
+        return [(8 * c, 8 * r) for r in range(40) for c in range(40) if (r + c) % 2 == colour]
+
+    sets = [write_patches(tmp_path / str(colour), split, *chessboard(colour)) for colour, split in enumerate(("train", "val"))]
+    before = time.process_time()
+    link_chips(sets, tmp_path / "out")
+    assert time.process_time() - before < 5  # it takes 0.3 s; an outline of each by itself takes 20
 
 
 def test_ground_between_the_patches_of_a_scene_is_in_no_split(tmp_path):

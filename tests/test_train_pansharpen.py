@@ -1,6 +1,7 @@
 """train_pansharpen.py: formulas of losses and augmentation, batches, and sessions that continue exactly."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -371,6 +372,24 @@ def test_stopped_inside_an_epoch_and_run_again_is_the_same_to_the_last_bit(chips
     assert same_files(tmp_path, three_epochs) and rows(tmp_path) == rows(three_epochs)
 
 
+def test_an_epoch_begun_on_other_chips_begins_anew(chips, tmp_path, monkeypatch):
+    calls = []
+
+    def request_after_three_steps(self):
+        calls.append(1)
+        return len(calls) == 4
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(request_after_three_steps))
+        with pytest.raises(KeyboardInterrupt, match="epoch 1"):
+            train(tmp_path, chips, epochs=2)
+    make_fake_chips(OUR_REFLECTANCES, tmp_path / "others", 3, FakeRecipe(side=32, seed=9))
+    train_pansharpen.main([*arguments(tmp_path, chips, epochs=2), "--chips", str(tmp_path / "others")])
+    assert [row["chips"] for row in rows(tmp_path)] == ["12", "3"]
+    state = load_checkpoint(tmp_path / "s" / "checkpoints" / "last.pt")["state"]
+    assert (state["epoch"], state["step_in_epoch"]) == (2, 0) and state["step"] == 1 + 1  # one step of 3 chips, as if both were such epochs
+
+
 def test_physical_batches_add_up_to_the_same_gradient(chips, tmp_path, three_epochs):
     for pbs in (1, 8):
         train(tmp_path / str(pbs), chips, epochs=1, augment="full", pbs=pbs)
@@ -409,6 +428,16 @@ def test_a_real_file_called_latest_is_left_alone(chips, tmp_path):
     (tmp_path / "latest.pt").write_text("mine")
     train(tmp_path, chips, epochs=1)
     assert (tmp_path / "latest.pt").read_text() == "mine"
+
+
+def test_a_disk_that_knows_no_links_costs_no_epoch(chips, tmp_path, monkeypatch, capsys):
+    def no_links(*args):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", no_links)
+    train(tmp_path, chips, epochs=2)
+    assert load_checkpoint(tmp_path / "s" / "checkpoints" / "last.pt")["state"]["epoch"] == 2
+    assert "latest.pt can't be made a link" in capsys.readouterr().err
 
 
 def test_a_link_that_cannot_be_made_is_told_before_any_work(chips, tmp_path, monkeypatch):

@@ -171,7 +171,26 @@ def test_an_epoch_begun_on_other_training_patches_begins_anew(patches, tmp_path,
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     train.main(["--resume", str(last), "--patches-dir", str(other)])
     assert "the epoch begins anew" in capsys.readouterr().err
-    assert load_checkpoint(last)["state"]["step"] == STEPS + 2 + 2 * 5  # 5 steps an epoch, twice
+    assert load_checkpoint(last)["state"]["step"] == EPOCHS * 5  # as if all epochs had been of these patches: they decide when it ends
+
+
+@pytest.mark.parametrize("scenes", [1, 3])
+def test_a_run_that_goes_on_with_other_patches_trains_all_the_epochs_that_were_left(patches, tmp_path, monkeypatch, scenes):
+    """Whether an epoch of them has fewer steps, or as many, than what the run has behind it."""
+    at_step(monkeypatch, 2 * STEPS - 1, lambda: os.kill(os.getpid(), signal.SIGINT))  # after the last step of an epoch
+    with pytest.raises(KeyboardInterrupt):
+        train.main(flags(patches, tmp_path / "run", "--epochs", "2"))
+    monkeypatch.undo()
+    other = write_patch_set(tmp_path / "other", {"train": scenes, "val": 1}, size=32, seed=2)
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert load_checkpoint(last)["state"]["step_in_epoch"] == STEPS
+    taken = []
+    at_step(monkeypatch, -1, None)
+    counting = train.to_device
+    monkeypatch.setattr(train, "to_device", lambda batch, *rest: (taken.append(len(rest)), counting(batch, *rest))[1])
+    train.main(["--resume", str(last), "--patches-dir", str(other), "--quiet"])
+    assert taken.count(4) == scenes and load_checkpoint(last)["state"]["epoch"] == 2  # the second epoch, all of it
+    assert [row["epoch"] for row in without_time(tmp_path / "run")] == ["0", "1"]
 
 
 def test_a_best_model_that_is_gone_is_replaced_by_the_next_epoch(patches, tmp_path, capsys):

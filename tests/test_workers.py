@@ -1,8 +1,16 @@
 """Worker processes have what they need before they begin, wherever the program is started."""
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+
+from runtime.interrupts import leaving_flag, worker_init
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = f"""
@@ -22,3 +30,31 @@ def test_workers_have_imported_their_modules_also_when_started_from_another_fold
     environment = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "None"], done.stderr
+
+
+def wait_with(begin, ready):
+    begin(0)
+    ready.set()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_signal_ends_a_worker_only_when_its_parent_leaves(method):
+    context = multiprocessing.get_context(method)
+    ready = context.Event()
+    process = context.Process(target=wait_with, args=(worker_init(), ready), daemon=True)
+    process.start()
+    assert ready.wait(60)
+    try:
+        for _ in range(3):
+            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, signal.SIGINT)
+            time.sleep(0.1)
+        assert process.is_alive()
+        leaving_flag().value = 1
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(10)
+        assert process.exitcode == 128 + signal.SIGTERM
+    finally:
+        leaving_flag().value = 0
+        process.kill()
