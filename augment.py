@@ -7,6 +7,7 @@ are the same for any number of workers and processes, and a run that is resumed 
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import torch
@@ -81,30 +82,39 @@ def to_reflectance(images, divide_by, offset):
     return (images.to(torch.float32) + offset.view(1, -1, 1, 1)).div_(divide_by.view(1, -1, 1, 1))
 
 
-def prepare(images, masks, divide_by, offset, draws=None, stored=None):
+@functools.lru_cache
+def no_data_values(offset, dtype):
+    """
+    What make-patches stores where there is no data, one number a band: the one nearest to reflectance 0. None where it becomes exactly 0 by
+    itself (Landsat's would be 7272.73). offset: tuple; dtype: of the stored images.
+    """
+    if dtype.is_floating_point:
+        return None
+    limits = torch.iinfo(dtype)
+    values = tuple(min(max(round(-number), limits.min), limits.max) for number in offset)
+    return None if all(value == -number for value, number in zip(values, offset, strict=True)) else values
+
+
+def prepare(images, masks, divide_by, offset, draws=None, no_data=None):
     """
     Stored patches → what the network is trained on.
 
     images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8. divide_by, offset: (C,) float32.
-    All on one device. stored: the images' type in the files, where they had to be turned into another one for that device.
-    → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
-    Pixels that are not finite (only float patches can have them) become 0 and are ignored. No data is 0, as it is in a map.
+    All on one device. → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
+    Pixels that are not finite (only float patches can have them) become 0 and are ignored. No data is 0, as it is in a map: what is
+    ignored and has these values (no_data_values) becomes 0 too.
     """
-    stored = stored or images.dtype
+    stored = images.dtype
     if draws is not None:
         images, masks = move(images, masks, draws)
     reflectance = to_reflectance(images, divide_by, offset)
     if stored.is_floating_point:
         reflectance, masks = drop_not_finite(reflectance, masks)
-    else:
-        # no data is stored as the number nearest to reflectance 0, which need not be 0 itself (Landsat's would be 7272.73)
-        limits = torch.iinfo(stored)
-        fill = (-offset).round().clamp(limits.min, limits.max)
-        if fill.device.type != "cpu" or (fill != -offset).any():  # a question that a GPU would have to be waited for
-            empty = masks == IGNORE
-            for band, value in enumerate(fill):
-                empty &= images[:, band] == value
-            reflectance.masked_fill_(empty[:, None], 0.0)
+    if no_data is not None:
+        empty = masks == IGNORE
+        for band, value in enumerate(no_data):
+            empty &= images[:, band] == value
+        reflectance.masked_fill_(empty[:, None], 0.0)
     return (disturb(reflectance, draws) if draws is not None else reflectance), masks
 
 

@@ -569,7 +569,8 @@ def to_device(batch, patch_set, device, channels_last=False, draws=None):
     images = batch.images.float() if device.type == "mps" else batch.images  # MPS knows no uint16
     images, masks = images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
     divide_by, offset = (constant(values, device) for values in (patch_set.divide_by, patch_set.offset))
-    images, masks = augment.prepare(images, masks, divide_by, offset, draws, batch.images.dtype)
+    no_data = augment.no_data_values(patch_set.offset, batch.images.dtype)
+    images, masks = augment.prepare(images, masks, divide_by, offset, draws, no_data)
     return (images.to(memory_format=torch.channels_last) if channels_last else images), masks
 
 

@@ -338,7 +338,8 @@ def test_every_stored_type_is_turned_and_scaled_alike(dtype):
     assert torch.equal(got, expected)
 
 
-def test_no_data_is_0_in_training_as_in_a_map_whatever_the_scale(dtype=np.uint16):
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_no_data_is_0_in_training_as_in_a_map_whatever_the_scale(dtype):
     """make-patches stores the number nearest to reflectance 0; Landsat's 7272.73 is none, and an offset above 0 has none."""
     empty = np.zeros((16, 16), dtype=bool)
     empty[:8] = True
@@ -350,7 +351,10 @@ def test_no_data_is_0_in_training_as_in_a_map_whatever_the_scale(dtype=np.uint16
         assert stored.dtype == dtype
         for drawn in (None, draws):
             scale = torch.full((3,), divisor), torch.full((3,), offset)
-            reflectance, _ = augment.prepare(torch.from_numpy(stored)[None], masks, *scale, drawn)
+            images = torch.from_numpy(stored)[None]
+            no_data = augment.no_data_values((offset,) * 3, images.dtype)
+            assert (no_data is None) == (offset == -1000 or (offset, dtype) == (1000, np.int16))  # which become 0 by themselves
+            reflectance, _ = augment.prepare(images, masks, *scale, drawn, no_data)
             assert not reflectance[0, :, :8].any() and (reflectance[0, :, 8:] != 0).all()
 
 
