@@ -91,7 +91,8 @@ class Blender:
 
 def decide_classes(probability, threshold):
     """
-    ((rows, width) uint8 classes, (rows, width) burned probability) from (classes, rows, width) probabilities.
+    ((rows, width) uint8 classes, (rows, width) burned probability) from (classes, rows, width) probabilities, or a batch of them,
+    (classes, B, rows, width).
 
     Burned is 1 − p_0. With a threshold, a pixel burns where its burned probability reaches it, and takes the most likely of the
     classes 1 …; without one (None), the most likely of all classes.

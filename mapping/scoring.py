@@ -155,12 +155,13 @@ def score_scene(predict, read, patches, indices, num_classes, threshold, pair, i
         problems += [text for _, text, _ in batch.problems]
         broken = {index for index, _, _ in batch.problems}
         probabilities, reflectance, target = predict(batch)
+        readable = [place for place, index in enumerate(part) if index not in broken]
+        for name, limit in detections.items():
+            patch_scores[name].update(decide_classes(probabilities[readable].movedim(1, 0), limit)[0], target[readable])
         layers = [probabilities, normalised_difference(reflectance, pair)[:, None]] if pair else [probabilities]
         for index, values, labels in zip(part, torch.cat(layers, dim=1), target, strict=True):
             if index in broken:
                 continue
-            for name, limit in detections.items():
-                patch_scores[name].update(decide_classes(values[:num_classes], limit)[0][None], labels[None])
             if patches[index].window[1] > scene.top:
                 score.add(*scene.finish(patches[index].window[1]))
             scene.add(patches[index], values, labels)

@@ -156,6 +156,7 @@ def test_inspect_says_which_chips_do_not_go_together(tmp_path, capsys):
     assert (tmp_path / "both" / "contact_sheet.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [
     ["fake-chips", "-o", "OUT", "-c", 3, "-s", 64], ["make-chips", "-a", "ARD", "-c", "OUT", "-n", 3, *SMALL],
 ])  # fmt: skip
