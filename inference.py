@@ -286,7 +286,9 @@ def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
     import torch
 
     from mapping.fuse import classical_sharpener, fuse, is_done, network_sharpener
+    from raster.writer import scratch_of
     from runtime.device import choose_device
+    from runtime.files import clear_scratch
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -297,6 +299,7 @@ def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
     else:
         sharpener = classical_sharpener(args.method, pair, scale, block)
     if not args.overwrite and is_done(path, pair, sharpener, scale, args.rgb, apron):
+        clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
         console.say(f"{path} is sharpened already")
         return
     if apron is not None and apron < sharpener.reach:

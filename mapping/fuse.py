@@ -23,10 +23,10 @@ from nets.pansharpener import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.pair import PairReader, is_null, with_alpha_as_data
 from raster.source import describe, is_remote, mask_stamps
-from raster.writer import scratch_of, write_cog
+from raster.writer import write_cog
 from runtime.device import autocast
 from runtime.errors import RunError, UserError
-from runtime.files import clear_scratch, refuse_existing, settings_hash
+from runtime.files import refuse_existing, settings_hash
 
 CLASSICAL_REACH = 6  # ms pixels that the classical methods look beyond a pixel, one to spare
 DESCRIPTIONS = ("red", "green", "blue")
@@ -220,10 +220,7 @@ def settings_of(pair, sharpener, scale, rgb, apron=None):
 
 def is_done(path, pair, sharpener, scale, rgb, apron=None):
     """Whether `path` is there and holds what these inputs and settings make."""
-    if not os.path.exists(path) or describe(path).tags.get("SETTINGS") != settings_of(pair, sharpener, scale, rgb, apron):
-        return False
-    clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
-    return True
+    return os.path.exists(path) and describe(path).tags.get("SETTINGS") == settings_of(pair, sharpener, scale, rgb, apron)
 
 
 def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, overwrite=False, progress=None):

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 import inference
-from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, is_done, network_sharpener, select_bands
+from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
 from nets.classical_fusion import METHODS, fuse_whole
 from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
 from raster.pair import PairReader, match_pair
@@ -575,9 +575,11 @@ def test_a_valid_float_is_never_nodata(make_pair, tmp_path, nodata, most):
 
 
 def test_a_run_killed_when_the_raster_had_just_got_its_name_leaves_nothing_behind(make_pair, tmp_path, monkeypatch):
-    pair, sharpener = make_pair(), classical_sharpener("bicubic", make_pair(), SCALE, 64)
+    pair = make_pair()
+    command = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--method", "bicubic", "--device", "cpu"]
     with monkeypatch.context() as patch:
         patch.setattr("runtime.files.shutil.rmtree", lambda *args, **options: None)
-        fuse(pair, tmp_path / "out.tif", sharpener, SCALE)
-    assert (tmp_path / ".out.part" / "rows.tif").exists()
-    assert is_done(tmp_path / "out.tif", pair, sharpener, SCALE, False) and not (tmp_path / ".out.part").exists()
+        run(*command)
+    assert (tmp_path / "maps" / ".a_sharpened.part" / "rows.tif").exists()
+    run(*command)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["a_sharpened.tif"]
