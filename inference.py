@@ -7,7 +7,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares a
     python inference.py --checkpoint best_model.pt                # the test scenes of the patches that the checkpoint was trained on
     torchrun --nproc-per-node 2 inference.py --checkpoint best_model.pt scenes/ --output-dir maps
     python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps     # sharpen, docs/pansharpening.md
-    python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb
+    python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
 
 For each scene, in the output folder (docs/maps.md tells how to read them):
 
