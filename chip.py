@@ -116,16 +116,16 @@ def add_make_patches(parser):
     windows.add_argument("--stride", type=positive_int, metavar="PX", help="from patch to patch in pixels, 7/8 of the size by default")
     windows.add_argument("--max-cloud-cover", type=fraction, default=0.5, metavar="SHARE", help="leave out windows above this cloudy share")
     windows.add_argument("--ignore-clouds", nargs="?", const="1", metavar="CLASSES",
-                         help="cloud classes whose pixels become ignore in the patches that are kept; 1 without a value")  # fmt: skip
+                         help="cloud classes whose pixels become ignore in the patches that are kept; 1 without a value")
     windows.add_argument("--min-valid", type=fraction, default=0.0, metavar="SHARE",
-                         help="leave out windows with a smaller share of valid pixels (those without any always are)")  # fmt: skip
+                         help="leave out windows with a smaller share of valid pixels (those without any always are)")
     windows.add_argument("--aoi", metavar="FILE", help="GeoJSON: only windows that meet it, ignore outside of it")
 
     splits = parser.add_argument_group("splits: the rest is for training; whatever overlaps on the ground belongs into one split")
     splits.add_argument("--val", metavar="NAMES|SHARE", help="scenes (stems or leading parts) or a share such as 0.2")
     splits.add_argument("--test", metavar="NAMES|SHARE", help="the same for testing")
     splits.add_argument("--split-by", choices=("event", "scene"), default="event",
-                        help="a share takes whole events (first part of the name) or scenes")  # fmt: skip
+                        help="a share takes whole events (first part of the name) or scenes")
     splits.add_argument("--seed", type=int, default=0, help="of the draw for a share")
     splits.add_argument("--allow-overlap", action="store_true", help="only warn when scenes of different splits share ground")
 
@@ -151,7 +151,7 @@ def run_make_patches(args, report):
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
     workers = workers_of_run(args)
     if not args.dry_run:
-        prepare_workers(["chipping.crew"], workers)
+        prepare_workers(["chipping.parallel"], workers)
     from chipping.cutting import count_windows
     from chipping.patches import make_patches
     from chipping.plan import plan_patches
@@ -166,7 +166,7 @@ def run_make_patches(args, report):
             size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
             min_valid=args.min_valid, aoi=args.aoi, exclude=args.exclude, val=args.val, test=args.test, split_by=args.split_by,
             seed=args.seed, allow_overlap=args.allow_overlap, strict=args.strict, note=report.note,
-        )  # fmt: skip
+        )
         say_splits(plan, report)
         if args.dry_run:
             say_estimate(plan, Path(args.patches_dir), report)
@@ -176,7 +176,7 @@ def run_make_patches(args, report):
             tally = make_patches(
                 plan.scenes, plan.recipe, plan.description, args.patches_dir, overwrite=args.overwrite,
                 workers=workers, strict=args.strict, broken=plan.broken, progress=bar.update,
-            )  # fmt: skip
+            )
     say_summary(plan, tally, Path(args.patches_dir), report)
 
 
@@ -233,7 +233,7 @@ def say_summary(plan, tally, folder, report):
         say_absent(plan, layer, [name for name, n in zip(plan.description["classes"][layer], pixels, strict=True) if not n], report)
     skipped = f"; left out {plural(sum(tally.skipped.values()), 'window')} ({describe_skipped(tally)})" if tally.skipped else ""
     report.result(f"{plural(sum(tally.patches.values()), 'patch')} of {recipe.size}×{recipe.size} pixels, "
-                  f"{plural(len(recipe.divide_by), 'band')} in {folder}: {counts}{skipped}")  # fmt: skip
+                  f"{plural(len(recipe.divide_by), 'band')} in {folder}: {counts}{skipped}")
     if tally.unreadable:
         named = ", ".join(f"{name} ({plural(count, 'window')})" if count else name for name, count in list(tally.unreadable.items())[:3])
         more = " …" if len(tally.unreadable) > 3 else ""
@@ -284,7 +284,7 @@ def add_pair_flags(group):
     group.add_argument("--pan", nargs="+", metavar="PATTERN", help="panchromatic rasters: files, folders, globs in quotes, s3://")
     group.add_argument("--ms", nargs="+", metavar="PATTERN", help="multispectral rasters whose names differ only in pan and ms")
     group.add_argument("--shift", type=two_numbers, metavar="X,Y", default=(0.0, 0.0),
-                       help="pan pixels from where the files say ms begins to where it does, right and down")  # fmt: skip
+                       help="pan pixels from where the files say ms begins to where it does, right and down")
     group.add_argument("--divide-by", metavar="N", help="reflectance = (value + offset) / N; 10000 for an ARD, for pairs from the tags")
     group.add_argument("--offset", metavar="N", help="see --divide-by; 0 by default")
 
@@ -301,16 +301,16 @@ def add_make_chips(parser):
     chips.add_argument("-c", "--chip-dir", default="chips", metavar="DIR", help="where they go")
     chips.add_argument("-n", "--count", type=positive_int, default=1024, help="how many")
     chips.add_argument("-s", "--starting-from", type=not_negative, metavar="N",
-                       help="make chips N, N + 1 … of the endless run; by default the folder is filled up to --count")  # fmt: skip
+                       help="make chips N, N + 1 … of the endless run; by default the folder is filled up to --count")
     chips.add_argument("-m", "--minimum-valid", type=fraction, default=0.75, metavar="SHARE", help="of a window's pan and of its ms")
     chips.add_argument("--chip-size", type=positive_int, default=512, metavar="PX", help="side of the truth")
     chips.add_argument("--extra-downsample", type=positive_int, metavar="N",
-                       help="shrink everything by N first: 2 for an ARD, 1 for pairs")  # fmt: skip
+                       help="shrink everything by N first: 2 for an ARD, 1 for pairs")
     chips.add_argument("--reduction", choices=("box", "mtf"), help="how inputs are shrunk: exact means (ARD) or the sensors' blur (pairs)")
     chips.add_argument("--store", choices=("bands", "oklab", "both"), default="bands", help="what the truth is kept as")
     chips.add_argument("--dtype", choices=("uint16", "float32"), default="uint16", help="uint16: reflectance x 10000, rounded")
     chips.add_argument("--sampler", choices=("r2", "r2-plain", "grid"), default="r2",
-                       help="places of windows: evenly spread; the same without phase or offset; side by side")  # fmt: skip
+                       help="places of windows: evenly spread; the same without phase or offset; side by side")
 
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=positive_int, default=1, metavar="N", help="processes; the result is the same for any number")
@@ -353,11 +353,11 @@ def run_make_chips(args, report):
         smallest = min(min(tile.pair.area[2:]) for tile in tiles)
         if smallest < args.chip_size * extra:
             raise UserError(f"a window needs {args.chip_size * extra} ms pixels a side, the smallest image has {smallest}: "
-                            "pass a smaller --chip-size")  # fmt: skip
+                            "pass a smaller --chip-size")
     recipe = ChipRecipe(
         args.chip_size, tiles[0].pair.ratio, tiles[0].pair.bands, extra, args.minimum_valid, args.sampler,
         args.reduction or ("box" if args.ard_dir else "mtf"), args.store, args.dtype, *scale,
-    )  # fmt: skip
+    )
     with report.bar(args.count, "chip") as bar:
 
         def on_verdict(verdict):
@@ -369,7 +369,7 @@ def run_make_chips(args, report):
         summary = make_chips(
             tiles, recipe, args.chip_dir, args.count, args.starting_from, workers, args.overwrite, args.strict, on_chip, report.write,
             on_verdict,
-        )  # fmt: skip
+        )
     reasons = "".join(f", {n} windows left out ({reason})" for reason, n in sorted(summary["skipped"].items()))
     there = f", {summary['present']} were there" if summary["present"] else ""
     report.result(f"{summary['made']} chips made in {args.chip_dir}{there}{reasons}; {len(tiles)} tile{'s' * (len(tiles) > 1)}")

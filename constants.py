@@ -17,7 +17,7 @@ NUM_INPUT_CHANNELS = len(CEMS_BANDS)
 SENTINEL2_RESOLUTION = {
     "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20,
     "B08": 10, "B8A": 20, "B09": 60, "B11": 20, "B12": 20,
-}  # fmt: skip
+}
 
 # reflectance = (digital number + offset) / divisor
 SENTINEL2_DIVISOR = 10_000.0
@@ -37,7 +37,7 @@ CLASS_COLOURS = {
 OTHER_COLOURS = (
     (0, 0, 0), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
     (86, 180, 233), (213, 94, 0), (240, 228, 66), (153, 153, 153),
-)  # fmt: skip
+)
 
 # Cloud mask of the CEMS data (CloudSEN12 classes).
 CLOUD_CLASSES = ("clear", "cloud", "thin_cloud", "cloud_shadow")

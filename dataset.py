@@ -127,7 +127,7 @@ def patch_of_line(folder, line, layer):
         folder / line["file"], folder / line["mask"], line["split"], line["scene"], line.get("event") or line["scene"],
         (column, row, width, height), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
         line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"),
-    )  # fmt: skip
+    )
 
 
 def choose_layer(folder, layers, num_classes, layer):
@@ -479,7 +479,7 @@ class WildfireDataModule:
 
     def __init__(self, patches_root, batch_size=16, num_workers=4, use_weighted_sampling=False, fire_sample_weight=5.0,
                  use_fire_augment=True, num_classes=2, layer=None, augmentation=True, seed=0, steps_per_epoch=0, crop=0, rank=0,
-                 world_size=1, pin_memory=False):  # fmt: skip
+                 world_size=1, pin_memory=False):
         self.root, self.batch_size, self.num_workers = patches_root, batch_size, num_workers
         self.use_weighted_sampling, self.fire_sample_weight = use_weighted_sampling, fire_sample_weight
         self.use_fire_augment, self.augmentation = use_fire_augment, augmentation
@@ -548,4 +548,4 @@ class WildfireDataModule:
         return DataLoader(
             dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=as_it_is, pin_memory=self.pin_memory,
             worker_init_fn=worker_init() if self.num_workers else None, persistent_workers=self.num_workers > 0,
-        )  # fmt: skip
+        )

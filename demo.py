@@ -6,7 +6,7 @@ The whole story in five minutes; and pictures of what a checkpoint does.
     python demo.py --checkpoint best_model.pt --scenes 'post_fire/*.tif' --masks 'masks/*.tif'
     python demo.py --checkpoint sessions/latest.pt --chips chips/test           # low resolution, baseline, ours, truth
 
-Without a checkpoint: burnt country is generated (raster/scenes.py), and chip.py, train.py and inference.py are run on it as you would
+Without a checkpoint: burnt country is generated (synthetic/scenes.py), and chip.py, train.py and inference.py are run on it as you would
 run them on your own data; each command is printed before it runs. demo/report.html is one page that can be sent to anyone. Stages that
 are finished are not repeated when the same command is started again.
 
@@ -46,7 +46,7 @@ FULL = Recipe()
 # For tests: everything happens, nothing is learned.
 FAST = Recipe(
     train_scenes=2, val_scenes=1, scene_size=96, mapped_size=128, patch_size=64, crop=0, epochs=2, steps=3, batch_size=4, workers=1
-)  # fmt: skip
+)
 
 
 def build_parser():
@@ -210,7 +210,7 @@ def tell_story(folder, seed, fast, overwrite, device, save_pictures, quiet):
             "--steps-per-epoch", recipe.steps, "--batch-size", recipe.batch_size, "--crop", recipe.crop, "--lr", 0.003,
             "--scheduler", "cosine", "--warmup", recipe.steps, "--no-class-weights", "--channels-last", "--num-workers", 0,
             "--patience", 0, "--seed", seed, *on, *(["--overwrite"] if run.exists() else []),
-        )  # fmt: skip
+        )
 
     scene = f"{mapped_tile(recipe)}_S2L2A"
     scene_path = folder / "scenes" / "test" / mapped_tile(recipe)[:7] / "AOI01" / mapped_tile(recipe) / f"{scene}.tif"
@@ -218,14 +218,14 @@ def tell_story(folder, seed, fast, overwrite, device, save_pictures, quiet):
     stages.run("patches", lambda: run_command(
         console, "chip.py", "make-patches", "--dataset-dir", folder / "scenes", "--patches-dir", patches, "--divide-by", 10000,
         "--offset", -1000, "--patch-size", recipe.patch_size, "--workers", recipe.workers,
-    ))  # fmt: skip
+    ))
     stages.run("training", train)
     stages.run("scores", lambda: run_command(
         console, "train.py", "--test-only", "--resume", best, "--output-dir", run, "--overwrite", *on,
-    ))  # fmt: skip
+    ))
     stages.run("map", lambda: run_command(
         console, "inference.py", scene_path, "--checkpoint", best, "--output-dir", maps, "--probabilities", *on,
-    ))  # fmt: skip
+    ))
     headline = write_story(stages, recipe, seed, scene_path, maps, run, save_pictures)
     print(f"{headline}\n{folder / 'report.html'}")
     return 0
@@ -242,7 +242,7 @@ def generate_scenes(folder, recipe, seed, console):
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from raster.scenes import write_cems_folder
+    from synthetic.scenes import write_cems_folder
 
     part, total = folder / "scenes.part", recipe.train_scenes + recipe.val_scenes + 1
     console.say(f"generating {total} scenes of burnt country")
@@ -269,8 +269,8 @@ def generate_scenes(folder, recipe, seed, console):
 
 
 def compare(name, truth, prediction):
-    """mapping.report.Scores of a map, over the pixels that have both. Pixels are 10 m, a hundredth of a hectare."""
-    from mapping.report import Scores
+    """pictures.report.Scores of a map, over the pixels that have both. Pixels are 10 m, a hundredth of a hectare."""
+    from pictures.report import Scores
 
     judged = (truth != 255) & (prediction != 255)
     burned, mapped = judged & (truth > 0), judged & (prediction > 0)
@@ -292,9 +292,9 @@ def write_story(stages, recipe, seed, scene_path, maps, run, save_pictures):
     import rasterio
 
     from constants import CEMS_BANDS, CLASS_COLOURS, SENTINEL2_DIVISOR, SENTINEL2_L2A_BANDS, SENTINEL2_OFFSET
-    from mapping import report
-    from mapping.pictures import fit_within, jpeg_bytes
     from mapping.scoring import burn_index
+    from pictures import report
+    from pictures.pictures import fit_within, jpeg_bytes
     from runtime.checkpoint import load_checkpoint
     from runtime.files import read_json, write_text
 
@@ -348,7 +348,7 @@ def write_story(stages, recipe, seed, scene_path, maps, run, save_pictures):
         hectares=float((truth == 1).sum()) / 100, network=compare("Network", truth, prediction),
         baseline=compare("NBR threshold", truth, baseline), views=views, curves=curves, training=report.in_words(seconds["training"]),
         facts=facts, stages=stages.seconds, commands=own_data_commands(), version=VERSION,
-    )  # fmt: skip
+    )
     write_text(stages.folder / "report.html", report.build_report(story))
     if save_pictures:
         os.makedirs(save_pictures, exist_ok=True)
@@ -390,8 +390,9 @@ def show_segmentation(args, checkpoint):
     """Sheets of the best, median and worst patches or scenes, and a page with them. Returns the exit code."""
     from pathlib import Path
 
-    from mapping import gallery, report
-    from mapping.pictures import contact_sheet, save_png
+    from mapping import gallery
+    from pictures import report
+    from pictures.pictures import contact_sheet, save_png
     from runtime.files import refuse_existing, require_writable, write_text
     from runtime.logs import Console
 
@@ -456,8 +457,9 @@ def show_pansharpening(args, checkpoint):
     """Sheets of chips as they came, by the best classical method, by the network, and the truth; and a page. Returns the exit code."""
     from pathlib import Path
 
-    from mapping import pan_gallery, report
-    from mapping.pictures import contact_sheet, save_png
+    from pansharpening import gallery
+    from pictures import report
+    from pictures.pictures import contact_sheet, save_png
     from runtime.device import choose_device
     from runtime.files import refuse_existing, require_writable, write_text
     from runtime.logs import Console
@@ -469,10 +471,10 @@ def show_pansharpening(args, checkpoint):
     require_writable(folder)
     bar = Console(args.quiet).progress(0, "chips")
     chips = args.chips or checkpoint["data"]["chips_dir"]
-    cases, measure = pan_gallery.pan_cases(checkpoint, chips, choose_device(args.device), bar.update)
+    cases, measure = gallery.pan_cases(checkpoint, chips, choose_device(args.device), bar.update)
     bar.close()
-    titles, sections = pan_gallery.titles(cases[0].method), []
-    for kind, chosen in pan_gallery.choose(cases, args.cases).items():
+    titles, sections = gallery.titles(cases[0].method), []
+    for kind, chosen in gallery.choose(cases, args.cases).items():
         captions = [f"{c.name}: {measure} {c.ours:.2f}, {c.method} {c.baseline:.2f}" for c in chosen]
         sheet = contact_sheet([c.views for c in chosen], titles, captions, side=256)
         save_png(folder / f"{kind}.png", sheet)

@@ -48,7 +48,7 @@ def build_parser():
 
     group = parser.add_argument_group("map")
     group.add_argument("--threshold", type=float, metavar="P", help="a pixel burns from this probability on, 0..1 (default: the "
-                       "checkpoint's, chosen on validation; without one the most likely class)")  # fmt: skip
+                       "checkpoint's, chosen on validation; without one the most likely class)")
     group.add_argument("--probabilities", nargs="?", const="uint8", choices=("uint8", "float32"), help="also write the burned probability")
     group.add_argument("--min-area", type=float, default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
     group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
@@ -60,17 +60,17 @@ def build_parser():
     group.add_argument("--rgb", action="store_true", help="16-bit sRGB in place of the bands")
     group.add_argument("--shift", default="0,0", metavar="X,Y", help="pan pixels from where the files say ms begins to where it does")
     group.add_argument("-a", "--apron", type=int, metavar="PIXELS", help="pan pixels around a block that are read with it, rounded up to "
-                       "whole ms pixels (default: as far as the network or method sees)")  # fmt: skip
+                       "whole ms pixels (default: as far as the network or method sees)")
 
     group = parser.add_argument_group("speed")
     group.add_argument("-b", "--window", "--block-side", type=int, metavar="PIXELS", help="side of the windows (default: the patches of "
-                       "the training); in sharpening pan pixels of a block without its apron (default: 512)")  # fmt: skip
+                       "the training); in sharpening pan pixels of a block without its apron (default: 512)")
     group.add_argument("--overlap", type=float, default=0.25, help="share of a window that it has in common with the next, 0..0.9")
     group.add_argument("--batch-size", type=int, default=8, help="windows at once; more need more memory")
     group.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     group.add_argument("--threads", "--workers", type=int, default=0, metavar="N", help="CPU threads for the network (0: PyTorch's own "
-                       "choice)")  # fmt: skip
+                       "choice)")
     group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")
     group.add_argument("--compile", action="store_true", help="torch.compile: slow to start, faster for many windows")
     add_common_flags(parser)
@@ -103,7 +103,7 @@ def check_flags(args):
         ("--threshold", args.threshold, 0, 1), ("--overlap", args.overlap, 0, 0.9), ("--min-area", args.min_area, 0, float("inf")),
         ("--window", args.window, 8, 8192), ("--apron", args.apron, 0, 4096), ("--batch-size", args.batch_size, 1, 4096),
         ("--threads", args.threads, 0, 1024),
-    ):  # fmt: skip
+    ):
         if value is not None and not low <= value <= high:
             raise UserError(f"{flag} expects {'a number from 0' if high == float('inf') else f'{low:g} to {high:g}'}, got {value:g}")
     if args.checkpoint and args.method:
@@ -144,7 +144,7 @@ def map_scenes(args, checkpoint, processes):
         window=args.window or data["chip_size"] or 256, overlap=args.overlap, tta=args.tta, precision=args.precision,
         threshold=args.threshold if args.threshold is not None else data.get("threshold"), probabilities=args.probabilities,
         min_area=args.min_area, aoi=args.aoi, strict=args.strict,
-    )  # fmt: skip
+    )
     refuse_inputs_as_outputs(scenes, args.output_dir, settings)
     if args.aoi:
         read_polygons([args.aoi])
@@ -211,7 +211,7 @@ def sharpen(args, given, checkpoint):
 def plan_sharpening(args, checkpoint, console):
     """[(output path, Pair, (divide_by, offset))], all that can be known from headers checked."""
     from chipping.plain_pairs import match_paths, place_of
-    from mapping.fuse import check_ratio, choose_form, refuse_inputs, select_bands
+    from pansharpening.fuse import check_ratio, choose_form, refuse_inputs, select_bands
     from raster.pair import match_pair
 
     shift = tuple(parse_two(args.shift))
@@ -285,7 +285,7 @@ def scale_for_sharpening(args, checkpoint, pair):
 def sharpen_pair(args, checkpoint, path, pair, scale, local_rank, console):
     import torch
 
-    from mapping.fuse import classical_sharpener, fuse, is_done, network_sharpener
+    from pansharpening.fuse import classical_sharpener, fuse, is_done, network_sharpener
     from raster.writer import scratch_of
     from runtime.device import choose_device
     from runtime.files import clear_scratch
@@ -347,7 +347,7 @@ class Work:
             bands=[b.strip() for b in self.args.bands.split(",")] if self.args.bands else None,
             divide_by=parse_numbers(self.args.divide_by, "--divide-by", count),
             offset=parse_numbers(self.args.offset, "--offset", count), nodata=self.args.nodata,
-        )  # fmt: skip
+        )
 
     def predictor(self, plan):
         from mapping.segmentation import Predictor
@@ -356,7 +356,7 @@ class Work:
         return Predictor(
             self.model, len(self.data["classes"]), plan.scale.divide_by, plan.scale.offset, self.device, args.precision, args.tta,
             args.batch_size, args.channels_last, args.compile,
-        )  # fmt: skip
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- the scenes
@@ -422,7 +422,7 @@ def map_share(work, mine, count):
                 record = map_scene(
                     work.predictor(plan), plan, args.output_dir, name, work.data["classes"], work.data["bands"], work.settings,
                     work.fingerprint, args.overwrite, tags_of(work, plan), progress_bar(console, name),
-                )  # fmt: skip
+                )
             else:
                 console.say(f"{place} is mapped already")
             records[name] = record
@@ -478,7 +478,7 @@ def tags_of(work, plan):
     return {
         "MODEL": work.fingerprint, "MODEL_BANDS": ",".join(work.data["bands"]), "SOURCE": os.path.basename(plan.info.path),
         "THRESHOLD": "likeliest class" if threshold is None else f"{threshold:g}",
-    }  # fmt: skip
+    }
 
 
 def progress_bar(console, name):

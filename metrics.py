@@ -166,7 +166,7 @@ class DetectionMetrics(Counts):
             "detection_recall": ratio(tp, tp + fn),
             "detection_f1": ratio(2 * tp, 2 * tp + fp + fn),
             "detection_tp": tp, "detection_fp": fp, "detection_tn": tn, "detection_fn": fn,
-        }  # fmt: skip
+        }
 
 
 class CombinedMetrics(Counts):

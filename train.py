@@ -27,7 +27,7 @@ MODEL_FLAGS = ("architecture", "encoder", "num_classes", "indices", "layer")
 
 # What the "state" of a checkpoint holds, so that a run can go on.
 STATE = ("epoch", "step_in_epoch", "step", "best_score", "best_epoch", "epochs_without_gain", "threshold", "unreadable", "wandb_id",
-         "model", "optimizer", "schedule", "scaler", "running_loss", "running_counts")  # fmt: skip
+         "model", "optimizer", "schedule", "scaler", "running_loss", "running_counts")
 
 # Whoever passes one of these means pan and multispectral pairs: the document writes `train.py --session … --chips …`, and
 # train_pansharpen.py takes over.
@@ -105,7 +105,7 @@ def check_flags(args):
     """UserError for values and pairings that can't be right, before any work."""
     at_least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "num_classes": 2, "num_workers": 0, "warmup": 0, "patience": 0,
                 "max_steps": 0, "save_every": 0, "crop": 0, "steps_per_epoch": 0, "save_minutes": 0, "grad_clip": 0, "weight_decay": 0,
-                "focal_gamma": 0, "seed": 0, "detection_min_pixels": 1}  # fmt: skip
+                "focal_gamma": 0, "seed": 0, "detection_min_pixels": 1}
     for name, low in at_least.items():
         if not getattr(args, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
@@ -234,7 +234,7 @@ def train(args, checkpoint, processes, console):
 
     # Where the run is. Everything here goes into the checkpoint and comes back on resume.
     position = {"epoch": 0, "step_in_epoch": 0, "step": 0, "best_score": None, "best_epoch": None, "epochs_without_gain": 0,
-                "threshold": None, "unreadable": [], "wandb_id": os.urandom(4).hex() if args.wandb else None}  # fmt: skip
+                "threshold": None, "unreadable": [], "wandb_id": os.urandom(4).hex() if args.wandb else None}
     if checkpoint:
         state = checkpoint["state"]
         position |= {key: state[key] for key in position}
@@ -269,16 +269,16 @@ def train(args, checkpoint, processes, console):
         "nodata": patch_set.nodata, "classes": list(classes), "chip_size": patch_set.chip_size,
         "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": args.patches_dir,
         "scored_on": scored_on, "trained_on": trained_on,
-    }  # fmt: skip
+    }
 
     def save(*names):
         """The whole state under some names in checkpoints/. All processes call it; the first writes."""
         counts = {name: processes.sum(tensor).cpu() for name, tensor in running["metrics"].tensors().items()}
         if processes.is_first:
             state = {**position, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-                     "scaler": scaler.state_dict(), "running_loss": running["loss"].cpu(), "running_counts": counts}  # fmt: skip
+                     "scaler": scaler.state_dict(), "running_loss": running["loss"].cpu(), "running_counts": counts}
             whole = {"kind": KIND, "model": config.to_dict(), "settings": settings, "state": state,
-                     "data": {**description, "threshold": position["threshold"]}}  # fmt: skip
+                     "data": {**description, "threshold": position["threshold"]}}
             for name in names:
                 save_checkpoint(folder.checkpoints / name, whole)
 
@@ -380,7 +380,7 @@ def train(args, checkpoint, processes, console):
             table.add({**row, "best": int(is_best), "seconds": clock.epoch_seconds()})
             named = {"epoch": epoch, "train/loss": train_loss, "train/fire_iou": row["train_fire_iou"],
                      "train/detection_f1": row["train_detection_f1"], "lr": row["lr"],
-                     **{f"val/{key}": val[key] for key in ("loss", "fire_iou", "fire_recall", "detection_f1")}}  # fmt: skip
+                     **{f"val/{key}": val[key] for key in ("loss", "fire_iou", "fire_recall", "detection_f1")}}
             wandb.log(named, step=epoch)
             board.log(named, step=epoch)
             console.say(f"epoch {epoch}: train loss {train_loss:.4f}, val loss {val['loss']:.4f}, val fire IoU {val['fire_iou']:.4f}, "
@@ -412,7 +412,7 @@ def train(args, checkpoint, processes, console):
 
 
 def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch_set, processes, device, *, seed, step, precision,
-               accumulate, grad_clip, channels_last):  # fmt: skip
+               accumulate, grad_clip, channels_last):
     """One optimiser step. → (losses (3,): total, CE, Dice; prediction (B, H, W); target (B, H, W)), all still on the device."""
     import numpy as np
     import torch
@@ -445,7 +445,7 @@ def train_step(network, model, criterion, optimizer, scaler, batch, draws, patch
 
 
 def validate(network, model, criterion, held_out, loader, dataset, patch_set, processes, device, *, batch_size, precision,
-             channels_last, unreadable, strict):  # fmt: skip
+             channels_last, unreadable, strict):
     """
     → (scores of the whole split, fire-probability threshold with the highest extent IoU).
 
@@ -492,7 +492,7 @@ def open_data(args, processes, device, checkpoint):
         args.patches_dir, args.batch_size, min(args.num_workers, usable_cores()), args.weighted_sampling, args.fire_weight,
         not args.no_fire_augment, args.num_classes, args.layer, not args.no_augment, args.seed, args.steps_per_epoch, args.crop,
         processes.rank, processes.size, pin_memory=device.type == "cuda",
-    )  # fmt: skip
+    )
     data.setup(needs=[args.test_split] if args.test_only else ["train", "val"])
     if checkpoint:
         for name, found in (("bands", data.patch_set.bands), ("classes", data.patch_set.classes)):
@@ -512,7 +512,7 @@ def make_model(args, data, checkpoint):
     else:
         mean, std = band_statistics(data.patch_set, data.train.patches, args.seed)
         model = create_segmentation_model(args.num_classes, args.encoder, args.architecture, encoder_weights=args.encoder_weights,
-                                          bands=data.patch_set.bands, indices=args.indices, mean=mean, std=std)  # fmt: skip
+                                          bands=data.patch_set.bands, indices=args.indices, mean=mean, std=std)
     return model, model.config
 
 
@@ -616,8 +616,8 @@ def score_of(path, scored_on):
 
 def write_samples(path, model, data, patch_set, device, count=4):
     """A sheet of validation patches: image, truth, prediction, errors. Burned ones first, since empty ones show little."""
-    from mapping.pictures import save_png
-    from mapping.sample_sheet import sample_sheet
+    from pictures.pictures import save_png
+    from pictures.sample_sheet import sample_sheet
 
     patches = data.val.patches
     burned = [i for i, patch in enumerate(patches) if patch.class_pixels and sum(patch.class_pixels[1:])] or list(range(len(patches)))
@@ -693,7 +693,7 @@ def test(args, checkpoint, processes, console):
         "threshold": checkpoint["data"]["threshold"], "unreadable": problems,
         "nbr_threshold": index_threshold[0] if pair else None, "nbr_fire_is_above": index_threshold[1] if pair else None,
         "nbr_train_fire_iou": index_iou, "results": results,
-    })  # fmt: skip
+    })
     rows = scoring.table_rows(summary)
     with atomic_path(outputs[1]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="", lineterminator="\n")

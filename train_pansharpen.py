@@ -24,7 +24,7 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 KIND = "pansharpen"
 # What a run is asked to do, not how it trains: no part of the settings in a checkpoint.
 RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device", "config", "quiet", "debug", "workers", "wandb", "project",
-             "strict")  # fmt: skip
+             "strict")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("target", "width", "depth")
 # Where a run is, in a checkpoint's "state" beside the weights and the optimiser.
@@ -82,7 +82,7 @@ def build_parser():
 def check_flags(args):
     """UserError for values and pairings that can't be right, before any work."""
     at_least = {"pbs": 1, "lbs": 1, "workers": 0, "width": 16, "depth": 1, "warmup": 0, "seed": 0, "grad_clip": 0, "weight_decay": 0,
-                "epoch_length": 1, "test_length": 1, "epochs": 1, "up_to_epoch": 0, "load_epoch": 0, "save_minutes": 0}  # fmt: skip
+                "epoch_length": 1, "test_length": 1, "epochs": 1, "up_to_epoch": 0, "load_epoch": 0, "save_minutes": 0}
     for name, low in at_least.items():
         value = getattr(args, name)
         if value is not None and not value >= low:
@@ -218,9 +218,9 @@ def train(args, given, processes, console):
     """The whole run, from the chips to the last epoch's checkpoint."""
     import torch
 
-    from dataset_pansharpen import MOST_BAD, epoch_batches, epoch_order, make_loader, scale_of, shared_chips, statistics
-    from losses_pansharpen import WEIGHTS
-    from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach, pansharpener_from_checkpoint
+    from pansharpening.dataset import MOST_BAD, epoch_batches, epoch_order, make_loader, scale_of, shared_chips, statistics
+    from pansharpening.losses import WEIGHTS
+    from pansharpening.network import Pansharpener, PansharpenerConfig, measure_reach, pansharpener_from_checkpoint
     from runtime.checkpoint import require_numbers, require_parts, save_checkpoint
     from runtime.clock import Clock
     from runtime.device import choose_device, gradient_scaler, seed_everything
@@ -272,7 +272,7 @@ def train(args, given, processes, console):
 
     # Where the run is. Everything here goes into the checkpoint and comes back when the session goes on.
     position = {"epoch": 0, "step_in_epoch": 0, "step": 0, "best_score": None, "best_epoch": None, "loss_sum": {}, "chips_seen": 0,
-                "bad": {}, "wandb_id": os.urandom(4).hex() if args.wandb else None}  # fmt: skip
+                "bad": {}, "wandb_id": os.urandom(4).hex() if args.wandb else None}
     if own:
         position |= {key: checkpoint["state"][key] for key in POSITION}
         try:
@@ -305,7 +305,7 @@ def train(args, given, processes, console):
     description = {"bands": list(chips.bands), "ratio": chips.ratio, "target": args.target, "divide_by": divide_by, "offset": offset,
                    "nodata": nodata, "classes": [], "chip_size": chips.chip_size, "ground_resolution": None,
                    "chips_dir": os.path.abspath(args.chips), "scored_on": scored_on,
-                   "trained_on": trained_on}  # fmt: skip
+                   "trained_on": trained_on}
     spread = model.out_std.clone()
     weights = WEIGHTS[args.target]
     link = args.weight_link or os.path.join(args.sessions_dir, "latest.pt")
@@ -335,7 +335,7 @@ def train(args, given, processes, console):
         folder.write_config(settings=settings, model=model_config, data=description, device=str(device), processes=processes.size)
         table = MetricsFile(folder.path / "metrics.csv", from_epoch=position["epoch"], active=processes.is_first)
         wandb = start_wandb(args.wandb and processes.is_first, args.project, args.session, settings, folder.path, console,
-                            position["wandb_id"])  # fmt: skip
+                            position["wandb_id"])
         if not own:
             save(LAST)
         parameters = sum(p.numel() for p in model.parameters())
@@ -409,7 +409,7 @@ def train(args, given, processes, console):
             report_bad(position["bad"], len(chips), MOST_BAD, args.chips, console)
             losses = {name: value / max(1, position["chips_seen"]) for name, value in position["loss_sum"].items()}
             row = {"epoch": epoch, "step": position["step"], "lr": rate(position["step"] - 1), "chips": position["chips_seen"],
-                   "train_loss": sum(losses.values()), **{f"train_{name}": value for name, value in losses.items()}}  # fmt: skip
+                   "train_loss": sum(losses.values()), **{f"train_{name}": value for name, value in losses.items()}}
             if row["train_loss"] != row["train_loss"]:
                 raise RunError(f"the loss is not a number after epoch {epoch}; lower --lr, or use --precision bf16 or fp32")
             require_numbers(model, position["step"])  # the loss is that of the weights before the last step, which may have ruined them
@@ -451,7 +451,7 @@ def train(args, given, processes, console):
 
 def open_chips(folder, length, most, args, console, **options):
     """PanChips; without a length the first `most`. Links that lead nowhere are left out and counted, with --strict a RunError."""
-    from dataset_pansharpen import PanChips
+    from pansharpening.dataset import PanChips
 
     chips = PanChips(folder, length, args.target, **options)
     if chips.broken and args.strict:
@@ -466,8 +466,8 @@ def open_chips(folder, length, most, args, console, **options):
 
 def forward_losses(model, batch, bands, args, device, epoch, weights, spread):
     """{term: (B,)} of a training batch."""
-    from augment_pansharpen import augment_pair
-    from losses_pansharpen import weighted_losses
+    from pansharpening.augment import augment_pair
+    from pansharpening.losses import weighted_losses
     from runtime.device import autocast, derived_seed
 
     pan, mul, truth = (t.to(device, non_blocking=True) for t in (batch.pan, batch.mul, batch.truth))
@@ -483,7 +483,7 @@ def score_model(model, tests, args, device, processes, weights, spread, console)
     """(scores of the test chips as they are: {"loss", …}, number of chips that were left out)."""
     import torch
 
-    from losses_pansharpen import weighted_losses
+    from pansharpening.losses import weighted_losses
     from runtime.device import autocast
 
     def predict(batch):
@@ -502,7 +502,7 @@ def score_baselines(tests, args, processes):
     """{method: scores} of the classical methods on the same chips."""
     import torch
 
-    from nets.classical_fusion import METHODS, fuse_whole
+    from pansharpening.classical import METHODS, fuse_whole
     from raster.colour import bands_to_oklab
 
     found = {}
@@ -519,7 +519,7 @@ def score_baselines(tests, args, processes):
 
 def has_baselines(path, scored_on):
     """Whether baselines.json has the scores of the classical methods on these chips. One that is damaged has not: it is made anew."""
-    from nets.classical_fusion import METHODS
+    from pansharpening.classical import METHODS
     from runtime.files import read_json
 
     try:
@@ -536,8 +536,8 @@ def score_chips(tests, args, predict, processes, workers=0, console=None):
     Whole batches are dealt out, since a chip's values may depend on its company in the last digit, and each chip's scores keep their place
     in one list: the mean is the same whatever the number of processes.
     """
-    import metrics_pansharpen as metrics
-    from dataset_pansharpen import MOST_BAD, epoch_batches, make_loader
+    from pansharpening import metrics
+    from pansharpening.dataset import MOST_BAD, epoch_batches, make_loader
 
     (batches,) = epoch_batches(len(tests), len(tests), args.pbs)
     results, bad = {}, {}
@@ -574,9 +574,9 @@ def write_samples(path, model, chips, args, device, spread, count=4):
     """A sheet of up to `count` chips, as they are: pan, ms, sharpened, truth, error. Chips that can't be read are left out."""
     import torch
 
-    from mapping.pan_gallery import error_of
-    from mapping.pan_sheet import pan_sheet
-    from mapping.pictures import save_png
+    from pansharpening.gallery import error_of
+    from pansharpening.sample_sheet import pan_sheet
+    from pictures.pictures import save_png
     from runtime.device import autocast
 
     plain = copy.copy(chips)

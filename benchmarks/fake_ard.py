@@ -3,7 +3,7 @@
     python -m benchmarks.fake_ard FOLDER                       # 5 tiles, ms 2418, pan 9672, one tile 40 % null: about 1 GB
     python -m benchmarks.fake_ard FOLDER --ms-side 1100        # small ones
 
-Ground is a mix of material spectra (chipping/spectra.py) in fractal noise, pan is what the same ground is through pan's band, so
+Ground is a mix of material spectra (synthetic/spectra.py) in fractal noise, pan is what the same ground is through pan's band, so
 ms is exactly the box mean of something that pan saw: good for measuring speed and for tests, not for judging quality.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from chipping.spectra import make_spectra, through_bands
 from constants import WORLDVIEW_BANDS
+from synthetic.spectra import make_spectra, through_bands
 
 GROUND = 5312.5  # metres a side
 PERIOD = 512  # ms pixels after which the ground repeats
@@ -54,10 +54,10 @@ def write_tile(folder, cid, pan, ms, corner, blocksize, extra=None):
             folder / f"{cid}-{kind}.tif", "w", driver="GTiff", count=len(values), width=values.shape[2], height=values.shape[1],
             dtype=values.dtype, crs="EPSG:32637", transform=from_origin(*corner, gsd, gsd), tiled=True, blockxsize=blocksize,
             blockysize=blocksize, compress="deflate", predictor=2, interleave="pixel", BIGTIFF="IF_SAFER",
-        ) as file:  # fmt: skip
+        ) as file:
             file.write(values)
     properties = {"platform": "worldview-03", "datetime": "2023-11-30 08:01:02Z", "gsd": GROUND / pan.shape[-1],
-                  "tile:clouds_percent": 3, "tile:data_area": 28.2, "view:off_nadir": 21.5, **(extra or {})}  # fmt: skip
+                  "tile:clouds_percent": 3, "tile:data_area": 28.2, "view:off_nadir": 21.5, **(extra or {})}
     (folder / f"{cid}.json").write_text(json.dumps({"type": "Feature", "properties": properties}))
 
 

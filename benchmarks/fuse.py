@@ -31,7 +31,7 @@ def make_inputs(folder, width, height):
         with rasterio.open(
             path, "w", driver="GTiff", count=len(ground), height=rows, width=columns, dtype="uint16", crs="EPSG:32637",
             transform=from_origin(400_000, 6_000_000, 0.5 * scale, 0.5 * scale), tiled=True, compress="deflate", predictor=2,
-        ) as file:  # fmt: skip
+        ) as file:
             file.write(np.tile(ground, copies)[:, :rows, :columns])
         paths.append(path)
     return paths
@@ -41,7 +41,7 @@ def only(what, folder, width, height):
     """"fuse" writes the map, "forward" runs the same blocks from memory, "start" only loads everything; prints wall and CPU seconds."""
     import torch
 
-    from mapping.fuse import blocks_of, fuse, network_sharpener, read_block, with_apron
+    from pansharpening.fuse import blocks_of, fuse, network_sharpener, read_block, with_apron
     from raster.pair import PairReader, match_pair
     from runtime.checkpoint import load_checkpoint
 
@@ -64,7 +64,7 @@ def only(what, folder, width, height):
 def measure(what, folder, width, height):
     """((wall, CPU) seconds it says it took, peak MB)."""
     code = f"from benchmarks.fuse import only; from pathlib import Path; only({what!r}, Path({str(folder)!r}), {width}, {height}); " \
-           "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"  # fmt: skip
+           "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()], float(done.stderr.strip().splitlines()[-1])
 
@@ -83,7 +83,7 @@ def main(argv):
     _, taller = measure("fuse", args.folder, side, 2 * side)
     _, idle = measure("start", args.folder, side, side)
     print(f"{side} x {side}: fuse {fused[0]:.1f} s = {side * side / 1e6 / fused[0]:.2f} Mpx/s, forward passes {forward[0]:.1f} s, "
-          f"{fused[0] / forward[0]:.2f} x (promised: at most 1.15); CPU seconds {fused[1]:.1f} and {forward[1]:.1f}")  # fmt: skip
+          f"{fused[0] / forward[0]:.2f} x (promised: at most 1.15); CPU seconds {fused[1]:.1f} and {forward[1]:.1f}")
     print(f"peak memory {peak:.0f} MB, twice the height {taller:.0f} MB, idle {idle:.0f} MB")
 
 

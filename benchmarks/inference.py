@@ -85,7 +85,7 @@ def write_scene(path, side):
     with rasterio.open(
         path, "w", driver="GTiff", width=side, height=side, count=7, dtype="uint16", crs="EPSG:32633", tiled=True, compress="deflate",
         transform=from_origin(5e5, 5e6, 10, 10), blockxsize=512, blockysize=512, predictor=2,
-    ) as dataset:  # fmt: skip
+    ) as dataset:
         coarse = rng.integers(300, 4000, (7, side // 16 + 1, side // 16 + 1))
         pixels = np.kron(coarse, np.ones((16, 16)))[:, :side, :side] + rng.integers(-100, 100, (7, side, side))
         dataset.write(pixels.clip(1, 10_000).astype(np.uint16))

@@ -139,14 +139,14 @@ def main(argv):
     each = {what: median(found) / args.count for what, found in floors.items()}
     print(f"{args.count} chips, medians of {args.repeat} turns")
     print(f"CPU seconds a chip: make-chips {median(chips) / args.count:.3f}, decoding the same windows one after another "
-          f"{each['sequence']:.3f}, by rows of a tile {each['rows']:.3f}")  # fmt: skip
+          f"{each['sequence']:.3f}, by rows of a tile {each['rows']:.3f}")
     ratio = {what: median([a / b for a, b in zip(chips, found, strict=True)]) for what, found in floors.items()}
     print(f"make-chips / decoding one after another: {ratio['sequence']:.2f} (promised: at most 1.5, and 0.22 CPU s a chip)")
     print(f"make-chips / decoding by rows of a tile, in the order that make-chips chose: {ratio['rows']:.2f}")
     print(f"peak memory {peak:.0f} MB, the same program idle {idle:.0f} MB: {peak - idle:.0f} MB beyond (promised: at most 400 a worker)")
     gains = [one / two for one, two in zip(ones, twos, strict=True)]
     print(f"wall without start-up: one worker {median(ones):.1f} s, two {median(twos):.1f} s: {median(gains):.2f} x (promised: 1.7); "
-          f"turn by turn {', '.join(f'{gain:.2f}' for gain in gains)}")  # fmt: skip
+          f"turn by turn {', '.join(f'{gain:.2f}' for gain in gains)}")
     print(f"wall with start-up: one worker {median(walls[1]):.1f} s, two {median(walls[2]):.1f} s")
     print(f"decoding alone by two processes at once: {median(machine):.2f} x (what two cores of this machine have to give)")
 

@@ -35,7 +35,7 @@ def generate(folder, side, bands, block):
     (folder / "masks").mkdir()
     rng = np.random.default_rng(0)
     place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 4_600_000, 10, 10), "width": side, "height": side, "tiled": True,
-             "blockxsize": block, "blockysize": block, "compress": "deflate", "driver": "GTiff", "BIGTIFF": "IF_SAFER"}  # fmt: skip
+             "blockxsize": block, "blockysize": block, "compress": "deflate", "driver": "GTiff", "BIGTIFF": "IF_SAFER"}
     coarse = rng.integers(500, 3000, (bands, side // 64 + 1, side // 64 + 1))
     with rasterio.open(folder / "images/scene_0.tif", "w", count=bands, dtype="uint16", predictor=2, **place) as image:
         for row in range(0, side, block):
@@ -72,7 +72,7 @@ def cut(folder, out, workers):
     command = [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(folder / "images"),
                "--masks", str(folder / "masks"),
                "--patches-dir", str(out), "--divide-by", "10000", "--quiet",
-               "--workers", str(workers)]  # fmt: skip
+               "--workers", str(workers)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -136,7 +136,7 @@ def main():
         print(f"one worker / bound: {ratio:.2f}, the median of {args.repeat} turns (at most 1.5)")
         gain = statistics.median(a / b for a, b in zip(alone, pair, strict=True))
         print(f"wall: one worker {min(alone):.2f} s, two {min(pair):.2f} s: {gain:.2f} times as fast, the median of {turns} "
-              "(at least 1.6)")  # fmt: skip
+              "(at least 1.6)")
         machine = statistics.median(2 * a / b for a, b in zip(bound_alone, bound_pair, strict=True))
         print(f"the bound's work by two processes at once: {machine:.2f} times as fast (what this machine has to give)")
 

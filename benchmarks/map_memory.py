@@ -49,7 +49,7 @@ def write_scene(path, height, width, noise):
     with rasterio.open(
         path, "w", driver="GTiff", width=width, height=height, count=1, dtype="uint8", crs="EPSG:32633", tiled=True,
         transform=from_origin(5e5, 5e6, 10, 10), blockxsize=256, blockysize=256, compress="deflate",
-    ) as dataset:  # fmt: skip
+    ) as dataset:
         for row in range(0, height, rows):
             count = min(rows, height - row)
             if noise:

@@ -18,10 +18,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mapping.fuse import network_sharpener  # noqa: E402
-from metrics_pansharpen import full_resolution_scores, reduced_resolution_scores  # noqa: E402
-from nets.classical_fusion import METHODS, MS_GAIN, PAN_GAIN, fuse_whole, reduce_mtf  # noqa: E402
+from pansharpening.classical import METHODS, fuse_whole  # noqa: E402
+from pansharpening.fuse import network_sharpener  # noqa: E402
+from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores  # noqa: E402
 from raster.pair import PairReader, match_pair  # noqa: E402
+from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf  # noqa: E402
 from runtime.checkpoint import load_checkpoint  # noqa: E402
 
 SCORES = ("ergas", "sam", "q2n", "psnr", "ssim")
@@ -64,10 +65,10 @@ def main(argv):
     started = time.perf_counter()
     run("chip.py", "make-chips", *words(upper), "-c", folder / "train", "--chip-size", side, "-n", 128)
     run("chip.py", "make-chips", *words(lower), "-c", folder / "test", "--chip-size", test_side, "--sampler", "grid",
-        "-n", (lower[2] // test_side) * (lower[3] // test_side))  # fmt: skip
+        "-n", (lower[2] // test_side) * (lower[3] // test_side))
     run("train_pansharpen.py", "--session", "quality", "--sessions-dir", folder / "sessions", "--chips", folder / "train", "--test-chips",
         folder / "test", "--epochs", args.epochs, "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--weight-decay", 0.01, "--schedule", "cosine",
-        "--warmup", 50, "--augment", "turns", "--device", "cpu", "--workers", 0)  # fmt: skip
+        "--warmup", 50, "--augment", "turns", "--device", "cpu", "--workers", 0)
     seconds = time.perf_counter() - started
 
     truth, full_pan = read_part(pair.inside(lower), args.divide_by)

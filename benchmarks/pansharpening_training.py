@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
 
-from augment_pansharpen import augment_pair  # noqa: E402
 from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips  # noqa: E402
-from dataset_pansharpen import PanChips, collate, statistics  # noqa: E402
-from losses_pansharpen import WEIGHTS, weighted_losses  # noqa: E402
-from nets.pansharpener import Pansharpener, PansharpenerConfig  # noqa: E402
+from pansharpening.augment import augment_pair  # noqa: E402
+from pansharpening.dataset import PanChips, collate, statistics  # noqa: E402
+from pansharpening.losses import WEIGHTS, weighted_losses  # noqa: E402
+from pansharpening.network import Pansharpener, PansharpenerConfig  # noqa: E402
 
 
 def main(argv):

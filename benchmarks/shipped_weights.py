@@ -2,7 +2,7 @@
 
     python -m benchmarks.shipped_weights WORK_FOLDER [--output weights/pansharpen-fake.pt]
 
-Not a pixel of imagery takes part: reflectances are formulas (chipping/spectra.py), shapes are noise. The same command gives the
+Not a pixel of imagery takes part: reflectances are formulas (synthetic/spectra.py), shapes are noise. The same command gives the
 same chips and, on the same kind of machine, the same weights. About six minutes on one core.
 """
 
@@ -32,7 +32,7 @@ def main(argv):
         "train_pansharpen.py", "--session", "fake", "--sessions-dir", sessions, "--chips", train, "--test-chips", test,
         "--epochs", args.epochs, "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--schedule", "cosine", "--warmup", 50, "--augment", "turns",
         "--device", "cpu", "--workers", 0,
-    )  # fmt: skip
+    )
 
     from runtime.checkpoint import load_checkpoint, save_checkpoint
 

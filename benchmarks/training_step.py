@@ -47,7 +47,7 @@ def main():
     def make():
         torch.manual_seed(0)
         model = create_segmentation_model(2, args.encoder, args.architecture, encoder_weights=None, bands=data.patch_set.bands,
-                                          mean=mean, std=std)  # fmt: skip
+                                          mean=mean, std=std)
         model.to(device).train()
         return model, torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4), CombinedLoss([1.0, 3.0]).to(device)
 
@@ -76,7 +76,7 @@ def main():
             schedule.set_rate(optimizer, step)
             loss, prediction, target = train.train_step(
                 model, model, criterion, optimizer, scaler, batch, data.draws(step), data.patch_set, processes, device, seed=0, step=step,
-                precision=args.precision, accumulate=1, grad_clip=0.0, channels_last=False)  # fmt: skip
+                precision=args.precision, accumulate=1, grad_clip=0.0, channels_last=False)
             running += loss
             metrics.update(prediction, target)
             processes.highest(0)

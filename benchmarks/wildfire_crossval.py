@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 EXCLUDED = "KENNETH"  # its label does not match its image
 DEVELOPMENT = (1, 3)  # folds of the five whose fires the recipe was chosen on
 CHIPPING = ["--bands", "1,2,3,4,5", "--divide-by", "255,255,255,10000,10000", "--patch-size", "128", "--stride", "49",
-            "--exclude", EXCLUDED]  # fmt: skip
+            "--exclude", EXCLUDED]
 RECIPE = ["--architecture", "contrastunet", "--indices", "pairs", "--encoder-weights", "none", "--num-classes", "2", "--no-class-weights",
           "--epochs", "10", "--batch-size", "8", "--lr", "2e-3", "--weight-decay", "1e-2", "--grad-clip", "1", "--scheduler", "cosine",
-          "--warmup", "8", "--patience", "0"]  # fmt: skip
+          "--warmup", "8", "--patience", "0"]
 
 
 def deal_out(fires, folds):
@@ -87,12 +87,12 @@ def score_fold(data, fires, seed, threads, folder, epochs):
     start, cpu = time.perf_counter(), 0.0
     if not patches.exists():
         cpu += run(threads, "chip.py", "make-patches", "--images", data / "post_fire", "--masks", data / "masks", *CHIPPING,
-                   "--val", ",".join(fires), "--patches-dir", patches, "--quiet")  # fmt: skip
+                   "--val", ",".join(fires), "--patches-dir", patches, "--quiet")
     cpu += run(threads, "train.py", "--patches-dir", patches, "--output-dir", output, *RECIPE, *(["--epochs", epochs] if epochs else []),
-               "--seed", seed, "--num-workers", "0", "--device", "cpu", "--quiet")  # fmt: skip
+               "--seed", seed, "--num-workers", "0", "--device", "cpu", "--quiet")
     seconds = time.perf_counter() - start
     run(threads, "train.py", "--test-only", "--resume", output / "checkpoints" / "final_model.pt", "--test-split", "val",
-        "--patches-dir", patches, "--output-dir", output, "--num-workers", "0", "--device", "cpu", "--quiet")  # fmt: skip
+        "--patches-dir", patches, "--output-dir", output, "--num-workers", "0", "--device", "cpu", "--quiet")
     scores = json.loads((output / "scores_val.json").read_text())
     return {result["scene"].split("_")[0]: result["matrix"] for result in scores["results"]}, cpu, seconds
 

@@ -204,7 +204,7 @@ def summarise(items):
             "area_km2": total_of(group, "tile:data_area"),
             "off_nadir": mean_of(group, "view:off_nadir"),
             "gsd": mean_of(group, "gsd"),
-        })  # fmt: skip
+        })
     return sorted(rows, key=lambda row: (row["date"], row["cid"]))
 
 

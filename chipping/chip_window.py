@@ -135,7 +135,7 @@ def margins(pair, recipe, left, top):
     """How far a window may reach beyond itself for the blur filters: (left, top, right, bottom) ms pixels, whole coarse pixels."""
     if recipe.reduction == "box":
         return 0, 0, 0, 0
-    from nets.classical_fusion import FILTER_BLOCKS
+    from raster.resampling import FILTER_BLOCKS
 
     unit = recipe.extra * recipe.ratio
     column, row, width, height = pair.area
@@ -177,7 +177,7 @@ def finish_with_blur(reader, recipe, left, top, ms):
     """
     The same by filters like the sensors' blur. Pan is read here, with its margin, and only for windows that are worth it.
 
-    Nulls are continued as far as a filter at a valid pixel sees them, by the rules of sharpening (mapping/fuse.py): a network must not
+    Nulls are continued as far as a filter at a valid pixel sees them, as when sharpening (pansharpening/fuse.py): a network must not
     learn from dark rims that it will never be shown.
     """
     pair, side, extra, ratio = reader.pair, recipe.window, recipe.extra, recipe.ratio
@@ -187,8 +187,8 @@ def finish_with_blur(reader, recipe, left, top, ms):
     share = count_valid(core, pair.nodata[0]) / core.size
     if share < recipe.minimum_valid:
         return share, None
-    from nets.classical_fusion import FILTER_BLOCKS
-    from nets.nulls import continue_ms, continue_pan
+    from raster.fill_nodata import continue_ms, continue_pan
+    from raster.resampling import FILTER_BLOCKS
 
     reach = FILTER_BLOCKS * extra  # ms pixels that the filter of pan sees; that of ms sees `ratio` times as many
     nodata_pan, nodata_ms = pair.nodata
@@ -207,7 +207,7 @@ def blur_and_reduce(pan, truth, ratio):
     """The two inputs of Wald's protocol by the sensors' typical blur: numpy in, float32 numpy out."""
     import torch
 
-    from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
+    from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
 
     pan, truth = torch.from_numpy(pan)[None], torch.from_numpy(truth)[None]
     return reduce_mtf(pan, ratio, PAN_GAIN)[0].numpy(), reduce_mtf(truth, ratio, MS_GAIN)[0].numpy().astype(np.float32)

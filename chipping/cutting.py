@@ -16,10 +16,10 @@ from rasterio.windows import Window
 from chipping.labels import burn, polygons_for, read_aligned, read_labels, read_polygons, to_classes
 from chipping.scenes import stamps_of
 from constants import IGNORE
-from raster.footprint import footprint, pixel_corners, window_transform
 from raster.source import open_raster, read_bands
 from raster.windows import starts
 from runtime.files import atomic_path
+from vectors.footprint import footprint, pixel_corners, window_transform
 
 STRIP_BYTES = 64 << 20  # pixels of one window row that are held at once; wider scenes are read in spans of columns
 STORED_AS_THEY_ARE = ("uint8", "uint16", "int16")

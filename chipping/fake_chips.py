@@ -18,7 +18,7 @@ import torch
 from chipping.chipset import ChipSetWriter, next_chip
 from chipping.pan_chips import SCALE, encode_chip, write_chip
 from constants import WORLDVIEW_BANDS
-from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
+from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import UserError
 from runtime.files import remove_leftovers
 
@@ -120,12 +120,12 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
     reflectances = read_reflectances(reflectance_file)
     digest = hashlib.sha256(reflectances.tobytes()).hexdigest()[:16]
     settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reduction": recipe.reduction,
-                "reflectances": digest}  # fmt: skip
+                "reflectances": digest}
     description = {
         "kind": "pansharpen", "settings": settings, "chip_size": recipe.side, "bands": list(WORLDVIEW_BANDS), "ratio": RATIO,
         "store": recipe.store, "dtype": recipe.dtype, "divide_by": SCALE, "offset": 0.0, "nodata": 0, "sampler": "fake",
         "seed": recipe.seed,
-    }  # fmt: skip
+    }
     made = 0
     with ChipSetWriter(folder, description, overwrite, unlisted=next_chip) as chipset:
         remove_leftovers(folder)
@@ -135,7 +135,7 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
                 continue
             write_chip(Path(folder) / f"{number}.pt", make_fake_chip(reflectances, recipe, number))
             line = {"file": f"{number}.pt", "i": number, "tile": "fake", "cid": "fake", "valid_fraction": 1.0, "crs": None,
-                    "footprint": None}  # fmt: skip
+                    "footprint": None}
             if number >= listed:
                 chipset.add(line)
             made += 1

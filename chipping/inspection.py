@@ -94,14 +94,14 @@ def patch_words(folder, description, lines):
             here = [line for line in mine if layer in line["layers"]]
             lacking = len(mine) - len(here)
             yield f"  {layer}: {class_words(here, layer, description['classes'][layer])}" + (
-                f"; {plural(lacking, 'patch')} without this layer" if lacking else "")  # fmt: skip
+                f"; {plural(lacking, 'patch')} without this layer" if lacking else "")
     clouds = [line["cloud_cover"] for line in lines if line["cloud_cover"] is not None]
     if clouds:
         cover = f"{sum(clouds) / len(clouds):.1%} on average, {max(clouds):.1%} at most"
         yield f"clouds: {cover} ({plural(len(clouds), 'patch')} with a cloud mask)"
     train = [line for line in lines if line["split"] == "train"] or lines
     yield "mean ± standard deviation of the reflectance" + (" (train): " if any(line["split"] == "train" for line in lines) else ": ") + \
-        ", ".join(f"{b} {m:.4g} ± {s:.4g}" for b, (m, s) in zip(bands, band_statistics(train, description), strict=True))  # fmt: skip
+        ", ".join(f"{b} {m:.4g} ± {s:.4g}" for b, (m, s) in zip(bands, band_statistics(train, description), strict=True))
     skipped = read_lines(folder / "skipped.jsonl")
     if skipped:
         reasons = collections.Counter(line["reason"] for line in skipped)

@@ -11,7 +11,8 @@ import numpy as np
 from affine import Affine
 
 from constants import IGNORE
-from raster.polygon_clip import (
+from runtime.errors import UserError, did_you_mean
+from vectors.clipping import (
     clip_boxes,
     longest_straight_edge,
     lonlat_box,
@@ -23,7 +24,6 @@ from raster.polygon_clip import (
     turned,
     widened,
 )
-from runtime.errors import UserError, did_you_mean
 
 UNKNOWN = 254  # marks a value that is no class while labels are translated; never leaves this file
 MOST_CLASSES = 254

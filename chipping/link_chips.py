@@ -19,9 +19,9 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
-from raster.footprint import TOUCH, outline, overlapping_pairs, penetration, to_lonlat, window_transform
 from runtime.errors import UserError
 from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
+from vectors.footprint import TOUCH, outline, overlapping_pairs, penetration, to_lonlat, window_transform
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
 MUST_AGREE = ("kind", "chip_size", "bands", "ratio", "layers", "classes")
@@ -316,7 +316,7 @@ def fill(folder, links, texts, overwrite):
     in_the_way = others + [name for name, content in before.items() if name not in texts or texts[name].encode() != content]
     if in_the_way and not overwrite:
         raise UserError(f"{folder / in_the_way[0]} exists already and is not of this mix ({len(in_the_way)} such); choose another folder, "
-                        "or pass --overwrite")  # fmt: skip
+                        "or pass --overwrite")
     if there == links and not in_the_way and before.keys() == texts.keys():
         return
     made = [place for place in {os.path.dirname(name) for name in links} if not (folder / place).exists()]

@@ -25,12 +25,12 @@ from chipping.null_blocks import expected_share, filled_blocks
 from chipping.pan_sums import PanSums
 from chipping.positions import count_places, place
 from raster.colour import has_colour
-from raster.footprint import footprint, pixel_corners
 from raster.pair import PairReader
 from raster.source import is_remote, mask_stamps
 from runtime.errors import RunError, UserError
 from runtime.files import remove_leftovers, settings_hash, write_json, write_text
 from runtime.workers import stopping, worker_pool
+from vectors.footprint import footprint, pixel_corners
 
 REJECTS_TO_RETIRE = 32  # windows in a row without one chip, after which a tile is given up
 READ_ERRORS_TO_RETIRE = 3
@@ -59,7 +59,7 @@ def check_recipe(recipe, tiles):
         raise UserError("no usable tile is left; see the reasons above")
     if recipe.store != "bands" and not has_colour(recipe.bands):
         raise UserError(f"--store {recipe.store} needs bands named blue, green and red, these are {', '.join(recipe.bands)}; name them "
-                        "with --bands, or pass --store bands")  # fmt: skip
+                        "with --bands, or pass --store bands")
 
 
 # ------------------------------------------------------------------------------------------------ one worker
@@ -250,7 +250,7 @@ class Walk:
 
 
 def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, overwrite=False, strict=False, on_chip=None, note=None,
-               on_verdict=None):  # fmt: skip
+               on_verdict=None):
     """
     Write chips starting_from … starting_from + count - 1 of the endless run over `tiles` into `folder`.
 
@@ -268,7 +268,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         "kind": "pansharpen", "settings": settings, "chip_size": recipe.chip_size, "bands": list(recipe.bands), "ratio": recipe.ratio,
         "store": recipe.store, "dtype": recipe.dtype, "divide_by": recipe.divide_by, "offset": recipe.offset, "nodata": 0,
         "sampler": recipe.sampler, "seed": None,
-    }  # fmt: skip
+    }
     with ChipSetWriter(folder, description, overwrite, (SKIPPED, WAITING), next_chip) as chipset:
         remove_leftovers(folder)
         sources = {tile.name: source_of(tile.pair) for tile in tiles}
@@ -280,7 +280,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
         for line in before:
             walk.record(line["i"], line["tile"], (line["left"], line["top"]), line["reason"])
         summary = {"made": 0, "present": len(chipset.lines), "considered": 0, "first": first, "skipped": defaultdict(int),
-                   "unreadable": defaultdict(int, Counter(line["tile"] for line in before if line["reason"] == "read-error"))}  # fmt: skip
+                   "unreadable": defaultdict(int, Counter(line["tile"] for line in before if line["reason"] == "read-error"))}
         waiting = folder / WAITING
         waiting.mkdir(exist_ok=True)
         remove_leftovers(waiting)
@@ -319,7 +319,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, workers=1, over
                             on_chip(line)
                     else:
                         line = {"i": i, "tile": tile.name, **{k: v for k, v in verdict.items() if k != "i"}, "reason": reason,
-                                "source": sources[tile.name]}  # fmt: skip
+                                "source": sources[tile.name]}
                         skipped.write(json.dumps(line) + "\n")
                         skipped.flush()
                         if reason != "before-start":
@@ -342,7 +342,7 @@ def where_to_start(lines, starting_from, folder):
     start = first if starting_from is None else starting_from
     if lines and not first <= start <= first + len(lines):
         raise UserError(f"{folder} holds chips {first} to {first + len(lines) - 1}; --starting-from {start} leaves a gap: pass "
-                        f"{first + len(lines)}, or another folder")  # fmt: skip
+                        f"{first + len(lines)}, or another folder")
     return first, start
 
 
@@ -371,7 +371,7 @@ def refuse_changed_sources(lines, sources, folder):
     for tile, old in {line["tile"]: line["source"] for line in lines}.items():
         if path := changed_file(old, sources[tile]):
             raise UserError(f"{path} is not, or no longer, the file of which chips in {folder} were made; choose another folder, or "
-                            "pass --overwrite to make all again")  # fmt: skip
+                            "pass --overwrite to make all again")
 
 
 def changed_file(old, new):
@@ -399,7 +399,7 @@ def remake_missing(lines, tiles, recipe, folder, run, workers):
         if verdict["reason"] is not None:
             why = verdict.get("detail", verdict["reason"])
             raise RunError(f"{folder / line['file']} is gone and can't be made again: window {line['i']} of {line['tile']}, {why}; "
-                           "repair the source, or pass --overwrite to make all again")  # fmt: skip
+                           "repair the source, or pass --overwrite to make all again")
         os.replace(folder / WAITING / f"{line['i']}.pt", folder / line["file"])
         yield line
 
@@ -417,7 +417,7 @@ def manifest_line(number, tile, recipe, verdict, source):
         "crs": pair.crs.to_string() if pair.crs else None, "transform": list(tuple(pair.transform)[:6]) if pair.transform else None,
         "footprint": footprint(pair.crs, corners) if pair.crs else None,
         "cloud_cover": tile.properties.get("tile:clouds_percent"),
-    }  # fmt: skip
+    }
     return line
 
 

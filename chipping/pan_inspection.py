@@ -132,7 +132,7 @@ def inspect_ard(folder, say):
         numbers = [
             "-" if row[key] is None else f"{row[key]:.{digits}f}{unit}" for key, digits, unit in
             (("clouds", 0, " %"), ("area_km2", 0, ""), ("off_nadir", 1, ""))
-        ]  # fmt: skip
+        ]
         clouds, area, angle = numbers
         say(f"{row['cid']:16s}  {row['date']:10s}  {row['satellite']:13s}  {row['tiles']:5d}  {clouds:>6s}  {area:>7s}  {angle:>9s}")
     for name, reason in skipped[:10]:

@@ -2,7 +2,7 @@
 A patch set made, or continued: patches in the order of one process, every window that was left out with its reason.
 
 The parent process alone writes the manifest. So the bytes of a patch set depend on its settings and sources only, and a run that was
-killed goes on where its manifest ends. How a scene is cut stands in chipping/cutting.py, how the work is shared in chipping/crew.py.
+killed goes on where its manifest ends. How a scene is cut stands in chipping/cutting.py, how the work is shared in chipping/parallel.py.
 """
 
 import collections
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from chipping.chipset import DESCRIPTION, ChipSetWriter
-from chipping.crew import Cutter, cut_in_order, deal
 from chipping.cutting import count_windows, rows_of, windows_of
+from chipping.parallel import Cutter, cut_in_order, deal
 from chipping.scenes import stamps_of
 from raster.windows import starts
 from runtime.errors import RunError, UserError

@@ -116,7 +116,7 @@ def compare_tags(pair, offset_given):
         return
     of_ms, of_pan = (f"divisor {t.divide_by[0]:g} and offset {t.offset[0]:g}" if t else "nothing of a scale" for t in (ms, pan))
     raise UserError(f"the tags of {pair.pan} say {of_pan}, those of {pair.ms} {of_ms}; both must share one scale: pass the right one with "
-                    "--divide-by and --offset, or bring both images to one")  # fmt: skip
+                    "--divide-by and --offset, or bring both images to one")
 
 
 def close(one, other):

@@ -66,7 +66,7 @@ def plan_patches(
     stack=None, stack_folder=None, bands=None, divide_by=None, offset=None, nodata=None, classes=None, class_field=None, label_map=None,
     align=False, size=256, stride=None, max_cloud=0.5, ignore_clouds=None, min_valid=0.0, aoi=None, exclude=None, val=None, test=None,
     split_by="event", seed=0, allow_overlap=False, strict=False, note=print,
-):  # fmt: skip
+):
     """Plan of a patch set. Text arguments are as on the command line of chip.py make-patches; note(text) hears what a user should know."""
     stride = stride or (224 if size == 256 else max(1, size * 7 // 8))
     if stride > size:
@@ -162,7 +162,7 @@ def plan_patches(
         divide_by=scale.divide_by, offset=scale.offset, label_map=mapping, max_cloud=max_cloud,
         ignore_clouds=parse_cloud_classes(ignore_clouds), min_valid=min_valid,
         polygons=tuple(labels or ()), class_field=class_field, class_names=tuple(class_names[layers[0]]), aoi=aoi,
-    )  # fmt: skip
+    )
     if max_cloud < 1 and not material.clouds and shipped:
         note("no cloud mask (_CM) was found: no patch is left out for clouds")
     if recipe.ignore_clouds and not material.clouds:
@@ -192,7 +192,7 @@ def plan_patches(
         "ignore": IGNORE,
         "sampler": {"name": "grid", "stride": stride},
         "seed": seed,
-    }  # fmt: skip
+    }
     return Plan(scenes, recipe, description, broken, shared, unplaced, black_white)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from chipping.labels import same_grid
 from chipping.splits import event_of
 from constants import band_role
-from raster.footprint import outline
 from raster.source import describe, is_remote, mask_stamps
 from runtime.errors import RunError, UserError, did_you_mean
+from vectors.footprint import outline
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def make_scene(name, split, info, bands, nodata, zero_is_nodata, shift, masks, c
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6],
         nodata=nodata, zero_is_nodata=zero_is_nodata, alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds,
         source=source or source_of(info),
-    )  # fmt: skip
+    )
 
 
 def outlines_of(infos):

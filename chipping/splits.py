@@ -2,8 +2,8 @@
 
 import random
 
-from raster.footprint import overlapping_pairs
 from runtime.errors import UserError, did_you_mean
+from vectors.footprint import overlapping_pairs
 
 SPLITS = ("train", "val", "test")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from constants import IGNORE, get_class_colours
-from mapping import pictures
+from pictures import pictures
 from runtime.errors import UserError
 
 TITLES = ("scene", "burn-sensitive", "truth", "map", "errors")

@@ -77,7 +77,7 @@ def looks(plan, bands, mean):
         return ""
     means = [None] * len(bands) if mean is None else mean
     words = (f"{band} {low:.3g}/{middle:.3g}/{high:.3g}" + (f" ({usual:.3g})" if usual is not None else "")
-             for band, low, middle, high, usual in zip(bands, *sample, means, strict=True))  # fmt: skip
+             for band, low, middle, high, usual in zip(bands, *sample, means, strict=True))
     return "reflectance, least/median/most" + (" (training)" if mean is not None else "") + f": {', '.join(words)}"
 
 

@@ -128,7 +128,7 @@ class Journal:
         line = {
             "row": band.row, "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape), "type": band.burned.dtype.name,
             "start": start, "bytes": sizes, "crc": crc, "windows": band.windows, "highest": band.highest, "unreadable": band.unreadable,
-        }  # fmt: skip
+        }
         self.lines.append(line)
         self.lines_file.write(as_line(line))
         self.lines_file.flush()
@@ -144,7 +144,7 @@ class Journal:
                 np.frombuffer(burned, line["type"]).reshape(line["shape"]),
                 np.frombuffer(thumbnail, np.float16).reshape(line["thumbnail"]),
                 line["windows"], line["highest"], line["unreadable"],
-            )  # fmt: skip
+            )
 
     def close(self):
         self.bands_file.close()

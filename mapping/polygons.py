@@ -139,7 +139,7 @@ class AreaFinder:
         closed = self.close(
             np.ones(len(self.open["value"]), dtype=bool), self.open,
             np.concatenate([self.sides, extra]), np.concatenate([self.side_area, extra_area]),
-        )  # fmt: skip
+        )
         self.last[:] = 0
         return closed
 
@@ -175,7 +175,7 @@ class AreaFinder:
         sides = np.concatenate([
             self.side(left, y + 1, NORTH), self.side(right, y, SOUTH),
             self.side(top % self.width, top // self.width, EAST), self.side(bottom % self.width + 1, bottom // self.width, WEST),
-        ])  # fmt: skip
+        ])
         # `bottom` is the lower side of the pixel above: at the same place in `both`, which has that row in front.
         return sides, np.concatenate([new, new, runs.at(top + self.width), runs.at(bottom)])
 
@@ -223,7 +223,7 @@ class AreaFinder:
             areas.append(Area(
                 int(table["value"][i]) % 256, pixels, float(table["metres"][i]) if table["known"][i] else None,
                 float(table["total"][i] / pixels), rings, first % self.width, first // self.width, bool(table["cut"][i]),
-            ))  # fmt: skip
+            ))
         return areas
 
 

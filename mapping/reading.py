@@ -107,7 +107,7 @@ def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
             block = Window(
                 column, row,
                 min(block_width, window.col_off + window.width - column), min(block_height, window.row_off + window.height - row),
-            )  # fmt: skip
+            )
             try:
                 fill(dataset, plan, block, slab, has_mask)
             except RasterioError as error:

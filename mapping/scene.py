@@ -17,17 +17,17 @@ import numpy as np
 
 from constants import IGNORE, VERSION, get_class_colours
 from mapping.journal import Journal, StoredBand
-from mapping.pictures import any_picture, burn_colour, class_overlay, natural_colour, save_png
 from mapping.polygons import AreaFinder
 from mapping.reading import ReadAhead, read_slabs
 from mapping.segmentation import first_row_to_read, predict_bands, stride_of
 from mapping.summary import HIDDEN, Counter
-from mapping.vectors import STRAIGHT, Globe, PolygonFile
+from pictures.pictures import any_picture, burn_colour, class_overlay, natural_colour, save_png
 from raster.area import pixel_areas
 from raster.source import mask_stamps
 from raster.writer import write_cog
 from runtime.errors import RunError, UserError
 from runtime.files import atomic_path, describe_difference, plain, read_json, write_json
+from vectors.writing import STRAIGHT, Globe, PolygonFile
 
 PREVIEW = 1024  # pixels, the longer side of a scene in its preview
 PIECE = 2 << 20  # pixels of the map that are turned into polygons at once
@@ -99,7 +99,7 @@ def band_settings(plan, settings, model_fingerprint):
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
         "probabilities": settings.probabilities or "uint8", "aoi": area,
-    })  # fmt: skip
+    })
 
 
 def full_settings(plan, settings, model_fingerprint):
@@ -205,7 +205,7 @@ def predict_into(journal, predictor, plan, aoi, settings, progress):
         bands = predict_bands(
             predictor, slabs, info.height, info.width, settings.window, stride, settings.threshold, start,
             thumbnail_step=step, progress=bar,
-        )  # fmt: skip
+        )
         for band in bands:
             writer.put(StoredBand.of(band, kind))
 
@@ -299,7 +299,7 @@ def finish_map(journal, plan, output_dir, name, class_names, bands, settings, ar
         **summary, "polygons": polygons.count if polygons else None, "unreadable_blocks": len(unreadable),
         "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
         "remarks": remarks, "files": [p.name for p in paths.values()],
-    }  # fmt: skip
+    }
 
 
 def open_rasters(stack, paths, info, class_names, settings, tags):
@@ -310,7 +310,7 @@ def open_rasters(stack, paths, info, class_names, settings, tags):
     class_file = stack.enter_context(write_cog(
         paths["classes"], **place, nodata=IGNORE, descriptions=["class"], colours=colours, tags=tags,
         band_tags=[{"CLASS_NAMES": json.dumps(dict(enumerate(class_names)), ensure_ascii=False)}],
-    ))  # fmt: skip
+    ))
     if not settings.probabilities:
         return class_file, None
     as_bytes = settings.probabilities == "uint8"
@@ -318,7 +318,7 @@ def open_rasters(stack, paths, info, class_names, settings, tags):
         paths["probability"], **place, dtype=settings.probabilities, nodata=IGNORE if as_bytes else float("nan"),
         descriptions=["probability of fire" if len(class_names) == 2 else f"probability of anything but {class_names[0]}"],
         scales=[1 / 254] if as_bytes else (), tags=tags, overviews="values",
-    ))  # fmt: skip
+    ))
     return class_file, probability_file
 
 

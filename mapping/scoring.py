@@ -121,7 +121,7 @@ class SceneScore:
         probabilities, target = values[: self.num_classes], target[None]
         if probabilities.isnan().any():
             raise RunError(f"the network's probabilities in scene {self.scene} are not numbers: its weights are damaged or have diverged; "
-                           "score another checkpoint, or use --precision bf16 or fp32")  # fmt: skip
+                           "score another checkpoint, or use --precision bf16 or fp32")
         self.seen += int((seen > 0).sum())
         self.metrics["matrix"].update(probabilities.argmax(dim=0)[None], target)
         if self.threshold is not None:
@@ -209,7 +209,7 @@ def summarise(results, classes, seed=0):
         per_event = {event: confusion_scores(matrix, names) for event, matrix in events.items()}
         low, high = bootstrap_interval(list(events.values()), seed=seed)
         of_scenes, of_events = ({name: mean_of_defined([s[name] for s in table.values()]) for name in SUMMARY}
-                                for table in (per_scene, per_event))  # fmt: skip
+                                for table in (per_scene, per_event))
         summary[way] = {
             "pooled": confusion_scores(sum(events.values()), names),
             "fire_iou_interval": [low, high],
@@ -219,7 +219,7 @@ def summarise(results, classes, seed=0):
                         "events": {name: count for name, (_, count) in of_events.items()}},
             "scenes": per_scene,
             "events": per_event,
-        }  # fmt: skip
+        }
         if way in detections:
             metrics = DetectionMetrics()
             metrics.counts += torch.tensor([result[detections[way]] for result in results]).sum(dim=0)
@@ -233,7 +233,7 @@ def table_rows(summary):
     for way, tables in summary.items():
         low, high = tables["fire_iou_interval"]
         rows.append({"way": way, "level": "pooled", "name": "all", "fire_iou_low": low, "fire_iou_high": high, **tables["pooled"],
-                     **tables.get("detection", {})})  # fmt: skip
+                     **tables.get("detection", {})})
         for level in ("scenes", "events"):
             rows += [{"way": way, "level": level.removesuffix("s"), "name": name, **scores} for name, scores in tables[level].items()]
     return rows

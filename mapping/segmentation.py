@@ -215,7 +215,7 @@ def make_band(predictor, strip, first, stop, probability, threshold, windows, ke
         row=first, classes=classes, burned=burned, valid=valid,
         probabilities=probability.cpu().numpy() if keep_probabilities else None,
         highest=float(burned.max(initial=0)), windows=windows, unreadable=strip.unreadable_above(stop), thumbnail=thumbnail,
-    )  # fmt: skip
+    )
 
 
 def predict_array(model, image, valid=None, divide_by=1.0, offset=0.0, window=256, overlap=0.25, threshold=None, batch_size=8,

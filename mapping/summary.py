@@ -19,7 +19,7 @@ HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records o
 COLUMNS = (
     "scene", "valid_fraction", "has_fire", "fire_confidence", "fire_fraction", "burned_hectares", "valid_hectares", "polygons",
     "unreadable_blocks",
-)  # fmt: skip
+)
 
 
 class Counter:

@@ -2,7 +2,7 @@
 
 Channels are the third axis from the end: (C, H, W) or (B, C, H, W). Reflectance 1 in all bands is white.
 Oklab is Björn Ottosson's: L 0..1, a and b about -0.4..0.4; 0.02 is about one just noticeable difference (JND).
-The bands -> XYZ numbers are our own fit (`python -m chipping.spectra --matrix` repeats it, a test holds them to it);
+The bands -> XYZ numbers are our own fit (`python -m synthetic.spectra --matrix` repeats it, a test holds them to it);
 the Oklab and sRGB matrices are the published ones.
 """
 
@@ -26,22 +26,22 @@ XYZ_TO_LMS = np.array([
     (0.8189330101, 0.3618667424, -0.1288597137),
     (0.0329845436, 0.9293118715, 0.0361456387),
     (0.0482003018, 0.2643662691, 0.6338517070),
-])  # fmt: skip
+])
 LMS_TO_LAB = np.array([
     (0.2104542553, 0.7936177850, -0.0040720468),
     (1.9779984951, -2.4285922050, 0.4505937099),
     (0.0259040371, 0.7827717662, -0.8086757660),
-])  # fmt: skip
+])
 LAB_TO_LMS = np.array([
     (1.0, 0.3963377774, 0.2158037573),
     (1.0, -0.1055613458, -0.0638541728),
     (1.0, -0.0894841775, -1.2914855480),
-])  # fmt: skip
+])
 LMS_TO_LINEAR_SRGB = np.array([
     (4.0767416621, -3.3077115913, 0.2309699292),
     (-1.2684380046, 2.6097574011, -0.3413193965),
     (-0.0041960863, -0.7034186147, 1.7076147010),
-])  # fmt: skip
+])
 
 
 def has_colour(bands):

@@ -125,7 +125,7 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
         tuple(np.result_type(*(i.dtypes[n - 1] for n in b)).name for i, b in ((p, pan_bands), (m, ms_bands))),
         tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None, None if len(ms_bands) == m.count else ms_bands,
         pan_bands[0], (pan_masked, ms_masked),
-    )  # fmt: skip
+    )
 
 
 def alpha_remark(info):

@@ -12,7 +12,7 @@ from runtime.files import require_writable, write_text
 TOUCH = 0.01  # pixels of the grid that a file may end beside its edge and still reach it
 RESOLUTION_WORDS = ("10m", "20m", "60m")  # the last part of the names in a Sentinel-2 L2A product
 GDAL_NAMES = {"uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
-              "float32": "Float32", "float64": "Float64"}  # fmt: skip
+              "float32": "Float32", "float64": "Float64"}
 
 
 def stack_bands(paths, bands, folder, is_excluded=lambda scene: False):

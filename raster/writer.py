@@ -80,7 +80,7 @@ def write_cog(
     path, *, height, width, count=1, dtype="uint8", crs=None, transform=None, nodata=None,
     descriptions=(), colours=None, scales=(), offsets=(), tags=None, band_tags=(), overviews="classes",
     compress="DEFLATE",
-):  # fmt: skip
+):
     """
     A RowWriter whose rows become the Cloud Optimized GeoTIFF `path` when the block ends well; nothing is left when it does not.
 
@@ -95,7 +95,7 @@ def write_cog(
         "driver": "GTiff", "height": height, "width": width, "count": count, "dtype": dtype, "crs": crs, "nodata": nodata,
         "tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel",
         "compress": "ZSTD", "zstd_level": 1, "predictor": 1 if integer else 3, "bigtiff": "IF_SAFER", "num_threads": thread_count(),
-    }  # fmt: skip
+    }
     if transform is not None and not transform.is_identity:
         profile["transform"] = transform
     # Deflate is what every reader knows. Level 2 takes two thirds of the time of level 6; a map of 1.7 billion pixels is then 60 MB.
@@ -103,7 +103,7 @@ def write_cog(
         "driver": "COG", "compress": compress, "level": 2 if integer and compress == "DEFLATE" else 1,
         "predictor": "NO" if overviews == "classes" else "YES",
         "blocksize": TILE, "bigtiff": "IF_SAFER", "overview_resampling": OVERVIEWS[overviews], "num_threads": thread_count(),
-    }  # fmt: skip
+    }
     try:
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(scratch_folder(scratch_of(path)))

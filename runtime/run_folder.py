@@ -12,7 +12,7 @@ from runtime.files import remove_leftovers, require_writable, try_lock, write_js
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 # What a run writes into its folder, and what scoring it adds.
 WRITTEN = ("checkpoints/*.pt", "metrics.csv", "config.json", "samples/epoch_*.png", "tensorboard/events.out.tfevents.*",
-           "scores_*.json", "scores_*.csv")  # fmt: skip
+           "scores_*.json", "scores_*.csv")
 
 
 class RunFolder:

@@ -20,7 +20,7 @@ def make_raster(tmp_path):
     """make_raster("a.tif", array, …) → path. Array (H, W) or (C, H, W); 10 m pixels in UTM 33N unless told otherwise."""
 
     def make(name, array, crs=UTM_33N, transform=None, nodata=None, descriptions=None, dtype=None, tags=None, scales=None,
-             offsets=None, **profile):  # fmt: skip
+             offsets=None, **profile):
         array = np.asarray(array)
         array = array[None] if array.ndim == 2 else array
         path = Path(name) if Path(name).is_absolute() else tmp_path / name
@@ -29,7 +29,7 @@ def make_raster(tmp_path):
         with rasterio.open(
             path, "w", driver="GTiff", count=array.shape[0], height=array.shape[1], width=array.shape[2],
             dtype=dtype or array.dtype, crs=crs, transform=transform if crs else None, nodata=nodata, **profile,
-        ) as dataset:  # fmt: skip
+        ) as dataset:
             dataset.write(array.astype(dtype or array.dtype))
             if descriptions:
                 dataset.descriptions = descriptions

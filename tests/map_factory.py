@@ -18,7 +18,7 @@ def data(**changes):
     return {
         "bands": BANDS, "divide_by": [10_000.0] * 3, "offset": [0.0] * 3, "nodata": None, "classes": ["background", "fire"],
         "chip_size": 32, "ground_resolution": 10.0, "layer": "mask", "threshold": None, "patches_dir": "nowhere", **changes,
-    }  # fmt: skip
+    }
 
 
 def tiny_model(num_classes=2, seed=0, bands=BANDS, weight=40.0):

@@ -19,7 +19,7 @@ def burn_image(random, bands, size, mask):
 
 
 def write_patch_set(folder, counts=None, size=64, bands=CEMS_BANDS, num_classes=2, layers=None, divide_by=10_000.0, offset=0.0,
-                    dtype="uint16", seed=0, grid=(2, 1), overlap=0):  # fmt: skip
+                    dtype="uint16", seed=0, grid=(2, 1), overlap=0):
     """
     A patch set of scenes of `grid` = (columns, rows) patches. counts: {split: scenes}. → folder.
 
@@ -75,12 +75,12 @@ def write_patch_set(folder, counts=None, size=64, bands=CEMS_BANDS, num_classes=
                         "class_pixels": pixels,
                         "cloud_cover": None, "dtype": str(image.dtype), "band_sum": values.sum(1).tolist(),
                         "band_sum_squares": (values**2).sum(1).tolist(), "valid_pixels": int(valid.sum()),
-                    })  # fmt: skip
+                    })
     description = {
         "format": "chipmill-chipset-1", "kind": "patches", "version": "0.1.0", "settings": {}, "settings_hash": "0" * 16, "chip_size": size,
         "bands": list(bands), "divide_by": [divide_by] * len(bands), "offset": [offset] * len(bands), "nodata": 0, "layers": list(layers),
         "classes": {name: list(get_class_names(count)) for name, count in layers.items()}, "ignore": 255, "sampler": "grid", "seed": seed,
-    }  # fmt: skip
+    }
     (folder / "chipset.json").write_text(json.dumps(description))
     write_manifest(folder, lines)
     return folder

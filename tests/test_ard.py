@@ -115,7 +115,7 @@ def test_an_empty_or_unreadable_allow_list_is_an_error_and_not_everything(tmp_pa
 def test_the_summary_has_one_row_a_strip(delivery):
     rows = ard.summarise(ard.read_items(delivery)[0])
     assert [(r["cid"], r["tiles"], r["date"], r["clouds"]) for r in rows] == [
-        ("1040010000000000", 2, "2023-11-30", 3), ("1040010000000001", 1, "2023-11-30", 3)]  # fmt: skip
+        ("1040010000000000", 2, "2023-11-30", 3), ("1040010000000001", 1, "2023-11-30", 3)]
     assert rows[0]["area_km2"] == pytest.approx(2 * 28.2)
 
 

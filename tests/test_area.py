@@ -140,5 +140,5 @@ def test_one_pixel_and_one_row_work_in_every_case(height, width):
     for crs, transform in (
         ("EPSG:32633", from_origin(5e5, 5e6, 10, 10)), ("EPSG:4326", from_origin(15, 40, 1e-4, 1e-4)),
         ("EPSG:3857", from_origin(1e6, 6e6, 10, 10)),
-    ):  # fmt: skip
+    ):
         assert pixel_areas(CRS.from_user_input(crs), transform, height, width).of_rows(0, height).min() > 0

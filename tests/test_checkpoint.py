@@ -108,7 +108,7 @@ def damaged(tmp_path, how):
      ("text", "not a checkpoint|damaged"), ("hostile", "refused"), ("hostile old style", "not a checkpoint"),
      ("not ours", "not a checkpoint of"), ("other kind", "is a pansharpen checkpoint, expected segmentation"), ("newer", "update"),
      ("lacks parts", "lacks model"), ("folder", "is a folder")],
-)  # fmt: skip
+)
 def test_what_is_no_whole_checkpoint_of_ours_is_one_line(tmp_path, how, words):
     with pytest.raises(UserError, match=words) as caught:
         load_checkpoint(damaged(tmp_path, how), "segmentation")

@@ -98,7 +98,7 @@ CASES = {
     "a file where the folder should be": (lambda make: Path("patches").touch(), {}, (), "can't write to patches"),
     "a log that can't be written": (None, {}, ("--log", "no/such/folder.log"), "--log no/such/folder.log can't be written"),
     "a misspelt flag": (None, {}, ("--patchsize", "8"), "Did you mean '--patch-size'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda name: name.replace(" ", "-"))

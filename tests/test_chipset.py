@@ -126,7 +126,7 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
 def test_two_writers_in_one_folder_are_refused(tmp_path):
     code = ("import sys; from chipping.chipset import ChipSetWriter\n"
             "try:\n    ChipSetWriter(sys.argv[1], {'kind': 'patches', 'settings': {}}).__enter__()\n"
-            "except Exception as error:\n    print(error)")  # fmt: skip
+            "except Exception as error:\n    print(error)")
     with ChipSetWriter(tmp_path, DESCRIPTION):
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert "another program is writing" in done.stdout

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from chipping.spectra import fit_bands_to_xyz, make_spectra, matching_functions, through_bands
 from constants import BGRN_BANDS, WORLDVIEW_BANDS
 from raster import colour
 from runtime.errors import UserError
+from synthetic.spectra import fit_bands_to_xyz, make_spectra, matching_functions, through_bands
 
 
 def image(*channels):

@@ -136,7 +136,7 @@ def test_files_with_unusual_headers_are_read_too(patches):
     ("change", "words"),
     [("no folder", "does not exist"), ("empty folder", "holds no patches"), ("empty manifest", "lists no patches"),
      ("no val", "has no val patches"), ("other kind", "holds tiles, expected patches"), ("broken json", "not valid JSON")],
-)  # fmt: skip
+)
 def test_sets_that_can_not_be_trained_on_are_one_line(patches, tmp_path, change, words):
     folder = patches
     if change == "no folder":
@@ -160,7 +160,7 @@ def test_sets_that_can_not_be_trained_on_are_one_line(patches, tmp_path, change,
     ("change", "words"),
     [({"window": None}, "lacks 'window'"), ({"class_pixels": None}, "lacks 'class_pixels'"), ({"mask": None}, "lacks 'mask'"),
      ({"class_pixels": {"other": [1]}}, "lacks 'mask'"), ({"window": [0, 0]}, "is not that of a patch"), (5, "is not that of a patch")],
-)  # fmt: skip
+)
 def test_a_manifest_line_that_does_not_describe_a_patch_is_named_with_its_number(patches, change, words):
     lines = read_lines(patches)
     if isinstance(change, dict):
@@ -210,7 +210,7 @@ def test_masks_of_the_older_form_may_have_any_type_of_number(tmp_path, dtype):
     ("label", "dtype", "said"),
     [(-1, np.int64, "-1"), (256, np.int64, "256"), (300, np.int64, "300"), (511, np.uint16, "511"), (-1, np.int8, "-1"),
      (0.5, np.float32, "0.5"), (-1.0, np.float32, "-1.0"), (np.nan, np.float64, "nan"), (np.inf, np.float32, "inf")],
-)  # fmt: skip
+)
 def test_a_label_that_uint8_would_turn_into_another_is_named_and_fatal(tmp_path, label, dtype, said):
     folder = older_set(tmp_path / "old")
     data = module(folder)

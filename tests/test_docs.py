@@ -102,7 +102,7 @@ def test_the_lines_of_the_readme_about_cems_run(make_raster, tmp_path):
         name, random = f"EMSR00{i}_AOI01_01", np.random.default_rng(i)
         place = {"crs": "EPSG:4326", "transform": from_origin(14.0 + i, 41.0, 1e-4, 1e-4)}
         arrays = {"S2L2A": random.uniform(0.01, 0.4, (12, 256, 256)).astype(np.float32), "CM": np.zeros((256, 256), np.uint8),
-                  "DEL": random.integers(0, 2, (256, 256)).astype(np.uint8)}  # fmt: skip
+                  "DEL": random.integers(0, 2, (256, 256)).astype(np.uint8)}
         for kind, array in arrays.items():
             make_raster(f"wildfires-cems/{split}/EMSR00{i}/AOI01/{name}/{name}_{kind}.tif", array, **place)
     ran = run_blocks("--dataset-dir", tmp_path, {"train.py": ("", "", f"{SHORT} --encoder-weights none")})
@@ -125,6 +125,6 @@ def test_the_lines_of_the_readme_about_sharpening_run(tmp_path):
     ran = run_blocks("--ard-dir", tmp_path, {
         "-n 1024": ("-n 1024", "-n 6", ""), "-n 64": ("-n 64", "-n 2", ""),
         "train_pansharpen.py": ("--epoch-length 1024 --epochs 10", "--epoch-length 6 --epochs 1", ""),
-    })  # fmt: skip
+    })
     assert ran == ["chip", "chip", "train_pansharpen", "inference"]
     assert (tmp_path / "maps" / "MS_sharpened.tif").exists()

@@ -27,7 +27,7 @@ def leave_with(monkeypatch, capsys, exception, *argv):
     (OSError(28, "No space left on device"), 1), (PermissionError(13, "Permission denied", "out"), 1),
     (OSError(30, "Read-only file system", "out"), 1), (ZeroDivisionError("x"), 1),
     (UserError("two\nlines"), 2),
-])  # fmt: skip
+])
 def test_every_exception_is_one_line_and_its_code(monkeypatch, capsys, exception, code):
     found, text = leave_with(monkeypatch, capsys, exception)
     assert found == code

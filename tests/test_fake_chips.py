@@ -7,10 +7,10 @@ import torch
 from chipping import fake_chips as fake
 from chipping import pan_chips
 from chipping.get_reflectance import sample_reflectances
-from chipping.spectra import reflectance_lines
-from nets.classical_fusion import MS_GAIN, reduce_mtf
 from raster.pair import match_pair
+from raster.resampling import MS_GAIN, reduce_mtf
 from runtime.errors import RunError, UserError
+from synthetic.spectra import reflectance_lines
 
 RECIPE = fake.FakeRecipe(side=32)
 

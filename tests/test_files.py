@@ -107,7 +107,7 @@ def test_folders_named_like_temporary_files_are_left_alone(tmp_path):
 
 def test_a_scratch_folder_belongs_to_one_process_and_is_free_again_when_that_was_killed(tmp_path):
     code = f"import time\nfrom runtime.files import scratch_folder\nwith scratch_folder({str(tmp_path / 's')!r}) as f:\n" \
-           "    (f / 'old').touch(); print('in', flush=True); time.sleep(60)"  # fmt: skip
+           "    (f / 'old').touch(); print('in', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parent.parent)
     assert process.stdout.readline() == b"in\n"
     with pytest.raises(UserError, match="another run is working in"), scratch_folder(tmp_path / "s"):

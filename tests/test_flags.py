@@ -40,7 +40,7 @@ def test_a_misspelt_choice_lists_the_choices(parser, capsys):
 
 
 @pytest.mark.parametrize("name, text", [("c.json", '{"epochs": 7, "wandb": true, "patches-dir": "p"}'),
-                                        ("c.yaml", "epochs: 7\nwandb: true\npatches_dir: p\n")])  # fmt: skip
+                                        ("c.yaml", "epochs: 7\nwandb: true\npatches_dir: p\n")])
 def test_a_config_file_sets_what_flags_do_not(parser, tmp_path, name, text):
     (tmp_path / name).write_text(text)
     args, given = parse_with_config(parser, ["--config", str(tmp_path / name), "--precision", "bf16"])
@@ -65,7 +65,7 @@ def test_defaults_are_not_given(parser):
     ("- 1\n- 2", "keys and values"),
     ("wandb: maybe", "expected true or false"),
     ("a: [", "not valid YAML"),
-])  # fmt: skip
+])
 def test_a_wrong_config_file_is_one_line(parser, tmp_path, content, words):
     path = tmp_path / "c.yaml"
     path.write_text(content)

@@ -11,9 +11,9 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 import inference
-from mapping.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
-from nets.classical_fusion import METHODS, fuse_whole
-from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
+from pansharpening.classical import METHODS, fuse_whole
+from pansharpening.fuse import Sharpener, check_ratio, classical_sharpener, fuse, network_sharpener, select_bands
+from pansharpening.network import Pansharpener, PansharpenerConfig, measure_reach
 from raster.pair import PairReader, match_pair
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import RunError, UserError
@@ -50,14 +50,14 @@ def network_checkpoint(target="bands", bands=BANDS, ratio=4):
         torch.nn.init.normal_(parameter, std=0.1)
     config = {"bands": list(bands), "ratio": ratio, "target": target, "width": 16, "depth": 1}
     data = {"bands": list(bands), "ratio": ratio, "target": target, "divide_by": SCALE[0], "offset": 0.0, "nodata": 0,
-            "reach": measure_reach(model)}  # fmt: skip
+            "reach": measure_reach(model)}
     return {"kind": "pansharpen", "model": config, "settings": {}, "state": {"model": model.state_dict()}, "data": data}
 
 
 @pytest.mark.parametrize(("part", "key", "words"), [
     ("data", "reach", "can't be used: its data lacks reach;"), ("state", "model", "can't be used: its state lacks model;"),
     ("model", "bands", "does not hold a network's description"),
-])  # fmt: skip
+])
 def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(make_pair, tmp_path, part, key, words):
     pair, checkpoint = make_pair(), network_checkpoint()
     del checkpoint[part][key]

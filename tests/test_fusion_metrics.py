@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import metrics_pansharpen as m
-from nets import classical_fusion as cf
+from pansharpening import classical as cf
+from pansharpening import metrics as m
+from raster import resampling
 from raster.source import open_raster
 
 
@@ -124,9 +125,9 @@ def test_d_s_sees_that_bands_lost_pans_detail():
 
 
 def test_the_filter_has_the_gain_it_is_named_for_at_the_coarse_nyquist_frequency():
-    for gain in (cf.MS_GAIN, cf.PAN_GAIN):
+    for gain in (resampling.MS_GAIN, resampling.PAN_GAIN):
         for ratio in (2, 3, 4):
-            kernel = cf.mtf_kernel(ratio, gain).numpy()
+            kernel = resampling.mtf_kernel(ratio, gain).numpy()
             position = np.arange(len(kernel)) - (len(kernel) - 1) / 2
             assert kernel.sum() == pytest.approx(1)
             assert (kernel * np.cos(2 * np.pi * position / (2 * ratio))).sum() == pytest.approx(gain, abs=2e-3)
@@ -135,10 +136,10 @@ def test_the_filter_has_the_gain_it_is_named_for_at_the_coarse_nyquist_frequency
 def test_reducing_and_enlarging_keep_a_ramp_in_its_place():
     ramp = torch.arange(64.0).expand(1, 1, 64, 64)
     for ratio in (2, 4):
-        small = cf.reduce_mtf(ramp, ratio, 0.3)
-        blocks = cf.reduce_box(ramp, ratio)
+        small = resampling.reduce_mtf(ramp, ratio, 0.3)
+        blocks = resampling.reduce_box(ramp, ratio)
         assert (small - blocks)[..., 4:-4, 4:-4].abs().max() < 1e-4  # centred on the blocks, no sub-pixel shift
-        back = cf.expand(blocks, ratio)
+        back = resampling.expand(blocks, ratio)
         assert back.shape == ramp.shape and (back - ramp)[..., 16:-16, 16:-16].abs().max() < 1e-4
 
 
@@ -146,13 +147,13 @@ def test_enlarging_equals_the_formula_of_keys_at_one_place():
     x = torch.tensor([[[[0.0, 0.0, 1.0, 0.0, 0.0]]]])
     # the first fine pixel of the third coarse one lies 3/8 before its centre
     d = 3 / 8
-    assert cf.expand(x, 4)[0, 0, 0, 8].item() == pytest.approx(1.5 * d**3 - 2.5 * d**2 + 1, abs=1e-6)
+    assert resampling.expand(x, 4)[0, 0, 0, 8].item() == pytest.approx(1.5 * d**3 - 2.5 * d**2 + 1, abs=1e-6)
 
 
 def some_pair(seed=0, bands=4, side=16):
     generator = torch.Generator().manual_seed(seed)
     fine = torch.rand(1, bands, 4 * side, 4 * side, generator=generator) + 0.2
-    return cf.reduce_mtf(fine, 4, 0.3), fine.mean(1, keepdim=True)
+    return resampling.reduce_mtf(fine, 4, 0.3), fine.mean(1, keepdim=True)
 
 
 @pytest.mark.parametrize("method", cf.METHODS)
@@ -195,7 +196,7 @@ def read(path):
 def test_baselines_reproduce_the_published_table_on_the_real_worldview2_pair(method, real_data):
     pan = read(real_data / "pansharpen" / "worldview2-pan.tif")[:, :, 640:]
     truth = read(real_data / "pansharpen" / "worldview2-ms.tif")[:, :, 160:]
-    pan, ms = cf.reduce_mtf(pan, 4, cf.PAN_GAIN), cf.reduce_mtf(truth, 4, cf.MS_GAIN)
+    pan, ms = resampling.reduce_mtf(pan, 4, resampling.PAN_GAIN), resampling.reduce_mtf(truth, 4, resampling.MS_GAIN)
     fused, truth = cf.fuse_whole(method, ms, pan, 4)[0].numpy(), truth[0].numpy()
     ergas, sam, q8 = TABLE[method]
     assert m.ergas(truth, fused) == pytest.approx(ergas, abs=0.011)
@@ -205,7 +206,7 @@ def test_baselines_reproduce_the_published_table_on_the_real_worldview2_pair(met
 
 def test_gsa_is_the_best_baseline_on_the_real_geoeye_pair(real_data):
     pan, truth = (read(real_data / "pansharpen" / f"geoeye1-{kind}.tif") for kind in ("pan", "ms"))
-    pan, ms = cf.reduce_mtf(pan, 4, cf.PAN_GAIN), cf.reduce_mtf(truth, 4, cf.MS_GAIN)
+    pan, ms = resampling.reduce_mtf(pan, 4, resampling.PAN_GAIN), resampling.reduce_mtf(truth, 4, resampling.MS_GAIN)
     scores = {name: m.reduced_resolution_scores(truth[0].numpy(), cf.fuse_whole(name, ms, pan, 4)[0].numpy()) for name in cf.METHODS}
     assert min(scores, key=lambda n: scores[n]["ergas"]) == "gsa"
     # the table's figures treat the half-pixel offset of this pair in a way of their own: within 2 %

@@ -10,14 +10,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = [p.stem for p in ROOT.glob("*.py") if '__name__ == "__main__"' in p.read_text(encoding="utf-8")]
-ROOMS = ["raster", "chipping", "nets", "mapping", "runtime"]
+ROOMS = ["raster", "vectors", "pictures", "nets", "synthetic", "chipping", "mapping", "pansharpening", "runtime"]
 
 # Floors of the house. A file may import from its own floor's room, and from every floor below; a new word has to say where it lives.
 FLOORS = [
     {"constants"},
     {"raster", "runtime"},
-    {"losses", "losses_pansharpen", "metrics", "metrics_pansharpen", "augment", "augment_pansharpen", "chipping", "nets"},
-    {"mapping", "model", "dataset", "dataset_pansharpen"},
+    {"vectors", "synthetic"},
+    {"pictures", "nets", "losses", "metrics", "augment", "chipping"},
+    {"mapping", "model", "dataset"},
+    {"pansharpening"},
     set(PROGRAMS),
 ]
 # Who may call what another program offers as a function: demo.py, and train.py, which hands pansharpening flags over.

@@ -62,7 +62,7 @@ def test_a_scene_becomes_six_files_that_fit_together(checkpoint, maps, make_rast
     run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--probabilities", "--min-area", 0, "--device", "cpu")
     assert sorted(p.name for p in maps.iterdir() if p.name[0] != ".") == [
         "scene_burned.geojson", "scene_classes.tif", "scene_preview.png", "scene_probability.tif", "summary.csv", "summary.json",
-    ]  # fmt: skip
+    ]
     with rasterio.open(scene) as source, rasterio.open(maps / "scene_classes.tif") as classes:
         assert (classes.crs, classes.transform, classes.shape) == (source.crs, source.transform, source.shape)
         assert classes.dtypes == ("uint8",) and classes.nodata == 255 and classes.descriptions == ("class",)
@@ -258,7 +258,7 @@ def test_degrees_rotation_and_feet_have_right_hectares(checkpoint, maps, make_ra
     }
     for name, (crs, place) in places.items():
         run(make_raster(f"{name}.tif", numbers(70, 60), descriptions=BANDS, crs=crs, transform=place),
-            "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu", "--min-area", 0)  # fmt: skip
+            "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu", "--min-area", 0)
         burned = read(maps / f"{name}_classes.tif") == 1
         lon, lat = transform(crs, "EPSG:4326", *[[v] for v in place * (30, 35)])
         local = CRS.from_proj4(f"+proj=laea +lat_0={lat[0]} +lon_0={lon[0]} +datum=WGS84")
@@ -363,7 +363,7 @@ def test_a_map_of_an_area_is_that_part_of_the_map_of_the_scene(checkpoint, tmp_p
     scene = make_raster("scene.tif", numbers(300, 300), descriptions=BANDS)
     top, left = corner
     x, y = [[origin + sign * 10 * (at + side) for side in sides] for origin, sign, at, sides in (
-        (500_000, 1, left, (0, 40, 40, 0, 0)), (4_600_000, -1, top, (0, 0, 50, 50, 0)))]  # fmt: skip
+        (500_000, 1, left, (0, 40, 40, 0, 0)), (4_600_000, -1, top, (0, 0, 50, 50, 0)))]
     lon, lat = transform("EPSG:32633", "EPSG:4326", x, y)
     area = tmp_path / "area.geojson"
     area.write_text(json.dumps({"type": "Polygon", "coordinates": [list(zip(lon, lat, strict=True))]}))
@@ -384,7 +384,7 @@ def test_the_reflectance_of_a_scene_is_told_beside_that_of_the_training(checkpoi
     scene = make_raster("scene.tif", stored, descriptions=BANDS)
     run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
     assert ("reflectance, least/median/most (training): B04 0.02/0.1/0.1 (0.1), B08 0.1/0.1/0.4 (0.25), B12 0/0/0.0001 (0.15)"
-            in capsys.readouterr().err)  # fmt: skip
+            in capsys.readouterr().err)
 
 
 def test_a_map_made_again_has_no_files_of_the_old_one_beside_it(checkpoint, tmp_path, maps, make_raster):
@@ -452,8 +452,8 @@ def test_bands_of_different_types_are_mapped_like_bands_of_one(checkpoint, tmp_p
         f'<VRTRasterBand dataType="{kind}" band="{i + 1}"><Description>{BANDS[i]}</Description><SimpleSource>'
         f'<SourceFilename>{parts[i]}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>'
         for i, kind in enumerate(("UInt16", "Float32", "UInt16"))
-    )  # fmt: skip
+    )
     mixed.write_text(f'<VRTDataset rasterXSize="60" rasterYSize="60"><SRS>EPSG:32633</SRS><GeoTransform>500000,10,0,4600000,0,-10'
-                     f"</GeoTransform>{bands}</VRTDataset>")  # fmt: skip
+                     f"</GeoTransform>{bands}</VRTDataset>")
     run(one, mixed, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
     assert np.array_equal(read(tmp_path / "maps" / "one_classes.tif"), read(tmp_path / "maps" / "mixed_classes.tif"))

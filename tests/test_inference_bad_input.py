@@ -272,7 +272,7 @@ def test_an_aoi_needs_a_crs_and_must_touch_the_scene(mapped, make_raster, scene,
 
 def test_of_many_scenes_those_outside_the_aoi_are_left_out(mapped, make_raster, tmp_path, capsys):
     near, far = (make_raster(f"{n}.tif", numbers(50, 50), descriptions=BANDS, crs="EPSG:4326", transform=from_origin(x, 1, 1e-4, 1e-4))
-                 for n, x in (("near", 100), ("far", 50)))  # fmt: skip
+                 for n, x in (("near", 100), ("far", 50)))
     area = tmp_path / "area.geojson"
     area.write_text('{"type": "Polygon", "coordinates": [[[100, 0], [101, 0], [101, 1], [100, 1], [100, 0]]]}')
     assert mapped(near, far, "--aoi", area) == 0

@@ -39,7 +39,7 @@ def band(row, rows=10, width=30, seed=0):
     return StoredBand(
         row, rng.integers(0, 2, (rows, width)).astype(np.uint8), rng.integers(0, 255, (rows, width)).astype(np.uint8),
         rng.random((3, 2, 4)).astype(np.float16), 5, 0.25, [[row, 0, 1, 1, "torn"]],
-    )  # fmt: skip
+    )
 
 
 def same(one, other):

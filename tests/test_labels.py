@@ -152,14 +152,14 @@ def test_polygons_meet_scenes_on_the_antimeridian_however_they_are_written(tmp_p
         "beyond 180": box(west, south, east, -16),
         "jumping": box(west, south, east - 360, -16),
         "all the world": box(-180, south, 180, 84),
-    }[how]  # fmt: skip
+    }[how]
     expected = (lat > south) & ((lon > west) & (lon < east) | (how == "all the world"))
     found = burnt(tmp_path, geometry, "EPSG:32760", grid, 200, 200)
     assert (found != expected).sum() < 30 and found.any(), "no more than what a twentieth of a pixel may do along the edges"
 
 
 @pytest.mark.parametrize("geometry", [box(-180, 85, 180, 90), box(0, 85, 360, 90), box(-180, 85, 180, 89.5), box(170, 80, -160, 88)],
-                         ids=["cap", "cap to 360", "ring", "jumping"])  # fmt: skip
+                         ids=["cap", "cap to 360", "ring", "jumping"])
 def test_polygons_meet_scenes_on_a_pole(tmp_path, geometry):
     grid = from_origin(-1e6, 1e6, 10_000, 10_000)
     lon, lat = centres("EPSG:3413", grid, 200, 200)
@@ -194,7 +194,7 @@ SINUSOIDAL = "+proj=sinu +lon_0=0 +R=6371007.181 +units=m"
 
 @pytest.mark.parametrize("around", [0, -360], ids=["beyond 180", "beyond -180"])
 @pytest.mark.parametrize(("crs", "corner"), [("EPSG:3857", (19_837_508.34, -1_900_000)), ("EPSG:3857", (-20_037_508.34, -1_900_000)),
-                                             ("EPSG:6933", (17_167_530, -2_150_000)), (SINUSOIDAL, (18_900_000, -1_900_000))])  # fmt: skip
+                                             ("EPSG:6933", (17_167_530, -2_150_000)), (SINUSOIDAL, (18_900_000, -1_900_000))])
 def test_a_polygon_across_the_antimeridian_stays_small_where_the_map_ends_there(tmp_path, crs, corner, around):
     grid = from_origin(*corner, 2000, 2000)
     lon, lat = centres(crs, grid, 100, 100)
@@ -209,7 +209,7 @@ def test_a_polygon_across_the_antimeridian_stays_small_where_the_map_ends_there(
 @pytest.mark.parametrize("west", [179, -181])
 def test_rasters_in_degrees_count_longitudes_as_they_like(tmp_path, crs, west):
     halves = {"type": "MultiPolygon", "coordinates": [box(179.5, -18.5, 180, -17.5)["coordinates"],
-                                                      box(-180, -18.5, -179.5, -17.5)["coordinates"]]}  # fmt: skip
+                                                      box(-180, -18.5, -179.5, -17.5)["coordinates"]]}
     grid = from_origin(west, -17, 0.02, 0.02)
     expected = np.zeros((100, 100), np.uint8)
     expected[25:75, 25:75] = 1
@@ -296,7 +296,7 @@ def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):
     ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": 7}}}', "is not GeoJSON"),
     ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": ["x"]}}}', "not known"),
     ("[" * 100_000, "is not GeoJSON"),
-])  # fmt: skip
+])
 def test_what_is_no_polygon_file_is_said(tmp_path, content, words):
     path = tmp_path / "a.geojson"
     path.write_text(content)

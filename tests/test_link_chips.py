@@ -16,8 +16,8 @@ from rasterio.warp import transform
 import chip
 from chipping.chipset import FORMAT, read_chipset, read_manifest
 from chipping.link_chips import fair_order, find_chips, link_chips
-from raster.footprint import outline
 from runtime.errors import UserError
+from vectors.footprint import outline
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folder_of_chips(tmp_path):
             (folder / f"{n}.pt").write_text(f"{name} {n}")
         if bands:
             description = {"format": FORMAT, "kind": "pansharpen", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": bands,
-                           "ratio": 4, **more}  # fmt: skip
+                           "ratio": 4, **more}
             (folder / "chipset.json").write_text(json.dumps(description))
             lines = [json.dumps({"file": f"{n}.pt", "tile": name, "i": n}, separators=(", ", ": ")) for n in range(count)]
             (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
@@ -81,7 +81,7 @@ def test_links_point_at_the_chips_in_that_order(folder_of_chips, tmp_path):
     items = [f"a {n}" for n in range(8)] + [f"b {n}" for n in range(4)]
     assert contents(tmp_path / "mixed" / "deep") == [items[i] for i in (0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8)]
     assert report == {str(a): {"linked": 8, "broken": 0, "foreign": 0, "unlisted": 0},
-                      str(b): {"linked": 4, "broken": 0, "foreign": 0, "unlisted": 0}}  # fmt: skip
+                      str(b): {"linked": 4, "broken": 0, "foreign": 0, "unlisted": 0}}
 
 
 def test_numbers_are_sorted_as_numbers_whatever_the_directory_order(folder_of_chips, tmp_path):
@@ -352,7 +352,7 @@ def test_patch_sets_keep_their_splits_and_pairs_and_are_not_mixed_across_scales(
             lines.append(json.dumps(line))
         description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
                        "divide_by": [1.0 if name == "a" else divisor], "offset": [0.0], "layers": ["mask"],
-                       "classes": {"mask": ["a", "b"]}}  # fmt: skip
+                       "classes": {"mask": ["a", "b"]}}
         (tmp_path / name / "chipset.json").write_text(json.dumps(description))
         (tmp_path / name / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     if divisor != 1:
@@ -412,13 +412,13 @@ def write_patches(folder, split, *places, crs="EPSG:32633", grid=(10, 500_000, 4
     for col, row in places:
         line = {"file": f"{split}/r{row}_c{col}_image.npy", "mask": f"{split}/r{row}_c{col}_mask.npy", "split": split, "scene": folder.name,
                 "window": [col, row, 8, 8], "crs": crs,
-                "transform": [pixel, 0, west + pixel * col, 0, -pixel, north - pixel * row]}  # fmt: skip
+                "transform": [pixel, 0, west + pixel * col, 0, -pixel, north - pixel * row]}
         for key in ("file", "mask"):
             (folder / line[key]).parent.mkdir(parents=True, exist_ok=True)
             (folder / line[key]).touch()
         lines.append(json.dumps(line) + "\n")
     description = {"format": FORMAT, "kind": "patches", "settings": {}, "settings_hash": "", "chip_size": 8, "bands": ["red"],
-                   "divide_by": [1.0], "offset": [0.0], "layers": ["mask"], "classes": {"mask": ["a", "b"]}}  # fmt: skip
+                   "divide_by": [1.0], "offset": [0.0], "layers": ["mask"], "classes": {"mask": ["a", "b"]}}
     (folder / "chipset.json").write_text(json.dumps(description))
     (folder / "manifest.jsonl").write_text("".join(lines))
     return folder

@@ -27,7 +27,7 @@ from chipping import ard, chip_window, make_chips, pan_chips, positions
 from chipping.chipset import ChipSetWriter, read_lines
 from chipping.plain_pairs import match_paths, pair_tiles, scale_of_pair, scale_of_pairs
 from constants import WORLDVIEW_BANDS
-from nets.classical_fusion import MS_GAIN, PAN_GAIN, reduce_mtf
+from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import RunError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +97,7 @@ def test_a_window_as_large_as_the_tile_has_one_place():
 
 def test_a_grid_ends():
     assert [positions.place("grid", "a", k, 25, 10, 10) for k in range(8)] == [
-        (0, 0), (10, 0), (20, 0), (0, 10), (10, 10), (20, 10), None, None]  # fmt: skip
+        (0, 0), (10, 0), (20, 0), (0, 10), (10, 10), (20, 10), None, None]
 
 
 # ------------------------------------------------------------------------------------------------ values

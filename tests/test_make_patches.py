@@ -17,7 +17,7 @@ import pytest
 from rasterio.transform import Affine, from_origin
 
 import chip
-from chipping import crew
+from chipping import parallel
 from chipping.chipset import read_chipset, read_manifest
 from chipping.cutting import compact, spans, sums
 from raster.windows import starts
@@ -105,7 +105,7 @@ def test_patches_hold_the_pixels_of_their_window(scene, cut, tmp_path):
 
 @pytest.mark.parametrize("kind, stored", [
     ("uint8", "uint8"), ("uint16", "uint16"), ("int16", "int16"), ("int32", "uint16"), ("float32", "uint16"), ("float64", "uint16"),
-])  # fmt: skip
+])
 def test_whole_numbers_are_stored_as_integers_whatever_their_type(scene, cut, tmp_path, kind, stored):
     image = (np.arange(2 * 64).reshape(2, 8, 8) % 100).astype(kind)
     scene("a", image)
@@ -258,7 +258,7 @@ def test_an_area_limits_the_windows_and_ignores_what_is_outside(scene, cut, tmp_
 
 @pytest.mark.parametrize("transform", [
     Affine(10, 0, 500_000, 0, 10, 4_600_000), Affine.translation(500_000, 4_600_000) * Affine.rotation(30) * Affine.scale(10, -10),
-], ids=["south-up", "rotated"])  # fmt: skip
+], ids=["south-up", "rotated"])
 def test_turned_rasters_keep_their_place(scene, cut, transform):
     from rasterio.warp import transform as project
 
@@ -309,7 +309,7 @@ def test_polygons_as_labels_on_the_command_line(scene, cut, tmp_path):
     corners = [(499_990, 4_600_010), (500_040, 4_600_010), (500_040, 4_599_900), (499_990, 4_599_900), (499_990, 4_600_010)]
     burnt = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Polygon", "coordinates": [corners]})
     (tmp_path / "p.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [
-        {"type": "Feature", "properties": {"kind": "burnt"}, "geometry": burnt}]}))  # fmt: skip
+        {"type": "Feature", "properties": {"kind": "burnt"}, "geometry": burnt}]}))
     scene("a", ramp(8, 8))
     (line,) = cut("--patch-size", 8, "--classes", "calm,burnt", "--class-field", "kind", labels=("--labels", "p.geojson"))
     assert line["class_pixels"] == {"mask": [32, 32]} and line["layers"] == ["mask"]
@@ -567,18 +567,18 @@ def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(big, how, code, 
 def test_scenes_are_dealt_out_whole_and_those_left_over_in_pieces(workers):
     recipe = SimpleNamespace(size=256, stride=224)
     scenes = [SimpleNamespace(name=f"s{n}", width=6144, height=6144, block_height=512) for n in range(3)]
-    tasks = crew.deal(scenes, recipe, workers, {})
+    tasks = parallel.deal(scenes, recipe, workers, {})
     rows = starts(6144, 256, 224)
     assert [row for _, task in tasks for row in task] == rows * 3 and [number for number, _ in tasks] == sorted(n for n, _ in tasks)
     assert [sum(number == n for number, _ in tasks) for n in range(3)] == {1: [1, 1, 1], 2: [1, 1, 2], 3: [1, 1, 1], 4: [2, 2, 2]}[workers]
-    gone_on = crew.deal(scenes, recipe, workers, {"s0": len(rows) ** 2, "s1": 5 * len(rows) + 3})
+    gone_on = parallel.deal(scenes, recipe, workers, {"s0": len(rows) ** 2, "s1": 5 * len(rows) + 3})
     assert [row for _, task in gone_on for row in task] == rows[5:] + rows
 
 
 def test_a_scene_of_any_size_is_dealt_out_in_tasks_of_some_rows_of_blocks():
     recipe = SimpleNamespace(size=256, stride=224)
     scene = SimpleNamespace(name="s", width=100_000, height=100_000, block_height=512)
-    tasks = crew.deal([scene], recipe, 2, {})
+    tasks = parallel.deal([scene], recipe, 2, {})
     assert len(tasks) % 2 == 0 and max(len(rows) for _, rows in tasks) * 224 < 10 * 512
 
 
@@ -765,7 +765,7 @@ def test_scenes_in_a_bucket_give_the_patches_of_local_ones(scene, cut, tmp_path,
         for name, value in {
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_HTTPS": "NO",
             "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE",
-        }.items():  # fmt: skip
+        }.items():
             monkeypatch.setenv(name, value)
         source.has_credentials.cache_clear()
         bucket = f"patches-{os.getpid()}-{port}"
@@ -925,7 +925,7 @@ SENTINEL = dict(scales=(1e-4, 1e-4), offsets=(-0.1, -0.1))
     (("--divide-by", 10_000, "--offset", -1000, "--nodata", 65_535), {}, False),
     (("--divide-by", 10_000, "--offset", -1000), {"nodata": 65_535}, False),
     (("--divide-by", 10_000), {}, False),
-], ids=["flag", "tags", "none", "another", "tag", "no offset"])  # fmt: skip
+], ids=["flag", "tags", "none", "another", "tag", "no offset"])
 def test_zero_is_no_data_where_an_offset_would_make_a_value_of_it(scene, make_raster, tmp_path, monkeypatch, capsys, words, how, empty):
     monkeypatch.chdir(tmp_path)
     image = ramp(8, 8) + 1500

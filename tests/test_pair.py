@@ -145,7 +145,7 @@ def test_the_real_pairs_are_related_as_their_readme_says(real_data):
     folder = real_data / "pansharpen"
     views = {name: match_pair(folder / f"{name}-pan.tif", folder / f"{name}-ms.tif") for name in ("worldview2", "geoeye1", "spacenet6")}
     assert {n: (p.ratio, p.step, len(p.bands)) for n, p in views.items()} == {
-        "worldview2": (4, 1, 8), "geoeye1": (4, 1, 4), "spacenet6": (4, 2, 4)}  # fmt: skip
+        "worldview2": (4, 1, 8), "geoeye1": (4, 1, 4), "spacenet6": (4, 2, 4)}
     assert any("doubled" in remark for remark in views["spacenet6"].remarks)
 
 

@@ -7,7 +7,7 @@ import torch
 import chip as program
 from chipping.pan_chips import BadChip, encode_chip, read_chip
 from constants import WORLDVIEW_BANDS
-from dataset_pansharpen import PanChips, collate
+from pansharpening.dataset import PanChips, collate
 from runtime.errors import UserError
 
 

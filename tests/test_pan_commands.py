@@ -52,7 +52,7 @@ def test_the_whole_road_by_its_commands(delivery, tmp_path, capsys, monkeypatch)
     run("link-chips", "chips/italy23", "chips/fake", "chips/mixed")
     run("inspect", "chips/mixed")
     train_pansharpen.main(["--session", "demo", "--chips", "chips/mixed", "--test-chips", "chips/test", "--epoch-length", "12",
-                           "--epochs", "1", "--lr", "1e-4", "--width", "16", "--workers", "0", "--quiet"])  # fmt: skip
+                           "--epochs", "1", "--lr", "1e-4", "--width", "16", "--workers", "0", "--quiet"])
     tile = sorted(Path("ards/italy23").glob("37/*/*/*-pan.tif"))[0]
     words = ["--checkpoint", "sessions/latest.pt", "--pan", str(tile), "--ms", str(tile).replace("-pan", "-ms"), "--output-dir", "maps"]
     assert inference.main([*words, "--quiet", "--device", "cpu"]) == 0
@@ -159,7 +159,7 @@ def test_inspect_says_which_chips_do_not_go_together(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [
     ["fake-chips", "-o", "OUT", "-c", 3, "-s", 64], ["make-chips", "-a", "ARD", "-c", "OUT", "-n", 3, *SMALL],
-])  # fmt: skip
+])
 def test_a_limit_that_a_chip_does_not_fit_in_is_one_line_that_names_it_and_the_next_run_ends_as_ever(delivery, tmp_path, words):
     def command(out):
         named = [{"OUT": tmp_path / out, "ARD": delivery}.get(w, w) for w in words]
@@ -230,7 +230,7 @@ def test_a_delivery_in_a_bucket_makes_the_same_chips(delivery, tmp_path, monkeyp
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_HTTPS": "NO",
             "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE",
             "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():  # fmt: skip
+        }.items():
             monkeypatch.setenv(name, value)
         source.has_credentials.cache_clear()
         bucket = f"ards-{os.getpid()}-{port}"

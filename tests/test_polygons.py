@@ -12,8 +12,8 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
 from mapping.polygons import AreaFinder, connected, signed_area
-from mapping.vectors import Globe, PolygonFile
 from raster.area import pixel_areas
+from vectors.writing import Globe, PolygonFile
 
 
 def find(classes, strip, values=None, **options):
@@ -251,4 +251,4 @@ def test_a_polar_map_knows_that_it_holds_a_pole():
 def test_nothing_found_is_a_valid_collection():
     assert as_geojson(np.zeros((9, 9), dtype=np.uint8), "EPSG:4326", from_origin(15, 40, 1e-4, 1e-4)) == {
         "type": "FeatureCollection", "features": [],
-    }  # fmt: skip
+    }

@@ -96,7 +96,7 @@ def bucket(scene, monkeypatch):
         "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_HTTPS": "NO",
         "AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_VIRTUAL_HOSTING": "FALSE",
         "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setenv(name, value)
     source.has_credentials.cache_clear()
     client = boto3.client("s3")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from constants import SENTINEL2_L2A_BANDS
-from mapping import pictures, report
-from raster.scenes import make_scene
+from pictures import pictures, report
+from synthetic.scenes import make_scene
 
 BURNED = (230, 74, 25)
 
@@ -36,7 +36,7 @@ def story():
         scene="PLACE <7>", date="12 August 2023", kilometres=(0.96, 0.96), hectares=1302.4, network=network, baseline=baseline, views=views,
         curves=curves, training="2 minutes", facts=[("Seed", "7")], stages=[("scenes", 12.0), ("training", 120.0)],
         commands=[("Cut", "python chip.py make-patches --dataset-dir data --output-dir patches && echo '<done>'")], version="0.1.0",
-    )  # fmt: skip
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- pictures

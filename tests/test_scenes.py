@@ -11,7 +11,7 @@ import rasterio
 from rasterio.warp import transform_bounds
 
 from constants import SENTINEL2_L2A_BANDS
-from raster import scenes, terrain
+from synthetic import scenes, terrain
 
 DATA = Path(os.environ.get("CHIPMILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 B04, B8A, B12 = (SENTINEL2_L2A_BANDS.index(name) for name in ("B04", "B8A", "B12"))

@@ -70,7 +70,7 @@ def test_patches_are_judged_each_by_itself_by_class_and_at_the_threshold():
     assert summary["network_at_threshold"]["detection"] == {
         "detection_accuracy": pytest.approx(2 / 3), "detection_precision": pytest.approx(2 / 3), "detection_recall": 1.0,
         "detection_f1": pytest.approx(0.8), "detection_tp": 4, "detection_fp": 2, "detection_tn": 0, "detection_fn": 0,
-    }  # fmt: skip
+    }
     assert "detection" not in summary["nbr"]
     assert printed_table(summary).splitlines()[-1].split() == ["F1", "of", "patches", "0.6667", "0.8000"]
     rows = {row["way"]: row for row in table_rows(summary) if row["level"] == "pooled"}
@@ -170,7 +170,7 @@ def test_rows_handed_out_one_after_the_other_add_up_to_the_whole_scene(seed):
         plane[:high, :wide] = np.where(random.random((high, wide)) < 0.1, 255, scene[r : r + high, c : c + wide])
     broken = {i for i in range(len(patches)) if random.random() < 0.2}
     result = score(patches, fire, index, labels, broken=broken, threshold=0.3333, index_threshold=(0.1234, False), batch_size=3,
-                   order=random.permutation(len(patches)).tolist())  # fmt: skip
+                   order=random.permutation(len(patches)).tolist())
     expected = on_the_whole_scene(patches, fire, index, labels, [patches[i] for i in broken], 0.3333, 0.1234)
     assert (result["matrix"], result["matrix_at_threshold"], result["matrix_of_index"], result["covered"]) == expected
 

@@ -57,7 +57,7 @@ def test_a_repeated_window_comes_from_the_cache(make_raster):
 @pytest.mark.parametrize("pattern, key, matches", [
     ("a/*.tif", "a/x.tif", True), ("a/*.tif", "a/b/x.tif", False), ("a/**/x.tif", "a/b/c/x.tif", True), ("a/**/x.tif", "a/x.tif", True),
     ("a/?.tif", "a/xy.tif", False), ("a/[xy].tif", "a/y.tif", True), ("a.tif", "aXtif", False),
-])  # fmt: skip
+])
 def test_globs_over_buckets_read_like_those_of_a_shell(pattern, key, matches):
     import re
 
@@ -101,6 +101,6 @@ def test_zero_fill_under_an_offset_is_no_data_for_a_map_as_it_is_for_patches(mak
     values[:, :4] = 0
     info = describe(make_raster("a.tif", values, descriptions=("B4", "B8"), nodata=stored))
     plan = plan_input(info, {"bands": ["B4", "B8"], "divide_by": [1e4] * 2, "offset": [0, 0], "nodata": None}, divide_by=(1e4, 1e4),
-                      offset=offset * 2, nodata=nodata)  # fmt: skip
+                      offset=offset * 2, nodata=nodata)
     assert plan.zero_is_nodata is expected
     assert valid_pixels(values, plan.nodata, plan.zero_is_nodata)[:4].any() != expected

@@ -6,8 +6,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
 from chipping.splits import assign, event_of, leaks, matches, parse_share_or_names, select
-from raster.footprint import footprint, outline, overlapping_pairs, pixel_corners, window_transform
 from runtime.errors import UserError
+from vectors.footprint import footprint, outline, overlapping_pairs, pixel_corners, window_transform
 
 UTM = CRS.from_epsg(32633)
 

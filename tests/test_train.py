@@ -100,7 +100,7 @@ def test_it_learns_to_find_burns(patches, tmp_path, capsys):
 def test_overlapping_patches_are_stitched_and_each_pixel_counts_once(finished, tmp_path, capsys):
     folder = write_patch_set(tmp_path / "patches", {"train": 1, "val": 2}, size=32, grid=(2, 3), overlap=8)
     train.main(["--test-only", "--resume", str(finished / "checkpoints" / "best_model.pt"), "--patches-dir", str(folder),
-                "--test-split", "val", "--output-dir", str(tmp_path / "scores"), "--quiet"])  # fmt: skip
+                "--test-split", "val", "--output-dir", str(tmp_path / "scores"), "--quiet"])
     results = json.loads((tmp_path / "scores" / "scores_val.json").read_text())["results"]
     assert [np.array(r["matrix"]).sum() for r in results] == [56 * 70] * 2  # 56 x 80 pixels, ten rows ignored
     assert [r["covered"] for r in results] == [1.0, 1.0]
@@ -112,7 +112,7 @@ def test_overlapping_patches_are_stitched_and_each_pixel_counts_once(finished, t
 def test_severity_classes_train_and_score_by_extent(tmp_path):
     folder = write_patch_set(tmp_path / "patches", {"train": 2, "val": 1, "test": 1}, size=32, layers={"DEL": 2, "GRA": 5})
     run(folder, tmp_path / "out", "--num-classes", 5, "--epochs", 1, "--indices", "ndvi", "nbr", "--focal-loss", "--scheduler", "cosine",
-        "--warmup", 1, "--grad-clip", 1.0, "--weighted-sampling", "--crop", 24)  # fmt: skip
+        "--warmup", 1, "--grad-clip", 1.0, "--weighted-sampling", "--crop", 24)
     row = rows_of(tmp_path / "out")[0]
     assert row["val_pooled_fire_iou"] and row["val_severity_mean_iou"] and row["val_iou_destroyed"]
     checkpoint = load_checkpoint(tmp_path / "out" / "checkpoints" / "best_model.pt")
@@ -140,7 +140,7 @@ def test_severity_classes_train_and_score_by_extent(tmp_path):
         (["--encoder-weights", "mine.pt"], "smallunet has no encoder"),
         (["--encoder-weights", "/nowhere.pt", "--architecture", "unet", "--encoder", "resnet18"], "expected imagenet, none"),
     ],
-)  # fmt: skip
+)
 def test_what_can_not_be_right_is_one_line_before_any_work(patches, tmp_path, flags, words):
     with pytest.raises(UserError, match=words):
         run(patches, tmp_path / "out", *flags)
@@ -239,7 +239,7 @@ def test_a_checkpoint_that_gives_no_numbers_gets_no_scores(finished, tmp_path, c
     torch.save(checkpoint, tmp_path / "nan.pt")
     with pytest.raises(RunError, match="probabilities in scene VAL0 are not numbers"):
         train.main(["--test-only", "--resume", str(tmp_path / "nan.pt"), "--test-split", "val", "--output-dir", str(tmp_path / "scores"),
-                    "--quiet", "--device", "cpu"])  # fmt: skip
+                    "--quiet", "--device", "cpu"])
     assert capsys.readouterr().out == "" and list((tmp_path / "scores").glob("scores*")) == []
 
 
@@ -293,7 +293,7 @@ def one_step(patches, *, accumulate=1, precision="fp32", grad_clip=0.0, batch_no
         train.train_step(
             model, model, CombinedLoss(ce_weight=1.0, dice_weight=0.0), optimizer, scaler, batch, data.draws(0), data.patch_set,
             Processes(), torch.device("cpu"), seed=0, step=0, precision=precision, accumulate=accumulate, grad_clip=grad_clip,
-            channels_last=False)  # fmt: skip
+            channels_last=False)
     return [p.grad for p in model.parameters()], [b - p.detach() for b, p in zip(before, model.parameters(), strict=True)]
 
 
@@ -354,7 +354,7 @@ def one_validation(patches, model, batch_size=4):
     held_out = {"metrics": CombinedMetrics(2), "threshold": ThresholdHistogram()}
     scores, _ = train.validate(model, model, CombinedLoss(), held_out, data.val_dataloader(), data.val, data.patch_set, Processes(),
                                torch.device("cpu"), batch_size=batch_size, precision="fp32", channels_last=False, unreadable=[],
-                               strict=True)  # fmt: skip
+                               strict=True)
     return scores
 
 

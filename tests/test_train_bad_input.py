@@ -97,7 +97,7 @@ def test_the_state_of_a_checkpoint_is_what_a_run_asks_for_when_it_goes_on(finish
         (lambda c: c["state"].update(optimizer={"param_groups": []}), "its state is not that of such a run"),
         (lambda c: c["state"].update(schedule={}), "its state is not that of such a run .'scale'.;"),
     ],
-)  # fmt: skip
+)
 def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(finished, tmp_path, change, words):
     path = changed(finished, tmp_path, change)
     before = sorted(p.name for p in (tmp_path / "copy").rglob("*"))
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(finished, tmp_
 def test_a_run_goes_on_in_another_precision(patches, tmp_path, first, then):
     run(patches, tmp_path, "--precision", first)
     assert train.main(["--resume", str(tmp_path / "checkpoints" / "last.pt"), "--epochs", "2", "--precision", then, "--quiet",
-                       "--device", "cpu"]) == 0  # fmt: skip
+                       "--device", "cpu"]) == 0
     state = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["state"]
     assert state["epoch"] == 2 and bool(state["scaler"]) == (then == "fp16")
 
@@ -203,7 +203,7 @@ def test_the_last_line_names_the_score_that_the_file_holds(finished, tmp_path, c
 
 @pytest.mark.parametrize(("flag", "value"), [
     ("--seed", "99999999999999999999"), ("--weight-decay", "inf"), ("--focal-gamma", "inf"), ("--fire-weight", "inf"),
-])  # fmt: skip
+])
 def test_numbers_beyond_all_bounds_are_refused_at_once(tmp_path, flag, value):
     with pytest.raises(UserError, match=f"{flag} must be below"):
         train.main(["--patches-dir", str(tmp_path), flag, value])

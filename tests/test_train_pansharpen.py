@@ -15,18 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
-import augment_pansharpen as augment
-import dataset_pansharpen
-import losses_pansharpen as losses
 import train_pansharpen
 from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
 from chipping.pan_chips import read_chip
 from constants import WORLDVIEW_BANDS
-from dataset_pansharpen import PanChips, collate, epoch_batches, epoch_order
-from mapping.pan_sheet import pan_sheet
-from mapping.pictures import NO_DATA_COLOUR, PROBABILITY_STOPS
-from nets.classical_fusion import MS_GAIN, expand, reduce_mtf
-from nets.pansharpener import Pansharpener, PansharpenerConfig, measure_reach
+from pansharpening import augment, losses
+from pansharpening import dataset as dataset_pansharpen
+from pansharpening.dataset import PanChips, collate, epoch_batches, epoch_order
+from pansharpening.network import Pansharpener, PansharpenerConfig, measure_reach
+from pansharpening.sample_sheet import pan_sheet
+from pictures.pictures import NO_DATA_COLOUR, PROBABILITY_STOPS
+from raster.resampling import MS_GAIN, expand, reduce_mtf
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import RunError, UserError
 from runtime.interrupts import StopRequest
@@ -44,7 +43,7 @@ def chips(tmp_path_factory):
 
 def arguments(folder, chips, **changes):
     flags = {"session": "s", "sessions-dir": folder, "chips": chips / "train", "test-chips": chips / "test", "epochs": 2, "pbs": 4,
-             "lbs": 8, "width": 16, "depth": 1, "workers": 0, "lr": 1e-3, "device": "cpu"} | changes  # fmt: skip
+             "lbs": 8, "width": 16, "depth": 1, "workers": 0, "lr": 1e-3, "device": "cpu"} | changes
     words = [w for name, value in flags.items() if value is not None for w in (f"--{name}", str(value))]
     return [*words, "--quiet"]
 
@@ -734,7 +733,7 @@ def test_two_processes_train_like_one(chips, tmp_path, three_epochs):
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(ROOT / "train_pansharpen.py"), *words],
         capture_output=True, text=True, cwd=ROOT, timeout=300,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     for key, value in weights(tmp_path, 0).items():
         assert torch.allclose(value, weights(three_epochs, 0)[key], atol=1e-4), key

@@ -28,7 +28,7 @@ def chips(tmp_path_factory):
 def words_of(chips, sessions, *more):
     """Two steps, of eight chips and of five, that leave the weights as they are to the last digit that matters."""
     return [str(w) for w in ("--session", "s", "--sessions-dir", sessions, "--chips", chips / "train", "--test-chips", chips / "test",
-                             "--load-from", chips / "latest.pt", "--pbs", "2", "--lbs", "8", "--lr", "1e-30", *SMALL, *more)]  # fmt: skip
+                             "--load-from", chips / "latest.pt", "--pbs", "2", "--lbs", "8", "--lr", "1e-30", *SMALL, *more)]
 
 
 def row_of(sessions):

@@ -28,7 +28,7 @@ def patches(tmp_path_factory):
 
 def flags(patches, output, *more):
     return ["--patches-dir", str(patches), "--output-dir", str(output), "--architecture", "smallunet", "--batch-size", "2",
-            "--num-workers", "0", "--epochs", str(EPOCHS), "--lr", "0.01", "--quiet", "--device", "cpu", *more]  # fmt: skip
+            "--num-workers", "0", "--epochs", str(EPOCHS), "--lr", "0.01", "--quiet", "--device", "cpu", *more]
 
 
 @pytest.fixture(scope="module")

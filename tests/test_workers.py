@@ -19,9 +19,9 @@ sys.path.insert(0, {str(ROOT)!r})
 if __name__ == "__main__":
     import os
     from runtime.workers import prepare_workers, worker_pool
-    prepare_workers(["chipping.crew"], 2)
-    with worker_pool(2, ["chipping.crew"]) as pool:
-        print(pool.submit(eval, "'chipping.crew' in __import__('sys').modules").result(), os.environ.get("PYTHONPATH"))
+    prepare_workers(["chipping.parallel"], 2)
+    with worker_pool(2, ["chipping.parallel"]) as pool:
+        print(pool.submit(eval, "'chipping.parallel' in __import__('sys').modules").result(), os.environ.get("PYTHONPATH"))
 """
 
 

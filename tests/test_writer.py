@@ -87,7 +87,7 @@ def test_header_says_colours_names_scales_and_tags(tmp_path):
     path = write(
         tmp_path / "a.tif", noise(30, 30), nodata=255, descriptions=["class"], colours={0: (0, 0, 0), 1: (230, 74, 25)}, scales=[0.5],
         tags={"MODEL": "abc"}, band_tags=[{"CLASS_NAMES": "x"}], **PLACE,
-    )  # fmt: skip
+    )
     with rasterio.open(path) as dataset:
         assert dataset.colormap(1)[1] == (230, 74, 25, 255)
         assert dataset.descriptions == ("class",) and dataset.scales == (0.5,)

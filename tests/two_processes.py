@@ -32,18 +32,18 @@ def step_and_validate(patches, processes, accumulate=1):
     metrics = CombinedMetrics(2)
     held_out = {"metrics": CombinedMetrics(2), "threshold": ThresholdHistogram()}
     val, threshold = train.validate(model, model, criterion, held_out, data.val_dataloader(), data.val, data.patch_set, processes, cpu,
-                                    batch_size=6, precision="fp32", channels_last=False, unreadable=[], strict=True)  # fmt: skip
+                                    batch_size=6, precision="fp32", channels_last=False, unreadable=[], strict=True)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses, prediction, target = train.train_step(
         model, model, criterion, optimizer, gradient_scaler(cpu, "fp32"), next(iter(data.train_dataloader())), data.draws(0),
         data.patch_set, processes, cpu, seed=0, step=0, precision="fp32", accumulate=accumulate, grad_clip=0.0,
-        channels_last=False)  # fmt: skip
+        channels_last=False)
     metrics.update(prediction, target)
     return {
         "gradients": {name: p.grad for name, p in model.named_parameters()}, "state": model.state_dict(), "losses": losses, "val": val,
         "train": {name: processes.sum(t) for name, t in metrics.tensors().items()}, "patches": len(target),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

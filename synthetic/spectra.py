@@ -1,7 +1,7 @@
 """Reflectance spectra of common materials as formulas, seen through a sensor's bands.
 
-    python -m chipping.spectra --matrix                    # the bands -> XYZ numbers of raster/colour.py
-    python -m chipping.spectra --reflectances FILE.csv     # the reflectance file that ships with fake-chips
+    python -m synthetic.spectra --matrix                    # the bands -> XYZ numbers of raster/colour.py
+    python -m synthetic.spectra --reflectances FILE.csv     # the reflectance file that ships with fake-chips
 
 The curves are parametric: sums of smooth steps and dips at the places where plants, soils, water, paint and roofs have
 theirs. They are not measurements. Bands are boxes between the edges that the operators publish; the colour matching functions
@@ -37,7 +37,7 @@ D65 = (
     49.98, 54.65, 82.75, 91.49, 93.43, 86.68, 104.86, 117.01, 117.81, 114.86, 115.92, 108.81, 109.35, 107.80, 104.79,
     107.69, 104.41, 104.05, 100.00, 96.33, 95.79, 88.69, 90.01, 89.60, 87.70, 83.29, 83.70, 80.03, 80.21, 82.28,
     78.28, 69.72, 71.61, 74.35, 61.60, 69.89, 75.09, 63.59, 46.42, 66.81, 63.38,
-)  # fmt: skip
+)
 
 
 def step(centre, width):
@@ -93,7 +93,7 @@ def snow(rng):
 MATERIALS = {
     "vegetation": vegetation, "dry plants": dry_plants, "soil": soil, "water": water,
     "mineral": mineral, "paint": paint, "snow": snow,
-}  # fmt: skip
+}
 
 
 def make_spectra(count, seed=0):

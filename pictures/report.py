@@ -8,7 +8,7 @@ import html
 import math
 from dataclasses import dataclass, field
 
-from mapping.pictures import FALSE_ALARM, FOUND, MISSED, NO_DATA_COLOUR, PROBABILITY_STOPS, data_uri, jpeg_bytes
+from pictures.pictures import FALSE_ALARM, FOUND, MISSED, NO_DATA_COLOUR, PROBABILITY_STOPS, data_uri, jpeg_bytes
 
 THIN = "\u202f"  # narrow no-break space: 1 302, 94 %
 
@@ -220,7 +220,7 @@ def scene_views(reflectance, bands, truth, prediction, probability, baseline, co
     reflectance: (C, H, W) 0..1; bands: C names. truth, prediction, baseline: (H, W) classes, 255 = no data. probability: (H, W) 0..1.
     colour: (r, g, b) of burned ground. longest: pixels of the longer side on the page
     """
-    from mapping import pictures
+    from pictures import pictures
 
     natural = pictures.natural_colour(reflectance, bands)
     burn = pictures.burn_colour(reflectance, bands)
@@ -275,7 +275,7 @@ def scene_views(reflectance, bands, truth, prediction, probability, baseline, co
             f"{share((truth == 0) & (baseline == 1))} is marked in error, scattered over fields, shadows and old scars.",
             "", [*judged, *without],
         ),
-    }  # fmt: skip
+    }
 
 
 STYLE = """
@@ -378,7 +378,7 @@ def build_report(story):
     curves += line_chart(
         "Overlap with the truth (IoU)", story.curves, [("train_fire_iou", "training scenes"), ("val_fire_iou", "scenes held back")],
         y_range=(0.0, 1.0),
-    )  # fmt: skip
+    )
     commands = "".join(
         f"<li><p>{html.escape(comment)}</p><pre tabindex='0'><code>{html.escape(command)}</code></pre></li>"
         for comment, command in story.commands

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mapping.pan_gallery import middle, pictures
-from mapping.pictures import contact_sheet, probability_picture
+from pansharpening.gallery import middle, pictures
+from pictures.pictures import contact_sheet, probability_picture
 from raster.colour import bands_to_oklab
 
 TITLES = ["pan", "ms", "sharpened", "truth"]

@@ -6,13 +6,13 @@ Made-up Sentinel-2 scenes of burnt country, with labels: what the demo trains on
     write_plain_folder("scenes", seeds=range(10))       # post_fire/*.tif beside masks/*.tif
     image = paint_image(severity, seed=7)               # a scene painted over labels that you already have
 
-What is modelled, floor by floor: rivers carve the land (raster/terrain.py); slope, aspect, height and wetness decide what grows, and
-people add fields, towns, roads, reservoirs and clear-cuts (raster/country.py); a fire runs from one point with wind, slope and fuel, and
-leaves islands (raster/burning.py); sun, clouds with their shadows, smoke and haze make it an image, which the sensor blurs, misregisters
+What is modelled, floor by floor: rivers carve the land (synthetic/terrain.py); slope, aspect, height and wetness decide what grows, and
+people add fields, towns, roads, reservoirs and clear-cuts (synthetic/country.py); a fire runs from one point with wind, slope and fuel, and
+leaves islands (synthetic/burning.py); sun, clouds with their shadows, smoke and haze make it an image, which the sensor blurs, misregisters
 and makes noisy (here).
 
 What is **not** modelled: anything in time (there is no picture from before the fire), surface direction effects, snow, adjacency between
-clouds and ground. Spectra are round figures for each material (raster/materials.py), not library measurements. A network trained here
+clouds and ground. Spectra are round figures for each material (synthetic/materials.py), not library measurements. A network trained here
 has learnt these scenes, and is a rehearsal for real ones, not a substitute.
 
 The scenes are meant to be hard for a threshold and fair for a network: ploughed soil, harvested and burnt-off fields, clear-cuts, fires
@@ -30,19 +30,19 @@ from pathlib import Path
 import numpy as np
 
 from constants import IGNORE, SENTINEL2_DIVISOR, SENTINEL2_OFFSET, SENTINEL2_RESOLUTION
-from raster.burning import SEVERITY_MIDDLE, char_surface, grow_fire, label_fire
-from raster.country import make_land
-from raster.materials import BANDS, PIXEL, lay
-from raster.terrain import fractal_noise, smooth
+from synthetic.burning import SEVERITY_MIDDLE, char_surface, grow_fire, label_fire
+from synthetic.country import make_land
+from synthetic.materials import BANDS, PIXEL, lay
+from synthetic.terrain import fractal_noise, smooth
 
 SMALLEST = 64  # pixels: a smaller scene is the corner of one of this size, as hills and fields need room
 LARGEST = 2_400  # pixels; places lie on a grid of 24 km, so that larger scenes would overlap
 
 # Share of the light that comes from the sky and not from the sun: what lights a shadow. Much in blue, little in the
 # infrared.
-SKYLIGHT = np.array((.34, .30, .24, .20, .18, .16, .15, .14, .13, .13, .09, .08), np.float32)  # fmt: skip
+SKYLIGHT = np.array((.34, .30, .24, .20, .18, .16, .15, .14, .13, .13, .09, .08), np.float32)
 # Brightness that a hazy air adds, relative to blue.
-HAZE = np.array((1.25, 1.0, .70, .45, .38, .32, .28, .24, .21, .19, .05, .03), np.float32)  # fmt: skip
+HAZE = np.array((1.25, 1.0, .70, .45, .38, .32, .28, .24, .21, .19, .05, .03), np.float32)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def overlapping_pairs(outlines):
         near = (
             (west[later] + shift <= east[n] + 1e-9) & (east[later] + shift >= west[n] - 1e-9)
             & (south[later] <= north[n] + 1e-9) & (north[later] >= south[n] - 1e-9)
-        )  # fmt: skip
+        )
         pairs += [(i, known[n + 1 + k]) for k in np.flatnonzero(near) if share_ground(outlines[i], outlines[known[n + 1 + k]])]
     return pairs
 

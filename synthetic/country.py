@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raster.materials import BANDS, PIXEL, SPECTRA, lay
-from raster.terrain import STEPS, carve, enlarge, fractal_noise, smooth, spreading_time
+from synthetic.materials import BANDS, PIXEL, SPECTRA, lay
+from synthetic.terrain import STEPS, carve, enlarge, fractal_noise, smooth, spreading_time
 
 # How well each natural cover burns: a fire enters quickly, and burns hot.
 NATURAL = ("conifer", "broadleaf", "shrub", "dry_grass", "rock")

@@ -1,7 +1,7 @@
 """A contact sheet of patches beside what a network says about them: what train.py leaves after each best epoch."""
 
 from constants import get_class_colours
-from mapping.pictures import any_picture, class_overlay, contact_sheet, error_picture
+from pictures.pictures import any_picture, class_overlay, contact_sheet, error_picture
 
 
 def sample_sheet(images, truth, prediction, bands, num_classes, names):

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from augment_pansharpen import turn
 from chipping.chipset import DESCRIPTION, read_chipset
 from chipping.link_chips import find_chips
 from chipping.pan_chips import SCALE, BadChip, band_names, decode_chip, read_chip
+from pansharpening.augment import turn
 from runtime.device import derived_seed
 from runtime.errors import UserError
 from runtime.interrupts import worker_init
@@ -157,7 +157,7 @@ def make_loader(dataset, batches, workers=0, pin_memory=False):
     return DataLoader(
         dataset, batch_sampler=batches, collate_fn=collate, num_workers=min(workers, len(batches)), pin_memory=pin_memory,
         worker_init_fn=worker_init() if workers else None,
-    )  # fmt: skip
+    )
 
 
 def statistics(dataset, most=32):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from raster.country import logistic
-from raster.materials import SPECTRA
-from raster.terrain import STEPS, enlarge, fractal_noise, smooth, spreading_time
+from synthetic.country import logistic
+from synthetic.materials import SPECTRA
+from synthetic.terrain import STEPS, enlarge, fractal_noise, smooth, spreading_time
 
 SEVERITY_STEPS = (0.16, 0.30, 0.52, 0.78)  # burn severity 0..1 at which the label becomes 1, 2, 3, 4
 SEVERITY_MIDDLE = (0.0, 0.22, 0.42, 0.66, 0.90)  # and the severity that a label stands for

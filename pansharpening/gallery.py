@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import metrics_pansharpen as metrics
 from chipping.link_chips import find_chips
 from chipping.pan_chips import BadChip, decode_chip, read_chip
-from mapping.fuse import network_sharpener
-from nets.classical_fusion import METHODS, fuse_whole
+from pansharpening import metrics
+from pansharpening.classical import METHODS, fuse_whole
+from pansharpening.fuse import network_sharpener
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from runtime.errors import UserError
 
@@ -47,7 +47,7 @@ def pan_cases(checkpoint, folder, device, progress=None):
             continue
         if len(mul) != len(bands) or pan.shape[-1] != ratio * mul.shape[-1]:
             raise UserError(f"{folder}/{number}.pt has {len(mul)} bands at ratio {pan.shape[-1] // mul.shape[-1]}; the checkpoint "
-                            f"is for {len(bands)} at {ratio}")  # fmt: skip
+                            f"is for {len(bands)} at {ratio}")
         images = {name: fuse_whole(name, mul[None], pan[None], ratio) for name in METHODS}
         if target == "oklab":
             images = {name: bands_to_oklab(image, bands) for name, image in images.items()}

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets.classical_fusion import MS_GAIN, expand, ratio_of, reduce_box, reduce_mtf
+from pansharpening.classical import ratio_of
 from raster.colour import bands_to_oklab
+from raster.resampling import MS_GAIN, expand, reduce_box, reduce_mtf
 from runtime.checkpoint import load_weights
 from runtime.errors import RunError, UserError
 

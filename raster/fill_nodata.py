@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from nets.classical_fusion import reduce_box
+from raster.resampling import reduce_box
 
 
 def continue_ms(ms, null, nodata, rings):

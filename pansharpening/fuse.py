@@ -17,10 +17,10 @@ from rasterio.errors import RasterioError
 from constants import WORLDVIEW_BANDS
 from mapping.inputs import find_band, match_bands, number_of
 from mapping.scene import fingerprint
-from nets.classical_fusion import METHODS, gather_moments
-from nets.nulls import continue_ms, continue_pan
-from nets.pansharpener import pansharpener_from_checkpoint
+from pansharpening.classical import METHODS, gather_moments
+from pansharpening.network import pansharpener_from_checkpoint
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
+from raster.fill_nodata import continue_ms, continue_pan
 from raster.pair import PairReader, is_null, with_alpha_as_data
 from raster.source import describe, is_remote, mask_stamps
 from raster.writer import write_cog
@@ -89,7 +89,7 @@ def blocks_of(area, side):
         (left + x, top + y, min(side, width - x), min(side, height - y))
         for y in range(0, height, side)
         for x in range(0, width, side)
-    ]  # fmt: skip
+    ]
 
 
 def with_apron(core, pair, apron):
@@ -215,7 +215,7 @@ def settings_of(pair, sharpener, scale, rgb, apron=None):
     return settings_hash({
         "sources": sources, "shift": pair.shift, "area": pair.area, "with": sharpener.name, "scale": scale, "rgb": rgb, "bands": pair.bands,
         "indexes": pair.indexes, **narrow, **({"masked": pair.masked} if any(m is not None for m in pair.masked) else {}),
-    })  # fmt: skip
+    })
 
 
 def is_done(path, pair, sharpener, scale, rgb, apron=None):
@@ -246,7 +246,7 @@ def fuse(pair, path, sharpener, scale, *, rgb=False, block=512, apron=None, over
         transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, scales=form.scales, offsets=form.offsets,
         overviews="values", compress="ZSTD",
         tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, scale, rgb, apron * ratio)},
-    )  # fmt: skip
+    )
     ahead, behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
     with PairReader(pair) as reader, output as writer, ahead, behind, reading_errors(pair):
 
@@ -311,7 +311,7 @@ def find_bands(pair, info, wanted, given):
         indexes, how = match_bands(info, wanted, given)
         if how == "by order" and says_what:  # names of other bands are no order
             raise UserError(f"{pair.ms} has bands {', '.join(info.descriptions)}; the checkpoint wants {', '.join(wanted)}. Pass --bands "
-                            "with the numbers (from 1) of these in the file")  # fmt: skip
+                            "with the numbers (from 1) of these in the file")
         return replace(pair, bands=tuple(wanted), indexes=tuple(indexes)), how
     if given:
         indexes = tuple(number_of(info, info.descriptions, word) for word in given)
