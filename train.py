@@ -16,7 +16,7 @@ import functools
 import os
 import sys
 
-from runtime.errors import RunError, UserError, one_line, run_program, same_in_all_processes
+from runtime.errors import RunError, UserError, one_line, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config, require_finite
 
 KIND = "segmentation"
@@ -147,9 +147,8 @@ def main(argv=None):
         import train_pansharpen
 
         return train_pansharpen.main(argv)
-    with same_in_all_processes():
-        args, given = parse_with_config(build_parser(), argv)
-        check_flags(args)
+    args, given = parse_with_config(build_parser(), argv)
+    check_flags(args)
 
     # torch takes seconds to import: only now, when the flags are known to be right.
     import logging

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from runtime.errors import UserError
 
 
@@ -11,6 +13,24 @@ class Scale:
 
     divide_by: tuple
     offset: tuple
+
+
+def to_reflectance(values, divide_by, offset=0.0):
+    """
+    Reflectance of stored values: (values + offset) / divide_by, in the type of `values` (NumPy array or torch tensor).
+
+    divide_by, offset: a number, one number a band, or an array or tensor that broadcasts. Bands are the third axis from the end.
+    """
+    return (values + per_band(offset, values)) / per_band(divide_by, values)
+
+
+def per_band(numbers, values):
+    """A number as it is; one number a band as (C, 1, 1) of the type and on the device of `values`; anything with axes as it is."""
+    if isinstance(numbers, (int, float)) or getattr(numbers, "ndim", 0):
+        return numbers
+    if hasattr(values, "new_tensor"):
+        return values.new_tensor(numbers)[:, None, None]
+    return np.asarray(numbers, values.dtype)[:, None, None]
 
 
 def parse_numbers(text, flag, count):
@@ -95,8 +115,6 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
 
 def value_ranges(info, bands, names, side=256):
     """`B8: 12 / 2310 / 5833, …`: minimum, median and maximum of each band in a thinned-out reading."""
-    import numpy as np
-
     from raster.source import open_raster
 
     words = []
@@ -116,6 +134,4 @@ def value_ranges(info, bands, names, side=256):
 
 
 def describe_values(values):
-    import numpy as np
-
     return f"{values.min():.6g}/{np.median(values):.6g}/{values.max():.6g}" if values.size else "no valid value"

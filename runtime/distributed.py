@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from runtime.errors import Follower, explain
+from runtime.errors import Follower, explain, processes_have_met
 
 BUCKET_ELEMENTS = 16_000_000  # gradients are sent in pieces of 64 MB: few messages, little extra memory
 
@@ -95,6 +95,7 @@ def start(device="auto", patience=datetime.timedelta(minutes=30)):
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     store, *_ = next(dist.rendezvous("env://", timeout=patience))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience, store=store, rank=rank, world_size=size)
+    processes_have_met.set()
     processes = Processes(rank, size, local_rank)
     processes.control = dist.new_group(backend="gloo") if on_gpu else None
     try:

@@ -1,10 +1,10 @@
 """Errors that a user can act on: one line on stderr and an exit code, never a traceback unless asked for."""
 
-import contextlib
 import difflib
 import errno
 import os
 import sys
+import threading
 
 LONGEST_SURPRISE = 300  # characters of an unexpected error's text: compilers put whole programs into theirs
 
@@ -29,15 +29,14 @@ class Follower(Exception):
         self.code = code
 
 
-@contextlib.contextmanager
-def same_in_all_processes():
-    """Around checks that come out alike in every process of torchrun, before they have met: the first one's line is enough."""
-    try:
-        yield
-    except UserError as error:
-        if int(os.environ.get("RANK", 0)):
-            raise Follower(2) from error
-        raise
+def is_first_process():
+    """Whether this is the process of torchrun that talks, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+# Set by runtime.distributed when the processes of torchrun have joined. Before that, bad flags and bad input look alike in all of them,
+# and the first one's line is enough; afterwards whoever fails first says why.
+processes_have_met = threading.Event()
 
 
 def did_you_mean(word, choices):
@@ -75,7 +74,8 @@ def run_program(main):
         if "--debug" in argv:
             raise
         code, text = explain(error)
-        print(f"{name}: {text}", file=sys.stderr)
+        if is_first_process() or processes_have_met.is_set() or not isinstance(error, UserError):
+            print(f"{name}: {text}", file=sys.stderr)
     leave(code)
 
 

@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 from constants import VERSION
-from runtime.errors import UserError, did_you_mean
+from runtime.errors import UserError, did_you_mean, is_first_process
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +29,7 @@ class Parser(argparse.ArgumentParser):
             message = f"unknown argument {wrong[0]}.{did_you_mean(wrong[0].split('=')[0], self.known_flags())}"
         elif "invalid choice: " in message:
             message = self.explain_choice(message)
-        if not int(os.environ.get("RANK", 0)):  # all processes of torchrun have the same flags: one line is enough
+        if is_first_process():  # all processes of torchrun have the same flags: one line is enough
             print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 

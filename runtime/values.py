@@ -1,0 +1,75 @@
+"""Types of flag values: numbers within a range, names separated by commas. An argparse `type=` each, with one form of error for all."""
+
+import argparse
+import math
+
+
+def whole(low=0, high=2**63 - 1):
+    """A type for whole numbers from `low` to `high`."""
+
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            raise refused(text, f"a whole number {span(low, high)}") from None
+        if not low <= value <= high:
+            raise refused(text, f"a whole number {span(low, high)}")
+        return value
+
+    return parse
+
+
+def number(low=-math.inf, high=math.inf, above=None):
+    """A type for finite numbers from `low` to `high`, or greater than `above`."""
+    most = "" if high == math.inf else f", at most {high:g}"
+    expected = f"a number {span(low, high)}" if above is None else f"a number above {above:g}{most}"
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            raise refused(text, expected) from None
+        if not math.isfinite(value) or not low <= value <= high or (above is not None and not value > above):
+            raise refused(text, expected)
+        return value
+
+    return parse
+
+
+def numbers(count, example):
+    """A type for `count` finite numbers separated by commas, as a tuple of floats."""
+
+    def parse(text):
+        try:
+            values = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != count or not all(math.isfinite(v) for v in values):
+            raise refused(text, f"{count} numbers such as {example}")
+        return values
+
+    return parse
+
+
+def wholes(count, names):
+    """A type for `count` whole numbers of at least 0 separated by commas, as a tuple; names: what they stand for."""
+
+    def parse(text):
+        words = text.split(",")
+        if len(words) != count or not all(word.isdecimal() for word in words):
+            raise refused(text, f"{names}, whole numbers")
+        return tuple(map(int, words))
+
+    return parse
+
+
+def refused(text, expected):
+    return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+
+def span(low, high):
+    """`from 0 to 1`, `of at least 1`, `of at most 5`."""
+    bounded = high < 2**62
+    if low == -math.inf:
+        return f"of at most {high:g}" if bounded else "that is finite"
+    return f"from {low:g} to {high:g}" if bounded else f"of at least {low:g}"
