@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from constants import IGNORE
+from raster.scale import to_reflectance
 from runtime.device import derived_seed
 
 
@@ -77,16 +78,17 @@ def draw(policies, bands, height, width, seed, epoch, step, crop=0):
     return Draws(flip, turns, corner, gain, offset, noise, noise_seed, crop)
 
 
-def to_reflectance(images, divide_by, offset):
-    """(stored + offset) / divide_by for each band, float32. images: (B, C, H, W) of any type, on the device of the two (C,) tensors."""
-    return (images.to(torch.float32) + offset.view(1, -1, 1, 1)).div_(divide_by.view(1, -1, 1, 1))
+@functools.lru_cache
+def scale_on(device, divide_by, offset):
+    """Two tuples of one number a band as (C,) float32 tensors on the device, sent there once."""
+    return tuple(torch.tensor(numbers, dtype=torch.float32, device=device) for numbers in (divide_by, offset))
 
 
 @functools.lru_cache
-def no_data_values(offset, dtype):
+def nodata_values(offset, dtype):
     """
-    What make-patches stores where there is no data, one number a band: the one nearest to reflectance 0. None where it becomes exactly 0 by
-    itself (Landsat's would be 7272.73). offset: tuple; dtype: of the stored images.
+    What make-patches stores for nodata, one number a band: the one nearest to reflectance 0. None where it becomes exactly 0 by itself
+    (Landsat's would be 7272.73). offset: tuple; dtype: of the stored images.
     """
     if dtype.is_floating_point:
         return None
@@ -95,26 +97,26 @@ def no_data_values(offset, dtype):
     return None if all(value == -number for value, number in zip(values, offset, strict=True)) else values
 
 
-def prepare(images, masks, divide_by, offset, draws=None, no_data=None):
+def prepare(images, masks, divide_by, offset, draws=None, nodata=None):
     """
     Stored patches → what the network is trained on.
 
     images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8. divide_by, offset: (C,) float32.
     All on one device. → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
-    Pixels that are not finite (only float patches can have them) become 0 and are ignored. No data is 0, as it is in a map: what is
-    ignored and has these values (no_data_values) becomes 0 too.
+    Pixels that are not finite (only float patches can have them) become 0 and are ignored. Nodata is 0, as in a map: ignored pixels that
+    have the values `nodata` (nodata_values) become 0 too.
     """
     stored = images.dtype
     if draws is not None:
         images, masks = move(images, masks, draws)
-    reflectance = to_reflectance(images, divide_by, offset)
+    reflectance = to_reflectance(images.to(torch.float32), divide_by, offset)
     if stored.is_floating_point:
         reflectance, masks = drop_not_finite(reflectance, masks)
-    if no_data is not None:
-        empty = masks == IGNORE
-        for band, value in enumerate(no_data):
-            empty &= images[:, band] == value
-        reflectance.masked_fill_(empty[:, None], 0.0)
+    if nodata is not None:
+        is_nodata = masks == IGNORE
+        for band, value in enumerate(nodata):
+            is_nodata &= images[:, band] == value
+        reflectance.masked_fill_(is_nodata[:, None], 0.0)
     return (disturb(reflectance, draws) if draws is not None else reflectance), masks
 
 
@@ -144,9 +146,9 @@ def drop_not_finite(reflectance, masks):
 
 
 def disturb(reflectance, draws):
-    """Gain, offset and noise, in place. Pixels that are 0 in all bands are no data, and stay 0 as they are in a map."""
+    """Gain, offset and noise, in place. Pixels that are 0 in all bands are nodata, and stay 0 as in a map."""
     device = reflectance.device
-    empty = (reflectance == 0).all(dim=1, keepdim=True)
+    is_nodata = (reflectance == 0).all(dim=1, keepdim=True)
     changed = (draws.gain != 1.0).any() or (draws.offset != 0.0).any()
     if changed:
         gain, offset = (torch.from_numpy(v).to(device, torch.float32)[:, :, None, None] for v in (draws.gain, draws.offset))
@@ -155,4 +157,4 @@ def disturb(reflectance, draws):
         generator = torch.Generator(device).manual_seed(int(draws.noise_seed[i]))
         noise = torch.randn(reflectance.shape[1:], generator=generator, device=device)
         reflectance[i].add_(noise, alpha=float(draws.noise[i]))
-    return reflectance.masked_fill_(empty, 0.0)
+    return reflectance.masked_fill_(is_nodata, 0.0)

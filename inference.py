@@ -25,7 +25,7 @@ import dataclasses
 import os
 import sys
 
-from runtime.errors import RunError, UserError, run_program
+from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 
 
@@ -556,4 +556,4 @@ def dry_run(work, scenes):
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, Advice(memory="pass a smaller --batch-size or --window"))

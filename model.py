@@ -9,6 +9,7 @@ To add an architecture: a class in nets/ that takes (in_channels, classes) and h
 """
 
 import contextlib
+import copy
 import dataclasses
 
 import torch
@@ -22,7 +23,7 @@ from nets.input_step import PAIRS, InputStep, count_inputs
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
 from runtime.checkpoint import load_weights
-from runtime.errors import UserError
+from runtime.errors import UserError, one_line
 
 # Trained from scratch, without an encoder. Every other name is looked up in segmentation-models-pytorch: unet, unetplusplus,
 # deeplabv3plus …
@@ -105,6 +106,31 @@ def model_from_checkpoint(checkpoint):
     model = FireSegmentationModel(SegmentationConfig.from_dict(config))
     load_weights(model, weights, name, model.config.architecture)
     return model.eval()
+
+
+def require_fitting_size(model, size, piece):
+    """
+    UserError where the network cannot take patches of size x size pixels (windows, pyramids of deep encoders), or not one at a time.
+
+    piece: patches of a forward pass. Where a network makes one value of a patch (a pooled branch, a deep encoder on a small crop), batch
+    normalisation needs a second one. Costs a forward pass or two on a copy: the running statistics of `model` stay as they are.
+    """
+    network, name = copy.deepcopy(model), f"{model.config.architecture} on {model.config.encoder}"
+    one = torch.zeros(1, len(model.config.bands), size, size)
+    try:
+        with torch.no_grad():
+            network.eval()(one)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{name} cannot take patches of {size} x {size} pixels ({one_line(error)[:60]}); use larger ones or another "
+                        "--architecture") from error
+    try:
+        with torch.no_grad():
+            piece > 1 or network.train()(one)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(f"{name} cannot be trained on one patch at a time (batch normalisation); pass --batch-size of at least 2 a piece"
+                        ) from error
 
 
 class FireSegmentationModel(nn.Module):

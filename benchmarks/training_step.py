@@ -38,9 +38,14 @@ def main():
     from losses import CombinedLoss
     from metrics import CombinedMetrics
     from model import create_segmentation_model
-    from runtime.device import autocast, choose_device, gradient_scaler
+    from runtime.device import Compute, autocast, choose_device, gradient_scaler
     from runtime.distributed import Processes
+    from runtime.running_sums import RunningSums
     from runtime.schedule import Schedule
+    from runtime.settings import group_of
+    from runtime.unreadable import Unreadable
+
+    train.import_libraries()
 
     device, processes = choose_device(args.device), Processes()
 
@@ -63,27 +68,28 @@ def main():
         mean, std = band_statistics(data.patch_set, data.train.patches)
         bare_model, bare_optimizer, bare_loss = make()
         model, optimizer, criterion = make()
-        scaler, schedule = gradient_scaler(device, args.precision), Schedule("plateau", 1e-4, 1000)
+        compute, schedule = Compute(device=device, precision=args.precision), Schedule("plateau", 1e-4, 1000)
+        learner = train.Learner(model=model, network=model, criterion=criterion, optimizer=optimizer,
+                                scaler=gradient_scaler(device, args.precision), compute=compute, processes=processes)
+        options, unreadable = group_of(train.Options, train.build_parser().parse_args([])), Unreadable("patches", folder, len(data.train))
         metrics = CombinedMetrics(2, device=device)
-        running = torch.zeros(3, device=device)
+        running = RunningSums(("loss", "ce_loss", "dice_loss"), device, processes, shared=True, counts=metrics)
         program, bare = [], []
-        batches = iter(data.train_dataloader())
+        batches = data.training_batches(0)
         for step in range(args.steps + 1):
             wait()
             begin = time.perf_counter()
-            batch = next(batches)
-            train.note_problems(batch, data.train, [], False)
+            batch, draws = next(batches)
+            unreadable.note(batch.problems)
             schedule.set_rate(optimizer, step)
-            loss, prediction, target = train.train_step(
-                model, model, criterion, optimizer, scaler, batch, data.draws(step), data.patch_set, processes, device, seed=0, step=step,
-                precision=args.precision, accumulate=1, grad_clip=0.0, channels_last=False)
-            running += loss
+            losses, prediction, target = train.train_step(learner, batch, draws, step, options, data.patch_set)
+            running.add(losses, 1)
             metrics.update(prediction, target)
             processes.highest(0)
             wait()
             program.append(time.perf_counter() - begin)
 
-            x, y = train.to_device(batch, data.patch_set, device, False, data.draws(step))
+            x, y = train.to_device(batch, data.patch_set, compute, draws)
             wait()
             begin = time.perf_counter()
             bare_optimizer.zero_grad(set_to_none=True)

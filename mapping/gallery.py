@@ -78,7 +78,7 @@ def patch_predictions(checkpoint, patch_set, patches, device, batch_size=8, prog
     offset, divide_by = (np.array(v, np.float32).reshape(shape) for v in (patch_set.offset, patch_set.divide_by))
     for first in range(0, len(patches), batch_size):
         batch = dataset.__getitems__(list(range(first, min(first + batch_size, len(patches)))))
-        unreadable = {index for index, _, _ in batch.problems}
+        unreadable = {problem.index for problem in batch.problems}
         stored, truth = batch.images.numpy().astype(np.float32), batch.masks.numpy()
         reflectance = np.nan_to_num((stored + offset) / divide_by, posinf=0.0, neginf=0.0)
         probability = model.predict_probabilities(torch.from_numpy(reflectance).to(device)).cpu()

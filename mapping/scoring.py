@@ -152,8 +152,8 @@ def score_scene(predict, read, patches, indices, num_classes, threshold, pair, i
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
         batch = read(part)
-        problems += [text for _, text, _ in batch.problems]
-        broken = {index for index, _, _ in batch.problems}
+        problems += [str(problem) for problem in batch.problems]
+        broken = {problem.index for problem in batch.problems}
         probabilities, reflectance, target = predict(batch)
         readable = [place for place, index in enumerate(part) if index not in broken]
         for name, limit in detections.items():

@@ -1,34 +1,36 @@
-"""Folders of pan/ms chips -> tensors: what is in a folder, reading chips in the order of an epoch, batches.
+"""
+Folders of pan/ms chips → batches of tensors.
 
-A chip that can't be used (missing, broken, hostile, of another size) is left out of its batch and named there; whoever trains
-decides when that is too many.
+A chip that cannot be used (missing, broken, hostile, of another size) is left out of its batch and named there.
 """
 
 import hashlib
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from chipping.chipset import DESCRIPTION, read_chipset
 from chipping.link_chips import find_chips
 from chipping.pan_chips import SCALE, BadChip, band_names, decode_chip, read_chip
 from pansharpening.augment import turn
 from runtime.device import derived_seed
+from runtime.epoch_batches import batches_in_order, make_loader
 from runtime.errors import UserError
-from runtime.interrupts import worker_init
+from runtime.unreadable import Problem
 
-MOST_BAD = 0.01  # share of bad chips that is taken as an accident
+MOST_UNREADABLE = 0.01  # share of chips that may be unreadable before it is taken for a fault of the whole set
 
 
 @dataclass
 class Batch:
     """pan (B, 1, S, S), mul (B, C, s, s), truth (B, C or 3, S, S) float32; valid (B, 1, S, S) bool or None; numbers: chips' integers.
 
-    problems: [(number, reason)] of chips that were left out. All tensors are None where nothing is left.
+    problems: a Problem for each chip that was left out. All tensors are None where nothing is left.
     """
 
     pan: torch.Tensor
@@ -101,19 +103,23 @@ class PanChips(Dataset):
         return len(self.numbers)
 
     def __getitem__(self, index):
-        """(number, (pan, mul, truth, valid or None)) or (number, reason as text)."""
+        """(number, (pan, mul, truth, valid or None)) or (number, Problem)."""
         number = self.numbers[index]
+
+        def problem(reason):
+            return number, Problem(f"{number}.pt", reason, index=index)
+
         try:
             chip = read_chip(self.path(number))
             shape = (chip["pan"].shape[-1], chip["mul"].shape[-1], chip["mul"].shape[0])
             expected = (self.chip_size, self.small, len(self.bands))
             if shape != expected:
-                return number, "pan {}, mul {} pixels, {} bands".format(*shape) + "; the first chip has {}, {}, {}".format(*expected)
+                return problem("pan {}, mul {} pixels, {} bands".format(*shape) + "; the first chip has {}, {}, {}".format(*expected))
             tensors = decode_chip(chip, self.target)
         except BadChip as error:
-            return number, str(error)
+            return problem(str(error))
         if not all(bool(torch.isfinite(t).all()) for t in tensors[:3]):
-            return number, "values that are not finite"
+            return problem("values that are not finite")
         if self.turned:
             draw = derived_seed(self.seed, self.epoch, number)
             tensors = turn(tensors, draw % 4, draw // 4 % 2)
@@ -121,8 +127,9 @@ class PanChips(Dataset):
 
 
 def collate(samples):
-    good = [(number, parts) for number, parts in samples if not isinstance(parts, str)]
-    problems = [(number, reason) for number, reason in samples if isinstance(reason, str)]
+    """Samples of PanChips → Batch, without those that are a Problem."""
+    good = [(number, parts) for number, parts in samples if not isinstance(parts, Problem)]
+    problems = [parts for _, parts in samples if isinstance(parts, Problem)]
     if not good:
         return Batch(None, None, None, None, [], problems)
     pan, mul, truth = (torch.stack([parts[i] for _, parts in good]) for i in range(3))
@@ -132,32 +139,29 @@ def collate(samples):
     return Batch(pan, mul, truth, valid, [number for number, _ in good], problems)
 
 
-def epoch_batches(count, logical, physical, rank=0, size=1, order=None):
+def epoch_order(count, seed):
+    """The order for EpochBatches: each chip once an epoch, in an order that depends on (seed, epoch) alone."""
+    return lambda epoch: np.random.default_rng([seed, epoch, 0]).permutation(count).tolist()
+
+
+def logical_batches(chips, batches, epoch, first, physical, *, workers=0, pin_memory=False):
     """
-    [[physical batch of indices, …] for each logical batch]: this process's part of an epoch over `count` chips.
+    For each step from `first` on an iterator of the physical batches (Batch of up to `physical` chips) of this process's share.
 
-    order: a permutation, None for 0, 1, 2 …. A logical batch is dealt out to the processes, one chip each in turn; every process has the
-    same number of logical batches, of which some may be empty.
+    batches: EpochBatches. An iterator has to be used up before the next one is asked for; that of an empty share is empty.
     """
-    order = list(range(count)) if order is None else order
-    result = []
-    for start in range(0, count, logical):
-        mine = order[start : start + logical][rank::size]
-        result.append([mine[i : i + physical] for i in range(0, len(mine), physical)])
-    return result
+    chips.epoch = epoch
+    groups = [[own[i : i + physical] for i in range(0, len(own), physical)] for own in batches.of_process(epoch, first)]
+    pieces = [piece for group in groups for piece in group]
+    loader = iter(make_loader(chips, pieces, collate, workers=min(workers, len(pieces)), pin_memory=pin_memory))
+    for group in groups:
+        yield itertools.islice(loader, len(group))
 
 
-def epoch_order(count, seed, epoch):
-    """The permutation of an epoch."""
-    return np.random.default_rng([seed, epoch, 0]).permutation(count).tolist()
-
-
-def make_loader(dataset, batches, workers=0, pin_memory=False):
-    """A DataLoader over lists of indices."""
-    return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=min(workers, len(batches)), pin_memory=pin_memory,
-        worker_init_fn=worker_init() if workers else None,
-    )
+def batches_of_process(chips, physical, processes, *, workers=0):
+    """The chips in order, each once: whole batches are dealt out to the processes."""
+    batches = batches_in_order(len(chips), physical, processes)
+    return make_loader(chips, batches, collate, workers=min(workers, len(batches)))
 
 
 def statistics(dataset, most=32):
@@ -166,7 +170,7 @@ def statistics(dataset, most=32):
     sums = {}
     for index in chosen:
         _, parts = dataset[index]
-        if isinstance(parts, str):
+        if isinstance(parts, Problem):
             continue
         for name, values in zip(("pan", "ms", "out"), parts[:3], strict=True):
             flat = values.double().flatten(1)

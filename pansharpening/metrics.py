@@ -200,3 +200,12 @@ def reduced_resolution_scores(truth, image, ratio=4, peak=None, valid=None):
         "psnr": psnr(truth, image, peak, valid),
         "ssim": ssim(truth, image, peak),
     }
+
+
+def scores_of_chip(truth, image, target, ratio, valid=None):
+    """What is told of a test chip: {"ergas", "sam", "q2n", "psnr"}, or {"delta_e", "psnr"} for the target "oklab"."""
+    peak = psnr(truth, image, 1.0, valid)
+    if target == "oklab":
+        return {"delta_e": delta_e(truth, image, valid), "psnr": peak}
+    index = q2n(truth, image, valid=valid)
+    return {"ergas": ergas(truth, image, ratio, valid), "sam": sam(truth, image, valid), "q2n": index, "psnr": peak}

@@ -3,10 +3,10 @@
     ms:  (B, C, h, w) reflectance, pan: (B, 1, ratio * h, ratio * w) reflectance
     out: (B, C, ratio * h, ratio * w) reflectance (target "bands") or (B, 3, …) Oklab (target "oklab")
 
-The fixed part is what a careful person would do without learning: every band, smoothly enlarged, times pan / low-pass pan.
-The network starts as exactly that (its last layer is zero) and learns two numbers per output channel and pixel: how much of
-pan's detail to add or take back, and what else to add. It works from coarse to fine: most of it at the resolution of ms, where
-a pixel costs a sixteenth, then at each doubling with the shuffled pan of that scale.
+The fixed part needs no learning: every band, enlarged by cubic convolution, times pan / low-pass pan. The network starts as exactly
+that (its last layer is zero) and learns two numbers per output channel and pixel: how much of pan's detail to add or take back, and
+what else to add. It works from coarse to fine: most of it at the resolution of ms, where a pixel costs a sixteenth, then at each
+doubling with the shuffled pan of that scale.
 
 Nothing looks at the whole image, so blocks with a margin of `measure_reach` give the map of one big forward pass.
 """
@@ -38,17 +38,17 @@ class PansharpenerConfig:
 
 
 class Block(nn.Module):
-    """x + mix(gelu(grouped 3 x 3 of x)); at first exactly x."""
+    """x + pointwise(gelu(grouped 3 x 3 of x)); exactly x before training."""
 
     def __init__(self, channels):
         super().__init__()
-        self.look = nn.Conv2d(channels, channels, 3, padding=1, groups=max(1, channels // 8), padding_mode="replicate")
-        self.mix = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)
+        self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=max(1, channels // 8), padding_mode="replicate")
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.pointwise.weight)
+        nn.init.zeros_(self.pointwise.bias)
 
     def forward(self, x):
-        return x + self.mix(F.gelu(self.look(x)))
+        return x + self.pointwise(F.gelu(self.spatial(x)))
 
 
 class Pansharpener(nn.Module):
@@ -71,18 +71,18 @@ class Pansharpener(nn.Module):
         self.register_buffer("out_std", torch.ones(1, outputs, 1, 1))
 
         widths = [config.width] * scales + [config.width // 2]
-        self.enter, self.carry, self.think, self.leave = (nn.ModuleList() for _ in range(4))
+        self.stems, self.upsample, self.blocks, self.heads = (nn.ModuleList() for _ in range(4))
         for level, width in enumerate(widths):  # level 0 is the scale of ms, the last one that of pan
             side = 2 ** (scales - level)
             images = channels if level == 0 else outputs if level == scales else 0
-            self.enter.append(nn.Conv2d(images + 2 * side * side, width, 1))
-            # what the coarser scale knows is mixed down before it is enlarged: a quarter of the work and memory
-            self.carry.append(nn.Conv2d(widths[level - 1], width, 1, bias=False) if level else nn.Identity())
-            self.think.append(nn.Sequential(*[Block(width) for _ in range(config.depth if level == 0 else 2)]))
+            self.stems.append(nn.Conv2d(images + 2 * side * side, width, 1))
+            # features of the coarser scale are reduced before they are enlarged: a quarter of the work and memory
+            self.upsample.append(nn.Conv2d(widths[level - 1], width, 1, bias=False) if level else nn.Identity())
+            self.blocks.append(nn.Sequential(*[Block(width) for _ in range(config.depth if level == 0 else 2)]))
             head = nn.Conv2d(width, 2 * outputs, 1)
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-            self.leave.append(head)
+            self.heads.append(head)
 
     def set_statistics(self, statistics):
         """statistics: {"ms": (mean, std), "pan": …, "out": …} as lists of floats a channel."""
@@ -108,7 +108,7 @@ class Pansharpener(nn.Module):
         # detail is several times weaker than pan itself
         strong_detail = detail * (3 / self.out_std.mean())
         results, x = [], None
-        last = len(self.enter) - 1
+        last = len(self.stems) - 1
         for level in range(last + 1):
             side = 2 ** (last - level)
             parts = [F.pixel_unshuffle(plain_pan, side), F.pixel_unshuffle(strong_detail, side)]
@@ -116,13 +116,27 @@ class Pansharpener(nn.Module):
                 parts.append((ms - self.ms_mean) / self.ms_std)
             if level == last:
                 parts.append((image - self.out_mean) / self.out_std)
-            fresh = self.enter[level](torch.cat(parts, 1))
-            x = fresh if x is None else fresh + F.interpolate(self.carry[level](x), scale_factor=2, mode="nearest")
-            x = self.think[level](x)
+            fresh = self.stems[level](torch.cat(parts, 1))
+            x = fresh if x is None else fresh + F.interpolate(self.upsample[level](x), scale_factor=2, mode="nearest")
+            x = self.blocks[level](x)
             if level == last or all_scales:
-                share, rest = self.leave[level](x).chunk(2, 1)
+                share, rest = self.heads[level](x).chunk(2, 1)
                 results.append(reduce_box(image, side) + share * reduce_box(detail, side) + 0.25 * self.out_std * rest)
         return results if all_scales else results[-1]
+
+
+def architecture_reach(config):
+    """
+    How many pan pixels around a pixel can change it in networks of this shape, whatever their weights; whole ms pixels.
+
+    Measured on random weights in float64: float32 rounds the influence of the furthest pixels away, so trained weights seem to see less.
+    """
+    generator = torch.Generator().manual_seed(0)
+    model = Pansharpener(config).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return measure_reach(model)
 
 
 def measure_reach(model, side=FIXED_REACH):
@@ -131,11 +145,11 @@ def measure_reach(model, side=FIXED_REACH):
     side: ms pixels to look at first, in each direction; it grows until the reach ends within it. RunError where it can't end.
     """
     # Each block looks one pixel of its scale further, at most one of ms; enlarging and blurring are far within FIXED_REACH.
-    most = FIXED_REACH + sum(len(blocks) for blocks in model.think)
+    most = FIXED_REACH + sum(len(blocks) for blocks in model.blocks)
     reach = reach_within(model, side)
     while reach >= side * model.config.ratio:
         if side > most:
-            raise RunError(f"the network seems to see further than {most} ms pixels, which it can't: its weights are out of bounds")
+            raise RunError(f"the network seems to see further than {most} ms pixels: its weights are damaged; take another checkpoint")
         side *= 2
         reach = reach_within(model, side)
     return reach
@@ -151,7 +165,7 @@ def reach_within(model, side):
     pan = torch.rand(1, 1, (2 * side + 1) * ratio, (2 * side + 1) * ratio, generator=generator).to(parameter) * 0.5 + 0.1
     before = model(ms, pan)
     if not before.isfinite().all():  # no such value equals itself: every pixel would seem to have changed, however far away
-        raise RunError("the network gives values that are no numbers; lower --lr, or use --precision bf16 or fp32")
+        raise RunError("the network gives NaN or infinite values; lower --lr, or use --precision bf16 or fp32")
     middle = slice(side * ratio, (side + 1) * ratio)
     ms[:, :, side, side] += 0.3
     pan[:, :, middle, middle] += 0.3
@@ -159,6 +173,15 @@ def reach_within(model, side):
     first, last = changed.min(), changed.max()
     reach = int(max(side * ratio - first, last - ((side + 1) * ratio - 1)))
     return -(-reach // ratio) * ratio
+
+
+# Names of parts in checkpoints of version 0.1.0.
+OLD_NAMES = {"enter": "stems", "carry": "upsample", "think": "blocks", "leave": "heads", "look": "spatial", "mix": "pointwise"}
+
+
+def with_todays_names(weights):
+    """A state dict with parts under the names that they have today."""
+    return {".".join(OLD_NAMES.get(word, word) for word in name.split(".")): tensor for name, tensor in weights.items()}
 
 
 def pansharpener_from_checkpoint(checkpoint):
@@ -172,9 +195,9 @@ def pansharpener_from_checkpoint(checkpoint):
     try:
         known = {k: config[k] for k in ("bands", "ratio", "target", "width", "depth")}
         model = Pansharpener(PansharpenerConfig(**known | {"bands": tuple(known["bands"])}))
-        load_weights(model, {**weights}, name, "network")
+        load_weights(model, with_todays_names(weights), name, "network")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint") from error
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
-        raise UserError(f"{name} holds weights that are no numbers; take another checkpoint")
+        raise UserError(f"{name} holds weights that are NaN or infinite; take another checkpoint")
     return model

@@ -25,11 +25,11 @@ def to_reflectance(values, divide_by, offset=0.0):
 
 
 def per_band(numbers, values):
-    """A number as it is; one number a band as (C, 1, 1) of the type and on the device of `values`; anything with axes as it is."""
-    if isinstance(numbers, (int, float)) or getattr(numbers, "ndim", 0):
+    """One number a band as (C, 1, 1) of the type and on the device of `values`; a number, or what has more axes, as it is."""
+    if isinstance(numbers, (int, float)) or getattr(numbers, "ndim", 1) != 1:
         return numbers
     if hasattr(values, "new_tensor"):
-        return values.new_tensor(numbers)[:, None, None]
+        return (numbers.to(values) if hasattr(numbers, "to") else values.new_tensor(numbers))[:, None, None]
     return np.asarray(numbers, values.dtype)[:, None, None]
 
 

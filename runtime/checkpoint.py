@@ -2,7 +2,7 @@
 Checkpoints: one .pt of plain dicts, tensors, numbers and strings, read with weights_only=True and written whole or not at all.
 
     format    "chipmill-checkpoint-1"
-    kind      what it is for: "segmentation", "pansharpen" …
+    kind      the task that it is for
     version   of Chipmill
     model     the network's configuration: forced on resume
     settings  the run's flags: free to change on resume
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from constants import VERSION
-from runtime.errors import RunError, UserError
+from runtime.errors import UserError
 from runtime.files import atomic_path
 
 FORMAT = "chipmill-checkpoint-1"
@@ -38,7 +38,7 @@ def save_checkpoint(path, checkpoint):
             with open(temporary, "wb") as file:
                 torch.save(whole, file)
         except (OSError, RuntimeError) as error:
-            # torch speaks of positions in its archive; what has happened, such as a full disk, stands behind that
+            # torch's own message is about positions in its archive; the cause, such as a full disk, is its context
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError):
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
@@ -47,9 +47,10 @@ def save_checkpoint(path, checkpoint):
 
 def canonical(value):
     """
-    `value` with its dicts, lists and tuples made anew, as these plain types, and equal strings as one object.
+    `value` with its dicts, lists and tuples rebuilt as these plain types, and equal strings as one object.
 
-    Pickle writes an object that it meets again as a reference: bytes would tell which strings were one object by chance. Tensors stay.
+    Pickle writes an object that occurs twice as a reference, so the bytes would depend on which equal strings happen to be one object.
+    Tensors stay.
     """
     if isinstance(value, dict):
         return {canonical(key): canonical(item) for key, item in value.items()}
@@ -74,24 +75,24 @@ def load_checkpoint(path, kind=None):
         raise UserError(f"checkpoint {path} does not exist{nearby(path)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on strange files before it refuses them; one line is enough
+            warnings.simplefilter("ignore")  # torch warns of files that it then refuses; one line is enough
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):  # torch's own format, but with something in it that is no tensor, number or text
-            raise UserError(f"{path} was refused: it holds more than tensors, numbers and text, and loading it could run code") from error
+        if zipfile.is_zipfile(path):  # torch's format, with other objects in it
+            raise UserError(f"{path} was refused: it holds more than tensors and text, which could run code; take another") from error
         raise UserError(f"{path} is not a checkpoint of Chipmill, or is damaged; take another one") from error
     except PermissionError as error:
         raise UserError(f"no permission to read {path}") from error
     except Exception as error:
         raise UserError(f"{path} is cut short, damaged or not a checkpoint ({first_line(error)}); take an earlier one") from error
     if not isinstance(checkpoint, dict) or not str(checkpoint.get("format", "")).startswith("chipmill-checkpoint"):
-        raise UserError(f"{path} is not a checkpoint of Chipmill: it has no format {FORMAT!r}")
+        raise UserError(f"{path} is not a checkpoint of Chipmill (no format {FORMAT!r} in it); take another one")
     if checkpoint["format"] != FORMAT:
         raise UserError(f"{path} has format {checkpoint['format']!r}, expected {FORMAT!r}; update Chipmill")
     if missing := [key for key in ("kind", "model", "settings", "state", "data") if key not in checkpoint]:
-        raise UserError(f"{path} is not a whole checkpoint: it lacks {', '.join(missing)}")
+        raise UserError(f"{path} is incomplete: it lacks {', '.join(missing)}; take another checkpoint")
     if kind is not None and checkpoint["kind"] != kind:
-        raise UserError(f"{path} is a {checkpoint['kind']} checkpoint, expected {kind}; use the program that goes with it")
+        raise UserError(f"{path} is a {checkpoint['kind']} checkpoint, expected {kind}; use the program for {checkpoint['kind']}")
     return {**checkpoint, "path": str(path)}
 
 
@@ -107,7 +108,7 @@ def require_parts(checkpoint, needed, with_weights_alone="used"):
         if not isinstance(found, dict):
             raise UserError(f"{path} is damaged: expected its {part} to be a dict, found {type(found).__name__}; take another checkpoint")
         if missing := [key for key in keys if key not in found]:
-            can = f"can be {with_weights_alone}, but not gone on with" if part == "state" and "model" in found else "can't be used"
+            can = f"can be {with_weights_alone}, but not resumed" if part == "state" and "model" in found else "cannot be used"
             raise UserError(f"{path} {can}: its {part} lacks {', '.join(missing)}; take another checkpoint")
 
 
@@ -124,12 +125,6 @@ def describe_misfit(own, found):
     reshaped = [key for key in own if key in found and getattr(found[key], "shape", None) != own[key].shape]
     counted = (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
     return ", ".join(f"{len(names)} {how} ({names[0]}{' …' * (len(names) > 1)})" for how, names in counted if names)
-
-
-def require_numbers(model, step):
-    """RunError where a weight is NaN or infinite: a checkpoint of it could never be gone on with. Waits for the device."""
-    if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
-        raise RunError(f"weights are no numbers any more after step {step}; lower --lr, or use --precision bf16 or fp32")
 
 
 def first_line(error):

@@ -4,13 +4,14 @@ import time
 
 
 class Clock:
-    """When is last.pt due, and how long did the epoch take?"""
+    """due(): is it time for last.pt? epoch_seconds(): how long did the epoch take?"""
 
     def __init__(self, save_minutes):
         self.save_seconds = 60.0 * save_minutes
         self.saved = self.epoch = time.monotonic()
 
-    def rings(self):
+    def due(self):
+        """True once each `save_minutes`."""
         if time.monotonic() - self.saved < self.save_seconds:
             return False
         self.saved = time.monotonic()

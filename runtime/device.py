@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +24,29 @@ def choose_device(name="auto", local_rank=0):
     except ValueError as error:
         raise UserError(str(error)) from error
     return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How a network runs: device, precision of its layers ("fp32", "bf16", "fp16"), memory layout, compiled or not."""
+
+    device: torch.device
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def autocast(self):
+        """Context manager: network parts run in `precision` where that is safe. Losses belong outside of it."""
+        return autocast(self.device, self.precision)
+
+    def place(self, model):
+        """The model on the device, in the memory layout."""
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def compiled(self, model):
+        """torch.compile's wrapper where asked for; weights are shared, and `model` keeps their names without _orig_mod."""
+        return torch.compile(model) if self.compile else model
 
 
 def autocast(device, precision):

@@ -65,6 +65,14 @@ class Processes:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.control)
         return int(tensor)
 
+    def total(self, number):
+        """The sum of an integer over all processes, on the CPU."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor([number])
+        dist.all_reduce(tensor, group=self.control)
+        return int(tensor)
+
     def gather(self, value):
         """[value of rank 0, value of rank 1, …] of any picklable value, everywhere."""
         if self.size == 1:

@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 import threading
+from dataclasses import dataclass
 
 LONGEST_SURPRISE = 300  # characters of an unexpected error's text: compilers put whole programs into theirs
 
@@ -14,7 +15,7 @@ class UserError(Exception):
 
 
 class RunError(Exception):
-    """The work was right but could not be completed (unreadable pixels, a full disk). Exit code 1."""
+    """The input was right but the work could not be completed (unreadable pixels, a full disk). Exit code 1."""
 
 
 class Terminated(Exception):
@@ -22,7 +23,7 @@ class Terminated(Exception):
 
 
 class Follower(Exception):
-    """Another process of this run under torchrun has failed and says why; this one leaves without a word, with the same exit code."""
+    """Another process of this run under torchrun has failed and reports it; this one exits silently with the same code."""
 
     def __init__(self, code):
         super().__init__(code)
@@ -51,9 +52,17 @@ def one_line(error):
     return text or type(error).__name__
 
 
-def run_program(main):
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What a program recommends where the system fails it. memory: how to need less; again: how to continue."""
+
+    memory: str = "close other programs, or use smaller data"
+    again: str = "run the same command again"
+
+
+def run_program(main, advice=None):
     """
-    Call main(argv) and leave with its exit code: the one place where exceptions become exit codes.
+    Call main(argv) and exit with its code: the one place where exceptions become exit codes. advice: an Advice.
 
     0 success, 1 failure at run time, 2 bad usage or input, 130 after Ctrl-C, 143 after SIGTERM. `--debug` among the arguments
     lets the traceback through.
@@ -73,7 +82,7 @@ def run_program(main):
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in argv:
             raise
-        code, text = explain(error)
+        code, text = explain(error, advice or Advice())
         if is_first_process() or processes_have_met.is_set() or not isinstance(error, UserError):
             print(f"{name}: {text}", file=sys.stderr)
     leave(code)
@@ -81,8 +90,8 @@ def run_program(main):
 
 def leave(code):
     """
-    End the program. One of several processes does without the interpreter's own farewell: threads of torch's process group that come back
-    for its lock while it is being taken down abort the process, now and then, after all the work is done.
+    End the program. One of several processes skips the interpreter's shutdown: threads of torch's process group that ask for its lock
+    meanwhile abort the process, now and then, after all the work is done.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
@@ -91,7 +100,7 @@ def leave(code):
     sys.exit(code)
 
 
-def explain(error):
+def explain(error, advice=Advice()):
     """(exit code, one line) for an exception that ended a program."""
     if isinstance(error, UserError):
         return 2, f"error: {one_line(error)}"
@@ -102,14 +111,14 @@ def explain(error):
     if isinstance(error, KeyboardInterrupt):
         return 130, f"stopped by Ctrl-C. {error}".rstrip(". ") + "."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return 1, f"failed: no space left on the disk ({one_line(error)}); free some and run it again (training: with --resume)"
+        return 1, f"failed: no space left on the disk ({one_line(error)}); free some, then {advice.again}"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
-        why = "your quota of the disk is used up" if error.errno == errno.EDQUOT else "disk or settings (ulimit) allow no file of that size"
-        return 1, f"failed: {why} ({one_line(error)}); take another folder or raise the limit, and run it again (training: with --resume)"
+        why = "the disk quota is used up" if error.errno == errno.EDQUOT else "the disk or ulimit allows no file of that size"
+        return 1, f"failed: {why} ({one_line(error)}); take another folder or raise the limit, then {advice.again}"
     if isinstance(error, PermissionError) or isinstance(error, OSError) and error.errno == errno.EROFS:
         return 1, f"failed: no permission to write or read {error.filename}; choose another folder or change its rights"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return 1, f"failed: out of memory ({one_line(error)[:200]}); pass a smaller --batch-size or --window"
+        return 1, f"failed: out of memory ({one_line(error)[:200]}); {advice.memory}"
     text = one_line(error)
     text = text if len(text) <= LONGEST_SURPRISE else f"{text[:LONGEST_SURPRISE]} …"
     return 1, f"failed unexpectedly: {type(error).__name__}: {text} (run again with --debug for the traceback)"

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from constants import VERSION
-from runtime.errors import UserError, did_you_mean, is_first_process
+from runtime.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,16 +21,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message):
-        """One line on stderr, exit code 2."""
+        """UserError, one line: the same for a wrong flag as for a wrong value that is found later."""
         words = message.split("unrecognized arguments: ")
         if len(words) == 2:
             wrong = [w for w in words[1].split() if w.startswith("-")] or words[1].split()
             message = f"unknown argument {wrong[0]}.{did_you_mean(wrong[0].split('=')[0], self.known_flags())}"
         elif "invalid choice: " in message:
             message = self.explain_choice(message)
-        if is_first_process():  # all processes of torchrun have the same flags: one line is enough
-            print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"{message} (see {self.prog} --help)")
 
     def known_flags(self):
         """Every long flag of this parser and its subcommands."""

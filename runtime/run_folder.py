@@ -21,14 +21,14 @@ class RunFolder:
 
     A folder that holds a run is refused, unless the run is resumed or overwritten. While it is open nobody else can open it for writing.
     active: False on all ranks but the first, which then write nothing and lock nothing. flag: the one that chooses the folder, named
-    where another has to be chosen.
+    where another has to be chosen. occupied: what is said of a folder that holds a run; None: how to resume or replace it.
     """
 
-    def __init__(self, path, resume=False, overwrite=False, active=True, flag="--output-dir"):
+    def __init__(self, path, resume=False, overwrite=False, active=True, flag="--output-dir", occupied=None):
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.resume, self.overwrite, self.active = resume, overwrite, active
-        self.flag = flag
+        self.flag, self.occupied = flag, occupied
         self.lock_file = None
 
     def __enter__(self):
@@ -47,11 +47,10 @@ class RunFolder:
     def refuse_earlier_run(self):
         """UserError where the folder holds a run that is neither resumed nor overwritten. Changes nothing, so it can be asked early."""
         if self.active and not self.resume and not self.overwrite and self.holds_a_run():
-            if self.flag == "--session":  # it would go on by itself if it had a checkpoint
-                raise UserError(f"{self.path} holds an earlier session without its checkpoints; remove it, or choose another --session")
             last = self.checkpoints / LAST
             how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"
-            raise UserError(f"{self.path} holds an earlier run; {how}, pass --overwrite, or choose another {self.flag}")
+            usual = f"holds an earlier run; {how}, pass --overwrite, or choose another {self.flag}"
+            raise UserError(f"{self.path} {self.occupied or usual}")
 
     def holds_a_run(self):
         return any(self.checkpoints.glob("*.pt")) or (self.path / "metrics.csv").exists()
@@ -61,7 +60,7 @@ class RunFolder:
         self.lock_file = open(self.path / ".lock", "a", encoding="utf-8")
         if not try_lock(self.lock_file):
             self.lock_file.close()
-            raise UserError(f"another run is writing into {self.path} right now; wait for it, or choose another {self.flag}")
+            raise UserError(f"another run is writing into {self.path}; wait for it, or choose another {self.flag}")
 
     def clear(self):
         """

@@ -1,8 +1,9 @@
-"""Learning rates: a warm-up, then either halved when a score stops rising, or along half a cosine."""
+"""The learning rate of each step: a warm-up, then constant, halved when a score stops rising, along half a cosine or a straight line."""
 
 import math
 
-SCHEDULES = ("plateau", "cosine")
+SCHEDULES = ("constant", "plateau", "cosine", "linear")
+FLOOR = 0.01  # of the base rate, at the last step of a cosine or a line
 
 
 def warmup_factor(step, warmup_steps):
@@ -10,18 +11,30 @@ def warmup_factor(step, warmup_steps):
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
 
-def cosine_factor(step, total_steps, warmup_steps=0, floor=0.01):
+def progress(step, total_steps, warmup_steps=0):
+    """0 until the warm-up ends, 1 at the last step."""
+    return min(1.0, max(0.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)))
+
+
+def cosine_factor(step, total_steps, warmup_steps=0, floor=FLOOR):
     """1 until the warm-up ends, then half a cosine down to `floor` at the last step."""
-    progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
-    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress(step, total_steps, warmup_steps)))
+
+
+def linear_factor(step, total_steps, warmup_steps=0, floor=FLOOR):
+    """1 until the warm-up ends, then a straight line down to `floor` at the last step."""
+    return 1.0 - (1.0 - floor) * progress(step, total_steps, warmup_steps)
+
+
+FACTORS = {"cosine": cosine_factor, "linear": linear_factor}
 
 
 class Schedule:
     """
     rate(step) → learning rate of a step (zero-based); step_epoch(score) after each validation, higher scores being better.
 
-    plateau: after more than `patience` epochs in a row without a score at least 0.01 % better than the best, the rate is
-    multiplied by `factor` (PyTorch's ReduceLROnPlateau with mode max). cosine: the score does not matter. A score of NaN is never better.
+    plateau: after more than `patience` epochs in a row without a score at least 0.01 % better than the best, the rate is multiplied by
+    `factor` (PyTorch's ReduceLROnPlateau with mode max). For the others the score does not matter. A score of NaN is never better.
     """
 
     def __init__(self, kind, base_rate, total_steps, warmup_steps=0, factor=0.5, patience=5, threshold=1e-4):
@@ -33,7 +46,7 @@ class Schedule:
 
     def rate(self, step):
         rate = self.base_rate * self.scale * warmup_factor(step, self.warmup_steps)
-        return rate * cosine_factor(step, self.total_steps, self.warmup_steps) if self.kind == "cosine" else rate
+        return rate * FACTORS[self.kind](step, self.total_steps, self.warmup_steps) if self.kind in FACTORS else rate
 
     def set_rate(self, optimizer, step):
         for group in optimizer.param_groups:
@@ -42,7 +55,7 @@ class Schedule:
     def step_epoch(self, score):
         if self.kind != "plateau":
             return
-        # A margin relative to the best, as PyTorch has it; scores below zero need it turned round to be a margin at all.
+        # A margin relative to the best, as PyTorch has it; for scores below zero its sign is turned.
         margin = abs(self.best) * self.threshold if math.isfinite(self.best) else 0.0
         if score > self.best + margin:
             self.best, self.bad_epochs = score, 0
@@ -52,7 +65,7 @@ class Schedule:
             self.scale, self.bad_epochs = self.scale * self.factor, 0
 
     def forget_scores(self):
-        """What was best counts no more, since other data is scored from here on; the rate stays."""
+        """The best score so far no longer counts, since other data is scored from here on; the rate stays."""
         self.best, self.bad_epochs = -math.inf, 0
 
     def state_dict(self):

@@ -10,9 +10,11 @@ import torch
 
 from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError, explain
-from runtime.logs import Console, MetricsFile, NoTracker, start_wandb
+from runtime.logs import Console
 from runtime.run_folder import RunFolder, run_folder_of
+from runtime.run_log import MetricsFile
 from runtime.schedule import Schedule
+from runtime.trackers import NoTracker, start_wandb
 
 WHOLE = {"kind": "segmentation", "model": {}, "settings": {"lr": 0.1}, "state": {"model": {"w": torch.arange(3.0)}, "epoch": 2}, "data": {}}
 

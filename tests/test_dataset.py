@@ -1,21 +1,18 @@
 """Patch sets, class balance, order, augmentation. Run: pytest tests/test_dataset.py"""
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from patch_factory import read_lines, write_manifest, write_patch_set
 
 import augment
 from chipping.cutting import compact
-from dataset import (
-    EpochBatches,
-    WildfireDataModule,
-    band_statistics,
-    class_weights_of,
-    compute_class_weights,
-    is_fire_patch,
-    read_patch_set,
-)
+from chipping.patch_statistics import band_statistics, class_weights_of, compute_class_weights, is_fire_patch
+from dataset import Labels, Sampling, WildfireDataModule, patch_order, read_patch_set
+from runtime.distributed import Processes
+from runtime.epoch_batches import EpochBatches, batches_in_order
 from runtime.errors import UserError
 
 
@@ -24,8 +21,8 @@ def patches(tmp_path):
     return write_patch_set(tmp_path / "patches", {"train": 3, "val": 1, "test": 1}, size=32)
 
 
-def module(folder, **settings):
-    data = WildfireDataModule(folder, batch_size=4, num_workers=0, **settings)
+def module(folder, num_classes=2, layer=None, **settings):
+    data = WildfireDataModule(folder, batch_size=4, num_workers=0, labels=Labels(num_classes=num_classes, layer=layer), **settings)
     data.setup()
     return data
 
@@ -109,8 +106,8 @@ def test_an_unreadable_patch_is_all_ignore_and_is_named(patches, how):
         path.write_bytes(path.read_bytes()[:-10])
     batch = data.train.__getitems__([0, 1, 2])
     assert (batch.masks[1] == 255).all() and not (batch.masks[0] == 255).all()
-    assert [(i, fatal) for i, _, fatal in batch.problems] == [(1, False)]
-    assert data.train.patches[1].image.name in batch.problems[0][1]
+    assert [(p.index, p.fatal) for p in batch.problems] == [(1, False)]
+    assert data.train.patches[1].image.name in str(batch.problems[0])
     with pytest.raises(OSError):
         data.train[1]
 
@@ -120,8 +117,8 @@ def test_a_label_outside_the_classes_is_fatal_and_names_the_file(patches):
     mask = np.load(data.train.patches[0].mask)
     mask[0, 20, 20] = 7
     np.save(data.train.patches[0].mask, mask)
-    ((index, text, fatal),) = data.train.__getitems__([0]).problems
-    assert fatal and "holds label 7" in text and data.train.patches[0].mask.name in text
+    (problem,) = data.train.__getitems__([0]).problems
+    assert problem.fatal and "holds label 7" in str(problem) and data.train.patches[0].mask.name in str(problem)
 
 
 def test_files_with_unusual_headers_are_read_too(patches):
@@ -219,7 +216,8 @@ def test_a_label_that_uint8_would_turn_into_another_is_named_and_fatal(tmp_path,
     path = data.train.patches[1].mask
     np.save(path, mask)
     batch = data.train.__getitems__([0, 1])
-    ((index, text, fatal),) = batch.problems
+    (problem,) = batch.problems
+    index, text, fatal = problem.index, str(problem), problem.fatal
     assert fatal and index == 1 and f"{path} holds label {said}, but --num-classes 2 allows 0..1 and 255" in text
     assert (batch.masks[1] == 255).all()
     with pytest.raises(UserError, match=f"{path.name} holds label {said},"):
@@ -229,7 +227,8 @@ def test_a_label_that_uint8_would_turn_into_another_is_named_and_fatal(tmp_path,
 def test_masks_of_the_older_form_that_are_no_numbers_are_unreadable(tmp_path):
     folder = older_set(tmp_path / "old")
     np.save(folder / "train" / "EMSR100_AOI01_01_r0_c0_mask.npy", np.full((16, 16), "fire"))
-    ((_, text, fatal),) = module(folder).train.__getitems__([0]).problems
+    (problem,) = module(folder).train.__getitems__([0]).problems
+    text, fatal = str(problem), problem.fatal
     assert not fatal and "expected labels as numbers" in text
 
 
@@ -266,49 +265,49 @@ def test_class_weights_of_a_folder_come_from_the_manifest_without_reading_masks(
     assert compute_class_weights(patches / "train", 2)[1] == pytest.approx(counts[0] / counts[1])
 
 
+def batches_of(count, batch_size, processes=None, **how):
+    return EpochBatches(*patch_order(count, batch_size, **how), processes)
+
+
 def test_every_patch_comes_once_an_epoch_in_an_order_that_seed_and_epoch_decide():
-    batches = EpochBatches(12, 4, seed=3)
-    first = list(batches)
+    batches = batches_of(12, 4, seed=3)
+    first = batches.of_epoch(0)
     assert sorted(sum(first, [])) == list(range(12)) and [len(b) for b in first] == [4, 4, 4]
-    batches.set_position(1, 0)
-    assert list(batches) != first
-    again = EpochBatches(12, 4, seed=3)
-    again.set_position(0, 1)
-    assert list(again) == first[1:] and len(again) == 2
-    assert list(EpochBatches(3, 16, seed=0))[0].__len__() == 3  # fewer patches than a batch: all of them
-    assert len(EpochBatches(3, 8, seed=0, steps=5)) == 5 and len(EpochBatches(3, 8, seed=0, steps=5).plan[0]) == 8
+    assert batches.of_epoch(1) != first and batches_of(12, 4, seed=4).of_epoch(0) != first
+    assert batches_of(12, 4, seed=3).of_process(0, 1) == first[1:]
+    assert len(batches_of(3, 16, seed=0).of_epoch(0)[0]) == 3  # fewer patches than a batch: all of them
+    repeated = batches_of(3, 8, seed=0, steps=5)
+    assert repeated.steps == 5 and [len(batch) for batch in repeated.of_epoch(2)] == [8] * 5
 
 
 def test_two_processes_share_each_batch_between_them():
-    whole = EpochBatches(10, 4, seed=0)
-    parts = [EpochBatches(10, 4, seed=0, rank=r, world_size=2) for r in (0, 1)]
+    whole = batches_of(10, 4, seed=0).of_epoch(0)
+    parts = [batches_of(10, 4, Processes(rank, 2), seed=0).of_process(0) for rank in (0, 1)]
     for batch, a, b in zip(whole, *parts, strict=True):
         assert sorted(a + b) == sorted(batch) and len(a) == len(b) == 2
 
 
 def test_weighted_sampling_draws_fire_patches_more_often():
     weights = np.array([5.0] + [1.0] * 5)
-    drawn = [i for e in range(200) for b in [EpochBatches(6, 6, seed=e, weights=weights)] for batch in b for i in batch]
+    drawn = [i for seed in range(200) for batch in batches_of(6, 6, seed=seed, weights=weights).of_epoch(0) for i in batch]
     assert np.mean(np.array(drawn) == 0) == pytest.approx(0.5, abs=0.05)
 
 
 def test_batches_are_the_same_with_and_without_workers(patches):
     def images(workers):
-        data = WildfireDataModule(patches, batch_size=2, num_workers=workers, seed=5)
+        data = WildfireDataModule(patches, batch_size=2, num_workers=workers, sampling=Sampling(seed=5))
         data.setup()
-        data.set_position(2, 1)
-        return torch.cat([batch.images.to(torch.int32) for batch in data.train_dataloader()])
+        passes = [data.training_batches(2, 1), data.training_batches(3, 0, 1)]  # the loader's workers serve both
+        return torch.cat([batch.images.to(torch.int32) for batches in passes for batch, _ in batches])
 
     assert torch.equal(images(0), images(2))
 
 
-def test_validation_is_in_order_whole_and_dealt_out_without_doubles(patches):
-    seen = []
-    for rank in (0, 1):
-        data = WildfireDataModule(patches, batch_size=2, num_workers=0, rank=rank, world_size=2)
-        data.setup()
-        seen += [i for batch in data.batches_in_order(7) for i in batch]
-    assert sorted(seen) == list(range(7))
+@hypothesis.given(count=st.integers(1, 30), batch_size=st.integers(1, 9), size=st.integers(1, 4))
+def test_validation_is_in_order_whole_and_dealt_out_without_doubles(count, batch_size, size):
+    dealt = [batches_in_order(count, batch_size, Processes(rank, size)) for rank in range(size)]
+    assert sorted(i for batches in dealt for batch in batches for i in batch) == list(range(count))
+    assert all(batch == list(range(batch[0], batch[-1] + 1)) and len(batch) <= batch_size for batches in dealt for batch in batches)
 
 
 # ---------------------------------------------------------------------------------------------------------- augmentation
@@ -339,7 +338,7 @@ def test_every_stored_type_is_turned_and_scaled_alike(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
-def test_no_data_is_0_in_training_as_in_a_map_whatever_the_scale(dtype):
+def test_nodata_is_0_in_training_as_in_a_map_whatever_the_scale(dtype):
     """make-patches stores the number nearest to reflectance 0; Landsat's 7272.73 is none, and an offset above 0 has none."""
     empty = np.zeros((16, 16), dtype=bool)
     empty[:8] = True
@@ -352,9 +351,9 @@ def test_no_data_is_0_in_training_as_in_a_map_whatever_the_scale(dtype):
         for drawn in (None, draws):
             scale = torch.full((3,), divisor), torch.full((3,), offset)
             images = torch.from_numpy(stored)[None]
-            no_data = augment.no_data_values((offset,) * 3, images.dtype)
-            assert (no_data is None) == (offset == -1000 or (offset, dtype) == (1000, np.int16))  # which become 0 by themselves
-            reflectance, _ = augment.prepare(images, masks, *scale, drawn, no_data)
+            nodata = augment.nodata_values((offset,) * 3, images.dtype)
+            assert (nodata is None) == (offset == -1000 or (offset, dtype) == (1000, np.int16))  # which become 0 by themselves
+            reflectance, _ = augment.prepare(images, masks, *scale, drawn, nodata)
             assert not reflectance[0, :, :8].any() and (reflectance[0, :, 8:] != 0).all()
 
 
@@ -407,7 +406,7 @@ def test_nan_becomes_zero_and_ignore_and_masks_hold_nothing_new():
     assert torch.isnan(images[0, 1, 2, 3])  # the batch itself is untouched
 
 
-def test_no_data_stays_no_data_whatever_is_done_to_the_rest():
+def test_nodata_stays_nodata_whatever_is_done_to_the_rest():
     """In a map it is exactly 0, and a network may ask which pixels are."""
     images, masks = flat(8, value=3000)
     images[:, :, :, :16], masks[:, :, :16] = 1000, 255  # reflectance 0

@@ -21,22 +21,14 @@ def parser():
     return parser
 
 
-def said(capsys):
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_a_misspelt_flag_is_told_its_neighbour(parser, capsys):
-    with pytest.raises(SystemExit) as stop:
+def test_a_misspelt_flag_is_told_its_neighbour(parser):
+    with pytest.raises(UserError, match=r"unknown argument --epoch. Did you mean '--epochs'\? \(see .* --help\)"):
         parser.parse_args(["--patches-dir", "p", "--epoch", "3"])
-    assert stop.value.code == 2 and "Did you mean '--epochs'?" in said(capsys)
 
 
-def test_a_misspelt_choice_lists_the_choices(parser, capsys):
-    with pytest.raises(SystemExit):
+def test_a_misspelt_choice_lists_the_choices(parser):
+    with pytest.raises(UserError, match=r"expected one of fp32, bf16, got 'bf17'. Did you mean 'bf16'\?"):
         parser.parse_args(["--patches-dir", "p", "--precision", "bf17"])
-    assert "expected one of fp32, bf16, got 'bf17'. Did you mean 'bf16'?" in said(capsys)
 
 
 @pytest.mark.parametrize("name, text", [("c.json", '{"epochs": 7, "wandb": true, "patches-dir": "p"}'),
@@ -85,9 +77,8 @@ def test_a_config_file_in_another_encoding_is_a_user_error(parser, tmp_path, nam
         parse_with_config(parser, ["--config", str(tmp_path / name), "--patches-dir", "p"])
 
 
-def test_a_config_value_is_checked_like_a_flag(parser, tmp_path, capsys):
+def test_a_config_value_is_checked_like_a_flag(parser, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("precision: fp8")
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(UserError, match="expected one of"):
         parse_with_config(parser, ["--config", str(path), "--patches-dir", "p"])
-    assert stop.value.code == 2 and "expected one of" in said(capsys)

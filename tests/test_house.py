@@ -106,7 +106,7 @@ def test_every_flag_is_read(program):
             names = [a.value for a in node.args if isinstance(a, ast.Constant)]
             dest = next((k.value.value for k in node.keywords if k.arg == "dest"), None)
             name = dest or next((n for n in names if n.startswith("--")), names[0]).lstrip("-").replace("-", "_")
-            read = re.search(rf"\bargs\.{name}\b|\bsettings\.{name}\b|[\"']{name}[\"']\]|[\"']{name}[\"'][,)]", text)
+            read = re.search(rf"\b(args|options|choice)\.{name}\b|\bsettings\.{name}\b|[\"']{name}[\"']\]|[\"']{name}[\"'][,)]", text)
             assert read, f"{program}.py parses {name} and never reads it"
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import Patch
+from chipping.patch_set import Patch
 from mapping.scoring import Stitcher, printed_table, score_scene, summarise, table_rows
 from runtime.errors import RunError
+from runtime.unreadable import Problem
 
 PAIR = (0, 1)  # the two bands that the stand-ins hold
 
@@ -31,7 +32,8 @@ def score(patches, fire, index, labels, *, broken=(), num_classes=2, threshold=0
     labels = torch.as_tensor(labels, dtype=torch.uint8)
 
     def read(indices):
-        return types.SimpleNamespace(indices=indices, problems=[(i, f"patch {i} is cut short", False) for i in indices if i in broken])
+        problems = [Problem(f"patch {i}", "cut short", index=i) for i in indices if i in broken]
+        return types.SimpleNamespace(indices=indices, problems=problems)
 
     def predict(batch):
         return probabilities[batch.indices], reflectance[batch.indices], labels[batch.indices]
@@ -116,7 +118,7 @@ def test_a_broken_patch_takes_no_part_in_the_overlap_and_is_told(batch_size):
     assert result["matrix"] == [[0, 1], [0, 2]]
     assert result["matrix_at_threshold"] == [[0, 1], [1, 1]]
     assert result["matrix_of_index"] == [[0, 1], [0, 2]]
-    assert result["covered"] == 0.75 and result["problems"] == ["patch 1 is cut short"]
+    assert result["covered"] == 0.75 and result["problems"] == ["patch 1: cut short"]
 
 
 @pytest.mark.parametrize("where", [(0, 0, 1), (1, 0, 2)])

@@ -2,6 +2,7 @@
 
 
 import csv
+import dataclasses
 import os
 import shutil
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 from patch_factory import write_patch_set
 
+import dataset
 import train
 from runtime.checkpoint import load_checkpoint
-from runtime.device import choose_device, usable_cores
-from runtime.distributed import Processes
+from runtime.device import usable_cores
+from runtime.epoch_batches import make_loader
 from runtime.errors import RunError, UserError
 from runtime.run_folder import RunFolder
+from runtime.run_state import Position
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +61,15 @@ def test_a_resumed_run_keeps_its_scores(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system can't bind a process to cores")
-def test_there_are_no_more_workers_than_cores_that_the_process_may_use(patches):
+def test_there_are_no_more_workers_than_cores_that_the_process_may_use(patches, tmp_path, monkeypatch):
     before = os.sched_getaffinity(0)
-    args = train.build_parser().parse_args(["--patches-dir", str(patches), "--num-workers", "4"])
+    asked = []
+    monkeypatch.setattr(dataset, "make_loader", lambda *rest, workers, **more: asked.append(workers) or make_loader(*rest, workers=0))
     try:
         os.sched_setaffinity(0, {min(before)})
         assert usable_cores() == 1
-        assert train.open_data(args, Processes(), choose_device("cpu"), None).num_workers == 1
+        run(patches, tmp_path, "--num-workers", "4")
+        assert set(asked) == {1}
     finally:
         os.sched_setaffinity(0, before)
     assert usable_cores() == len(before)
@@ -81,17 +86,19 @@ def changed(finished, tmp_path, change):
 
 
 def test_the_state_of_a_checkpoint_is_what_a_run_asks_for_when_it_goes_on(finished):
-    assert set(load_checkpoint(finished / "checkpoints" / "last.pt")["state"]) == set(train.STATE)
+    parts = {"model", "optimizer", "schedule", "scaler", "running", "unreadable"}
+    state = load_checkpoint(finished / "checkpoints" / "last.pt")["state"]
+    assert set(state) == parts | {field.name for field in dataclasses.fields(Position)}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["state"].pop("optimizer"), "can be scored .--test-only., but not gone on with: its state lacks optimizer;"),
-        (lambda c: c["state"].pop("model"), "can't be used: its state lacks model;"),
+        (lambda c: c["state"].pop("optimizer"), "can be scored .--test-only., but not resumed: its state lacks optimizer;"),
+        (lambda c: c["state"].pop("model"), "cannot be used: its state lacks model;"),
         (lambda c: c.update(state=5), "expected its state to be a dict, found int;"),
         (lambda c: c.update(settings=[]), "expected its settings to be a dict, found list;"),
-        (lambda c: c["data"].pop("classes"), "can't be used: its data lacks classes;"),
+        (lambda c: c["data"].pop("classes"), "cannot be used: its data lacks classes;"),
         (lambda c: c["model"].update(architecture="contrastunet"), r"do not fit its contrastunet: \d+ missing"),
         (lambda c: c["state"]["model"].popitem(), "do not fit its smallunet: 1 missing"),
         (lambda c: c["state"].update(optimizer={"param_groups": []}), "its state is not that of such a run"),
@@ -128,7 +135,7 @@ def test_weights_that_are_no_numbers_are_never_saved(finished, tmp_path, monkeyp
     with open(path, "rb") as file:
         before = file.read()
     monkeypatch.setattr(torch.optim.AdamW, "step", ruin_weights)
-    with pytest.raises(RunError, match="no numbers any more after step [0-9]+; lower --lr"):
+    with pytest.raises(RunError, match="NaN or infinite after step [0-9]+; lower --lr"):
         train.main(["--resume", path, "--epochs", "2", "--save-minutes", "0", "--quiet", "--device", "cpu"])
     with open(path, "rb") as file:
         assert file.read() == before
@@ -150,7 +157,7 @@ def test_a_patch_counts_as_detected_from_the_asked_number_of_pixels_on(patches, 
     none, same_iou = detections(tmp_path)
     assert none == {"tp": 0, "fp": 0, "fn": every["tp"] + every["fn"], "tn": every["fp"] + every["tn"]} and same_iou == iou
     assert every["tp"] > 0
-    with pytest.raises(UserError, match="--detection-min-pixels must be at least 1"):
+    with pytest.raises(UserError, match="--detection-min-pixels: expected a whole number of at least 1"):
         run(patches, tmp_path, "--detection-min-pixels", 0)
 
 
@@ -177,7 +184,7 @@ def test_compiled_training_is_the_same_training_and_its_checkpoints_have_the_pla
 
 
 def test_an_architecture_that_cannot_take_such_small_patches_says_so_before_the_first_step(patches, tmp_path):
-    with pytest.raises(UserError, match="pan on resnet18 can't take patches of .*; use larger ones or another --architecture"):
+    with pytest.raises(UserError, match="pan on resnet18 cannot take patches of .*; use larger ones or another --architecture"):
         run(patches, tmp_path / "new", "--architecture", "pan", "--encoder", "resnet18", "--encoder-weights", "none")
     assert not list((tmp_path / "new").rglob("*.pt"))
 
@@ -205,5 +212,5 @@ def test_the_last_line_names_the_score_that_the_file_holds(finished, tmp_path, c
     ("--seed", "99999999999999999999"), ("--weight-decay", "inf"), ("--focal-gamma", "inf"), ("--fire-weight", "inf"),
 ])
 def test_numbers_beyond_all_bounds_are_refused_at_once(tmp_path, flag, value):
-    with pytest.raises(UserError, match=f"{flag} must be below"):
+    with pytest.raises(UserError, match=f"{flag}: expected a (whole )?number"):
         train.main(["--patches-dir", str(tmp_path), flag, value])

@@ -1,6 +1,7 @@
 """train_pansharpen.py: formulas of losses and augmentation, batches, and sessions that continue exactly."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -19,16 +20,19 @@ import train_pansharpen
 from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
 from chipping.pan_chips import read_chip
 from constants import WORLDVIEW_BANDS
-from pansharpening import augment, losses
+from pansharpening import augment, losses, scoring
 from pansharpening import dataset as dataset_pansharpen
-from pansharpening.dataset import PanChips, collate, epoch_batches, epoch_order
+from pansharpening.dataset import PanChips, collate, epoch_order, logical_batches
 from pansharpening.network import Pansharpener, PansharpenerConfig, measure_reach
 from pansharpening.sample_sheet import pan_sheet
 from pictures.pictures import NO_DATA_COLOUR, PROBABILITY_STOPS
 from raster.resampling import MS_GAIN, expand, reduce_mtf
 from runtime.checkpoint import load_checkpoint
+from runtime.distributed import Processes
+from runtime.epoch_batches import EpochBatches
 from runtime.errors import RunError, UserError
 from runtime.interrupts import StopRequest
+from runtime.run_state import Position
 
 ROOT = Path(train_pansharpen.__file__).parent
 
@@ -283,14 +287,21 @@ def test_dark_black_and_flat_images_give_finite_values_and_gradients():
 
 
 def test_an_epoch_visits_every_chip_once_whatever_the_number_of_processes():
-    order = epoch_order(21, seed=3, epoch=5)
-    assert sorted(order) == list(range(21)) and order != epoch_order(21, 3, 6)
+    order = epoch_order(21, seed=3)
+    assert sorted(order(5)) == list(range(21)) and order(5) != order(6)
     for size in (1, 2, 3):
-        dealt = [epoch_batches(21, 8, 2, rank, size, order) for rank in range(size)]
+        dealt = [EpochBatches(order, 8, Processes(rank, size)).of_process(5) for rank in range(size)]
         for step in range(3):
-            members = sorted(i for rank in dealt for batch in rank[step] for i in batch)
-            assert members == sorted(order[8 * step : 8 * step + 8])
-        assert all(len(batch) <= 2 for rank in dealt for group in rank for batch in group)
+            assert sorted(i for rank in dealt for i in rank[step]) == sorted(order(5)[8 * step : 8 * step + 8])
+
+
+def test_a_logical_batch_comes_in_physical_ones_from_the_step_on_that_a_run_continues_with(chips):
+    data = PanChips(chips / "train")
+    batches = EpochBatches(epoch_order(len(data), seed=3), 8)
+    steps = [[batch.numbers for batch in group] for group in logical_batches(data, batches, 5, 0, 3)]
+    assert [[len(numbers) for numbers in group] for group in steps] == [[3, 3, 2], [3, 1]]
+    assert [number for group in steps for numbers in group for number in numbers] == batches.order(5)
+    assert [[batch.numbers for batch in group] for group in logical_batches(data, batches, 5, 1, 3)] == steps[1:]
 
 
 def test_test_chips_are_never_turned_and_training_chips_are_by_epoch(chips):
@@ -316,8 +327,8 @@ def test_chips_of_another_size_or_broken_ones_are_left_out_by_name(chips, tmp_pa
     (folder / "5.pt").write_bytes(b"broken")
     data = PanChips(folder)
     batch = collate([data[i] for i in range(2, 6)])
-    assert batch.numbers == [2, 4] and [n for n, _ in batch.problems] == [3, 5]
-    assert "pan 16" in batch.problems[0][1] and "unreadable" in batch.problems[1][1]
+    assert batch.numbers == [2, 4] and [p.name for p in batch.problems] == ["3.pt", "5.pt"]
+    assert "pan 16" in batch.problems[0].reason and "unreadable" in batch.problems[1].reason
     assert collate([data[3]]).pan is None
 
 
@@ -398,7 +409,7 @@ def test_physical_batches_add_up_to_the_same_gradient(chips, tmp_path, three_epo
 
 def test_loading_an_earlier_epoch_never_overwrites_later_ones(chips, tmp_path, three_epochs):
     shutil.copytree(three_epochs / "s", tmp_path / "s")
-    with pytest.raises(UserError, match="epochs up to 2 already"):
+    with pytest.raises(UserError, match="epochs up to 2, which"):
         train(tmp_path, chips, load_epoch=0, epochs=3)
     with pytest.raises(UserError, match="has epochs 0 to 2"):
         train(tmp_path, chips, load_epoch=9, epochs=12)
@@ -477,13 +488,13 @@ def test_a_session_without_last_goes_on_from_its_highest_epoch(chips, tmp_path, 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["state"].pop("optimizer"), "can be begun with .--load-from., but not gone on with: its state lacks optimizer;"),
-        (lambda c: c["state"].pop("model"), "can't be used: its state lacks model;"),
+        (lambda c: c["state"].pop("optimizer"), "can be begun with .--load-from., but not resumed: its state lacks optimizer;"),
+        (lambda c: c["state"].pop("model"), "cannot be used: its state lacks model;"),
         (lambda c: c.update(data=[]), "expected its data to be a dict, found list;"),
         (lambda c: c.update(model=7), "expected its model to be a dict, found int;"),
         (lambda c: c["model"].pop("ratio"), "does not hold a network's description"),
         (lambda c: c["state"]["model"].popitem(), "do not fit its network: 1 missing"),
-        (lambda c: c["state"].update(optimizer={"param_groups": []}), "its state is not that of such a session"),
+        (lambda c: c["state"].update(optimizer={"param_groups": []}), "its state is not that of such a run"),
     ],
 )
 def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(chips, tmp_path, three_epochs, change, words):
@@ -519,7 +530,7 @@ def test_weights_that_are_no_numbers_are_never_saved(chips, tmp_path, three_epoc
     path = tmp_path / "s" / "checkpoints" / "last.pt"
     before = path.read_bytes()
     monkeypatch.setattr(torch.optim.AdamW, "step", ruin_weights)
-    with pytest.raises(RunError, match="no numbers any more after step 7; lower --lr"):
+    with pytest.raises(RunError, match="NaN or infinite after step 7; lower --lr"):
         train(tmp_path, chips, epochs=4, save_minutes=0)
     assert path.read_bytes() == before
 
@@ -538,7 +549,7 @@ def test_weights_that_the_last_step_of_an_epoch_ruins_are_never_saved(chips, tmp
 
     monkeypatch.setattr(torch.optim.AdamW, "step", ruin_at_the_second)
     monkeypatch.setattr(train_pansharpen, "score_model", lambda *args: pytest.fail("it scores them"))
-    with pytest.raises(RunError, match="no numbers any more after step 8; lower --lr"):
+    with pytest.raises(RunError, match="NaN or infinite after step 8; lower --lr"):
         train(tmp_path, chips, epochs=4, test_chips=chips / "test" if tests else None)
     assert {p.name: p.read_bytes() for p in (tmp_path / "s" / "checkpoints").iterdir()} == before
 
@@ -553,7 +564,7 @@ def test_a_test_loss_that_is_no_finite_number_ends_the_session(chips, tmp_path, 
         return found if predictions[0].requires_grad else {k: v + v.new_tensor([0, 0, value, 0]) for k, v in found.items()}
 
     monkeypatch.setattr(losses, "weighted_losses", spoil_the_third)
-    with pytest.raises(RunError, match="the test loss is not a finite number after epoch 0; lower --lr"):
+    with pytest.raises(RunError, match="the test loss is NaN or infinite after epoch 0; lower --lr"):
         train(tmp_path, chips, epochs=1)
     assert not (tmp_path / "s" / "checkpoints" / "best_model.pt").exists()
 
@@ -561,8 +572,8 @@ def test_a_test_loss_that_is_no_finite_number_ends_the_session(chips, tmp_path, 
 def test_the_reach_of_a_network_that_gives_no_numbers_is_an_error_and_not_a_search_without_end():
     model = random_model()
     with torch.no_grad():
-        model.leave[-1].bias.fill_(float("nan"))
-    with pytest.raises(RunError, match="values that are no numbers"):
+        model.heads[-1].bias.fill_(float("nan"))
+    with pytest.raises(RunError, match="NaN or infinite values"):
         measure_reach(model)
 
 
@@ -582,9 +593,9 @@ def test_a_network_that_seems_to_see_everything_is_an_error_and_not_a_search_wit
 
 def test_nobody_begins_with_weights_that_are_no_numbers(chips, tmp_path, three_epochs):
     checkpoint = torch.load(three_epochs / "latest.pt", weights_only=True)
-    checkpoint["state"]["model"]["leave.2.bias"][0] = float("nan")
+    checkpoint["state"]["model"]["heads.2.bias"][0] = float("nan")
     torch.save(checkpoint, tmp_path / "ruined.pt")
-    with pytest.raises(UserError, match="ruined.pt holds weights that are no numbers; take another"):
+    with pytest.raises(UserError, match="ruined.pt holds weights that are NaN or infinite; take another"):
         train(tmp_path, chips, load_from=tmp_path / "ruined.pt", epochs=1)
 
 
@@ -628,7 +639,8 @@ def test_too_many_bad_chips_end_the_run_at_once_and_not_after_the_epoch(chips, t
 @pytest.fixture
 def flawed(chips, tmp_path, monkeypatch):
     """One chip in twelve and one in four that can't be read: as few as may be left out."""
-    monkeypatch.setattr(dataset_pansharpen, "MOST_BAD", 0.3)
+    for module in (dataset_pansharpen, scoring):
+        monkeypatch.setattr(module, "MOST_UNREADABLE", 0.3)
     for name, number in (("train", 7), ("test", 2)):
         shutil.copytree(chips / name, tmp_path / "c" / name)
         (tmp_path / "c" / name / f"{number}.pt").write_bytes(b"")
@@ -638,18 +650,18 @@ def flawed(chips, tmp_path, monkeypatch):
 def test_a_few_bad_chips_are_left_out_named_and_counted_in_the_last_line(flawed, tmp_path, capsys):
     train(tmp_path, flawed, epochs=1)
     said = capsys.readouterr()
-    assert f"1 of 12 chips in {flawed}/train can't be used and are left out (7.pt: unreadable" in said.err
-    assert f"1 of 4 chips in {flawed}/test can't be used and are left out (2.pt: unreadable" in said.err
-    assert said.out.strip().endswith("; 2 chips that can't be used left out") and rows(tmp_path)[0]["chips"] == "11"
+    assert f"1 of 12 chips in {flawed}/train cannot be read (7.pt: unreadable" in said.err
+    assert f"1 of 4 chips in {flawed}/test cannot be read (2.pt: unreadable" in said.err
+    assert said.out.strip().endswith("; 2 unreadable chips left out") and rows(tmp_path)[0]["chips"] == "11"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_with_strict_the_first_bad_chip_ends_the_run_and_is_named(flawed, chips, tmp_path, workers):
     words = arguments(tmp_path / "run", flawed, epochs=1, workers=workers)
-    with pytest.raises(RunError, match=f"^{flawed}/test/2.pt can't be used: unreadable .*--strict.$"):
+    with pytest.raises(RunError, match=f"^2.pt in {flawed}/test cannot be read: unreadable .*--strict.$"):
         train_pansharpen.main([*words, "--strict"])
     shutil.copy(chips / "test" / "2.pt", flawed / "test" / "2.pt")
-    with pytest.raises(RunError, match=f"^{flawed}/train/7.pt can't be used: unreadable .*--strict.$"):
+    with pytest.raises(RunError, match=f"^7.pt in {flawed}/train cannot be read: unreadable .*--strict.$"):
         train_pansharpen.main([*words, "--strict"])
     assert train_pansharpen.main(words) == 0  # nobody asks for it any more
     assert "strict" not in load_checkpoint(tmp_path / "run" / "latest.pt")["settings"]
@@ -661,8 +673,8 @@ def test_a_link_that_leads_nowhere_is_such_a_chip(chips, tmp_path, capsys):
     (tmp_path / "c" / "test" / "9.pt").symlink_to(tmp_path / "gone.pt")
     train(tmp_path / "run", tmp_path / "c", epochs=1)
     said = capsys.readouterr()
-    assert "c/test: 1 links lead nowhere and are left out" in said.err and "; 1 chips that can't be used left out" in said.out
-    with pytest.raises(RunError, match=f"^{tmp_path}/c/test/9.pt can't be used: it is a link that leads nowhere"):
+    assert "c/test: 1 links lead nowhere and are left out" in said.err and "; 1 unreadable chips left out" in said.out
+    with pytest.raises(RunError, match=f"^{tmp_path}/c/test/9.pt cannot be read: it is a link that leads nowhere"):
         train_pansharpen.main([*arguments(tmp_path / "run", tmp_path / "c", epochs=2), "--strict"])
 
 
@@ -762,7 +774,8 @@ def test_demo_shows_a_sessions_chips_beside_the_best_baseline(chips, three_epoch
 
 def test_the_state_of_a_checkpoint_is_what_a_session_asks_for_when_it_goes_on(three_epochs):
     state = load_checkpoint(three_epochs / "s" / "checkpoints" / "last.pt")["state"]
-    assert set(state) == {"model", "optimizer", "scaler", *train_pansharpen.POSITION}
+    parts = {"model", "optimizer", "schedule", "scaler", "running", "unreadable"}
+    assert set(state) == parts | {field.name for field in dataclasses.fields(Position)}
 
 
 def test_losses_on_other_test_chips_are_never_compared(chips, tmp_path, three_epochs, capsys):

@@ -63,7 +63,7 @@ def at_step(monkeypatch, number, action):
 
     def counting(batch, *rest):
         nonlocal count
-        if len(rest) == 4:  # a training step: the draws are given
+        if len(rest) == 3:  # a training step: the draws are given
             if count == number:
                 action()
             count += 1
@@ -189,7 +189,7 @@ def test_a_run_that_goes_on_with_other_patches_trains_all_the_epochs_that_were_l
     counting = train.to_device
     monkeypatch.setattr(train, "to_device", lambda batch, *rest: (taken.append(len(rest)), counting(batch, *rest))[1])
     train.main(["--resume", str(last), "--patches-dir", str(other), "--quiet"])
-    assert taken.count(4) == scenes and load_checkpoint(last)["state"]["epoch"] == 2  # the second epoch, all of it
+    assert taken.count(3) == scenes and load_checkpoint(last)["state"]["epoch"] == 2  # the second epoch, all of it
     assert [row["epoch"] for row in without_time(tmp_path / "run")] == ["0", "1"]
 
 

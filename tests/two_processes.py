@@ -7,18 +7,20 @@ import torch
 import train
 from dataset import WildfireDataModule, band_statistics
 from losses import CombinedLoss
-from metrics import CombinedMetrics, ThresholdHistogram
+from metrics import CombinedMetrics
 from model import create_segmentation_model
 from runtime import distributed
-from runtime.device import gradient_scaler
+from runtime.device import Compute, gradient_scaler
 from runtime.errors import leave
+from runtime.settings import group_of
+from runtime.unreadable import Unreadable
 
 
 def step_and_validate(patches, processes, accumulate=1):
     """→ {"gradients", "weights" and running statistics after the step, "losses", "train": counts, "val": scores before the step}."""
     cpu = torch.device("cpu")
     torch.manual_seed(0)
-    data = WildfireDataModule(patches, batch_size=6, num_workers=0, rank=processes.rank, world_size=processes.size)
+    data = WildfireDataModule(patches, batch_size=6, num_workers=0, processes=processes)
     data.setup()
     mean, std = band_statistics(data.patch_set, data.train.patches)
     model = create_segmentation_model(architecture="smallunet", encoder_weights=None, mean=mean, std=std)
@@ -30,15 +32,14 @@ def step_and_validate(patches, processes, accumulate=1):
     model = distributed.share_batch_statistics(model, processes)
     criterion = CombinedLoss([1.0, 3.0], reduce=processes.sum_with_gradient)
     metrics = CombinedMetrics(2)
-    held_out = {"metrics": CombinedMetrics(2), "threshold": ThresholdHistogram()}
-    val, threshold = train.validate(model, model, criterion, held_out, data.val_dataloader(), data.val, data.patch_set, processes, cpu,
-                                    batch_size=6, precision="fp32", channels_last=False, unreadable=[], strict=True)
+    train.import_libraries()
+    options = group_of(train.Options, train.build_parser().parse_args(["--accumulate", str(accumulate)]))
+    learner = train.Learner(model=model, network=model, criterion=criterion, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+                            scaler=gradient_scaler(cpu, "fp32"), compute=Compute(device=cpu), processes=processes)
+    val, threshold = train.validate(learner, data, options, Unreadable("patches", patches, len(data.val), strict=True))
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    losses, prediction, target = train.train_step(
-        model, model, criterion, optimizer, gradient_scaler(cpu, "fp32"), next(iter(data.train_dataloader())), data.draws(0),
-        data.patch_set, processes, cpu, seed=0, step=0, precision="fp32", accumulate=accumulate, grad_clip=0.0,
-        channels_last=False)
+    batch, draws = next(data.training_batches(0))
+    losses, prediction, target = train.train_step(learner, batch, draws, 0, options, data.patch_set)
     metrics.update(prediction, target)
     return {
         "gradients": {name: p.grad for name, p in model.named_parameters()}, "state": model.state_dict(), "losses": losses, "val": val,

@@ -1,0 +1,173 @@
+"""
+What a patch set holds: its description and manifest as patches with one label layer chosen.
+
+A patch set is a folder made by `chip.py make-patches` (chipset.json, manifest.jsonl, {split}/…_image.npy (C, H, W) and
+…_mask.npy (L, H, W)), or one in the older form without a description ({split}/…_image.npy (H, W, C) float32 reflectance,
+…_mask.npy (H, W)).
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest
+from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
+from runtime.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(slots=True)
+class Patch:
+    """One line of a manifest, as far as training needs it. class_pixels, band sums: None in sets without a manifest."""
+
+    image: Path
+    mask: Path
+    split: str
+    scene: str
+    event: str
+    window: tuple  # column, row, width, height in the scene
+    scene_size: tuple | None  # width, height
+    class_pixels: list | None = None  # valid pixels of each class, of the chosen layer
+    band_sum: list | None = None  # stored units, valid pixels
+    band_sum_squares: list | None = None
+    valid_pixels: int = 0
+    dtype: str | None = None
+
+
+@dataclasses.dataclass
+class PatchSet:
+    """A patch set with one label layer chosen."""
+
+    folder: Path
+    bands: tuple
+    divide_by: tuple
+    offset: tuple
+    nodata: float | None
+    layer: str
+    plane: int  # of the mask file
+    classes: tuple
+    chip_size: int
+    patches: list
+    without_layer: int  # patches that have no labels of this layer and are left out
+    described: bool  # False for the older form
+    ground_resolution: float | None = None
+
+    @property
+    def patch_shape(self):
+        """(height, width) of its patches."""
+        if self.described or not self.patches:
+            return self.chip_size, self.chip_size
+        width, height = self.patches[0].window[2:]
+        return height, width
+
+    def of_split(self, split):
+        return [patch for patch in self.patches if patch.split == split]
+
+
+def read_patch_set(folder, num_classes=None, layer=None):
+    """
+    The PatchSet of a folder. The layer is the one named, or the only one, or the one that has num_classes classes (2: DEL, 5: GRA).
+
+    UserError: not a folder, nothing in it, no such layer, a number of classes that disagrees.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"patches folder {folder} does not exist; make it with chip.py make-patches, or pass --patches-dir")
+    if (folder / DESCRIPTION).exists():
+        return read_described_set(folder, num_classes, layer)
+    return read_older_set(folder, num_classes, layer)
+
+
+def read_described_set(folder, num_classes, layer):
+    description = read_chipset(folder)
+    if description["kind"] != "patches":
+        raise UserError(f"{folder} holds {description['kind']}, expected patches; make them with chip.py make-patches")
+    layers = description["layers"]
+    layer = choose_layer(folder, layers, num_classes, layer)
+    classes = tuple(description["classes"][layer])
+    if num_classes is not None and num_classes != len(classes):
+        raise UserError(f"--num-classes {num_classes} disagrees with layer {layer} of {folder}, which has {len(classes)} classes "
+                        f"({', '.join(classes)}); pass --num-classes {len(classes)} or another --layer")
+    lines = read_manifest(folder)
+    patches = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if layer in line.get("layers", layers):
+                patches.append(patch_of_line(folder, line, layer))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is not that of a patch ({error})"
+            raise UserError(f"{folder / MANIFEST}, line {number} {what}; make the patches again") from error
+    if not patches:
+        found = f"none of its {len(lines)} patches has labels of layer {layer}" if lines else "its manifest lists no patches"
+        raise UserError(f"{folder} has nothing to train on: {found}; make patches with chip.py make-patches")
+    bands, divide_by, offset = (tuple(description[key]) for key in ("bands", "divide_by", "offset"))
+    return PatchSet(folder, bands, divide_by, offset, description.get("nodata"), layer, layers.index(layer), classes,
+                    description["chip_size"], patches, len(lines) - len(patches), True, ground_resolution(lines))
+
+
+def patch_of_line(folder, line, layer):
+    """The Patch of a manifest's line. KeyError, TypeError, ValueError or AttributeError where the line does not describe one."""
+    column, row, width, height = line["window"]
+    return Patch(
+        folder / line["file"], folder / line["mask"], line["split"], line["scene"], line.get("event") or line["scene"],
+        (column, row, width, height), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
+        line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"),
+    )
+
+
+def choose_layer(folder, layers, num_classes, layer):
+    if layer is not None:
+        if layer not in layers:
+            raise UserError(f"--layer {layer} is not in {folder}; its layers are {', '.join(layers)}")
+        return layer
+    if len(layers) == 1:
+        return layers[0]
+    usual = LAYER_OF_NUM_CLASSES.get(num_classes)
+    if usual in layers:
+        return usual
+    raise UserError(f"{folder} has the label layers {', '.join(layers)}, and none is usual for {num_classes} classes; pass --layer")
+
+
+def ground_resolution(lines):
+    """Metres a pixel of the first line that says so, or None. Degrees are turned into metres along the meridian."""
+    for line in lines:
+        transform, crs = line.get("transform"), line.get("crs")
+        if transform and crs:
+            size = abs(transform[4]) or abs(transform[3])
+            return size * 111_320.0 if size < 0.1 else size
+    return None
+
+
+def read_older_set(folder, num_classes, layer):
+    """A set of the older form: found by its names, without statistics."""
+    patches = []
+    for split in SPLITS:
+        for image in sorted((folder / split).glob("*_image.npy")):
+            stem = image.name.removesuffix("_image.npy")
+            place = re.fullmatch(r"(.+)_r(\d+)_c(\d+)", stem)
+            scene, row, column = (place[1], int(place[2]), int(place[3])) if place else (stem, 0, 0)
+            event = re.match(r"EMSR\d+", scene)
+            mask = image.with_name(f"{stem}_mask.npy")
+            if not mask.exists():
+                raise UserError(f"{image} has no mask {mask.name} beside it; make the patches again")
+            patches.append(Patch(image, mask, split, scene, event[0] if event else scene, (column, row, 0, 0), None))
+    if not patches:
+        raise UserError(f"{folder} holds no patches: expected {DESCRIPTION}, or train/…_image.npy; make them with chip.py make-patches")
+    for patch in patches:
+        try:
+            height, width, bands = np.load(patch.image, mmap_mode="r").shape
+            break
+        except (OSError, ValueError, EOFError):
+            continue
+    else:
+        raise UserError(f"no patch of {folder} can be read as (height, width, bands); make them again")
+    for patch in patches:
+        patch.window = (*patch.window[:2], width, height)
+    known = {len(CEMS_BANDS): CEMS_BANDS, len(CEMS_BANDS) + 1: (*CEMS_BANDS, "NDVI")}
+    names = known.get(bands, tuple(f"band_{i + 1}" for i in range(bands)))
+    count = num_classes or 2
+    layer = layer or LAYER_OF_NUM_CLASSES.get(count, "mask")
+    return PatchSet(folder, names, (1.0,) * bands, (0.0,) * bands, None, layer, 0, get_class_names(count), height, patches, 0, False)

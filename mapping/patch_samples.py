@@ -1,0 +1,20 @@
+"""Pictures of validation patches beside what a network says about them: what train.py leaves after each best epoch."""
+
+from pictures.pictures import save_png
+from pictures.sample_sheet import sample_sheet
+
+
+def write_samples(path, model, dataset, patch_set, to_device, compute, count=4):
+    """
+    A sheet of `count` patches: image, truth, prediction, errors. Burned ones first, since empty ones show little.
+
+    dataset: PatchDataset of the validation split. to_device: (batch, patch_set, compute) → (reflectance, labels).
+    """
+    patches = dataset.patches
+    burned = [i for i, patch in enumerate(patches) if patch.class_pixels and sum(patch.class_pixels[1:])] or list(range(len(patches)))
+    chosen = sorted({burned[k * (len(burned) - 1) // max(1, count - 1)] for k in range(count)})
+    images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
+    predicted = model.predict_segmentation(images)
+    arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
+    path.parent.mkdir(exist_ok=True)
+    save_png(path, sample_sheet(*arrays, patch_set.bands, len(patch_set.classes), [patches[i].image.stem for i in chosen]))

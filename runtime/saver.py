@@ -1,0 +1,83 @@
+"""When and under which names a run's checkpoints are written: by the clock, on a signal, after each epoch."""
+
+from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.clock import Clock
+from runtime.errors import UserError
+from runtime.finite import require_finite_weights
+from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
+from runtime.run_folder import BEST, FINAL, LAST
+
+
+class Saver:
+    """
+    with Saver(folder, state, header, processes, minutes=10, resume_with="--resume …") as saver: …
+
+    header: the checkpoint's "kind", "model", "settings" and "data"; the program may change values in it as the run goes. All processes call
+    every method, the first one writes. minutes: last.pt at least this often within an epoch; 0: after every step. resume_with: what to
+    pass to go on, told when a signal ends the run.
+    """
+
+    def __init__(self, folder, state, header, processes, *, minutes, resume_with):
+        self.folder, self.state, self.header, self.processes = folder, state, header, processes
+        self.resume_with = resume_with
+        self.clock = Clock(minutes)
+        self.stop = StopRequest()
+
+    def __enter__(self):
+        self.stop.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self.stop.__exit__(*exception)
+
+    def save(self, *names):
+        """The whole state under some names in checkpoints/, each whole or not at all."""
+        state = self.state.to_dict()
+        if self.processes.is_first:
+            for name in names:
+                save_checkpoint(self.folder.checkpoints / name, {**self.header, "state": state})
+
+    def after_step(self):
+        """Save when the clock or a signal in any process wants it; on a signal leave (KeyboardInterrupt or Terminated)."""
+        wanted = self.processes.highest(STOP if self.stop.requested else SAVE if self.clock.due() else NOTHING)
+        if not wanted:
+            return
+        position = self.state.position
+        require_finite_weights(self.state.parts["model"], position.step)
+        self.save(LAST)
+        if wanted == STOP:
+            self.stop.leave(f"Saved in epoch {position.epoch} after step {position.step}; {self.resume_with}")
+
+    def after_epoch(self, finished):
+        """last.pt, written after everything else of the epoch: a run killed before it does the epoch again, with the same result."""
+        self.save(LAST)
+        if self.processes.highest(STOP if self.stop.requested else NOTHING) and not finished:
+            self.stop.leave(f"Saved after epoch {self.state.position.epoch - 1}; {self.resume_with}")
+
+    def final_is_of(self, position):
+        """Does final_model.pt hold this position? One that is missing or damaged does not."""
+        try:
+            state = load_checkpoint(self.folder.checkpoints / FINAL, self.header["kind"])["state"]
+        except UserError:
+            return False
+        return isinstance(state, dict) and (state.get("epoch"), state.get("step_in_epoch")) == (position.epoch, position.step_in_epoch)
+
+    def kept_best(self, console, resumed, scored_on):
+        """
+        The score that an earlier best_model.pt was kept for, the same in all processes; None where there is none or it was reached on
+        other data (scored_on: the fingerprint of today's).
+
+        A file that is damaged or gone keeps nobody from going on: it is said, and the next epoch is the best.
+        """
+        position, path, score, fault = self.state.position, self.folder.checkpoints / BEST, None, None
+        if resumed and self.processes.is_first and (path.exists() or position.best_score is not None):
+            try:
+                kept = load_checkpoint(path, self.header["kind"])
+                score = kept["state"].get("best_score") if kept["data"].get("scored_on", scored_on) == scored_on else None
+            except UserError as error:
+                fault = str(error)
+        score, fault = self.processes.gather((score, fault))[0]
+        if fault:
+            console.warn(f"{fault}; the next epoch takes its place")
+            position.best_score = position.best_epoch = None
+        return score
