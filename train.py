@@ -3,12 +3,12 @@ Train a network that says for each pixel what it is: burned or not, how badly, o
 
     python train.py --patches-dir patches --num-classes 2
     python train.py --patches-dir patches --num-classes 5 --encoder resnet50 --architecture unetplusplus --precision bf16
-    python train.py --resume output/checkpoints/last.pt                     # go on where it was, with the settings it had
+    python train.py --resume output/checkpoints/last.pt                     # continue, with the settings it had
     python train.py --test-only --resume output/checkpoints/best_model.pt --test-split val
     torchrun --nproc_per_node 4 train.py --patches-dir patches              # the same global batch, on four processes
 
 Patches come from `chip.py make-patches`. The output folder gets config.json, metrics.csv (one row an epoch), samples/ and checkpoints/:
-best_model.pt (highest validation fire IoU), last.pt (where --resume goes on), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
+best_model.pt (highest validation fire IoU), last.pt (for --resume), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def build_parser():
     group.add_argument("--channels-last", action="store_true", help="memory layout that tensor cores like")
 
     group = parser.add_argument_group("run")
-    group.add_argument("--resume", metavar="FILE", help="checkpoint to go on from; flags not given are those of its run")
+    group.add_argument("--resume", metavar="FILE", help="checkpoint to continue from; flags not given are those of its run")
     group.add_argument("--detection-min-pixels", type=whole(1), default=1, metavar="PIXELS",
                        help="burned pixels from which a patch counts as detected in the scores of each epoch")
     group.add_argument("--save-every", type=whole(), default=5, help="checkpoint_epoch_N.pt every this many epochs; 0: never")

@@ -3,14 +3,14 @@ Train the network that sharpens multispectral images with a panchromatic one.
 
     python train_pansharpen.py --session demo --chips chips/mixed --test-chips chips/test --epoch-length 1024 --epochs 10 --lr 1e-4
     python train_pansharpen.py --session demo --chips chips/mixed --test-chips chips/test --epoch-length 1024 --epochs 20   # ten more
-    python train_pansharpen.py --session demo --load-epoch 63 --chips chips/mixed --epochs 100        # on from a certain epoch
+    python train_pansharpen.py --session demo --load-epoch 63 --chips chips/mixed --epochs 100        # continue from an epoch
     python train_pansharpen.py --session second --load-from demo/63 --chips chips/other --epochs 10   # a new session with these weights
     torchrun --nproc_per_node 4 train_pansharpen.py --session demo --chips chips/mixed …              # the same batches, four processes
 
 Chips come from `chip.py make-chips`, `fake-chips` or `link-chips`. A session is the folder sessions/NAME: config.json, metrics.csv (one row
 an epoch), baselines.json (what classical methods score on the test chips), samples/epoch_N.png (what the best epochs make of four chips)
 and checkpoints/ with checkpoint_epoch_N.pt (N from zero), last.pt, best_model.pt (lowest test loss) and final_model.pt (of the last epoch
-that was asked for). sessions/latest.pt links the newest. The same command again goes on where the session stopped.
+that was asked for). sessions/latest.pt links the newest. The same command again continues where the session stopped.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ def build_parser():
     group = parser.add_argument_group("session")
     group.add_argument("--session", default="pansharpen", help="name of the run; its folder is made in --sessions-dir")
     group.add_argument("--sessions-dir", "--checkpoints", default="sessions", metavar="DIR", help="where sessions live")
-    group.add_argument("--load-epoch", type=whole(), metavar="N", help="go on from this epoch of the session (default: its latest)")
+    group.add_argument("--load-epoch", type=whole(), metavar="N", help="continue from this epoch of the session (default: its latest)")
     group.add_argument("--load-from", metavar="S[/N]", help="begin with the weights of another session, or of a .pt file")
     group.add_argument("--weight-link", metavar="FILE", help="link to the newest checkpoint (default: latest.pt in --sessions-dir)")
 
@@ -135,7 +135,7 @@ def main(argv=None):
 
     with program(args.device, args.quiet) as (processes, console):
         checkpoint, own = sessions.find_past(args.sessions_dir, args.session, args.load_epoch, args.load_from, KIND)
-        processes.wait_for_all()  # nobody writes before everybody has looked
+        processes.wait_for_all()  # all processes look before the first one writes
         if checkpoint:
             require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ()})
             adopt_settings(args, given, checkpoint["settings"], run_flags=(*RUN_FLAGS, "session", "epochs", "up_to_epoch"),

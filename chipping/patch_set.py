@@ -89,8 +89,8 @@ def read_described_set(folder, num_classes, layer):
     layer = choose_layer(folder, layers, num_classes, layer)
     classes = tuple(description["classes"][layer])
     if num_classes is not None and num_classes != len(classes):
-        raise UserError(f"--num-classes {num_classes} disagrees with layer {layer} of {folder}, which has {len(classes)} classes "
-                        f"({', '.join(classes)}); pass --num-classes {len(classes)} or another --layer")
+        raise UserError(f"--num-classes {num_classes}: layer {layer} of {folder} has {len(classes)} ({', '.join(classes)}); pass "
+                        f"--num-classes {len(classes)} or another --layer")
     lines = read_manifest(folder)
     patches = []
     for number, line in enumerate(lines, start=1):

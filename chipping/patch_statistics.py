@@ -48,7 +48,7 @@ def class_weights_of(patches, num_classes, weights=None):
     """
     (C,) float32: N / (C · n_c) over valid pixels, divided by the smallest, at most 50. weights: how often each patch is drawn, or None.
 
-    A class without a pixel gets 0 and a warning: it can't be learned, and should not be told off for.
+    A class without a pixel gets 0 and a warning: it cannot be learned, and should not be told off for.
     """
     counts = np.array([patch.class_pixels[:num_classes] for patch in patches], dtype=np.float64).reshape(len(patches), num_classes)
     counts = (counts * (np.ones(len(patches)) if weights is None else weights)[:, None]).sum(axis=0)

@@ -15,15 +15,15 @@ SPECTRAL_INDICES = {
     "ndwi": ("green", "nir"),
     "ndmi": ("nir", "swir1"),
 }
-# The index set "pairs": (a - b) / (a + b) of every two bands, IN PLACE of the bands. What brightens or darkens all bands alike
-# (sun, slope) cancels, so a network that has seen a dozen scenes meets fewer surprises in the next one.
+# The index set "pairs": (a - b) / (a + b) of every two bands, IN PLACE of the bands. Factors common to all bands (sun,
+# slope) cancel, so a network trained on a dozen scenes generalises better to the next one.
 PAIRS = "pairs"
 PAIRS_FLOOR = 0.02  # reflectance added to the sum: in deep shadow and water the quotient would be noise
 STAND_INS = {"nir": "narrow_nir"}  # where a sensor's file has only the other one
 
 
 def count_inputs(bands, indices):
-    """How many channels a network sees. UserError where "pairs" can't be."""
+    """How many channels a network sees. UserError where "pairs" is combined with others or has too few bands."""
     if PAIRS not in indices:
         return len(bands) + len(indices)
     if len(indices) > 1 or len(bands) < 2:
@@ -57,7 +57,7 @@ class InputStep(nn.Module):
         super().__init__()
         self.only_pairs = PAIRS in indices
         if self.only_pairs:
-            count_inputs(bands, indices)  # refuses what can't be
+            count_inputs(bands, indices)  # refuses impossible combinations
             both = list(itertools.combinations(range(len(bands)), 2))
             self.first, self.second = [a for a, _ in both], [b for _, b in both]
         self.pairs = [] if self.only_pairs else [index_positions(name, bands) for name in indices]

@@ -42,8 +42,9 @@ def build_smp(architecture, encoder, in_channels, classes):
     try:
         network = smp.create_model(architecture, encoder_name=encoder, encoder_weights=None, in_channels=in_channels, classes=classes)
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, NotImplementedError, AssertionError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise UserError(f"{architecture} can't be built on encoder {encoder} with {in_channels} input channels: {text}") from error
+        text = " ".join(str(error).split())[:120]
+        raise UserError(f"{architecture} cannot be built on encoder {encoder} with {in_channels} channels ({text}); pass another --encoder"
+                        ) from error
     # Some decoders take features at a coarser stride than they report; 32 suits all of them and costs a few padded pixels.
     network.stride = max(32, int(getattr(network.encoder, "output_stride", 32)))
     return network
@@ -64,7 +65,7 @@ def imagenet_weights(encoder):
     except KeyError as error:
         raise UserError(f"encoder {encoder} has no ImageNet weights; pass --encoder-weights none") from error
     except Exception as error:
-        raise UserError(f"the ImageNet weights of {encoder} can't be downloaded ({type(error).__name__}); pass --encoder-weights none, "
+        raise UserError(f"the ImageNet weights of {encoder} cannot be downloaded ({type(error).__name__}); pass --encoder-weights none, "
                         "or --encoder-weights FILE with weights that you have") from error
 
 
@@ -92,7 +93,7 @@ def weights_from_file(path):
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"--encoder-weights {path} can't be read as a state dict of tensors ({type(error).__name__})") from error
+        raise UserError(f"--encoder-weights {path} cannot be read as a state dict of tensors ({type(error).__name__})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     state = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     marked = {key.split("encoder.", 1)[1]: value for key, value in state.items() if "encoder." in key}

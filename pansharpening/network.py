@@ -142,7 +142,7 @@ def architecture_reach(config):
 def measure_reach(model, side=FIXED_REACH):
     """How many pan pixels around a pixel can change it: measured on noise, rounded up to whole ms pixels.
 
-    side: ms pixels to look at first, in each direction; it grows until the reach ends within it. RunError where it can't end.
+    side: ms pixels to look at first, in each direction; it grows until the reach ends within it. RunError where it does not end.
     """
     # Each block looks one pixel of its scale further, at most one of ms; enlarging and blurring are far within FIXED_REACH.
     most = FIXED_REACH + sum(len(blocks) for blocks in model.blocks)

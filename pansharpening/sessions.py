@@ -87,4 +87,4 @@ def link_newest(link, path, console):
         os.symlink(os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(link))), temporary)
         os.replace(temporary, link)
     except OSError as error:  # a disk that knows no links: no reason to lose an epoch
-        console.warn(f"{link} can't be made a link to {path} ({error.strerror})")
+        console.warn(f"{link} cannot be made a link to {path} ({error.strerror})")

@@ -21,8 +21,8 @@ def atomic_path(path, sync=True):
     """
     A temporary path in the same folder, renamed to `path` when the block ends well and removed when it does not.
 
-    It keeps the suffix, so that drivers that look at it are content, and its name is the same in every run: what a killed run leaves is
-    what the next one overwrites. `sync` forces the bytes to disk first: for the few files that must outlive a power cut.
+    It keeps the suffix, which some drivers need, and its name is the same in every run: the next run overwrites what a killed one left.
+    `sync` forces the bytes to disk first, for files that must survive a power cut.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -78,7 +78,7 @@ def lock_folder(path):
             if os.path.lexists(path) and not path.is_dir():
                 raise UserError(f"{path} is a file where a folder for temporary files has to be; remove it") from error
             if isinstance(error, FileExistsError) and not path.parent.is_dir():
-                raise UserError(f"can't write to {path.parent}: it is no folder, or a link that leads nowhere") from error
+                raise UserError(f"cannot write to {path.parent}: it is not a folder; choose another") from error
             continue
         if not try_lock(lock):
             os.close(lock)
@@ -126,7 +126,7 @@ def write_text(path, text, sync=True):
 
 
 def write_json(path, value, sync=True):
-    """JSON that a person can read and every language can parse: NaN and infinity become null. sync: see atomic_path."""
+    """Indented standard JSON: NaN and infinity become null. sync: see atomic_path."""
     write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync)
 
 
@@ -134,13 +134,13 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
+        raise UserError(f"{path} does not exist; expected a JSON file") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from error
+        raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
 
 
 def plain(value):
-    """`value` in JSON's own types; NaN and infinity are None, since JSON has no word for them."""
+    """`value` in JSON's own types; NaN and infinity are None, which JSON does not know."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -192,7 +192,7 @@ def refuse_existing(paths, overwrite):
 
 
 def require_writable(folder):
-    """Make `folder` and find out now, not after an hour, whether it can be written to."""
+    """Make `folder`; UserError now, not after an hour of work, where it cannot be written to."""
     folder = Path(folder)
     probe = folder / f".{os.getpid()}.part"
     try:
@@ -200,4 +200,4 @@ def require_writable(folder):
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"can't write to {folder} ({error.strerror}); choose another folder or change its rights") from error
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder or change its rights") from error

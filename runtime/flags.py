@@ -109,7 +109,7 @@ def read_config(path, parser):
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--config {path} can't be read ({error.strerror}); pass an existing YAML or JSON file") from error
+        raise UserError(f"--config {path} cannot be read ({error.strerror}); pass an existing YAML or JSON file") from error
     except ValueError as error:  # UnicodeDecodeError
         raise UserError(f"--config {path} is not text in UTF-8 ({error}); save it as UTF-8") from error
     if Path(path).suffix.lower() == ".json":

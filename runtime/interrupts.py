@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish: the loop finishes its step, saves, and then leaves."""
+"""Graceful stop on SIGINT and SIGTERM: finish the step, save, exit."""
 
 import atexit
 import functools
@@ -9,14 +9,14 @@ from multiprocessing import sharedctypes
 
 from runtime.errors import Terminated
 
-NOTHING, SAVE, STOP = 0, 1, 2  # what a process wants at the end of a step; the highest of all processes counts
+NOTHING, SAVE, STOP = 0, 1, 2  # what a process asks for at the end of a step; the highest of all processes counts
 
 
 class StopRequest:
     """
     Context manager. `requested` turns true with the first SIGINT or SIGTERM; a second one interrupts at once.
 
-    leave(text) raises what the signal stands for: KeyboardInterrupt (exit code 130) or Terminated (143).
+    leave(text) raises KeyboardInterrupt (exit code 130) for SIGINT, Terminated (143) for SIGTERM.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -48,23 +48,23 @@ class StopRequest:
 
 def worker_init():
     """
-    A worker_init_fn for a DataLoader. Ctrl-C, `timeout` and Slurm reach workers too, but the parent alone decides when to stop: it still
-    needs them for the step that it is in. Only what it sends when it leaves ends them.
+    A worker_init_fn for a DataLoader. Ctrl-C, `timeout` and Slurm signal workers too, but the parent alone decides when to stop, since it
+    needs them to finish its step. Only the signal that it sends when it exits ends them.
     """
     return functools.partial(leave_signals_to_parent, leaving_flag())
 
 
 @functools.cache
 def leaving_flag():
-    """A byte that all processes see, 1 when this one leaves. It has no lock: in a signal handler one could wait for itself."""
+    """A shared byte, 1 when this process exits. It has no lock, which a signal handler could deadlock on."""
     leaving = sharedctypes.RawValue("b", 0)
-    # runs before multiprocessing ends the workers that are left: it was registered earlier
+    # runs before multiprocessing ends the remaining workers
     atexit.register(setattr, leaving, "value", 1)
     return leaving
 
 
 def leave_signals_to_parent(leaving, worker_id):
-    """In a worker: go on, whatever comes, until the parent leaves or is gone."""
+    """In a worker: ignore signals until the parent exits or is gone."""
     parent = os.getppid()  # with the start method forkserver the server, which goes when the parent does
 
     def receive(number, frame):

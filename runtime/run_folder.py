@@ -19,7 +19,7 @@ class RunFolder:
     """
     with RunFolder(path, resume=…, overwrite=…) as folder: … folder.checkpoints / "last.pt" …
 
-    A folder that holds a run is refused, unless the run is resumed or overwritten. While it is open nobody else can open it for writing.
+    A folder that holds a run is refused, unless the run is resumed or overwritten. While it is open no other run can open it.
     active: False on all ranks but the first, which then write nothing and lock nothing. flag: the one that chooses the folder, named
     where another has to be chosen. occupied: what is said of a folder that holds a run; None: how to resume or replace it.
     """

@@ -1,4 +1,4 @@
-"""Where a run is, with all that it needs to go on from there."""
+"""Where a run is, with everything that it needs to continue."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Sums of an epoch's losses, kept on the device until somebody asks for their means."""
+"""Sums of an epoch's losses, kept on the device until their means are read."""
 
 import torch
 

@@ -13,8 +13,8 @@ class Saver:
     with Saver(folder, state, header, processes, minutes=10, resume_with="--resume …") as saver: …
 
     header: the checkpoint's "kind", "model", "settings" and "data"; the program may change values in it as the run goes. All processes call
-    every method, the first one writes. minutes: last.pt at least this often within an epoch; 0: after every step. resume_with: what to
-    pass to go on, told when a signal ends the run.
+    every method, the first one writes. minutes: last.pt at least this often within an epoch; 0: after every step. resume_with: how to
+    continue, told when a signal ends the run.
     """
 
     def __init__(self, folder, state, header, processes, *, minutes, resume_with):
@@ -67,7 +67,7 @@ class Saver:
         The score that an earlier best_model.pt was kept for, the same in all processes; None where there is none or it was reached on
         other data (scored_on: the fingerprint of today's).
 
-        A file that is damaged or gone keeps nobody from going on: it is said, and the next epoch is the best.
+        A file that is damaged or gone is a warning, and the next epoch is the best.
         """
         position, path, score, fault = self.state.position, self.folder.checkpoints / BEST, None, None
         if resumed and self.processes.is_first and (path.exists() or position.best_score is not None):

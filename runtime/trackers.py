@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 class NoTracker:
-    """In place of a tracker that was not asked for or is not installed."""
+    """The tracker where none was asked for or installed."""
 
     def log(self, values, step):
         pass
@@ -54,7 +54,7 @@ def start_wandb(wanted, project, name, config, folder, console, run_id=None):
         console.warn("--wandb was asked for, but wandb is not installed (pip install wandb); going on without it")
         return NoTracker()
     except Exception as error:  # no login, no network: nothing that a training run should die of
-        console.warn(f"--wandb was asked for, but wandb can't start ({' '.join(str(error).split())[:150]}); going on without it")
+        console.warn(f"--wandb was asked for, but wandb cannot start ({' '.join(str(error).split())[:150]}); going on without it")
         return NoTracker()
     return WandbTracker(run)
 

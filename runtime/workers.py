@@ -1,5 +1,5 @@
 """
-Worker processes: copied from one that has imported what they need, stopped between two pieces of work, gone when their parent is.
+Worker processes: forked from a server that has imported their modules, stopped between two tasks, ended with their parent.
 
 Standard library only, since prepare_workers runs before anything heavy is imported.
 """
@@ -20,16 +20,16 @@ METHOD = "forkserver" if os.name == "posix" else "spawn"
 
 def prepare_workers(modules, count):
     """
-    Start the process that `count` workers will be copied from: it imports `modules` (names) while this process gets ready itself.
+    Start the process that `count` workers will be forked from: it imports `modules` (names) while this process imports its own.
 
-    Without it the two imports come one after the other, seconds that no second worker makes up for in a short run.
+    Otherwise the two imports come one after the other, which costs more than a second worker saves in a short run.
     """
     if count > 1 and METHOD == "forkserver":
         start_server(modules)
 
 
 def start_server(modules):
-    """Python 3.11 imports them with the path of an empty program, and says nothing where it finds none: it gets ours by PYTHONPATH."""
+    """Python 3.11 imports them without our folder in its path, and ignores what it does not find: PYTHONPATH adds it."""
     from multiprocessing import forkserver
 
     before = os.environ.get("PYTHONPATH")
@@ -48,8 +48,8 @@ def worker_pool(count, modules, prepare=None, arguments=()):
     """
     A ProcessPoolExecutor of `count` processes that have imported `modules`; prepare(*arguments) runs first in each.
 
-    Work that was not begun when the block ends is dropped, and what is under way may look at `stopping` to end early. A worker that was
-    killed is a RunError.
+    Tasks that have not begun when the block ends are dropped; those under way may ask `stopping` and end early. A worker that was killed
+    is a RunError.
     """
     context = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
@@ -59,7 +59,7 @@ def worker_pool(count, modules, prepare=None, arguments=()):
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise RunError("a worker was killed, perhaps for memory; run the same command again with fewer --workers, it goes on") from error
+        raise RunError("a worker was killed, perhaps for memory; run the same command again with fewer --workers") from error
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
@@ -69,14 +69,14 @@ stop_event = None  # in a worker: its pool's
 
 
 def stopping():
-    """In a worker: has the pool's block ended? Elsewhere never."""
+    """In a worker: has the pool's block ended? In other processes False."""
     return stop_event is not None and stop_event.is_set()
 
 
 def begin(stop, prepare, arguments):
     """
-    The first thing a worker does. Ctrl-C reaches the whole group and is the parent's business; a parent that was killed takes its workers
-    along, since the next run would meet them in its folder.
+    The first thing a worker does. SIGINT reaches the whole process group and is handled by the parent; workers of a parent that was killed
+    exit, since the next run works in the same folder.
     """
     global stop_event
     stop_event = stop

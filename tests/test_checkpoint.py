@@ -158,13 +158,13 @@ def test_a_folder_with_a_run_is_refused_and_two_runs_cannot_share_one(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_output_folder_is_told_before_any_work(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="can't write"), RunFolder(tmp_path / "run"):
+    with pytest.raises(UserError, match="cannot write"), RunFolder(tmp_path / "run"):
         pass
 
 
 def test_an_output_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(UserError, match="can't write"), RunFolder(tmp_path / "run"):
+    with pytest.raises(UserError, match="cannot write"), RunFolder(tmp_path / "run"):
         pass
 
 

@@ -88,7 +88,7 @@ def test_existing_files_are_refused_unless_told_otherwise(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't write"):
+    with pytest.raises(UserError, match="cannot write"):
         require_writable(tmp_path / "file" / "below")
     require_writable(tmp_path / "new" / "deep")
     assert os.listdir(tmp_path / "new" / "deep") == []

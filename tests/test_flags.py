@@ -66,7 +66,7 @@ def test_a_wrong_config_file_is_one_line(parser, tmp_path, content, words):
 
 
 def test_a_missing_config_file_is_a_user_error(parser):
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         parse_with_config(parser, ["--config", "nowhere.yaml", "--patches-dir", "p"])
 
 

@@ -122,7 +122,7 @@ def test_a_weights_file_that_does_not_fit_or_is_no_weights_file_is_one_line(tmp_
     with pytest.raises(UserError, match="does not fit encoder resnet18"):
         load_encoder_weights(model.network, "resnet18", tmp_path / "part.pt", CEMS_BANDS)
     (tmp_path / "noise.pt").write_bytes(b"not a zip")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_encoder_weights(model.network, "resnet18", tmp_path / "noise.pt", CEMS_BANDS)
     with pytest.raises(UserError, match="does not exist; expected imagenet, none"):
         load_encoder_weights(model.network, "resnet18", tmp_path / "none.pt", CEMS_BANDS)

@@ -447,13 +447,13 @@ def test_a_disk_that_knows_no_links_costs_no_epoch(chips, tmp_path, monkeypatch,
     monkeypatch.setattr(os, "symlink", no_links)
     train(tmp_path, chips, epochs=2)
     assert load_checkpoint(tmp_path / "s" / "checkpoints" / "last.pt")["state"]["epoch"] == 2
-    assert "latest.pt can't be made a link" in capsys.readouterr().err
+    assert "latest.pt cannot be made a link" in capsys.readouterr().err
 
 
 def test_a_link_that_cannot_be_made_is_told_before_any_work(chips, tmp_path, monkeypatch):
     monkeypatch.setattr(train_pansharpen, "forward_losses", lambda *args: pytest.fail("it trains"))
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't write to .*file"):
+    with pytest.raises(UserError, match="cannot write to .*file"):
         train(tmp_path, chips, epochs=1, weight_link=tmp_path / "file" / "latest.pt")
     with pytest.raises(UserError, match="is a folder, expected the name of a link; pass --weight-link .*/latest.pt"):
         train(tmp_path, chips, epochs=1, weight_link=tmp_path)
@@ -638,7 +638,7 @@ def test_too_many_bad_chips_end_the_run_at_once_and_not_after_the_epoch(chips, t
 
 @pytest.fixture
 def flawed(chips, tmp_path, monkeypatch):
-    """One chip in twelve and one in four that can't be read: as few as may be left out."""
+    """One chip in twelve and one in four that cannot be read: as few as may be left out."""
     for module in (dataset_pansharpen, scoring):
         monkeypatch.setattr(module, "MOST_UNREADABLE", 0.3)
     for name, number in (("train", 7), ("test", 2)):
