@@ -168,5 +168,5 @@ def test_a_failing_write_names_its_file_and_other_errors_keep_their_words(tmp_pa
 
 def test_a_scratch_folder_below_a_link_that_leads_nowhere_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match="link that leads nowhere"), scratch_folder(tmp_path / "link" / "s"):
+    with pytest.raises(UserError, match="it is not a folder; choose another"), scratch_folder(tmp_path / "link" / "s"):
         pass
