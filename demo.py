@@ -6,7 +6,7 @@ The whole story in five minutes; and pictures of what a checkpoint does.
     python demo.py --checkpoint best_model.pt --scenes 'post_fire/*.tif' --masks 'masks/*.tif'
     python demo.py --checkpoint sessions/latest.pt --chips chips/test           # low resolution, baseline, ours, truth
 
-Without a checkpoint: burnt country is generated (synthetic/scenes.py), and chip.py, train.py and inference.py are run on it as you would
+Without a checkpoint: burnt country is generated (synthetic/), and chip.py, train.py and inference.py are run on it as you would
 run them on your own data; each command is printed before it runs. demo/report.html is one page that can be sent to anyone. Stages that
 are finished are not repeated when the same command is started again.
 
@@ -242,7 +242,7 @@ def generate_scenes(folder, recipe, seed, console):
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from synthetic.scenes import write_cems_folder
+    from synthetic.folders import write_cems_folder
 
     part, total = folder / "scenes.part", recipe.train_scenes + recipe.val_scenes + 1
     console.say(f"generating {total} scenes of burnt country")

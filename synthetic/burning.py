@@ -1,21 +1,20 @@
-"""A made-up fire: how it runs over the land, what it leaves of the surface, and what a mapper would label."""
+"""A synthetic fire: how it spreads, what it does to the surface, how it would be labelled."""
 
 import numpy as np
 
-from synthetic.country import logistic
+from synthetic.fields import enlarge, fractal_noise, logistic, smooth
 from synthetic.materials import SPECTRA
-from synthetic.terrain import STEPS, enlarge, fractal_noise, smooth, spreading_time
+from synthetic.spreading import STEPS, spreading_time
 
 SEVERITY_STEPS = (0.16, 0.30, 0.52, 0.78)  # burn severity 0..1 at which the label becomes 1, 2, 3, 4
 SEVERITY_MIDDLE = (0.0, 0.22, 0.42, 0.66, 0.90)  # and the severity that a label stands for
 
 
 def grow_fire(rng, land, wind_from, share):
-    """Burn severity (H, W) float32 0..1 of a fire that covers about `share` of the scene.
+    """Burn severity (H, W) float32 0..1 of a fire that covers about `share` of the scene. wind_from: degrees clockwise from north
 
-    The front enters a cell sooner with the wind behind it, uphill, and in good fuel; the time at which the wanted
-    area is reached is the perimeter. What burns hot follows fuel, slope and the run of the wind; wet hollows and gaps
-    in fuel stay as islands.
+    The front enters a cell sooner downwind, uphill and in good fuel; the perimeter is where it is when the wanted area has burnt.
+    Severity follows fuel, aspect and the time of burning; wet hollows and gaps in fuel stay as islands.
     """
     shape = land.fuel.shape
     cell = 6 if min(shape) >= 48 else 1
@@ -56,7 +55,10 @@ def grow_fire(rng, land, wind_from, share):
 
 
 def char_surface(rng, surface, severity, freshness, fuel=None):
-    """Burn `surface` (12, H, W) in place by `severity` (H, W, 0..1): green leaves go brown, then black, then to ash."""
+    """Burn `surface` (12, H, W) in place by `severity` (H, W, 0..1): green leaves turn brown, then black, then to ash.
+
+    freshness: of the char, 1 last week .. 0.5 washed out; fuel: (H, W) 0..1, where nothing burns the surface stays, or None
+    """
     shape = severity.shape
     s = np.clip(severity, 0, 1)
     ashy = 0.5 * np.clip((s - 0.70) / 0.3, 0, 1) * np.clip(0.6 + 0.5 * fractal_noise(rng, shape, 1.0, longest=60), 0, 1)
@@ -77,6 +79,5 @@ def char_surface(rng, surface, severity, freshness, fuel=None):
 
 
 def label_fire(severity):
-    """Severity 0..1 -> classes 0..4 (H, W) uint8, generalised as a mapper's polygons are: nothing under about four
-    pixels."""
+    """Severity 0..1 -> classes 0..4 (H, W) uint8, generalised like polygons drawn by hand: nothing under about four pixels."""
     return np.digitize(smooth(severity, 1.4), SEVERITY_STEPS).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What things on the ground reflect in the bands of Sentinel-2, and laying one over another. For made-up scenes."""
+"""Reflectance of materials in the bands of Sentinel-2."""
 
 import numpy as np
 
@@ -34,8 +34,7 @@ SPECTRA = {
 
 
 def lay(surface, share, material, texture=1.0):
-    """Put `material` over `share` (H, W, 0..1) of `surface` (12, H, W), in place. `texture` (H, W) brightens or
-    darkens it."""
+    """Mix `material` into `surface` (12, H, W) in place, over `share` (H, W) 0..1. texture: factor on its brightness, (H, W) or number"""
     spectrum = np.array(SPECTRA[material], np.float32)
     share = np.asarray(share, np.float32)
     for band, value in enumerate(spectrum):

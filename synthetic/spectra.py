@@ -1,12 +1,13 @@
-"""Reflectance spectra of common materials as formulas, seen through a sensor's bands.
+"""
+Reflectance spectra of common materials as formulas, averaged over a sensor's bands.
 
     python -m synthetic.spectra --matrix                    # the bands -> XYZ numbers of raster/colour.py
     python -m synthetic.spectra --reflectances FILE.csv     # the reflectance file that ships with fake-chips
 
-The curves are parametric: sums of smooth steps and dips at the places where plants, soils, water, paint and roofs have
-theirs. They are not measurements. Bands are boxes between the edges that the operators publish; the colour matching functions
-are the analytic fit of Wyman, Sloan and Shirley (2013) to CIE 1931; daylight is D65 in steps of 10 nm. Good enough for
-colours that look right and for training material; not for colorimetry.
+The curves are parametric: sums of smooth steps and dips where plants, soils, water, paint and roofs have theirs. They are not
+measurements. Bands are boxes between the edges that the operators publish; the colour matching functions are the analytic fit of Wyman,
+Sloan and Shirley (2013) to CIE 1931; daylight is D65 in steps of 10 nm. Good enough for plausible colours and training data; not for
+colorimetry.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from PIL import Image
 
 from constants import SENTINEL2_L2A_BANDS
 from pictures import pictures, report
-from synthetic.scenes import make_scene
+from synthetic.scenes import generate_scene
 
 BURNED = (230, 74, 25)
 
@@ -20,7 +20,7 @@ BURNED = (230, 74, 25)
 @pytest.fixture(scope="module")
 def story():
     """A scene of 96 pixels with a map that misses the burn's upper half and marks a corner in error."""
-    scene = make_scene(7, 96, 96, swath_edge=True)
+    scene = generate_scene(7, 96, 96, swath_edge=True)
     truth = scene.delineation
     prediction = truth.copy()
     prediction[:40][truth[:40] == 1] = 0
