@@ -62,9 +62,9 @@ class SegmentationConfig:
 def build_network(config):
     """The network of a config, with random weights: (B, inputs, H, W) → (B, num_classes, H, W), sides multiples of `.stride`."""
     in_channels = count_inputs(config.bands, config.indices)
-    check_names(config.architecture, config.encoder, others=OWN_ARCHITECTURES)
-    if config.architecture in OWN_ARCHITECTURES:
+    if config.architecture in OWN_ARCHITECTURES:  # first: importing segmentation-models-pytorch takes seconds
         return OWN_ARCHITECTURES[config.architecture](in_channels, config.num_classes)
+    check_names(config.architecture, config.encoder, others=OWN_ARCHITECTURES)
     return build_smp(config.architecture, config.encoder, in_channels, config.num_classes)
 
 

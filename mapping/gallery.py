@@ -6,18 +6,30 @@ counted but not shown. Pictures are rows of scene, burn-sensitive colours, truth
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
+from rasterio.enums import Resampling
 
 from constants import IGNORE, get_class_colours
-from pictures import pictures
+from dataset import PatchDataset, read_patch_set
+from mapping.blending import decide_classes
+from model import model_from_checkpoint
+from pictures.gallery_page import Sheet, best_median_worst
+from pictures.overlays import class_overlay, error_picture, grey_background
+from pictures.palette import ERROR_LEGEND
+from pictures.sheets import Header, contact_sheet
+from pictures.stretch import any_picture, burn_colour
+from raster.scale import to_reflectance
+from raster.source import describe, open_raster, read_bands
 from runtime.errors import UserError
 
 TITLES = ("scene", "burn-sensitive", "truth", "map", "errors")
 LONGEST = 1024  # pixels of a scene's longer side in pictures and in its score
 
 
-@dataclass
+@dataclass(frozen=True)
 class Case:
     """name: of the patch or scene. score, wrong: see fire_overlap. views: pictures, one per title."""
 
@@ -38,49 +50,51 @@ def fire_overlap(truth, prediction):
 
 def make_case(name, reflectance, bands, truth, prediction, num_classes):
     """A Case from arrays: reflectance (C, H, W), truth (H, W) or None, prediction (H, W); 255 = not judged."""
-    scene = pictures.any_picture(reflectance, bands)
-    burn = pictures.burn_colour(reflectance, bands)
+    scene = any_picture(reflectance, bands)
+    burn = burn_colour(reflectance, bands)
     colours = get_class_colours(num_classes)
-    ground = pictures.grey_background(scene)
+    ground = grey_background(scene)
     views = [scene, scene if burn is None else burn]
     if truth is None:
         truth = np.full(prediction.shape, IGNORE, np.uint8)
-    views += [pictures.class_overlay(ground, classes, colours, 0.9) for classes in (truth, prediction)]
-    views.append(pictures.error_picture(truth, prediction, scene))
+    views += [class_overlay(ground, classes, colours, 0.9) for classes in (truth, prediction)]
+    views.append(error_picture(truth, prediction, scene))
     return Case(name, *fire_overlap(truth, prediction), views)
 
 
-def choose(scores, count):
+def choose_cases(scores, count):
     """
     {"best": [index, …], "median": …, "worst": …} of at most `count` each from [(IoU or None, wrong pixels), …], none of them twice.
 
     Of equal overlap, more wrong pixels are worse: a patch with one false pixel is no worse than one full of them.
     """
     ranked = sorted((i for i, (s, _) in enumerate(scores) if s is not None), key=lambda i: (-scores[i][0], scores[i][1]))
-    count = min(count, len(ranked) // 3) if len(ranked) >= 3 else 0
-    if not count:
-        return {"all": ranked} if ranked else {}
-    middle = (len(ranked) - count) // 2
-    return {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
+    return best_median_worst(ranked, count)
+
+
+def draw_sheets(cases):
+    """Sheets of {kind: [Case]}."""
+    sheets = []
+    for kind, chosen in cases.items():
+        captions = [c.name if c.score is None else f"{c.name}: fire IoU {c.score:.2f}" for c in chosen]
+        picture = contact_sheet([c.views for c in chosen], TITLES, captions, header=Header("errors:", ERROR_LEGEND))
+        alt = f"{len(chosen)} {kind} cases, each as {', '.join(TITLES)}: {'; '.join(captions)}"
+        sheets.append(Sheet(kind, "White: found. Orange: missed. Blue: marked in error. Grey: not judged.", picture, alt))
+    return sheets
+
+
+# --- patches -------------------------------------------------------------------------------------------------------------------
 
 
 def patch_predictions(checkpoint, patch_set, patches, device, batch_size=8, progress=lambda n: None):
     """Yields (patch, reflectance (C, H, W), truth (H, W), prediction (H, W)) for each patch that can be read."""
-    import torch
-
-    from dataset import PatchDataset
-    from mapping.blending import decide_classes
-    from model import model_from_checkpoint
-
     model = model_from_checkpoint(checkpoint).to(device)
     dataset = PatchDataset(patch_set, patches)
-    shape = (-1, 1, 1)
-    offset, divide_by = (np.array(v, np.float32).reshape(shape) for v in (patch_set.offset, patch_set.divide_by))
     for first in range(0, len(patches), batch_size):
         batch = dataset.__getitems__(list(range(first, min(first + batch_size, len(patches)))))
         unreadable = {problem.index for problem in batch.problems}
         stored, truth = batch.images.numpy().astype(np.float32), batch.masks.numpy()
-        reflectance = np.nan_to_num((stored + offset) / divide_by, posinf=0.0, neginf=0.0)
+        reflectance = finite_reflectance(stored, patch_set)
         probability = model.predict_probabilities(torch.from_numpy(reflectance).to(device)).cpu()
         for place, index in enumerate(batch.indices):
             progress(1)
@@ -90,30 +104,30 @@ def patch_predictions(checkpoint, patch_set, patches, device, batch_size=8, prog
                 yield patches[index], reflectance[place], truth[place], prediction
 
 
-def patch_cases(checkpoint, patches_dir, split=None, count=6, device="auto", progress=lambda n: None):
+def finite_reflectance(stored, scale):
+    """Reflectance of float32 values, 0 where it is NaN or infinite. scale: has divide_by and offset, a number a band."""
+    return np.nan_to_num(to_reflectance(stored, scale.divide_by, scale.offset), posinf=0.0, neginf=0.0)
+
+
+def patch_cases(checkpoint, patches_dir, split, count, device, progress=lambda n: None):
     """
-    ({"best": [Case], "median": …, "worst": …}, words) for the patches of a split: the test split, else validation, else training.
+    ({"best": [Case], "median": …, "worst": …}, text) for the patches of a split; None: the test split, else validation, else training.
 
     Two passes, the second over the chosen patches only: pictures of thousands of patches need no memory.
     """
-    from dataset import read_patch_set
-    from runtime.device import choose_device
-
     data = checkpoint["data"]
     patch_set = read_patch_set(patches_dir, len(data["classes"]), data.get("layer"))
     if list(patch_set.bands) != list(data["bands"]):
-        raise UserError(f"{patches_dir} has bands {', '.join(patch_set.bands)}; the checkpoint wants {', '.join(data['bands'])}")
+        raise UserError(f"{patches_dir} has bands {', '.join(patch_set.bands)}; the checkpoint expects {', '.join(data['bands'])}")
     split = split or next(s for s in ("test", "val", "train") if patch_set.of_split(s))
     patches = patch_set.of_split(split)
     if not patches:
         raise UserError(f"{patches_dir} has no patches in split {split!r}; pass another --split")
-    device = choose_device(device)
     scored = []
     for patch, _, truth, prediction in patch_predictions(checkpoint, patch_set, patches, device, progress=progress):
         scored.append((patch, fire_overlap(truth, prediction)))
-    chosen = choose([score for _, score in scored], count)
     cases = {}
-    for kind, indices in chosen.items():
+    for kind, indices in choose_cases([score for _, score in scored], count).items():
         own = patch_predictions(checkpoint, patch_set, [scored[i][0] for i in indices], device)
         cases[kind] = [
             make_case(patch.image.name.removesuffix("_image.npy"), reflectance, patch_set.bands, truth, prediction, len(data["classes"]))
@@ -121,16 +135,14 @@ def patch_cases(checkpoint, patches_dir, split=None, count=6, device="auto", pro
         ]
     values = [score for _, (score, _) in scored if score is not None]
     typical = f"; their median fire IoU is {np.median(values):.2f}" if values else ""
-    words = f"{len(scored)} patches of split {split}, {len(values)} with fire in truth or map{typical}."
-    return cases, words
+    return cases, f"{len(scored)} patches of split {split}, {len(values)} with fire in truth or map{typical}."
+
+
+# --- scenes --------------------------------------------------------------------------------------------------------------------
 
 
 def read_small(path, indexes=None):
     """A raster, thinned so that its longer side is at most LONGEST: (bands, H, W)."""
-    from rasterio.enums import Resampling
-
-    from raster.source import open_raster, read_bands
-
     with open_raster(path) as dataset:
         share = min(1.0, LONGEST / max(dataset.height, dataset.width))
         shape = max(1, round(dataset.height * share)), max(1, round(dataset.width * share))
@@ -141,29 +153,34 @@ def read_small(path, indexes=None):
 
 def scene_case(name, plan, bands, classes_path, mask_path, num_classes):
     """A Case of a scene that has been mapped. plan: mapping.inputs.SceneInput; mask_path: labels on the scene's grid, or None."""
-    from raster.source import describe
-
-    stored = read_small(plan.info.path, plan.indexes).astype(np.float32)
-    offset, divide_by = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (plan.scale.offset, plan.scale.divide_by))
-    reflectance = np.nan_to_num((stored + offset) / divide_by, posinf=0.0, neginf=0.0)
+    reflectance = finite_reflectance(read_small(plan.info.path, plan.indexes).astype(np.float32), plan.scale)
     prediction = read_small(classes_path)[0]
     reflectance[:, prediction == IGNORE] = 0.0
     truth = None
     if mask_path is not None:
-        mask = describe(mask_path)
-        if (mask.height, mask.width) != (plan.info.height, plan.info.width):
-            raise UserError(
-                f"{mask_path} is {mask.width}x{mask.height}, its scene {plan.info.width}x{plan.info.height}; they must share a grid"
-            )
+        mask, scene = describe(mask_path), plan.info
+        if (mask.height, mask.width) != (scene.height, scene.width):
+            found = f"{mask_path} is {mask.width}x{mask.height}"
+            raise UserError(f"{found}, its scene {scene.width}x{scene.height}; they must share a grid")
         truth = read_small(mask_path)[0]
         truth = np.where((truth >= 0) & (truth < num_classes), truth, IGNORE).astype(np.uint8)
     return make_case(name, reflectance, bands, truth, prediction, num_classes)
 
 
+def group_cases(cases, count):
+    """({kind: [Case]}, text) of mapped scenes: best, median and worst; scenes without a score come under "unlabelled"."""
+    shown = {
+        kind: [cases[i] for i in indices]
+        for kind, indices in choose_cases([(case.score, case.wrong) for case in cases], count).items()
+    }
+    rest = [case for case in cases if case.score is None]
+    if rest:
+        shown["unlabelled"] = rest[:count]
+    return shown, f"{len(cases)} scenes, {len(cases) - len(rest)} of them with fire in truth or map."
+
+
 def find_mask(scene, masks):
     """The labels of a scene: a file of its name among `masks`; without masks ../masks/<name> or <tile>_DEL.tif beside it, or None."""
-    from pathlib import Path
-
     path = Path(scene)
     tile = path.stem.removesuffix("_S2L2A")
     for mask in masks:

@@ -1,6 +1,6 @@
 """Pictures of validation patches beside what a network says about them: what train.py leaves after each best epoch."""
 
-from pictures.pictures import save_png
+from pictures.encoding import save_png
 from pictures.sample_sheet import sample_sheet
 
 

@@ -21,7 +21,8 @@ from mapping.polygons import AreaFinder
 from mapping.reading import ReadAhead, read_slabs
 from mapping.segmentation import first_row_to_read, predict_bands, stride_of
 from mapping.summary import HIDDEN, Counter
-from pictures.pictures import any_picture, burn_colour, class_overlay, natural_colour, save_png
+from pictures.encoding import save_png
+from pictures.preview import preview
 from raster.area import pixel_areas
 from raster.source import mask_stamps
 from raster.writer import write_cog
@@ -343,20 +344,4 @@ def add_polygons(polygons, finder, globe, areas, band, part):
 
 
 def save_preview(path, reflectance, classes, bands, num_classes):
-    """The scene beside its map: where fire shows best if the bands allow it, else in natural colour, else in grey."""
-    pictures = [p for p in (natural_colour(reflectance, bands), burn_colour(reflectance, bands)) if p is not None]
-    pictures = pictures or [any_picture(reflectance, bands)]
-    pictures.append(class_overlay(pictures[-1], classes, get_class_colours(num_classes)))
-    # A scene of a few hundred pixels would be a stamp: whole multiples keep its pixels square.
-    times = -(-PREVIEW // 2 // max(reflectance.shape[1:]))
-    pictures = [picture.repeat(times, axis=0).repeat(times, axis=1) for picture in pictures]
-    tall = reflectance.shape[1] >= reflectance.shape[2]
-    save_png(path, np.concatenate(with_gaps(pictures, axis=1 if tall else 0), axis=1 if tall else 0))
-
-
-def with_gaps(pictures, axis, gap=6):
-    """Pictures with a white line between them."""
-    shape = list(pictures[0].shape)
-    shape[axis] = gap
-    line = np.full(shape, 255, dtype=np.uint8)
-    return [part for picture in pictures for part in (picture, line)][:-1]
+    save_png(path, preview(reflectance, classes, bands, num_classes, PREVIEW // 2))

@@ -4,7 +4,7 @@ import copy
 
 from pansharpening.gallery import error_of
 from pansharpening.sample_sheet import pan_sheet
-from pictures.pictures import save_png
+from pictures.encoding import save_png
 from runtime.unreadable import Problem
 
 

@@ -1,12 +1,15 @@
-"""A contact sheet of patches beside what a network says about them: what train.py leaves after each best epoch."""
+"""A contact sheet of patches beside what a network predicts for them."""
 
 from constants import get_class_colours
-from pictures.pictures import any_picture, class_overlay, contact_sheet, error_picture
+from pictures.overlays import class_overlay, error_picture
+from pictures.palette import ERROR_LEGEND
+from pictures.sheets import Header, contact_sheet
+from pictures.stretch import any_picture
 
 
 def sample_sheet(images, truth, prediction, bands, num_classes, names):
     """
-    One picture (H, W, 3) uint8: a line a patch; image, truth, prediction, errors.
+    One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, errors.
 
     images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) classes, 255 = ignore; all NumPy. names: N captions.
     """
@@ -16,4 +19,4 @@ def sample_sheet(images, truth, prediction, bands, num_classes, names):
         picture = any_picture(image, bands)
         overlays = [class_overlay(picture, kind, colours) for kind in (labels, classes)]
         rows.append([picture, *overlays, error_picture(labels, classes, picture)])
-    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names)
+    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, header=Header("errors:", ERROR_LEGEND))

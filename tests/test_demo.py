@@ -1,10 +1,15 @@
 """The demo: the whole story in tiny sizes, done once and not again; pictures of a checkpoint; bad usage in one line."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,10 @@ from PIL import Image
 
 import demo
 from mapping import gallery
-from runtime.errors import UserError
+from mapping.demo_report import compare
+from pictures.gallery_page import best_median_worst
+from runtime.errors import RunError, UserError
+from runtime.logs import SilentConsole
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # on two shared cores more only get into each other's way
@@ -27,30 +35,73 @@ def run(*words, code=0):
     return done
 
 
+@dataclass
+class Made:
+    """A demo of tiny sizes: its folder, what it printed, and the commands that it ran."""
+
+    folder: Path
+    said: str
+    commands: list
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-    """A demo of tiny sizes, made once: (folder, what it said)."""
-    folder = tmp_path_factory.mktemp("demo")
-    return folder / "demo", run("--fast", "--output-dir", folder / "demo", "--save-pictures", folder / "pictures")
+    """Made once for all tests, with the programs called in this process: starting five of them takes longer than their work."""
+    folder, commands = tmp_path_factory.mktemp("demo"), []
+
+    def run_here(console, *words):
+        commands.append(" ".join(map(str, words)))
+        assert not import_module(words[0].removesuffix(".py")).main([*map(str, words[1:]), "--quiet"])
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.setattr(demo, "run_command", run_here)
+        words = ["--fast", "--output-dir", str(folder / "demo"), "--save-pictures", str(folder / "pictures"), "--device", "cpu", "--quiet"]
+        assert demo.main(words) == 0
+    signal.signal(signal.SIGTERM, before)
+    return Made(folder / "demo", said.getvalue(), commands)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the story
 
 
-def test_the_fast_demo_goes_all_the_way(story):
-    folder, done = story
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    headline, path = done.stdout.strip().splitlines()[-2:]
+def check_the_end(said, folder):
+    """The last two lines are the headline, which is that of the report, and the report's path."""
+    headline, path = said.strip().splitlines()[-2:]
     assert re.search(r"hectares burned\. The map finds|Nothing burned", headline) and Path(path) == folder / "report.html"
-    assert headline in re.sub(r"<[^>]+>", "", page).replace("  ", " ")
-    for program in ("chip.py make-patches", "train.py --patches-dir", "train.py --test-only", "inference.py"):
-        assert f"$ python {program}" in done.stderr
-    assert [p.name for p in (folder / "scenes").rglob("*_S2L2A.tif")].count("EMSR903_AOI01_01_S2L2A.tif") == 1
-    assert len(list((folder.parent / "pictures").glob("demo-*.jpg"))) == 7
+    assert headline in re.sub(r"<[^>]+>", "", (folder / "report.html").read_text(encoding="utf-8")).replace("  ", " ")
+
+
+PROGRAMS = ("chip.py make-patches", "train.py --patches-dir", "train.py --test-only", "inference.py")
+
+
+def test_the_fast_demo_goes_all_the_way(story):
+    check_the_end(story.said, story.folder)
+    assert [command.startswith(program) for command, program in zip(story.commands, PROGRAMS, strict=True)] == [True] * 4
+    assert [p.name for p in (story.folder / "scenes").rglob("*_S2L2A.tif")].count("EMSR903_AOI01_01_S2L2A.tif") == 1
+
+
+def test_the_pictures_of_the_report_are_saved_as_files(story):
+    pictures = {p.name: Image.open(p).size for p in (story.folder.parent / "pictures").iterdir()}
+    names = ("natural", "map", "burn", "truth", "probability", "errors", "baseline-errors")
+    assert pictures == {f"demo-{name}.jpg": (128, 128) for name in names}
+
+
+@pytest.mark.slow
+def test_the_demo_runs_the_programs_as_a_user_would_and_not_again_when_they_are_done(tmp_path):
+    folder = tmp_path / "demo"
+    done = run("--fast", "--output-dir", folder)
+    check_the_end(done.stdout, folder)
+    assert all(f"$ python {program}" in done.stderr for program in PROGRAMS)
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    again = run("--fast", "--output-dir", folder)
+    assert "$ python" not in again.stderr and again.stderr.count("done earlier") == 5
+    assert (folder / "report.html").read_bytes() == page
 
 
 def test_the_report_refers_to_nothing_outside_itself(story):
-    page = (story[0] / "report.html").read_text(encoding="utf-8")
+    page = (story.folder / "report.html").read_text(encoding="utf-8")
     addresses = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
     assert len(addresses) == 8 and all(a.startswith("data:") for a in addresses)  # seven pictures and an empty icon
     bare = re.sub(r'data:[^"]*', "", page)
@@ -58,7 +109,7 @@ def test_the_report_refers_to_nothing_outside_itself(story):
 
 
 def test_the_hectares_of_the_report_are_those_of_the_files(story):
-    folder = story[0]
+    folder = story.folder
     with rasterio.open(next((folder / "scenes" / "test").rglob("*_DEL.tif"))) as dataset:
         burned = int((dataset.read(1) == 1).sum()) / 100  # 10 m pixels
     with rasterio.open(next((folder / "maps").glob("*_classes.tif"))) as dataset:
@@ -68,31 +119,31 @@ def test_the_hectares_of_the_report_are_those_of_the_files(story):
     assert re.search(rf"It marks\s+{round(mapped)}\s+hectares", words)
 
 
-def test_a_finished_demo_is_not_made_again_but_the_report_is(story):
-    folder = story[0]
+def test_a_finished_demo_is_not_made_again_but_the_report_is(story, monkeypatch, capsys):
+    folder = story.folder
     page = (folder / "report.html").read_bytes()
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.suffix in (".tif", ".pt", ".npy")}
     (folder / "report.html").unlink()
-    done = run("--fast", "--output-dir", folder)
-    assert "$ python" not in done.stderr and done.stderr.count("done earlier") == 5
-    assert {p: p.stat().st_mtime_ns for p in before} == before
+    monkeypatch.setattr(demo, "run_command", lambda console, *words: pytest.fail(f"{words} was run again"))
+    assert demo.main(["--fast", "--output-dir", str(folder), "--device", "cpu"]) == 0
+    assert capsys.readouterr().err.count("done earlier") == 5
+    assert {p: p.stat().st_mtime_ns for p in before} == before and len(before) > 20
     assert (folder / "report.html").read_bytes() == page
 
 
 def test_other_settings_in_the_same_folder_are_refused_and_named(story):
-    done = run("--fast", "--seed", 1, "--output-dir", story[0], code=2)
-    assert "seed: 0 → 1" in done.stderr and "--overwrite" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    with pytest.raises(UserError, match=r"seed: 0 → 1.*--overwrite"):
+        demo.main(["--fast", "--seed", "1", "--output-dir", str(story.folder)])
 
 
 def test_a_folder_that_the_demo_did_not_make_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = run("--fast", "--output-dir", tmp_path, "--overwrite", code=2)
-    assert "was not made by demo.py" in done.stderr and (tmp_path / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(UserError, match="was not made by demo.py"):
+        demo.main(["--fast", "--output-dir", str(tmp_path), "--overwrite"])
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_overwrite_empties_only_what_the_demo_made(tmp_path):
-    from runtime.logs import SilentConsole
-
     demo.Stages(tmp_path / "d", {"seed": 1}, False, SilentConsole()).run("scenes", lambda: (tmp_path / "d" / "scenes").mkdir())
     (tmp_path / "d" / "notes.txt").write_text("mine")
     stages = demo.Stages(tmp_path / "d", {"seed": 2}, True, SilentConsole())
@@ -103,8 +154,6 @@ def test_overwrite_empties_only_what_the_demo_made(tmp_path):
 
 
 def test_a_stage_that_fails_is_not_noted_as_done(tmp_path):
-    from runtime.logs import SilentConsole
-
     stages = demo.Stages(tmp_path / "d", {}, False, SilentConsole())
     with pytest.raises(ZeroDivisionError):
         stages.run("map", lambda: 1 / 0)
@@ -112,9 +161,6 @@ def test_a_stage_that_fails_is_not_noted_as_done(tmp_path):
 
 
 def test_a_program_that_fails_ends_the_demo_with_its_name():
-    from runtime.errors import RunError
-    from runtime.logs import SilentConsole
-
     with pytest.raises(RunError, match="chip.py ended with exit code 2"):
         demo.run_command(SilentConsole(), "chip.py", "--no-such-flag")
 
@@ -122,10 +168,10 @@ def test_a_program_that_fails_ends_the_demo_with_its_name():
 def test_scores_are_counted_over_what_both_know():
     truth = np.array([[1, 1, 1, 0, 0, 255, 1]], np.uint8)
     prediction = np.array([[1, 1, 0, 1, 0, 1, 255]], np.uint8)
-    scores = demo.compare("x", truth, prediction)
+    scores = compare("x", truth, prediction)
     assert (scores.found, scores.right, scores.overlap) == (2 / 3, 2 / 3, 2 / 4)
     assert (scores.hectares, scores.missed, scores.false) == (0.03, 0.01, 0.01)
-    assert demo.compare("x", truth * 0, truth * 0).found is None
+    assert compare("x", truth * 0, truth * 0).found is None
 
 
 def test_the_commands_of_the_report_parse():
@@ -147,8 +193,6 @@ def test_the_commands_of_the_report_parse():
         (["--checkpoint", "x.pt", "--fast"], "belongs to the demo without"),
         (["--checkpoint", "x.pt", "--scenes", "a.tif", "--patches-dir", "p"], "not both"),
         (["--checkpoint", "x.pt", "--masks", "a.tif"], "needs --scenes"),
-        (["--checkpoint", "x.pt", "--cases", "0"], "at least 1"),
-        (["--seed", "-1"], "0 or more"),
         (["--checkpoint", "missing.pt"], "does not exist"),
     ],
 )
@@ -157,6 +201,17 @@ def test_usage_that_cannot_be_meant_is_refused(words, message, tmp_path, monkeyp
     with pytest.raises(UserError, match=message):
         demo.main(words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--checkpoint", "x.pt", "--cases", "0"], "expected a whole number of at least 1, got '0'"),
+     (["--seed", "-1"], "expected a whole number of at least 0, got '-1'")],
+)
+def test_numbers_out_of_range_are_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.main(words)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------------- pictures of a checkpoint
@@ -171,14 +226,21 @@ def test_chips_are_not_what_a_segmentation_checkpoint_is_shown_on(tmp_path):
 
 def test_best_median_and_worst_are_chosen_by_score():
     scores = [(score, 0) for score in (0.5, None, 0.9, 0.1, 0.7, 0.3, 0.2, 0.8, 0.6)]
-    assert gallery.choose(scores, 2) == {"best": [2, 7], "median": [8, 0], "worst": [6, 3]}
-    assert gallery.choose(scores[:3], 2) == {"all": [2, 0]}
-    assert gallery.choose([(None, 0)], 2) == {}
-    assert gallery.choose([(0.1, 0), (0.2, 0), (0.3, 0)], 5) == {"best": [2], "median": [1], "worst": [0]}
+    assert gallery.choose_cases(scores, 2) == {"best": [2, 7], "median": [8, 0], "worst": [6, 3]}
+    assert gallery.choose_cases(scores[:3], 2) == {"all": [2, 0]}
+    assert gallery.choose_cases([(None, 0)], 2) == {}
+    assert gallery.choose_cases([(0.1, 0), (0.2, 0), (0.3, 0)], 5) == {"best": [2], "median": [1], "worst": [0]}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_no_case_is_shown_twice(count):
+    for total in range(12):
+        shown = [case for cases in best_median_worst(list(range(total)), count).values() for case in cases]
+        assert len(shown) == len(set(shown)) == (total if total < 3 else 3 * min(count, total // 3))
 
 
 def test_of_equal_overlap_more_wrong_pixels_are_worse():
-    assert gallery.choose([(0.0, 900), (0.9, 5), (0.0, 3)], 1) == {"best": [1], "median": [2], "worst": [0]}
+    assert gallery.choose_cases([(0.0, 900), (0.9, 5), (0.0, 3)], 1) == {"best": [1], "median": [2], "worst": [0]}
 
 
 def test_the_overlap_merges_severities_and_leaves_out_what_is_unknown():
@@ -199,8 +261,8 @@ def test_masks_are_found_by_name_or_beside_the_scene(tmp_path):
 
 
 def test_patches_of_a_checkpoint_are_shown(story, tmp_path):
-    checkpoint = story[0] / "run" / "checkpoints" / "best_model.pt"
-    words = ["--checkpoint", str(checkpoint), "--patches-dir", str(story[0] / "patches"), "--output-dir", str(tmp_path / "p"), "--quiet"]
+    checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
+    words = ["--checkpoint", str(checkpoint), "--patches-dir", str(story.folder / "patches"), "--output-dir", str(tmp_path / "p"), "--quiet"]
     assert demo.main([*words, "--cases", "2"]) == 0
     names = sorted(p.name for p in (tmp_path / "p").iterdir())
     assert names in (["best.png", "index.html", "median.png", "worst.png"], ["all.png", "index.html"])
@@ -212,8 +274,8 @@ def test_patches_of_a_checkpoint_are_shown(story, tmp_path):
 
 
 def test_scenes_are_mapped_and_shown_with_and_without_truth(story, tmp_path):
-    checkpoint = story[0] / "run" / "checkpoints" / "best_model.pt"
-    scene = next((story[0] / "scenes" / "test").rglob("*_S2L2A.tif"))
+    checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
+    scene = next((story.folder / "scenes" / "test").rglob("*_S2L2A.tif"))
     lonely = tmp_path / "lonely.tif"
     lonely.write_bytes(scene.read_bytes())
     output = tmp_path / "p"
@@ -222,14 +284,14 @@ def test_scenes_are_mapped_and_shown_with_and_without_truth(story, tmp_path):
     assert {p.name for p in output.glob("*.png")} == {"all.png", "unlabelled.png"}
     with (
         rasterio.open(output / "maps" / f"{scene.stem}_classes.tif") as mapped,
-        rasterio.open(story[0] / "maps" / f"{scene.stem}_classes.tif") as own,
+        rasterio.open(story.folder / "maps" / f"{scene.stem}_classes.tif") as own,
     ):
         assert np.array_equal(mapped.read(), own.read())
 
 
 def test_a_mask_on_another_grid_is_refused(story, tmp_path, make_raster):
-    checkpoint = story[0] / "run" / "checkpoints" / "best_model.pt"
-    scene = next((story[0] / "scenes" / "test").rglob("*_S2L2A.tif"))
+    checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
+    scene = next((story.folder / "scenes" / "test").rglob("*_S2L2A.tif"))
     mask = make_raster(f"{scene.stem}.tif", np.zeros((4, 4), np.uint8))
     with pytest.raises(UserError, match="must share a grid"):
         demo.main(
@@ -239,7 +301,6 @@ def test_a_mask_on_another_grid_is_refused(story, tmp_path, make_raster):
 
 @pytest.mark.slow
 def test_a_killed_demo_goes_on_where_it_was(tmp_path):
-    import signal
     import time
 
     words = [sys.executable, str(ROOT / "demo.py"), "--fast", "--output-dir", str(tmp_path / "demo")]

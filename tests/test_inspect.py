@@ -7,9 +7,12 @@ import pytest
 from rasterio.transform import from_origin
 
 import chip
-from chipping.inspection import band_statistics, band_triples, in_bytes
+from chipping.patch_inspection import band_statistics
 from constants import CLASS_COLOURS
+from pictures.palette import NODATA_COLOUR
+from pictures.stretch import choose_composites
 from runtime.errors import RunError, UserError
+from runtime.words import in_bytes, plural
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_the_contact_sheet_shows_image_and_classes(patches):
     chip.main(["inspect", str(patches)])
     with Image.open(patches / "contact_sheet.png") as sheet:
         colours = {tuple(c) for c in np.asarray(sheet.convert("RGB")).reshape(-1, 3)[::7]}
-    assert CLASS_COLOURS[2][1] in colours and (120, 120, 120) in colours
+    assert CLASS_COLOURS[2][1] in colours and NODATA_COLOUR in colours
     chip.main(["inspect", str(patches)])  # the sheet in the folder is ours to replace
 
 
@@ -70,8 +73,9 @@ def test_statistics_are_those_of_the_reflectances():
 
 
 def test_pictures_take_the_bands_by_what_they_see():
-    assert band_triples(["TCI_R", "TCI_G", "TCI_B", "B8", "B12"]) == [("natural", [0, 1, 2]), ("burn", [4, 3, 0])]
-    assert band_triples(["a", "b", "c", "d"]) == [("bands", [2, 1, 0])] and band_triples(["a"]) == [("bands", [0, 0, 0])]
+    assert choose_composites(["TCI_R", "TCI_G", "TCI_B", "B8", "B12"]) == [("natural", [0, 1, 2]), ("burn-sensitive", [4, 3, 0])]
+    assert choose_composites(["B04", "B08", "B8A", "B12"]) == [("burn-sensitive", [3, 2, 0])]  # the narrow band, as in previews
+    assert choose_composites(["a", "b", "c", "d"]) == [("bands", [2, 1, 0])] and choose_composites(["a"]) == [("bands", [0, 0, 0])]
 
 
 def test_sets_of_the_predecessor_are_described(tmp_path, capsys):
@@ -139,3 +143,4 @@ def test_bytes_in_words():
         "5.0 GB",
         "123 MB",
     ]
+    assert [plural(*n) for n in ((1, "patch"), (2, "patch"), (0, "scene"))] == ["1 patch", "2 patches", "0 scenes"]

@@ -11,7 +11,16 @@ import pytest
 from PIL import Image
 
 from constants import SENTINEL2_L2A_BANDS
-from pictures import pictures, report
+from pictures.charts import line_chart, ticks
+from pictures.encoding import png_bytes, save_png
+from pictures.numbers import THIN, duration, percent
+from pictures.overlays import class_overlay, class_picture, error_picture, probability_picture
+from pictures.page import STYLE
+from pictures.palette import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR
+from pictures.scene_views import scene_views
+from pictures.sheets import Header, contact_sheet, fit_within
+from pictures.story import Scores, Story, build_report, headline
+from pictures.stretch import any_picture, burn_colour, measure_stretch, natural_colour, stretch
 from synthetic.scenes import generate_scene
 
 BURNED = (230, 74, 25)
@@ -26,13 +35,13 @@ def story():
     prediction[:40][truth[:40] == 1] = 0
     prediction[-20:, -20:][truth[-20:, -20:] == 0] = 1
     probability = np.where(prediction == 255, 0, prediction).astype(np.float32)
-    views = report.scene_views(scene.image, SENTINEL2_L2A_BANDS, truth, prediction, probability, prediction, BURNED)
+    views = scene_views(scene.image, SENTINEL2_L2A_BANDS, truth, prediction, probability, prediction, BURNED)
     curves = [
         {"epoch": e, "train_loss": 1 / e, "val_loss": 1.2 / e, "train_fire_iou": 0.2 * e, "val_fire_iou": 0.19 * e} for e in (1, 2, 3, 4)
     ]
-    network = report.Scores("Network", 0.937, 0.905, 0.853, 1310.0, 82.0, 124.0)
-    baseline = report.Scores("NBR threshold", 0.73, 0.58, 0.48, 1506.0, 318.0, 636.0)
-    return report.Story(
+    network = Scores("Network", 0.937, 0.905, 0.853, 1310.0, 82.0, 124.0)
+    baseline = Scores("NBR threshold", 0.73, 0.58, 0.48, 1506.0, 318.0, 636.0)
+    return Story(
         scene="PLACE <7>", date="12 August 2023", kilometres=(0.96, 0.96), hectares=1302.4, network=network, baseline=baseline, views=views,
         curves=curves, training="2 minutes", facts=[("Seed", "7")], stages=[("scenes", 12.0), ("training", 120.0)],
         commands=[("Cut", "python chip.py make-patches --dataset-dir data --output-dir patches && echo '<done>'")], version="0.1.0",
@@ -44,69 +53,69 @@ def story():
 
 def test_the_stretch_is_fixed_so_that_neighbouring_tiles_fit():
     image = np.random.default_rng(0).uniform(0.01, 0.2, (12, 8, 8)).astype(np.float32)
-    whole = pictures.natural_colour(image, SENTINEL2_L2A_BANDS)
-    assert np.array_equal(whole[:, :4], pictures.natural_colour(image[:, :, :4], SENTINEL2_L2A_BANDS))
+    whole = natural_colour(image, SENTINEL2_L2A_BANDS)
+    assert np.array_equal(whole[:, :4], natural_colour(image[:, :, :4], SENTINEL2_L2A_BANDS))
 
 
 def test_natural_colour_shows_red_as_red_and_full_brightness_at_its_top():
     image = np.zeros((12, 1, 3), np.float32)
     image[3, 0, 0] = 0.21  # B04
     image[:, 0, 1] = 0.9
-    assert pictures.natural_colour(image, SENTINEL2_L2A_BANDS)[0].tolist() == [[255, 0, 0], [255] * 3, list(pictures.NO_DATA_COLOUR)]
+    assert natural_colour(image, SENTINEL2_L2A_BANDS)[0].tolist() == [[255, 0, 0], [255] * 3, list(NODATA_COLOUR)]
 
 
 def test_bands_are_found_by_role_and_missing_ones_give_no_picture():
     image = np.full((5, 2, 2), 0.1, np.float32)
     names = ("TCI_R", "TCI_G", "TCI_B", "B8", "B12")
-    assert pictures.natural_colour(image, names)[0, 0].tolist() == [26, 26, 26]  # a finished picture is shown as it is
-    assert pictures.burn_colour(image, names) is not None
-    assert pictures.burn_colour(image[:3], names[:3]) is None
-    assert pictures.natural_colour(image[3:], names[3:]) is None
-    assert pictures.any_picture(image[3:], names[3:]).shape == (2, 2, 3)
+    assert natural_colour(image, names)[0, 0].tolist() == [26, 26, 26]  # a finished picture is shown as it is
+    assert burn_colour(image, names) is not None
+    assert burn_colour(image[:3], names[:3]) is None
+    assert natural_colour(image[3:], names[3:]) is None
+    assert any_picture(image[3:], names[3:]).shape == (2, 2, 3)
 
 
 def test_nan_is_no_data_and_not_black():
     image = np.full((12, 1, 2), 0.1, np.float32)
     image[3, 0, 1] = np.nan
-    assert pictures.natural_colour(image, SENTINEL2_L2A_BANDS)[0, 1].tolist() == list(pictures.NO_DATA_COLOUR)
+    assert natural_colour(image, SENTINEL2_L2A_BANDS)[0, 1].tolist() == list(NODATA_COLOUR)
 
 
 def test_the_error_picture_counts_by_colour():
     truth = np.array([[0, 1, 1, 0, 255, 1]], np.uint8)
     prediction = np.array([[0, 1, 0, 1, 1, 255]], np.uint8)
-    got = [tuple(c) for c in pictures.error_picture(truth, prediction)[0].tolist()]
-    assert got[1:] == [pictures.FOUND, pictures.MISSED, pictures.FALSE_ALARM, pictures.NO_DATA_COLOUR, pictures.NO_DATA_COLOUR]
+    got = [tuple(c) for c in error_picture(truth, prediction)[0].tolist()]
+    assert got[1:] == [FOUND, MISSED, FALSE_ALARM, NODATA_COLOUR, NODATA_COLOUR]
 
 
 def test_severity_counts_as_burned_in_the_error_picture():
-    got = pictures.error_picture(np.array([[4]]), np.array([[2]]))
-    assert tuple(got[0, 0].tolist()) == pictures.FOUND
+    got = error_picture(np.array([[4]]), np.array([[2]]))
+    assert tuple(got[0, 0].tolist()) == FOUND
 
 
 def test_an_overlay_leaves_background_and_no_data_alone():
     ground = np.full((1, 3, 3), 100, np.uint8)
-    shown = pictures.class_overlay(ground, np.array([[0, 1, 255]], np.uint8), ((0, 0, 0), (200, 0, 100)), opacity=0.5)
+    shown = class_overlay(ground, np.array([[0, 1, 255]], np.uint8), ((0, 0, 0), (200, 0, 100)), opacity=0.5)
     assert shown[0].tolist() == [[100] * 3, [150, 50, 100], [100] * 3]
 
 
 def test_a_class_map_survives_as_png_with_its_exact_colours():
     classes = np.random.default_rng(1).integers(0, 3, (40, 50)).astype(np.uint8)
-    picture = pictures.class_picture(classes, ((0, 0, 0), (230, 74, 25), (1, 2, 3)))
-    again = np.asarray(Image.open(io.BytesIO(pictures.png_bytes(picture))).convert("RGB"))
+    picture = class_picture(classes, ((0, 0, 0), (230, 74, 25), (1, 2, 3)))
+    again = np.asarray(Image.open(io.BytesIO(png_bytes(picture))).convert("RGB"))
     assert np.array_equal(again, picture)
 
 
 def test_probability_runs_from_dark_to_bright_and_nan_is_no_data():
-    picture = pictures.probability_picture(np.array([[0.0, 0.25, 0.5, 0.75, 1.0, np.nan]]))
+    picture = probability_picture(np.array([[0.0, 0.25, 0.5, 0.75, 1.0, np.nan]]))
     lightness = picture[0, :5].astype(int).sum(axis=1)
-    assert (np.diff(lightness) > 0).all() and tuple(picture[0, 5].tolist()) == pictures.NO_DATA_COLOUR
+    assert (np.diff(lightness) > 0).all() and tuple(picture[0, 5].tolist()) == NODATA_COLOUR
 
 
 def test_a_contact_sheet_holds_every_case(tmp_path):
     tile = np.full((10, 20, 3), 7, np.uint8)
-    sheet = pictures.contact_sheet([[tile, tile], [tile, tile], [tile, tile]], ["scene", "map"], ["a", "b", "c"], side=40)
+    sheet = contact_sheet([[tile, tile], [tile, tile], [tile, tile]], ["scene", "map"], ["a", "b", "c"], side=40)
     assert sheet.shape[1] == 8 + 2 * 48 and (sheet == 7).all(axis=2).sum() == 6 * 40 * 20
-    pictures.save_png(tmp_path / "sheet.png", sheet)
+    save_png(tmp_path / "sheet.png", sheet)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), sheet)
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
@@ -128,31 +137,31 @@ def test_a_contact_sheet_holds_every_case(tmp_path):
     ],
 )
 def test_percentages_never_claim_more_than_is_true(share, words):
-    assert report.percent(share).replace(report.THIN, " ") == words
+    assert percent(share).replace(THIN, " ") == words
 
 
 def test_the_headline_carries_the_number(story):
-    first, second = report.headline(story)
-    assert (first + " " + second).replace(report.THIN, " ") == "1 302 hectares burned. The map finds 94 % of them."
+    first, second = headline(story)
+    assert (first + " " + second).replace(THIN, " ") == "1 302 hectares burned. The map finds 94 % of them."
     empty = replace(story, hectares=0.0)
-    assert report.headline(empty)[0] == "Nothing burned here."
+    assert headline(empty)[0] == "Nothing burned here."
 
 
 @pytest.mark.parametrize(
     "seconds, words", [(8, "8 seconds"), (60, "a minute"), (95, "a minute and a half"), (119, "2 minutes"), (150, "2.5 minutes")]
 )
 def test_durations_are_said_as_people_say_them(seconds, words):
-    assert report.in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (0, 0.37), (0, 12), (0.0, 0.0), (-1, 1)])
 def test_ticks_are_few_round_and_cover_the_range(low, high):
-    marks = report.ticks(low, high)
+    marks = ticks(low, high)
     assert marks[0] <= low and marks[-1] >= high and len(marks) <= 6
 
 
 def test_curves_lie_where_the_numbers_say():
-    svg = report.line_chart("IoU", [{"epoch": 1, "a": 0.0}, {"epoch": 2, "a": 0.5}, {"epoch": 3, "a": 1.0}], [("a", "one")], (0.0, 1.0))
+    svg = line_chart("IoU", [{"epoch": 1, "a": 0.0}, {"epoch": 2, "a": 0.5}, {"epoch": 3, "a": 1.0}], [("a", "one")], (0.0, 1.0))
     points = [tuple(map(float, p.split(","))) for p in re.search(r'points="([^"]+)"', svg).group(1).split()]
     assert points[0][0] < points[1][0] < points[2][0]
     assert points[1][1] == pytest.approx((points[0][1] + points[2][1]) / 2, abs=0.1) and points[2][1] < points[0][1]
@@ -160,8 +169,8 @@ def test_curves_lie_where_the_numbers_say():
 
 
 def test_a_curve_without_numbers_is_left_out_and_nan_is_skipped():
-    assert report.line_chart("x", [{"epoch": 1, "a": float("nan")}], [("a", "one")]) == ""
-    svg = report.line_chart("x", [{"epoch": 1, "a": 0.3}, {"epoch": 2, "a": None}], [("a", "one")])
+    assert line_chart("x", [{"epoch": 1, "a": float("nan")}], [("a", "one")]) == ""
+    svg = line_chart("x", [{"epoch": 1, "a": 0.3}, {"epoch": 2, "a": None}], [("a", "one")])
     assert "nan" not in svg.lower()
 
 
@@ -175,13 +184,13 @@ def external_references(page):
 
 
 def test_the_page_needs_nothing_but_itself(story):
-    page = report.build_report(story)
+    page = build_report(story)
     assert external_references(page) == []
     assert "http" not in re.sub(r"data:[^\"']*", "", page)
 
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(story):
-    page = report.build_report(story)
+    page = build_report(story)
     images = re.findall(r"<img [^>]*>", page)
     assert len(images) == 7 and all(len(re.search(r'alt="([^"]*)"', image).group(1)) > 30 for image in images)
     assert len({re.search(r'alt="([^"]*)"', image).group(1) for image in images}) == 7
@@ -189,13 +198,13 @@ def test_every_picture_has_words_for_those_who_cannot_see_it(story):
 
 
 def test_text_from_outside_is_escaped(story):
-    page = report.build_report(story)
+    page = build_report(story)
     assert "PLACE &lt;7&gt;" in page and "&lt;done&gt;" in page and "<done>" not in page
 
 
 def test_undefined_scores_are_dashes_and_no_nan_reaches_the_page(story):
-    nothing = report.Scores("Network", None, float("nan"), None, 0.0, 0.0, 0.0)
-    page = report.build_report(replace(story, network=nothing, hectares=0.0))
+    nothing = Scores("Network", None, float("nan"), None, 0.0, 0.0, 0.0)
+    page = build_report(replace(story, network=nothing, hectares=0.0))
     assert "nan" not in re.sub(r"data:[^\"']*", "", page).lower() and "None" not in re.sub(r"data:[^\"']*", "", page)
 
 
@@ -208,7 +217,7 @@ def luminance(colour):
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_has_the_contrast_that_accessibility_asks_for(scheme):
     """WCAG AA: 4.5 to 1 for text."""
-    block = report.STYLE.split("@media (prefers-color-scheme:dark)")[scheme]
+    block = STYLE.split("@media (prefers-color-scheme:dark)")[scheme]
     colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", block.split("}")[0]))
     for text in ("ink", "soft", "ours"):
         for ground in ("paper", "panel"):
@@ -232,7 +241,7 @@ def chromium(folder, *words):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone_and_a_projector_by_day_and_by_night(story, tmp_path, width, height, scheme):
     """The page in an iframe of the wanted width, since a browser's own window may refuse to be that narrow."""
-    (tmp_path / "report.html").write_text(report.build_report(story), encoding="utf-8")
+    (tmp_path / "report.html").write_text(build_report(story), encoding="utf-8")
     (tmp_path / "frame.html").write_text(
         f"<body style='margin:0'><iframe id=f src=report.html style='border:0;width:{width}px;height:{height}px'></iframe><pre id=o></pre>"
         "<script>f.onload=()=>{const d=f.contentDocument,e=d.documentElement;const wide=[...d.querySelectorAll('main *')].filter(x=>"

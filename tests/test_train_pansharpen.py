@@ -25,7 +25,7 @@ from pansharpening import dataset as dataset_pansharpen
 from pansharpening.dataset import PanChips, collate, epoch_order, logical_batches
 from pansharpening.network import Pansharpener, PansharpenerConfig, measure_reach
 from pansharpening.sample_sheet import pan_sheet
-from pictures.pictures import NO_DATA_COLOUR, PROBABILITY_STOPS
+from pictures.palette import NODATA_COLOUR, PROBABILITY_STOPS
 from raster.resampling import MS_GAIN, expand, reduce_mtf
 from runtime.checkpoint import load_checkpoint
 from runtime.distributed import Processes
@@ -867,7 +867,7 @@ def test_nulls_are_grey_in_the_picture_of_errors():
     picture = pan_sheet([(pan, mul, truth + 0.5, truth, valid)], "bands", ("a", "b"), np.full((2, 1, 1), 2.0, np.float32), ["0.pt"])
     error = picture[24:280, 8 + 264 * 4 : 264 + 264 * 4]
     quarter = 0.75 * np.array(PROBABILITY_STOPS[1]) + 0.25 * np.array(PROBABILITY_STOPS[2])  # of a deviation, on a scale of five steps
-    assert (error[:128] == NO_DATA_COLOUR).all() and np.abs(error[128:] - quarter).max() <= 1
+    assert (error[:128] == NODATA_COLOUR).all() and np.abs(error[128:] - quarter).max() <= 1
 
 
 def test_the_final_model_is_that_of_the_last_epoch_asked_for(chips, tmp_path, three_epochs):

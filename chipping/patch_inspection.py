@@ -1,0 +1,181 @@
+"""What is in a set of patches: counts from its manifest as text, a choice of patches as a contact sheet."""
+
+import collections
+import math
+import random
+
+import numpy as np
+
+from chipping.chipset import DESCRIPTION, read_lines, read_manifest
+from chipping.splits import SPLITS
+from constants import IGNORE
+from pictures.chip_sheets import CELL, label_sheet
+from pictures.encoding import save_png
+from raster.scale import to_reflectance
+from runtime.errors import RunError, UserError
+from runtime.files import require_writable
+from runtime.words import in_bytes, plural
+
+MOST = 24  # patches on a sheet
+
+
+def inspect_patches(folder, description, sheet, seed, say):
+    """Describe a patch set line by line, and draw its contact sheet. description: of chipset.json; sheet: a path or None."""
+    lines = read_manifest(folder)
+    if not lines:
+        raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
+    for text in patch_words(folder, description, lines):
+        say(text)
+    if sheet:
+        require_writable(sheet.parent)
+        unreadable = save_sheet(folder, description, choose_patches(lines, description, seed), sheet)
+        if unreadable:
+            say(f"{plural(len(unreadable), 'patch')} of those chosen for the sheet can't be read, first {unreadable[0]}")
+        say(f"contact sheet: {sheet}")
+
+
+def patch_words(folder, description, lines):
+    """Lines of text about a patch set, from its manifest alone."""
+    bands, size = description["bands"], description["chip_size"]
+    types = ", ".join(f"{plural(n, 'patch')} {t}" for t, n in sorted(collections.Counter(line["dtype"] for line in lines).items()))
+    disk = sum((folder / line[key]).stat().st_size for line in lines for key in ("file", "mask") if (folder / line[key]).exists())
+    yield f"{folder}: {plural(len(lines), 'patch')} of {size}×{size} pixels, {plural(len(bands), 'band')} ({types}), {in_bytes(disk)}"
+    yield f"bands: {', '.join(bands)}"
+    yield f"reflectance = (value + offset) / divisor: {scale_words(description)}"
+    for split in SPLITS:
+        yield from split_words(split, [line for line in lines if line["split"] == split], description)
+    clouds = [line["cloud_cover"] for line in lines if line["cloud_cover"] is not None]
+    if clouds:
+        cover = f"{sum(clouds) / len(clouds):.1%} on average, {max(clouds):.1%} at most"
+        yield f"clouds: {cover} ({plural(len(clouds), 'patch')} with a cloud mask)"
+    train = [line for line in lines if line["split"] == "train"]
+    statistics = zip(bands, band_statistics(train or lines, description), strict=True)
+    figures = ", ".join(f"{band} {mean:.4g} ± {deviation:.4g}" for band, (mean, deviation) in statistics)
+    yield f"mean ± standard deviation of the reflectance{' (train)' if train else ''}: {figures}"
+    yield from skipped_words(read_lines(folder / "skipped.jsonl"))
+
+
+def split_words(split, lines, description):
+    """Lines of text about the patches of one split: where they come from, the classes in each layer."""
+    if not lines:
+        return
+    events = sorted({line["event"] for line in lines})
+    valid = sum(line["valid_pixels"] for line in lines) / sum(line["window"][2] * line["window"][3] for line in lines)
+    named = ", ".join(events[:6]) + (" …" if len(events) > 6 else "")
+    where = f"{plural(len({line['scene'] for line in lines}), 'scene')} of {plural(len(events), 'event')} ({named})"
+    yield f"{split}: {plural(len(lines), 'patch')} from {where}, {valid:.1%} of the pixels valid"
+    for layer in description["layers"]:
+        here = [line for line in lines if layer in line["layers"]]
+        lacking = len(lines) - len(here)
+        without = f"; {plural(lacking, 'patch')} without this layer" if lacking else ""
+        yield f"  {layer}: {class_words(here, layer, description['classes'][layer])}{without}"
+
+
+def skipped_words(lines):
+    """Lines of text about the windows that became no patch, from the lines of skipped.jsonl."""
+    if not lines:
+        return
+    reasons = collections.Counter(line["reason"] for line in lines)
+    yield f"left out: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common())}"
+    for source in sorted({line["source"] for line in lines if line["reason"] == "unreadable"}):
+        yield f"  could not be read: {source}"
+
+
+def scale_words(description):
+    """`offset -1000, divisor 10000`, band by band where they differ."""
+    pairs = list(zip(description["offset"], description["divide_by"], strict=True))
+    if len(set(pairs)) == 1:
+        return f"offset {pairs[0][0]:g}, divisor {pairs[0][1]:g}"
+    return ", ".join(f"{b} {o:g}, {d:g}" for b, (o, d) in zip(description["bands"], pairs, strict=True))
+
+
+def class_words(lines, layer, names):
+    """`background 81.2 %, fire 18.8 %; fire in 30 of 44 patches`: shares of labelled pixels."""
+    counts = np.sum([line["class_pixels"][layer] for line in lines], axis=0) if lines else np.zeros(len(names), int)
+    total = int(counts.sum())
+    if not total:
+        return "nothing labelled"
+    shares = ", ".join(f"{name} {n / total:.2%}" for name, n in zip(names, counts, strict=True))
+    busy = sum(1 for line in lines if any(line["class_pixels"][layer][1:]))
+    return f"{shares}; {plural(busy, 'patch')} with more than {names[0]}"
+
+
+def band_statistics(lines, description):
+    """[(mean, standard deviation)] a band in reflectance, from the manifest's sums."""
+    pixels = sum(line["valid_pixels"] for line in lines)
+    result = []
+    for band, (divisor, offset) in enumerate(zip(description["divide_by"], description["offset"], strict=True)):
+        mean = math.fsum(line["band_sum"][band] for line in lines) / pixels
+        variance = math.fsum(line["band_sum_squares"][band] for line in lines) / pixels - mean**2
+        result.append((to_reflectance(mean, divisor, offset), math.sqrt(max(0.0, variance)) / abs(divisor)))
+    return result
+
+
+def choose_patches(lines, description, seed, most=MOST):
+    """Up to `most` manifest lines, drawn with the seed: splits take turns, and patches with several classes come first."""
+    layer = description["layers"][0]
+
+    def variety(line):  # 0: only one class in it
+        counts = line["class_pixels"][layer]
+        return sum(1 for n in counts if n)
+
+    queues = []
+    for split in SPLITS:
+        mine = [line for line in lines if line["split"] == split]
+        random.Random(seed).shuffle(mine)
+        mine.sort(key=lambda line: -min(2, variety(line)))  # stable: the draw decides among equals
+        queues.append(collections.deque(mine))
+    chosen = []
+    while len(chosen) < most and any(queues):
+        chosen += [queue.popleft() for queue in queues if queue]
+    return sorted(chosen[:most], key=lambda line: (SPLITS.index(line["split"]), line["file"]))
+
+
+def save_sheet(folder, description, lines, sheet):
+    """Draw the patches of manifest `lines` into the PNG `sheet`. Returns the files that can't be read."""
+    step = max(1, description["chip_size"] // CELL)
+    patches, captions, unreadable = [], [], []
+    for line in lines:
+        try:
+            stored = np.load(folder / line["file"], mmap_mode="r")
+            image = to_reflectance(np.asarray(stored[:, ::step, ::step], np.float64), description["divide_by"], description["offset"])
+            patches.append((image, np.load(folder / line["mask"])[0, ::step, ::step]))
+            captions.append(f"{line['split']}  {line['scene']}  row {line['window'][1]}  col {line['window'][0]}")
+        except (OSError, ValueError, EOFError):
+            unreadable.append(line["file"])
+    if not patches:
+        raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again, it cuts what is missing")
+    layer = description["layers"][0]
+    save_png(sheet, label_sheet(patches, description["bands"], layer, description["classes"][layer], captions, folder.name))
+    return unreadable
+
+
+# --- patches without a manifest ------------------------------------------------------------------------------------------------
+
+
+def inspect_predecessor(folder, say):
+    """Describe {split}/*_image.npy (H, W, C) float32 with *_mask.npy (H, W): there is no manifest, so the masks are read."""
+    for split in SPLITS:
+        images = sorted((folder / split).glob("*_image.npy"))
+        if not images:
+            continue
+        shapes, counts, lonely, unreadable = collections.Counter(), np.zeros(256, np.int64), 0, 0
+        for path in images:
+            mask = path.with_name(path.name.replace("_image.npy", "_mask.npy"))
+            try:
+                image = np.load(path, mmap_mode="r")
+                labels = np.load(mask) if mask.exists() else None
+            except (OSError, ValueError, EOFError):
+                unreadable += 1
+                continue
+            shapes[f"{'×'.join(map(str, image.shape))} {image.dtype}"] += 1
+            if labels is None:
+                lonely += 1
+            else:
+                counts += np.bincount(labels.astype(np.uint8).ravel(), minlength=256)
+        labelled = max(1, int(counts[:IGNORE].sum()))
+        shares = ", ".join(f"class {c} {counts[c] / labelled:.2%}" for c in np.flatnonzero(counts[:IGNORE]))
+        more = (f"; {lonely} without mask" if lonely else "") + (f"; {unreadable} can't be read" if unreadable else "")
+        kinds = ", ".join(f"{n} of {s}" for s, n in shapes.most_common())
+        say(f"{split}: {plural(len(images), 'patch')} ({kinds}); {shares or 'no label'}{more}")
+    say(f"{folder} has no {DESCRIPTION}: patches in the layout before manifests, reflectance as it is; train.py reads them")

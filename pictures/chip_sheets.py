@@ -1,0 +1,45 @@
+"""Contact sheets of chip sets: patches with their labels, pan/ms chips with their truth."""
+
+import numpy as np
+
+from constants import IGNORE, get_class_colours
+from pictures.brightness import PAN, show_light
+from pictures.overlays import class_picture
+from pictures.palette import NODATA_COLOUR
+from pictures.sheets import Header, contact_sheet
+from pictures.stretch import SHEET_GAMMA, choose_composites, measure_stretch, stretch
+
+CELL = 192  # pixels of a picture
+
+
+def label_sheet(patches, bands, layer, classes, captions, title):
+    """
+    A picture of patches, three a row: natural and burn-sensitive colours as far as the bands allow, and the label.
+
+    patches: [(reflectance (C, h, w), label (h, w) with 255 = ignore)]; bands: C names; classes: names of the label `layer`'s classes.
+    One stretch for the whole sheet: a dark patch beside a bright one looks dark.
+    """
+    composites = choose_composites(bands)
+    colours = get_class_colours(len(classes))
+    lows, tops = measure_stretch(np.concatenate([image[:, label != IGNORE] for image, label in patches], axis=1))
+    rows = []
+    for image, label in patches:
+        views = [stretch(image[which], lows[which], tops[which], (SHEET_GAMMA,) * 3) for _, which in composites]
+        rows.append([*views, class_picture(label, colours)])
+    legend = [*zip(colours, classes, strict=True), (NODATA_COLOUR, "ignore")]
+    return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, CELL, across=3, header=Header(title, tuple(legend)))
+
+
+def pair_sheet(chips, captions, title):
+    """
+    A picture of pan/ms chips, two a row: pan, ms, truth, all under one gain.
+
+    chips: [(pan (1, h, w), ms (C, h / r, w / r), ms_bands, truth (C or 3, h, w), truth_bands)]; float32 NumPy, see pictures/brightness.py.
+    """
+    bright = np.concatenate([pan.ravel() for pan, *_ in chips])
+    gain = 0.8 / max(float(np.percentile(bright, 98)), 1e-4)
+    rows = [
+        [show_light(pan, PAN, gain), show_light(ms, ms_bands, gain), show_light(truth, truth_bands, gain)]
+        for pan, ms, ms_bands, truth, truth_bands in chips
+    ]
+    return contact_sheet(rows, ["pan", "ms", "truth"], captions, CELL, across=2, header=Header(title))

@@ -1,0 +1,54 @@
+"""Classes, errors and probabilities drawn as pictures (H, W, 3) uint8."""
+
+import numpy as np
+
+from constants import IGNORE
+from pictures.palette import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR, PROBABILITY_STOPS
+
+
+def class_picture(classes, colours):
+    """(H, W) integers -> picture. colours: one (r, g, b) for each class; 255 and unknown values are NODATA_COLOUR."""
+    table = np.full((256, 3), NODATA_COLOUR, np.uint8)
+    table[: len(colours)] = colours
+    return table[np.where((classes >= 0) & (classes < len(colours)), classes, IGNORE).astype(np.uint8)]
+
+
+def class_overlay(picture, classes, colours, opacity=0.6):
+    """`picture` with every class above 0 laid over it in its colour. classes: (H, W); 0, 255 and unknown values stay as they are."""
+    shown = (classes > 0) & (classes < len(colours))
+    painted = picture.astype(np.float32)
+    painted[shown] += opacity * (class_picture(classes, colours)[shown] - painted[shown])
+    return np.rint(painted).astype(np.uint8)
+
+
+def grey_background(picture, lightness=0.55):
+    """`picture` in dark grey, as a background for coloured findings."""
+    grey = picture.astype(np.float32) @ np.array([0.30, 0.59, 0.11], np.float32)
+    return np.repeat(np.rint(28 + lightness * 0.8 * grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def error_picture(truth, prediction, background=None):
+    """Where a map is right and wrong about class > 0: FOUND, MISSED, FALSE_ALARM; the rest is the background in grey, or dark.
+
+    truth, prediction: (H, W) classes; where either is 255 nothing is judged. background: (H, W, 3) or None
+    """
+    dark = np.full((*truth.shape, 3), 40, np.uint8)
+    picture = dark if background is None else grey_background(background)
+    judged = (truth != IGNORE) & (prediction != IGNORE)
+    burned, mapped = judged & (truth > 0), judged & (prediction > 0)
+    picture[burned & mapped] = FOUND
+    picture[burned & ~mapped] = MISSED
+    picture[mapped & ~burned] = FALSE_ALARM
+    picture[~judged] = NODATA_COLOUR
+    return picture
+
+
+def probability_picture(probability, valid=None):
+    """(H, W) 0..1 -> dark (0) to bright (1). NaN, and pixels that are not `valid`, are nodata."""
+    stops = np.array(PROBABILITY_STOPS, np.float32)
+    known = np.isfinite(probability) if valid is None else valid & np.isfinite(probability)
+    place = np.clip(np.nan_to_num(probability), 0, 1) * (len(stops) - 1)
+    picture = np.stack([np.interp(place, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
+    picture = np.rint(picture).astype(np.uint8)
+    picture[~known] = NODATA_COLOUR
+    return picture
