@@ -377,7 +377,7 @@ def show_segmentation(checkpoint, wish, console):
         bar.close()
     if not cases:
         raise RunError(f"nothing to show: {words}")
-    return write_gallery(wish, words, gallery.draw_sheets(cases))
+    return write_gallery(wish, words, gallery.draw_sheets(cases, checkpoint["data"]["classes"]))
 
 
 def map_scenes(checkpoint, wish, console):

@@ -1,10 +1,11 @@
-"""A made-up ARD delivery: the folders, JSON files and TIFFs that make-chips reads, with pixels from formulas.
+"""
+A synthetic ARD delivery: the folders, JSON files and TIFFs that make-chips reads, with pixels from formulas.
 
-    python -m benchmarks.fake_ard FOLDER                       # 5 tiles, ms 2418, pan 9672, one tile 40 % null: about 1 GB
+    python -m benchmarks.fake_ard FOLDER                       # 5 tiles, ms 2418, pan 9672, one tile 40 % nodata: about 1 GB
     python -m benchmarks.fake_ard FOLDER --ms-side 1100        # small ones
 
-Ground is a mix of material spectra (synthetic/spectra.py) in fractal noise, pan is what the same ground is through pan's band, so
-ms is exactly the box mean of something that pan saw: good for measuring speed and for tests, not for judging quality.
+Ground is a mix of material spectra (synthetic/spectra.py) in fractal noise, averaged over the bands of pan and ms, so that ms is exactly
+the box mean of what pan shows: good for measuring speed and for tests, not for judging quality.
 """
 
 import argparse
@@ -23,7 +24,7 @@ GROUND = 5312.5  # metres a side
 PERIOD = 512  # ms pixels after which the ground repeats
 
 
-def fractal_noise(rng, side, power):
+def periodic_noise(rng, side, power):
     """(side, side) periodic noise with amplitude f^-power, mean 0, standard deviation 1."""
     f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     f[0, 0] = 1 / side
@@ -37,9 +38,9 @@ def make_ground(seed, period=PERIOD, materials=7):
     rng = np.random.default_rng(seed)
     spectra = np.stack([through_bands(s, ("pan", *WORLDVIEW_BANDS)) for _, s in make_spectra(materials, seed)])
     side = 4 * period
-    shares = np.exp(np.stack([2.5 * fractal_noise(rng, side, 1.2) for _ in range(materials)]))
+    shares = np.exp(np.stack([2.5 * periodic_noise(rng, side, 1.2) for _ in range(materials)]))
     shares /= shares.sum(0)
-    brightness = 1 + 0.1 * fractal_noise(rng, side, 0.6)
+    brightness = 1 + 0.1 * periodic_noise(rng, side, 0.6)
     ground = np.einsum("mb,mhw->bhw", spectra.astype(np.float32), shares, optimize=True) * np.clip(brightness, 0.3, 2)
     ms = ground[1:].reshape(8, period, 4, period, 4).mean((2, 4))
     return (np.clip(x * 10_000, 1, 65_535).astype(np.uint16) for x in (ground[:1], ms))
@@ -62,7 +63,7 @@ def write_tile(folder, cid, pan, ms, corner, blocksize, extra=None):
 
 
 def make_fake_ard(folder, tiles=5, ms_side=2418, null_share=0.4, seed=0, blocksize=512, cids=2):
-    """Write an ARD into `folder`; its last tile is null in the lowest `null_share` of its rows. Returns the tiles' names."""
+    """Write an ARD into `folder`; its last tile is nodata in the lowest `null_share` of its rows. Returns the tiles' names."""
     folder = Path(folder)
     names, links = [], {}
     ground = [*make_ground(seed, min(PERIOD, ms_side))]

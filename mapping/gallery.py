@@ -18,7 +18,7 @@ from mapping.blending import decide_classes
 from model import model_from_checkpoint
 from pictures.gallery_page import Sheet, best_median_worst
 from pictures.overlays import class_overlay, error_picture, grey_background
-from pictures.palette import ERROR_LEGEND
+from pictures.palette import error_legend
 from pictures.sheets import Header, contact_sheet
 from pictures.stretch import any_picture, burn_colour
 from raster.scale import to_reflectance
@@ -72,12 +72,13 @@ def choose_cases(scores, count):
     return best_median_worst(ranked, count)
 
 
-def draw_sheets(cases):
-    """Sheets of {kind: [Case]}."""
+def draw_sheets(cases, classes):
+    """Sheets of {kind: [Case]}. classes: names of the map's classes."""
+    header = Header("", error_legend(get_class_colours(len(classes)), classes))
     sheets = []
     for kind, chosen in cases.items():
         captions = [c.name if c.score is None else f"{c.name}: fire IoU {c.score:.2f}" for c in chosen]
-        picture = contact_sheet([c.views for c in chosen], TITLES, captions, header=Header("errors:", ERROR_LEGEND))
+        picture = contact_sheet([c.views for c in chosen], TITLES, captions, header=header)
         alt = f"{len(chosen)} {kind} cases, each as {', '.join(TITLES)}: {'; '.join(captions)}"
         sheets.append(Sheet(kind, "White: found. Orange: missed. Blue: marked in error. Grey: not judged.", picture, alt))
     return sheets

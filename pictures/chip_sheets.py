@@ -26,7 +26,7 @@ def label_sheet(patches, bands, layer, classes, captions, title):
     for image, label in patches:
         views = [stretch(image[which], lows[which], tops[which], (SHEET_GAMMA,) * 3) for _, which in composites]
         rows.append([*views, class_picture(label, colours)])
-    legend = [*zip(colours, classes, strict=True), (NODATA_COLOUR, "ignore")]
+    legend = [*zip(colours, classes, strict=True), (NODATA_COLOUR, "ignore, nodata")]
     return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, CELL, across=3, header=Header(title, tuple(legend)))
 
 

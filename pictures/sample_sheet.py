@@ -1,8 +1,8 @@
 """A contact sheet of patches beside what a network predicts for them."""
 
-from constants import get_class_colours
+from constants import get_class_colours, get_class_names
 from pictures.overlays import class_overlay, error_picture
-from pictures.palette import ERROR_LEGEND
+from pictures.palette import error_legend
 from pictures.sheets import Header, contact_sheet
 from pictures.stretch import any_picture
 
@@ -19,4 +19,5 @@ def sample_sheet(images, truth, prediction, bands, num_classes, names):
         picture = any_picture(image, bands)
         overlays = [class_overlay(picture, kind, colours) for kind in (labels, classes)]
         rows.append([picture, *overlays, error_picture(labels, classes, picture)])
-    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, header=Header("errors:", ERROR_LEGEND))
+    legend = error_legend(colours, get_class_names(num_classes))
+    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, header=Header("", legend))

@@ -262,12 +262,13 @@ def test_masks_are_found_by_name_or_beside_the_scene(tmp_path):
 
 def test_patches_of_a_checkpoint_are_shown(story, tmp_path):
     checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
-    words = ["--checkpoint", str(checkpoint), "--patches-dir", str(story.folder / "patches"), "--output-dir", str(tmp_path / "p"), "--quiet"]
+    output = tmp_path / "p"
+    words = ["--checkpoint", str(checkpoint), "--patches-dir", str(story.folder / "patches"), "--output-dir", str(output), "--quiet"]
     assert demo.main([*words, "--cases", "2"]) == 0
-    names = sorted(p.name for p in (tmp_path / "p").iterdir())
+    names = sorted(p.name for p in output.iterdir())
     assert names in (["best.png", "index.html", "median.png", "worst.png"], ["all.png", "index.html"])
-    assert Image.open(tmp_path / "p" / names[0]).width == 8 + 5 * 232
-    page = (tmp_path / "p" / "index.html").read_text(encoding="utf-8")
+    assert Image.open(output / names[0]).width == 8 + 5 * 232
+    page = (output / "index.html").read_text(encoding="utf-8")
     assert "split test" in page and "http" not in re.sub(r'data:[^"]*', "", page)
     with pytest.raises(UserError, match="exists already"):
         demo.main(words)

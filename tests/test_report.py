@@ -1,6 +1,5 @@
-"""Pictures and the report page: colours that mean something, words that fit the numbers, a page that needs nothing but itself."""
+"""The report page: words that fit the numbers, curves that lie where they should, a page that needs nothing but itself."""
 
-import io
 import re
 import shutil
 import subprocess
@@ -12,15 +11,10 @@ from PIL import Image
 
 from constants import SENTINEL2_L2A_BANDS
 from pictures.charts import line_chart, ticks
-from pictures.encoding import png_bytes, save_png
 from pictures.numbers import THIN, duration, percent
-from pictures.overlays import class_overlay, class_picture, error_picture, probability_picture
 from pictures.page import STYLE
-from pictures.palette import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR
 from pictures.scene_views import scene_views
-from pictures.sheets import Header, contact_sheet, fit_within
 from pictures.story import Scores, Story, build_report, headline
-from pictures.stretch import any_picture, burn_colour, measure_stretch, natural_colour, stretch
 from synthetic.scenes import generate_scene
 
 BURNED = (230, 74, 25)
@@ -46,78 +40,6 @@ def story():
         curves=curves, training="2 minutes", facts=[("Seed", "7")], stages=[("scenes", 12.0), ("training", 120.0)],
         commands=[("Cut", "python chip.py make-patches --dataset-dir data --output-dir patches && echo '<done>'")], version="0.1.0",
     )
-
-
-# ----------------------------------------------------------------------------------------------------------------- pictures
-
-
-def test_the_stretch_is_fixed_so_that_neighbouring_tiles_fit():
-    image = np.random.default_rng(0).uniform(0.01, 0.2, (12, 8, 8)).astype(np.float32)
-    whole = natural_colour(image, SENTINEL2_L2A_BANDS)
-    assert np.array_equal(whole[:, :4], natural_colour(image[:, :, :4], SENTINEL2_L2A_BANDS))
-
-
-def test_natural_colour_shows_red_as_red_and_full_brightness_at_its_top():
-    image = np.zeros((12, 1, 3), np.float32)
-    image[3, 0, 0] = 0.21  # B04
-    image[:, 0, 1] = 0.9
-    assert natural_colour(image, SENTINEL2_L2A_BANDS)[0].tolist() == [[255, 0, 0], [255] * 3, list(NODATA_COLOUR)]
-
-
-def test_bands_are_found_by_role_and_missing_ones_give_no_picture():
-    image = np.full((5, 2, 2), 0.1, np.float32)
-    names = ("TCI_R", "TCI_G", "TCI_B", "B8", "B12")
-    assert natural_colour(image, names)[0, 0].tolist() == [26, 26, 26]  # a finished picture is shown as it is
-    assert burn_colour(image, names) is not None
-    assert burn_colour(image[:3], names[:3]) is None
-    assert natural_colour(image[3:], names[3:]) is None
-    assert any_picture(image[3:], names[3:]).shape == (2, 2, 3)
-
-
-def test_nan_is_no_data_and_not_black():
-    image = np.full((12, 1, 2), 0.1, np.float32)
-    image[3, 0, 1] = np.nan
-    assert natural_colour(image, SENTINEL2_L2A_BANDS)[0, 1].tolist() == list(NODATA_COLOUR)
-
-
-def test_the_error_picture_counts_by_colour():
-    truth = np.array([[0, 1, 1, 0, 255, 1]], np.uint8)
-    prediction = np.array([[0, 1, 0, 1, 1, 255]], np.uint8)
-    got = [tuple(c) for c in error_picture(truth, prediction)[0].tolist()]
-    assert got[1:] == [FOUND, MISSED, FALSE_ALARM, NODATA_COLOUR, NODATA_COLOUR]
-
-
-def test_severity_counts_as_burned_in_the_error_picture():
-    got = error_picture(np.array([[4]]), np.array([[2]]))
-    assert tuple(got[0, 0].tolist()) == FOUND
-
-
-def test_an_overlay_leaves_background_and_no_data_alone():
-    ground = np.full((1, 3, 3), 100, np.uint8)
-    shown = class_overlay(ground, np.array([[0, 1, 255]], np.uint8), ((0, 0, 0), (200, 0, 100)), opacity=0.5)
-    assert shown[0].tolist() == [[100] * 3, [150, 50, 100], [100] * 3]
-
-
-def test_a_class_map_survives_as_png_with_its_exact_colours():
-    classes = np.random.default_rng(1).integers(0, 3, (40, 50)).astype(np.uint8)
-    picture = class_picture(classes, ((0, 0, 0), (230, 74, 25), (1, 2, 3)))
-    again = np.asarray(Image.open(io.BytesIO(png_bytes(picture))).convert("RGB"))
-    assert np.array_equal(again, picture)
-
-
-def test_probability_runs_from_dark_to_bright_and_nan_is_no_data():
-    picture = probability_picture(np.array([[0.0, 0.25, 0.5, 0.75, 1.0, np.nan]]))
-    lightness = picture[0, :5].astype(int).sum(axis=1)
-    assert (np.diff(lightness) > 0).all() and tuple(picture[0, 5].tolist()) == NODATA_COLOUR
-
-
-def test_a_contact_sheet_holds_every_case(tmp_path):
-    tile = np.full((10, 20, 3), 7, np.uint8)
-    sheet = contact_sheet([[tile, tile], [tile, tile], [tile, tile]], ["scene", "map"], ["a", "b", "c"], side=40)
-    assert sheet.shape[1] == 8 + 2 * 48 and (sheet == 7).all(axis=2).sum() == 6 * 40 * 20
-    save_png(tmp_path / "sheet.png", sheet)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), sheet)
-    assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
 # -------------------------------------------------------------------------------------------------------------------- words
