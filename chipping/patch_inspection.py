@@ -24,7 +24,7 @@ def inspect_patches(folder, description, sheet, seed, say):
     lines = read_manifest(folder)
     if not lines:
         raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
-    for text in patch_words(folder, description, lines):
+    for text in patch_lines(folder, description, lines):
         say(text)
     if sheet:
         require_writable(sheet.parent)
@@ -34,16 +34,16 @@ def inspect_patches(folder, description, sheet, seed, say):
         say(f"contact sheet: {sheet}")
 
 
-def patch_words(folder, description, lines):
+def patch_lines(folder, description, lines):
     """Lines of text about a patch set, from its manifest alone."""
     bands, size = description["bands"], description["chip_size"]
     types = ", ".join(f"{plural(n, 'patch')} {t}" for t, n in sorted(collections.Counter(line["dtype"] for line in lines).items()))
     disk = sum((folder / line[key]).stat().st_size for line in lines for key in ("file", "mask") if (folder / line[key]).exists())
     yield f"{folder}: {plural(len(lines), 'patch')} of {size}×{size} pixels, {plural(len(bands), 'band')} ({types}), {in_bytes(disk)}"
     yield f"bands: {', '.join(bands)}"
-    yield f"reflectance = (value + offset) / divisor: {scale_words(description)}"
+    yield f"reflectance = (value + offset) / divisor: {scale_text(description)}"
     for split in SPLITS:
-        yield from split_words(split, [line for line in lines if line["split"] == split], description)
+        yield from split_lines(split, [line for line in lines if line["split"] == split], description)
     clouds = [line["cloud_cover"] for line in lines if line["cloud_cover"] is not None]
     if clouds:
         cover = f"{sum(clouds) / len(clouds):.1%} on average, {max(clouds):.1%} at most"
@@ -52,10 +52,10 @@ def patch_words(folder, description, lines):
     statistics = zip(bands, band_statistics(train or lines, description), strict=True)
     figures = ", ".join(f"{band} {mean:.4g} ± {deviation:.4g}" for band, (mean, deviation) in statistics)
     yield f"mean ± standard deviation of the reflectance{' (train)' if train else ''}: {figures}"
-    yield from skipped_words(read_lines(folder / "skipped.jsonl"))
+    yield from skipped_lines(read_lines(folder / "skipped.jsonl"))
 
 
-def split_words(split, lines, description):
+def split_lines(split, lines, description):
     """Lines of text about the patches of one split: where they come from, the classes in each layer."""
     if not lines:
         return
@@ -68,10 +68,10 @@ def split_words(split, lines, description):
         here = [line for line in lines if layer in line["layers"]]
         lacking = len(lines) - len(here)
         without = f"; {plural(lacking, 'patch')} without this layer" if lacking else ""
-        yield f"  {layer}: {class_words(here, layer, description['classes'][layer])}{without}"
+        yield f"  {layer}: {class_text(here, layer, description['classes'][layer])}{without}"
 
 
-def skipped_words(lines):
+def skipped_lines(lines):
     """Lines of text about the windows that became no patch, from the lines of skipped.jsonl."""
     if not lines:
         return
@@ -81,7 +81,7 @@ def skipped_words(lines):
         yield f"  could not be read: {source}"
 
 
-def scale_words(description):
+def scale_text(description):
     """`offset -1000, divisor 10000`, band by band where they differ."""
     pairs = list(zip(description["offset"], description["divide_by"], strict=True))
     if len(set(pairs)) == 1:
@@ -89,7 +89,7 @@ def scale_words(description):
     return ", ".join(f"{b} {o:g}, {d:g}" for b, (o, d) in zip(description["bands"], pairs, strict=True))
 
 
-def class_words(lines, layer, names):
+def class_text(lines, layer, names):
     """`background 81.2 %, fire 18.8 %; fire in 30 of 44 patches`: shares of labelled pixels."""
     counts = np.sum([line["class_pixels"][layer] for line in lines], axis=0) if lines else np.zeros(len(names), int)
     total = int(counts.sum())
@@ -144,7 +144,7 @@ def save_sheet(folder, description, lines, sheet):
         except (OSError, ValueError, EOFError):
             unreadable.append(line["file"])
     if not patches:
-        raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again, it cuts what is missing")
+        raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again with --overwrite")
     layer = description["layers"][0]
     save_png(sheet, label_sheet(patches, description["bands"], layer, description["classes"][layer], captions, folder.name))
     return unreadable

@@ -1,4 +1,4 @@
-"""The seven pictures of a mapped scene in the demo's report, with their words."""
+"""The seven pictures of a mapped scene in the demo's report, with captions and alternative texts."""
 
 from constants import IGNORE
 from pictures.numbers import percent
@@ -11,7 +11,7 @@ from pictures.stretch import burn_colour, natural_colour
 
 def scene_views(reflectance, bands, truth, prediction, probability, baseline, colour, longest=900):
     """
-    The seven pictures of a mapped scene, with their words.
+    {natural, map, burn, truth, probability, errors, baseline_errors: View} of a mapped scene.
 
     reflectance: (C, H, W) 0..1; bands: C names. truth, prediction, baseline: (H, W) classes, 255 = nodata. probability: (H, W) 0..1.
     colour: (r, g, b) of burned ground. longest: pixels of the longer side on the page
@@ -53,14 +53,14 @@ def scene_views(reflectance, bands, truth, prediction, probability, baseline, co
         ),
         "probability": View(
             "How sure the network is", small(probability_picture(probability, truth != IGNORE)),
-            "Map of the burn probability: bright inside the burn, dark outside, in between along its rim.",
+            "Map of the burn probability: bright inside the burn, dark outside, in between along its edge.",
             "Probability that a pixel burned.",
             ((stops[0], "0 %"), (stops[2], "40 %"), (stops[3], "60 %"), (stops[-1], "100 %"), *nodata),
         ),
         "errors": View(
             "Where the map is right and wrong", small(error_picture(truth, prediction, natural)),
             f"Map of errors: {share((truth == 1) & (prediction == 0))} of the scene is burned but missed, "
-            f"{share((truth == 0) & (prediction == 1))} is marked in error, mostly along the rim.",
+            f"{share((truth == 0) & (prediction == 1))} is marked in error, mostly along the edge.",
             "Truth and map compared, pixel by pixel.", (*judged, *nodata),
         ),
         "baseline_errors": View(

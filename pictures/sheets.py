@@ -24,7 +24,7 @@ def contact_sheet(rows, titles, captions=(), side=224, across=1, header=None):
     A table of pictures as one picture: a case a row, a kind of view a column.
 
     rows: list of lists of (H, W, 3), a list for each case; titles: one for each view; captions: one for each case, written under it, cut
-    where there is no room. side: pixels of a picture; across: cases side by side.
+    to its width. side: pixels of a picture; across: cases side by side; header: a Header or None.
     """
     across = max(1, min(across, len(rows)))
     case_width = len(titles) * (side + GAP) - GAP

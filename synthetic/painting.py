@@ -22,8 +22,8 @@ def paint_image(severity, seed=0, cloud_mask=None):
     """
     severity = np.asarray(severity)
     height, width = severity.shape
-    room = (0, max(0, SMALLEST - height)), (0, max(0, SMALLEST - width))
-    severity = np.pad(severity, room)
+    border = (0, max(0, SMALLEST - height)), (0, max(0, SMALLEST - width))
+    severity = np.pad(severity, border)
     shape = severity.shape
     valid = severity != IGNORE
     strange = np.setdiff1d(severity[valid], range(len(SEVERITY_MIDDLE)))
@@ -37,7 +37,7 @@ def paint_image(severity, seed=0, cloud_mask=None):
     char_surface(rng, land.surface, np.clip(target, 0, 1), place.freshness)
     cover, shadow = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     if cloud_mask is not None:
-        cloud_mask = np.pad(np.where(np.asarray(cloud_mask) > 3, 0, cloud_mask), room)
+        cloud_mask = np.pad(np.where(np.asarray(cloud_mask) > 3, 0, cloud_mask), border)
         cover = smooth(np.array([0, 0.95, 0.3, 0], np.float32)[cloud_mask], 1.0)
         shadow = smooth(cloud_mask == 3, 1.0)
     image = light(land.surface, land, place, shadow)
