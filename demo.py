@@ -95,7 +95,7 @@ def main(argv=None):
 
     checkpoint = load_checkpoint(args.checkpoint)
     if checkpoint["kind"] not in SHOW:
-        raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; demo.py can show {', '.join(SHOW)}")
+        raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; demo.py shows {', '.join(SHOW)}: pass one of those")
     wish = Wish(
         path=args.checkpoint, folder=Path(args.output_dir or "pictures"), overwrite=args.overwrite, device=args.device, cases=args.cases,
         patches_dir=args.patches_dir, split=args.split, scenes=args.scenes, masks=args.masks, chips=args.chips,
@@ -116,7 +116,7 @@ def check_flags(args, given):
     if args.scenes and (args.patches_dir or args.split):
         raise UserError("pass --scenes, or --patches-dir with --split; not both")
     if args.masks and not args.scenes:
-        raise UserError("--masks needs --scenes")
+        raise UserError("--masks needs --scenes, whose labels they are")
     if args.chips and (args.scenes or args.patches_dir):
         raise UserError("--chips is for sharpening checkpoints, --scenes and --patches-dir for others; pass one of them")
 

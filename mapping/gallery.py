@@ -119,7 +119,8 @@ def patch_cases(checkpoint, patches_dir, split, count, device, progress=lambda n
     data = checkpoint["data"]
     patch_set = read_patch_set(patches_dir, len(data["classes"]), data.get("layer"))
     if list(patch_set.bands) != list(data["bands"]):
-        raise UserError(f"{patches_dir} has bands {', '.join(patch_set.bands)}; the checkpoint expects {', '.join(data['bands'])}")
+        expected = f"the checkpoint expects {', '.join(data['bands'])}"
+        raise UserError(f"{patches_dir} has bands {', '.join(patch_set.bands)}; {expected}: pass --patches-dir with such patches")
     split = split or next(s for s in ("test", "val", "train") if patch_set.of_split(s))
     patches = patch_set.of_split(split)
     if not patches:
@@ -162,7 +163,7 @@ def scene_case(name, plan, bands, classes_path, mask_path, num_classes):
         mask, scene = describe(mask_path), plan.info
         if (mask.height, mask.width) != (scene.height, scene.width):
             found = f"{mask_path} is {mask.width}x{mask.height}"
-            raise UserError(f"{found}, its scene {scene.width}x{scene.height}; they must share a grid")
+            raise UserError(f"{found}, its scene {scene.width}x{scene.height}; they must share a grid: pass other --masks")
         truth = read_small(mask_path)[0]
         truth = np.where((truth >= 0) & (truth < num_classes), truth, IGNORE).astype(np.uint8)
     return make_case(name, reflectance, bands, truth, prediction, num_classes)

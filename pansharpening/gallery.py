@@ -70,7 +70,7 @@ def show_chips(checkpoint, folder, device, progress=lambda n: None):
             continue
         progress(1)
     if not trials:
-        raise UserError(f"none of the chips in {folder} can be used ({problem})")
+        raise UserError(f"none of the chips in {folder} can be used ({problem}); pass another folder with --chips")
     method = min((m for m in METHODS if m != "bicubic"), key=lambda m: np.mean([trial.errors[m] for trial in trials]))
     cases = [make_case(trial, method, target, bands, ratio) for trial in trials]
     return Gallery(cases, method, "delta E" if target == "oklab" else "ERGAS")
