@@ -20,7 +20,7 @@ from PIL import Image
 
 import demo
 from mapping import gallery
-from mapping.demo_report import compare
+from mapping.demo_report import MappedScene, compare, map_by_index
 from pictures.gallery_page import best_median_worst
 from runtime.errors import RunError, UserError
 from runtime.logs import SilentConsole
@@ -172,6 +172,15 @@ def test_scores_are_counted_over_what_both_know():
     assert (scores.found, scores.right, scores.overlap) == (2 / 3, 2 / 3, 2 / 4)
     assert (scores.hectares, scores.missed, scores.false) == (0.03, 0.01, 0.01)
     assert compare("x", truth * 0, truth * 0).found is None
+
+
+def test_the_baseline_marks_what_lies_on_the_burned_side_of_the_threshold():
+    bands = np.zeros((12, 1, 4), np.float32)
+    bands[[7, 8]], bands[11] = [0.3, 0.1, 0.2, 0.0], [0.1, 0.3, 0.2, 0.0]  # near infrared and B12: NBR 0.5, -0.5, 0, nodata
+    none = np.zeros((1, 4), np.uint8)
+    scene = MappedScene("x", None, bands, none, none, none)
+    assert map_by_index(scene, 0.1, above=False).tolist() == [[0, 1, 1, 255]]
+    assert map_by_index(scene, 0.0, above=True).tolist() == [[1, 0, 1, 255]]
 
 
 def test_the_commands_of_the_report_parse():
