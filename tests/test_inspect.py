@@ -112,7 +112,7 @@ def test_a_patch_that_can_not_be_read_is_named_and_the_others_are_shown(patches,
 def test_a_sheet_that_can_not_be_written_is_one_line_and_the_words_are_there(patches, capsys):
     (patches / "wall").touch()
     capsys.readouterr()
-    with pytest.raises(UserError, match="can't write to .*wall"):
+    with pytest.raises(UserError, match="cannot write to .*wall"):
         chip.main(["inspect", str(patches), "--output", str(patches / "wall" / "sheet.png")])
     assert "3 patches of 8×8 pixels" in capsys.readouterr().out
 
