@@ -52,18 +52,18 @@ def build_parser():
                        help="further inputs: ndvi nbr ndwi ndmi; or pairs: all normalised differences in place of the bands")
 
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=whole(1), default=50)
+    group.add_argument("--epochs", type=whole(1), default=50, help="passes over the training patches (see --steps-per-epoch)")
     group.add_argument("--batch-size", type=whole(1), default=16, help="patches of one optimiser step, over all processes and pieces")
     group.add_argument("--accumulate", type=whole(1), default=1, help="compute each batch in this many pieces, for less memory")
     group.add_argument("--lr", type=number(above=0, high=10), default=1e-4, help="learning rate of AdamW")
-    group.add_argument("--weight-decay", type=number(0), default=1e-4)
+    group.add_argument("--weight-decay", type=number(0), default=1e-4, help="of AdamW")
     group.add_argument("--scheduler", choices=("plateau", "cosine", "linear", "constant"), default="plateau",
                        help="learning rate: halved when val fire IoU stalls for 5 epochs; or falling over the run; or constant")
     group.add_argument("--warmup", type=whole(), default=0, metavar="STEPS", help="steps over which the learning rate rises; 0: none")
     group.add_argument("--grad-clip", type=number(0), default=0.0, help="largest norm of the gradient; 0: no limit")
     group.add_argument("--patience", type=whole(), default=10, help="stop after this many epochs without a better val fire IoU; 0: never")
     group.add_argument("--max-steps", type=whole(), default=0, help="stop after this many steps, validate and save; 0: no limit")
-    group.add_argument("--seed", type=whole(), default=0)
+    group.add_argument("--seed", type=whole(), default=0, help="of weights, order and augmentation")
 
     group = parser.add_argument_group("loss: 0.5 cross-entropy + 0.5 Dice")
     group.add_argument("--no-class-weights", action="store_true", help="all classes count the same in the cross-entropy")
