@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.requirements-installed
+# One worker a core, each with one thread (tests/conftest.py). PARALLEL= runs the tests in one process.
+PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help env demo test test-slow lint clean
+.PHONY: help env demo test test-slow test-nightly lint clean
 
 help:
-	@echo "make demo       the whole story on generated scenes: patches, training, map, report (sets everything up first)"
-	@echo "make test       the tests, lint left out; under 8 minutes on two cores"
-	@echo "make test-slow  the tests that take longer: kills and resumes, real imagery, two ranks"
-	@echo "make lint       ruff"
-	@echo "make env        only the environment, in $(VENV)"
+	@echo "make demo          the whole story on generated scenes: patches, training, map, report (sets everything up first)"
+	@echo "make test          the quick tests, under 3 minutes on two cores"
+	@echo "make test-slow     the tests that start programs or take longer, under 20 minutes: signals, two ranks, real imagery"
+	@echo "make test-nightly  long campaigns, for hours: hundreds of kills, large cases"
+	@echo "make lint          ruff"
+	@echo "make env           only the environment, in $(VENV)"
 
 env: $(STAMP)
 
@@ -26,10 +29,13 @@ demo: env
 	$(PY) demo.py
 
 test: env
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest $(PARALLEL) -m "not slow and not nightly"
 
 test-slow: env
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest $(PARALLEL) -m "slow and not nightly"
+
+test-nightly: env
+	$(PY) -m pytest $(PARALLEL) -m nightly --hypothesis-profile nightly
 
 lint: env
 	$(PY) -m ruff check .

@@ -1,15 +1,26 @@
 """Fixtures that several test files share: rasters small enough to count by hand, and the real data where it is there."""
 
 import os
+import signal
 from pathlib import Path
 
-# Before torch and GDAL look: tiny tensors on several threads only get into each other's way, and rounding depends on their number.
+# Before torch and GDAL look, here and in every program that a test starts: tiny tensors on several threads only get into each other's
+# way, workers of pytest-xdist share the cores, and rounding depends on the number of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell that runs the tests in the background has SIGINT ignored, and so would every program that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import rasterio  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
+
+# The same examples in every run, and none that fails because a machine was busy.
+hypothesis.settings.register_profile("quick", max_examples=50, derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("nightly", max_examples=5000, deadline=None, database=None)
+hypothesis.settings.load_profile("quick")
 
 ROOT = Path(__file__).resolve().parent.parent
 UTM_33N = "EPSG:32633"
