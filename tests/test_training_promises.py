@@ -1,0 +1,542 @@
+"""What every training program promises. A new one joins with an entry in training_programs.py."""
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from train_keeping_gradients import gradients_of
+from training_programs import EPOCHS, PROGRAMS, ROOT, STEPS, Killed, assert_same_run, at_step, change, kill, load, names, rows, same
+
+LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
+
+
+@pytest.fixture(scope="module", params=PROGRAMS, ids=lambda program: program.name)
+def program(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def data(program, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "data"
+    program.make_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(program, data, tmp_path_factory):
+    """The folder of a run of EPOCHS epochs that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert program.run(program.begin(data, folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run that is still to come."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def finished(undisturbed, run):
+    """A copy of the undisturbed run, to do something to."""
+    shutil.copytree(undisturbed, run)
+    return run
+
+
+def the_line(capsys, program):
+    """The only line on stderr, which is the program's own."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{program.name}.py: ")
+    return line
+
+
+def bytes_of(folder):
+    return {name: (folder / name).read_bytes() for name in names(folder)}
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_a_run_leaves_its_table_its_settings_its_samples_and_whole_checkpoints(undisturbed):
+    assert {"config.json", "metrics.csv", *(f"checkpoints/{name}" for name in (LAST, BEST, FINAL))} <= names(undisturbed)
+    assert not [name for name in names(undisturbed) if name.endswith((".part", ".tmp"))]
+    table = rows(undisturbed)
+    assert [row["epoch"] for row in table] == ["0", "1", "2"] and [row["step"] for row in table] == ["3", "6", "9"]
+    best = [row["epoch"] for row in table if row["best"] == "1"]
+    assert {p.name for p in (undisturbed / "samples").iterdir()} == {f"epoch_{epoch}.png" for epoch in best}
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["settings"]["lr"] == float(table[0]["lr"]) and "torch" in config["versions"]
+    assert load(undisturbed, BEST)["state"]["best_epoch"] == int(best[-1]) and same(*(load(undisturbed, n) for n in (LAST, FINAL)))
+
+
+def test_files_of_another_run_without_its_checkpoints_are_refused_and_left_alone(program, data, run, capsys):
+    run.mkdir()
+    (run / "metrics.csv").write_text("epoch\n0\n")
+    assert program.run(program.begin(data, run)) == 2
+    assert "holds an earlier" in the_line(capsys, program)
+    assert bytes_of(run) == {"metrics.csv": b"epoch\n0\n"}
+
+
+def test_a_run_has_its_folder_to_itself(program, data, run, capsys):
+    codes = []
+    with at_step(STEPS, lambda _: codes.append(program.run(program.go_on(data, run)))):
+        assert program.run(program.begin(data, run, "--epochs", 2)) == 0
+    assert codes == [2] and "another run is writing into" in the_line(capsys, program)
+
+
+# ------------------------------------------------------------------------------------------------ going on
+
+
+@pytest.mark.parametrize(("step", "save_minutes"), [(0, 0), (4, 0), (8, 0), (4, 10)])
+def test_killed_at_a_step_and_resumed_is_the_undisturbed_run(program, data, undisturbed, run, step, save_minutes):
+    with at_step(step, kill), pytest.raises(Killed):
+        program.run(program.begin(data, run, "--save-minutes", save_minutes))
+    assert load(run)["state"]["step"] == (step if save_minutes == 0 else step // STEPS * STEPS)
+    with at_step(-1, kill) as steps:
+        assert program.run(program.go_on(data, run)) == 0
+    assert next(steps) == EPOCHS * STEPS - (step if save_minutes == 0 else step // STEPS * STEPS)
+    assert_same_run(run, undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(program, data, undisturbed, run, capsys, number, code):
+    before = signal.getsignal(number)
+    with at_step(STEPS + 1, lambda _: os.kill(os.getpid(), number)):
+        assert program.run(program.begin(data, run)) == code
+    assert signal.getsignal(number) == before
+    line = the_line(capsys, program)
+    assert "epoch 1" in line and "go on" in line
+    state = load(run)["state"]
+    assert (state["epoch"], state["step_in_epoch"], state["step"]) == (1, 2, STEPS + 2)
+    assert program.run(program.go_on(data, run)) == 0
+    assert_same_run(run, undisturbed)
+
+
+def test_one_epoch_and_then_the_others_are_the_undisturbed_run(program, data, undisturbed, run):
+    assert program.run(program.begin(data, run, "--epochs", 1)) == 0
+    assert program.run(program.go_on(data, run)) == 0
+    assert_same_run(run, undisturbed)
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(program, data, undisturbed, run, capsys):
+    """Files that may not grow beyond 1000 bytes from the fifth step on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole = []
+
+    def fill(_):
+        whole.append((run / "checkpoints" / LAST).read_bytes())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    try:
+        with at_step(4, fill):
+            code = program.run(program.begin(data, run, "--save-minutes", 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1 and "failed" in the_line(capsys, program)
+    assert (run / "checkpoints" / LAST).read_bytes() == whole[0] and load(run)["state"]["step"] == 4
+    assert program.run(program.go_on(data, run)) == 0
+    assert_same_run(run, undisturbed)
+
+
+def test_a_finished_run_says_so_and_is_not_touched(program, data, finished, capsys):
+    before = bytes_of(finished)
+    words = [word for word in program.go_on(data, finished) if word != "--quiet"]
+    assert program.run(words) == 0
+    assert "raise --epochs" in capsys.readouterr().err and bytes_of(finished) == before
+
+
+def test_more_epochs_train_on_and_leave_the_rows_before(program, data, finished, undisturbed):
+    assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1)) == 0
+    assert rows(finished)[:EPOCHS] == rows(undisturbed) and [row["epoch"] for row in rows(finished)] == ["0", "1", "2", "3"]
+    assert load(finished, FINAL)["state"]["step"] == (EPOCHS + 1) * STEPS
+
+
+def test_flags_of_the_optimiser_win_when_a_run_goes_on_and_stay_otherwise(program, data, run):
+    assert program.run(program.begin(data, run, "--epochs", 1, "--weight-decay", 0.25, "--lr", 0.004)) == 0
+    for epochs, words, expected in ((2, [], (0.25, 0.004)), (3, ["--weight-decay", 0.5, "--lr", 0.002], (0.5, 0.002))):
+        assert program.run(program.go_on(data, run, "--epochs", epochs, *words)) == 0
+        (group,) = load(run)["state"]["optimizer"]["param_groups"]
+        assert (group["weight_decay"], group["lr"]) == expected and float(rows(run)[-1]["lr"]) == expected[1]
+
+
+def test_a_run_goes_on_in_another_precision(program, data, finished):
+    for epochs, precision in ((4, "fp16"), (5, "fp32"), (6, "bf16")):
+        assert program.run(program.go_on(data, finished, "--epochs", epochs, "--precision", precision)) == 0
+        assert bool(load(finished)["state"]["scaler"]) == (precision == "fp16")
+    assert [row["epoch"] for row in rows(finished)] == [str(epoch) for epoch in range(6)]
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_without_one(program, data, finished, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        change(finished, LAST, lambda checkpoint: None)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            load(finished)  # it does ask for a GPU
+    assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1)) == 0
+    assert len(rows(finished)) == EPOCHS + 1
+
+
+def test_another_shape_of_the_network_is_refused(program, data, finished, capsys):
+    before = bytes_of(finished)
+    assert program.run(program.go_on(data, finished, "--epochs", 9, *program.other_shape)) == 2
+    assert f"{' '.join(program.other_shape)} disagrees with the checkpoint, which has " in the_line(capsys, program)
+    assert bytes_of(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda c: c["state"].pop("optimizer"), "its state lacks optimizer"),
+        (lambda c: c["state"].pop("model"), "its state lacks model"),
+        (lambda c: c.update(state=5), "its state to be a dict, found int"),
+        (lambda c: c.update(settings=[]), "its settings to be a dict, found list"),
+        (lambda c: c.update(data=[]), "its data to be a dict, found list"),
+        (lambda c: c.update(model=7), "its model to be a dict, found int"),
+        (lambda c: c["state"]["model"].popitem(), "1 missing"),
+        (lambda c: c["state"].update(optimizer={"param_groups": []}), "its state is not that of such a"),
+    ],
+    ids=["no optimizer", "no weights", "state", "settings", "data", "model", "a weight", "empty optimizer"],
+)
+def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(program, data, finished, capsys, damage, words):
+    change(finished, LAST, damage)
+    before = bytes_of(finished)
+    assert program.run(program.go_on(data, finished, "--epochs", 9)) == 2
+    line = the_line(capsys, program)
+    assert str(finished / "checkpoints" / LAST) in line and words in line
+    assert bytes_of(finished) == before
+
+
+# ------------------------------------------------------------------------------------------------ other data
+
+
+def test_scores_on_other_data_are_never_compared(program, data, finished, tmp_path):
+    """What was best so far stays while the same data is scored, wherever it lies; on other data the next epoch is the best."""
+    def be_unbeatable(checkpoint):
+        checkpoint["state"]["best_score"] = program.unbeatable
+        if "best" in checkpoint["state"].get("schedule", {}):
+            checkpoint["state"]["schedule"]["best"] = program.unbeatable
+
+    for name in (LAST, BEST):
+        change(finished, name, be_unbeatable)
+    moved = shutil.copytree(data, tmp_path / "moved")
+    assert program.run(program.go_on(moved, finished, "--epochs", 4)) == 0
+    assert rows(finished)[-1]["best"] == "0" and load(finished, BEST)["state"]["best_score"] == program.unbeatable
+    program.make_data(tmp_path / "other", seed=1)
+    assert program.run(program.go_on(tmp_path / "other", finished, "--epochs", 5)) == 0
+    assert rows(finished)[-1]["best"] == "1"
+    best, last = load(finished, BEST)["state"], load(finished)["state"]
+    assert best["epoch"] == 5 and best["best_score"] == last["best_score"] != program.unbeatable
+    assert last.get("schedule", {}).get("best") != program.unbeatable
+
+
+@pytest.mark.parametrize("steps", [1, 2 * STEPS])
+@pytest.mark.parametrize("stop", [STEPS + 1, 2 * STEPS - 1], ids=["inside an epoch", "at the end of one"])
+def test_an_epoch_begun_on_other_data_begins_anew(program, data, run, tmp_path, steps, stop):
+    """Whether an epoch of it has fewer steps or more: all epochs that were left are trained, as if those before had been of this data."""
+    with at_step(stop, lambda _: os.kill(os.getpid(), signal.SIGINT)):
+        assert program.run(program.begin(data, run)) == 130
+    assert load(run)["state"]["step_in_epoch"] == stop + 1 - STEPS
+    program.make_data(tmp_path / "other", train=program.items * steps, seed=2)
+    with at_step(-1, kill) as taken:
+        assert program.run(program.go_on(tmp_path / "other", run)) == 0
+    assert next(taken) == (EPOCHS - 1) * steps and load(run)["state"]["step"] == EPOCHS * steps
+    assert [row["epoch"] for row in rows(run)] == ["0", "1", "2"]
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+def ruin(optimizer):
+    """After it nothing is a number."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.data.fill_(float("nan"))
+
+
+@pytest.mark.parametrize(("step", "save_minutes"), [(0, 0), (0, 10), (STEPS - 1, 10)], ids=["at once", "in an epoch", "at its end"])
+def test_weights_that_are_no_numbers_end_the_run_and_are_never_saved(program, data, finished, capsys, step, save_minutes):
+    """A checkpoint of them could not be resumed, and the one before would be lost. The loss of the step that ruins them is still finite."""
+    before = bytes_of(finished)
+    with at_step(step, ruin, after=True):
+        assert program.run(program.go_on(data, finished, "--epochs", 4, "--save-minutes", save_minutes)) == 1
+    line = the_line(capsys, program)
+    where = f"epoch {EPOCHS}" if (step, save_minutes) == (0, 10) else f"step {EPOCHS * STEPS + step + 1}"
+    assert f"after {where}" in line and "lower --lr" in line
+    after = bytes_of(finished)
+    assert after.pop("config.json") and before.pop("config.json") and after == before
+
+
+@pytest.mark.slow
+def test_the_seed_decides_and_the_number_of_workers_does_not(program, data, undisturbed, tmp_path):
+    assert program.run(program.begin(data, tmp_path / "two" / "run", program.workers, 2)) == 0
+    assert_same_run(tmp_path / "two" / "run", undisturbed)
+    assert program.run(program.begin(data, tmp_path / "other" / "run", "--seed", 1)) == 0
+    assert not same(*(load(folder, FINAL)["state"]["model"] for folder in (tmp_path / "other" / "run", undisturbed)))
+
+
+# ------------------------------------------------------------------------------------------------ files that can't be read
+
+
+def test_a_file_that_cannot_be_read_is_left_out_named_and_counted_or_fatal_when_strict(program, data, tmp_path, capsys):
+    spoilt, name = program.spoil(data, tmp_path / "spoilt")
+    quick = ["--epochs", 1, *program.batch(20)]
+    words = [word for word in program.begin(spoilt, tmp_path / "a" / "run", *quick) if word != "--quiet"]
+    assert program.run(words) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if "left out" in line]
+    assert name in line and "1 of " in line
+    assert said.out.splitlines()[-1].endswith("left out") and "; 1 " in said.out.splitlines()[-1]
+    assert program.run(program.begin(spoilt, tmp_path / "b" / "run", *quick, "--strict")) == 1
+    line = the_line(capsys, program)
+    assert name in line and "--strict" in line
+    assert program.run(program.go_on(spoilt, tmp_path / "b" / "run", "--epochs", 1)) == 0  # strict is nothing that a run keeps
+
+
+# ------------------------------------------------------------------------------------------------ trackers
+
+
+def test_wandb_is_told_the_row_of_every_epoch_and_goes_on_with_the_same_run(program, data, run, monkeypatch):
+    logged, begun = [], []
+
+    class Run:
+        def log(self, values, step):
+            logged.append((step, values))
+
+        def finish(self):
+            logged.append("finished")
+
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **given: begun.append(given) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    assert program.run(program.begin(data, run, "--wandb", "--project", "p", "--epochs", 1)) == 0
+    assert program.run(program.go_on(data, run, "--wandb", "--epochs", 2)) == 0
+    assert [step for step, _ in (entry for entry in logged if entry != "finished")] == [0, 1] and logged.count("finished") == 2
+    for entry, row in zip([entry for entry in logged if entry != "finished"], rows(run), strict=True):
+        told = {key.replace("/", "_"): value for key, value in entry[1].items()}
+        assert {"epoch", "lr", "train_loss"} < set(told) and len([key for key in told if not key.startswith("train_")]) > 3
+        assert {key: float(row[key] or "nan") for key in told} == pytest.approx(told, nan_ok=True)
+    assert [given["id"] for given in begun] == [load(run)["state"]["wandb_id"]] * 2 and begun[0]["project"] == "p"
+    assert {given["dir"] for given in begun} == {str(run)}
+
+
+def test_without_wandb_nobody_imports_it_and_a_missing_one_is_a_remark(program, data, run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it is an error
+    assert program.run(program.begin(data, run, "--epochs", 1)) == 0 and capsys.readouterr().err == ""
+    assert program.run(program.go_on(data, run, "--epochs", 2, "--wandb")) == 0
+    assert "wandb is not installed" in capsys.readouterr().err and len(rows(run)) == 2
+
+
+@pytest.mark.slow
+def test_wandb_itself_works_offline(program, data, run):
+    words = [sys.executable, f"{program.name}.py", *program.begin(data, run, "--wandb", "--epochs", 1)]
+    subprocess.run(words, cwd=ROOT, env={**os.environ, "WANDB_MODE": "offline"}, check=True, capture_output=True)
+    (record,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert b"train/loss" in record.read_bytes() and len(rows(run)) == 1
+
+
+# ------------------------------------------------------------------------------------------------ flags
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--epochs 0", "--lr 0", "--lr nan", "--lr 99", "--weight-decay inf", "--weight-decay -1", "--grad-clip nan", "--save-minutes -1",
+     "--seed 99999999999999999999", "--seed -1", "--warmup -1", "--precision fp15", "--device cuda:77", "--config nowhere.yaml"],
+)
+def test_a_value_that_cannot_be_right_is_one_line_before_any_work(program, data, run, capsys, words):
+    assert program.run(program.begin(data, run, *words.split())) == 2
+    assert words.split()[0] in the_line(capsys, program) and not run.exists()
+
+
+def test_data_that_is_not_there_is_one_line_before_any_work(program, tmp_path, run, capsys):
+    assert program.run(program.begin(tmp_path / "nowhere", run)) == 2
+    assert str(tmp_path / "nowhere") in the_line(capsys, program) and not run.exists()
+
+
+@pytest.mark.parametrize("words", [("--epoch", "3"), ("--epochs", "0"), ("--precision", "fp15")], ids=" ".join)
+def test_only_the_first_process_complains_about_flags_and_all_leave_with_2(program, words):
+    """Each process on its own: torchrun ends the second one before it can say much."""
+    for rank, lines in (("0", 1), ("1", 0)):
+        environment = {**os.environ, "RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
+        done = subprocess.run([sys.executable, f"{program.name}.py", *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, lines, "")
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+
+@pytest.mark.slow
+def test_killed_before_any_file_gets_its_name_and_run_again_a_run_has_the_same_bytes(program, data, tmp_path, monkeypatch):
+    """Once for every file that is written."""
+    more = ["--epochs", 2]
+    assert program.run(program.begin(data, tmp_path / "whole" / "run", *more)) == 0
+    replace, calls, killed_at = os.replace, [], set()
+
+    def kill_at_the_last(source, target):
+        calls.append(Path(target).name)
+        if len(calls) == number:
+            raise Killed
+        replace(source, target)
+
+    for number in range(1, 100):
+        calls.clear()
+        run = tmp_path / str(number) / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", kill_at_the_last)
+            try:
+                assert program.run(program.begin(data, run, *more)) == 0
+                break
+            except Killed:
+                killed_at.add(calls[-1])
+        for path in run.glob("checkpoints/*.pt"):
+            load(run, path.name)  # whole
+        goes_on = (run / "checkpoints" / LAST).exists()
+        assert program.run(program.go_on(data, run, *more) if goes_on else program.begin(data, run, *more)) == 0
+        assert_same_run(run, tmp_path / "whole" / "run")
+    assert {"config.json", "epoch_0.png", LAST, BEST, FINAL} <= killed_at
+
+
+def start(program, words):
+    return subprocess.Popen([sys.executable, f"{program.name}.py", *words], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                            text=True, start_new_session=True)
+
+
+def wait_for(process, done, seconds=120):
+    """Wait until done() is true while the process runs; whether it came true."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        if done():
+            return True
+        time.sleep(0.02)
+    return done()
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_ends_a_run_after_its_step_with_everything_saved(program, data, run):
+    """`timeout` and Slurm send SIGTERM to the workers of the data loaders too."""
+    process = start(program, program.begin(data, run, "--epochs", 1000, "--save-minutes", 0, program.workers, 2))
+    assert wait_for(process, lambda: (run / "metrics.csv").exists() and len(rows(run)) >= 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and "go on" in said and "Traceback" not in said and len(said.splitlines()) == 1
+    assert load(run)["state"]["epoch"] >= 1
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(process.pid, 0)
+
+
+def campaign(program, data, undisturbed, run, delays):
+    """Begin or go on, kill after a delay, until it is done. → exit codes."""
+    codes = []
+    for number, delay in enumerate(delays):
+        goes_on = (run / "checkpoints" / LAST).exists()
+        words = (program.go_on if goes_on else program.begin)(data, run, "--save-minutes", 0)
+        process = start(program, words)
+        wait_for(process, (run / "checkpoints" / LAST).exists)
+        time.sleep(delay)
+        process.send_signal((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[number % 3])
+        _, said = process.communicate(timeout=120)
+        codes.append(process.returncode)
+        assert codes[-1] in (0, -9, 143, 130, -15, -2), said  # the last two before Python listens to signals
+        if codes[-1] == 0:
+            break
+    assert program.run(program.go_on(data, run)) == 0
+    assert_same_run(run, undisturbed)
+    return codes
+
+
+@pytest.mark.slow
+def test_the_program_itself_killed_and_resumed_is_the_undisturbed_run(program, data, undisturbed, run):
+    codes = campaign(program, data, undisturbed, run, [0.0, 2.5, 3.0])
+    assert codes[0] == -9  # right after the first checkpoint
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(30))
+def test_the_program_itself_killed_at_many_moments_is_the_undisturbed_run(program, data, undisturbed, run, seed):
+    codes = campaign(program, data, undisturbed, run, [(7 * seed + 13 * k) % 40 / 10 for k in range(12)])
+    assert len([code for code in codes if code]) >= 1
+
+
+def torchrun(*words, code=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradients_the_weights_and_the_scores_of_one(program, tmp_path):
+    """17 items to learn from and 7 to judge by: neither can be dealt out evenly. Steps that hardly change the weights."""
+    program.make_data(tmp_path / "data", train=17, held_out=7)
+    words = [*program.smooth, *program.batch(8), "--lr", "1e-30", "--weight-decay", 0, "--epochs", 1]
+    one = gradients_of(program.name, program.begin(tmp_path / "data", tmp_path / "one" / "run", *words))
+    torchrun(ROOT / "tests" / "train_keeping_gradients.py", program.name, tmp_path / "kept",
+             *program.begin(tmp_path / "data", tmp_path / "two" / "run", *words))
+    two = [torch.load(f"{tmp_path / 'kept'}.{rank}", weights_only=True) for rank in (0, 1)]
+    assert len(one) >= 2
+    for alone, first, second in zip(one, *two, strict=True):
+        assert max(float((first[name] - gradient).abs().max()) for name, gradient in alone.items()) < 1e-6
+        assert all(torch.equal(first[name], second[name]) for name in first) and list(first) == list(alone)
+        assert max(float(g.abs().max()) for g in alone.values()) > 1e-3  # there is something to compare
+
+    assert [len(steps) for steps in two] == [len(one)] * 2
+    (alone,), (shared,) = rows(tmp_path / "one" / "run"), rows(tmp_path / "two" / "run")
+    scored = [key for key in alone if key.startswith(("val_", "test_"))]
+    assert [shared[key] for key in scored] == [alone[key] for key in scored] and len(scored) > 3  # to the last digit
+    assert float(shared["train_loss"]) == pytest.approx(float(alone["train_loss"]), rel=1e-6) and shared["step"] == alone["step"]
+    states = [load(tmp_path / name / "run")["state"]["model"] for name in ("one", "two")]
+    for name, value in states[0].items():
+        assert torch.allclose(states[1][name].double(), value.double(), rtol=0, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_they_were(program, data, tmp_path):
+    words = [*program.smooth, *program.batch(4)]
+    for name, epochs in (("whole", (2,)), ("parts", (1, 2))):
+        run = tmp_path / name / "run"
+        for end in epochs:
+            command = program.begin if end == epochs[0] else program.go_on
+            torchrun(f"{program.name}.py", *command(data, run, *(words if end == epochs[0] else []), "--epochs", end))
+    assert_same_run(tmp_path / "parts" / "run", tmp_path / "whole" / "run")
+
+
+def own_lines(program, stderr):
+    """The program's lines among those of torchrun."""
+    return [line for line in stderr.splitlines() if line.startswith(f"{program.name}.py: ")]
+
+
+@pytest.mark.slow
+def test_what_only_the_first_process_sees_ends_both_with_one_line(program, data, run):
+    run.mkdir()
+    (run / "metrics.csv").write_text("an earlier run")
+    done = torchrun(f"{program.name}.py", *program.begin(data, run, *program.smooth, *program.batch(4)), code=1)  # torchrun's own code
+    (line,) = own_lines(program, done.stderr)
+    assert "holds an earlier" in line and "exitcode  : 2" in done.stderr and "RuntimeError" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_only_another_process_sees_ends_both_with_its_line_and_its_exit_code(program, tmp_path):
+    """A file that the second process reads while the first waits for its sums."""
+    program.make_data(tmp_path / "data", train=4, held_out=8)
+    name = program.spoil_held_out(tmp_path / "data", 5)
+    words = program.begin(tmp_path / "data", tmp_path / "run", *program.smooth, *program.batch(4), "--strict")
+    done = torchrun(f"{program.name}.py", *words, code=1)
+    (line,) = own_lines(program, done.stderr)
+    assert name in line and "--strict" in line and "exitcode  : 1" in done.stderr
+
+
+def test_the_table_names_every_training_program():
+    files = [path.stem for path in ROOT.glob("train*.py")]
+    assert sorted(files) == sorted(program.name for program in PROGRAMS)
+    assert all(callable(importlib.import_module(name).main) for name in files)

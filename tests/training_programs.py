@@ -1,0 +1,197 @@
+"""The training programs as their users see them: command line, folder, checkpoints. For tests/test_training_promises.py."""
+
+import contextlib
+import csv
+import dataclasses
+import importlib
+import itertools
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from patch_factory import read_lines, write_patch_set
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+import chip
+from runtime.errors import run_program
+
+ROOT = Path(__file__).resolve().parent.parent
+EPOCHS, STEPS = 3, 3  # of a tiny run on the data that make_data writes by default
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What tests have to know about a training program."""
+
+    name: str
+    make_data: Callable  # (folder, train=, held_out=, seed=): writes items, by default as many to train on as STEPS steps take
+    items: int  # that one step of the tiny flags takes
+    data_flags: Callable  # folder of the data → flags
+    folder_flags: Callable  # folder of the run → flags that begin one there
+    resume_flags: Callable  # folder of the run → flags that go on with it
+    tiny: tuple  # flags of the smallest run worth the name, with dropout where there is any
+    smooth: tuple  # flags that leave out what two processes draw differently
+    batch: Callable  # items an optimiser step → flags
+    other_shape: tuple  # flags that ask for another network
+    workers: str  # the flag that says how many processes read
+    unbeatable: float  # a best_score that no epoch reaches
+    spoil: Callable  # (data, folder) → (folder of the same data with one more training item that can't be read, that file's name)
+    spoil_held_out: Callable  # (data, number): makes this held-out item unreadable; → its name
+
+    def begin(self, data, folder, *more):
+        """Words of a command line that begins a tiny run."""
+        words = [*self.data_flags(data), *self.folder_flags(folder), *self.tiny, "--epochs", EPOCHS, self.workers, 0,
+                 "--device", "cpu", "--quiet", *more]
+        return [str(word) for word in words]
+
+    def go_on(self, data, folder, *more):
+        """Words of a command line that goes on with a run, with the settings that it had."""
+        words = [*self.resume_flags(folder), *self.data_flags(data), "--epochs", EPOCHS, "--device", "cpu", "--quiet", *more]
+        return [str(word) for word in words]
+
+    def run(self, words):
+        """Run the program in this process, → its exit code. What is no Exception comes through, as Killed does."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [f"{self.name}.py", *words])
+            with pytest.raises(SystemExit) as leaving:
+                run_program(importlib.import_module(self.name).main)
+        return leaving.value.code
+
+
+# ------------------------------------------------------------------------------------------------ the two there are
+
+
+def make_patches(folder, train=6, held_out=2, seed=0):
+    write_patch_set(folder, {"train": train, "val": held_out}, size=32, grid=(1, 1), seed=seed)
+
+
+def spoil_patch(data, folder):
+    shutil.copytree(data, folder)
+    path = folder / read_lines(folder)[2]["file"]
+    path.write_bytes(b"\x93NUMPY")
+    return folder, path.name
+
+
+def spoil_held_out_patch(data, number):
+    path = data / "val" / f"VAL{number}_r0_c0_image.npy"
+    path.write_bytes(b"\x93NUMPY")
+    return path.name
+
+
+def make_pairs(folder, train=12, held_out=2, seed=0):
+    for name, count, number in (("train", train, 2 * seed), ("test", held_out, 2 * seed + 1)):
+        chip.main(["fake-chips", "-o", str(folder / name), "-c", str(count), "-s", "32", "-r", str(number), "--quiet"])
+
+
+def spoil_pair(data, folder):
+    """One in 101: more would not be taken for an accident."""
+    shutil.copytree(data, folder)
+    there = len(list((data / "train").glob("*.pt")))
+    for number in range(there, 100):
+        shutil.copy(data / "train" / f"{number % there}.pt", folder / "train" / f"{number}.pt")
+    (folder / "train" / "100.pt").write_bytes(b"broken")
+    return folder, "100.pt"
+
+
+def spoil_held_out_pair(data, number):
+    (data / "test" / f"{number}.pt").write_bytes(b"broken")
+    return f"{number}.pt"
+
+
+PROGRAMS = [
+    Program(
+        "train", make_patches, 2, lambda data: ["--patches-dir", data], lambda folder: ["--output-dir", folder],
+        lambda folder: ["--resume", folder / "checkpoints" / "last.pt"],
+        tiny=("--architecture", "contrastunet", "--batch-size", "2", "--lr", "0.01"), smooth=("--architecture", "smallunet"),
+        batch=lambda count: ["--batch-size", count], other_shape=("--num-classes", "5"), workers="--num-workers", unbeatable=2.0,
+        spoil=spoil_patch, spoil_held_out=spoil_held_out_patch,
+    ),
+    Program(
+        "train_pansharpen", make_pairs, 4, lambda data: ["--chips", data / "train", "--test-chips", data / "test"],
+        lambda folder: ["--sessions-dir", folder.parent, "--session", folder.name],
+        lambda folder: ["--sessions-dir", folder.parent, "--session", folder.name],
+        tiny=("--width", "16", "--depth", "1", "--pbs", "2", "--lbs", "4", "--lr", "0.001"), smooth=(),
+        batch=lambda count: ["--lbs", count, "--pbs", max(1, count // 4)], other_shape=("--width", "32"), workers="--workers",
+        unbeatable=-1.0, spoil=spoil_pair, spoil_held_out=spoil_held_out_pair,
+    ),
+]
+
+
+# ------------------------------------------------------------------------------------------------ interruptions
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours may catch it."""
+
+
+def kill(*_):
+    raise Killed
+
+
+@contextlib.contextmanager
+def at_step(number, action, after=False):
+    """Call action(optimizer) before (or after) the weights change in the optimiser step of this number, counted from 0 in this block."""
+    count = itertools.count()
+
+    def hook(optimizer, *_):
+        if next(count) == number:
+            action(optimizer)
+
+    handle = (register_optimizer_step_post_hook if after else register_optimizer_step_pre_hook)(hook)
+    try:
+        yield count
+    finally:
+        handle.remove()
+
+
+# ------------------------------------------------------------------------------------------------ what a run leaves
+
+
+def load(folder, name="last.pt"):
+    """A checkpoint of a run, as anybody may load it."""
+    return torch.load(folder / "checkpoints" / name, weights_only=True)
+
+
+def change(folder, name, action):
+    """Let action(checkpoint) change a checkpoint on the disk."""
+    checkpoint = load(folder, name)
+    action(checkpoint)
+    torch.save(checkpoint, folder / "checkpoints" / name)
+
+
+def rows(folder):
+    """metrics.csv without the time that epochs took."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def names(folder):
+    """Relative names of all files of a run but its lock."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def same(one, other):
+    """Whether two values out of checkpoints are equal to the last bit, tensors and NaN included."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other))
+
+
+def assert_same_run(folder, other):
+    """The same files, rows and pictures, and the same checkpoints to the last bit, whatever flags say about saving and reading."""
+    assert names(folder) == names(other)
+    assert rows(folder) == rows(other)
+    for path in (folder / "samples").glob("*.png"):
+        assert path.read_bytes() == (other / "samples" / path.name).read_bytes(), path.name
+    for path in (folder / "checkpoints").glob("*.pt"):
+        one, two = load(folder, path.name), load(other, path.name)
+        for part in ("kind", "model", "state"):
+            assert same(one[part], two[part]), f"{part} of {path.name}"
