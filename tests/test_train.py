@@ -169,19 +169,12 @@ def test_a_checkpoint_of_other_bands_is_refused_and_the_networks_shape_is_kept(f
         train.main(["--resume", best, "--output-dir", str(tmp_path)])
 
 
-def test_unreadable_patches_are_named_counted_and_survived_or_fatal_when_strict(tmp_path, capsys):
-    folder = write_patch_set(tmp_path / "patches", {"train": 3, "val": 1}, size=32)
-    (folder / read_lines(folder)[2]["file"]).write_bytes(b"\x93NUMPY")
-    run(folder, tmp_path / "a", "--epochs", 1)
-    said = capsys.readouterr()
-    assert re.search(r"1 of 8 patches in .* cannot be read \(TRAIN1_r0_c0_image.npy: .*\) and are left out", said.err)
-    assert "1 unreadable patches left out" in said.out
-    with pytest.raises(RunError, match="TRAIN1_r0_c0_image.npy.*--strict"):
-        run(folder, tmp_path / "b", "--epochs", 1, "--strict")
-    for line in read_lines(folder)[:6]:
+def test_a_set_of_which_no_training_patch_can_be_read_is_one_line(tmp_path):
+    folder = write_patch_set(tmp_path / "patches", {"train": 2, "val": 1}, size=32)
+    for line in read_lines(folder)[:4]:
         (folder / line["file"]).unlink()
     with pytest.raises(RunError, match="not one training patch"):
-        run(folder, tmp_path / "c", "--epochs", 1)
+        run(folder, tmp_path / "out", "--epochs", 1)
 
 
 def test_labels_outside_the_classes_stop_the_run_and_name_the_file(tmp_path):
@@ -218,21 +211,6 @@ def test_early_stopping_counts_epochs_without_a_strictly_better_score(tmp_path):
             np.save(folder / line["mask"], np.full((1, 32, 32), 255, np.uint8))
     run(folder, tmp_path / "out", "--epochs", 9, "--patience", 2)
     assert len(rows_of(tmp_path / "out")) == 3
-
-
-def test_weights_that_stop_being_numbers_in_the_last_step_end_the_run_before_they_are_the_best(patches, tmp_path, monkeypatch):
-    real_step = train.train_step
-
-    def step(learner, *rest):
-        result = real_step(learner, *rest)  # its loss is still a number
-        torch.nn.init.constant_(next(learner.model.parameters()), float("nan"))
-        return result
-
-    monkeypatch.setattr(train, "train_step", step)
-    with pytest.raises(RunError, match="weights are NaN or infinite after step 1; lower --lr"):
-        run(patches, tmp_path, "--max-steps", 1)
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.pt"]  # that of the beginning
-    assert not (tmp_path / "metrics.csv").exists()
 
 
 def test_a_checkpoint_that_gives_no_numbers_gets_no_scores(finished, tmp_path, capsys):

@@ -14,8 +14,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_keeping_gradients import gradients_of
-from training_programs import EPOCHS, PROGRAMS, ROOT, STEPS, Killed, assert_same_run, at_step, change, kill, load, names, rows, same
+from training_process import gradients_of
+from training_programs import (
+    EPOCHS,
+    PROGRAMS,
+    ROOT,
+    STEPS,
+    Killed,
+    assert_same_run,
+    at_step,
+    change,
+    kill,
+    load,
+    names,
+    rows,
+    ruin,
+    same,
+    torchrun,
+)
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 
@@ -257,13 +273,6 @@ def test_an_epoch_begun_on_other_data_begins_anew(program, data, run, tmp_path, 
 # ------------------------------------------------------------------------------------------------ numbers
 
 
-def ruin(optimizer):
-    """After it nothing is a number."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.data.fill_(float("nan"))
-
-
 @pytest.mark.parametrize(("step", "save_minutes"), [(0, 0), (0, 10), (STEPS - 1, 10)], ids=["at once", "in an epoch", "at its end"])
 def test_weights_that_are_no_numbers_end_the_run_and_are_never_saved(program, data, finished, capsys, step, save_minutes):
     """A checkpoint of them could not be resumed, and the one before would be lost. The loss of the step that ruins them is still finite."""
@@ -439,7 +448,7 @@ def campaign(program, data, undisturbed, run, delays):
     codes = []
     for number, delay in enumerate(delays):
         goes_on = (run / "checkpoints" / LAST).exists()
-        words = (program.go_on if goes_on else program.begin)(data, run, "--save-minutes", 0)
+        words = (program.go_on if goes_on else program.begin)(data, run, "--save-minutes", 0, program.workers, 2 * goes_on)
         process = start(program, words)
         wait_for(process, (run / "checkpoints" / LAST).exists)
         time.sleep(delay)
@@ -467,21 +476,13 @@ def test_the_program_itself_killed_at_many_moments_is_the_undisturbed_run(progra
     assert len([code for code in codes if code]) >= 1
 
 
-def torchrun(*words, code=0):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
-
-
 @pytest.mark.slow
 def test_two_processes_give_the_gradients_the_weights_and_the_scores_of_one(program, tmp_path):
     """17 items to learn from and 7 to judge by: neither can be dealt out evenly. Steps that hardly change the weights."""
     program.make_data(tmp_path / "data", train=17, held_out=7)
     words = [*program.smooth, *program.batch(8), "--lr", "1e-30", "--weight-decay", 0, "--epochs", 1]
     one = gradients_of(program.name, program.begin(tmp_path / "data", tmp_path / "one" / "run", *words))
-    torchrun(ROOT / "tests" / "train_keeping_gradients.py", program.name, tmp_path / "kept",
+    torchrun(ROOT / "tests" / "training_process.py", program.name, tmp_path / "kept",
              *program.begin(tmp_path / "data", tmp_path / "two" / "run", *words))
     two = [torch.load(f"{tmp_path / 'kept'}.{rank}", weights_only=True) for rank in (0, 1)]
     assert len(one) >= 2
@@ -509,6 +510,15 @@ def test_two_processes_go_on_where_they_were(program, data, tmp_path):
             command = program.begin if end == epochs[0] else program.go_on
             torchrun(f"{program.name}.py", *command(data, run, *(words if end == epochs[0] else []), "--epochs", end))
     assert_same_run(tmp_path / "parts" / "run", tmp_path / "whole" / "run")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_ends_both_with_everything_saved(program, data, undisturbed, run):
+    """Whoever hears of it: all finish the step that they are in, and the run can be resumed by one process alone."""
+    done = torchrun(ROOT / "tests" / "training_process.py", program.name, "terminate", *program.begin(data, run), code=1)
+    assert "exitcode  : 143" in done.stderr and len(own_lines(program, done.stderr)) == 1
+    assert load(run)["state"]["step"] == 2
+    assert program.run(program.go_on(data, run)) == 0 and rows(run)[-1]["step"] == rows(undisturbed)[-1]["step"]
 
 
 def own_lines(program, stderr):

@@ -6,7 +6,9 @@ import dataclasses
 import importlib
 import itertools
 import math
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +148,24 @@ def at_step(number, action, after=False):
         yield count
     finally:
         handle.remove()
+
+
+def ruin(optimizer):
+    """After it nothing is a number."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.data.fill_(float("nan"))
+
+
+# ------------------------------------------------------------------------------------------------ two processes
+
+
+def torchrun(*words, code=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
 
 
 # ------------------------------------------------------------------------------------------------ what a run leaves

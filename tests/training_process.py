@@ -1,13 +1,15 @@
-"""A run of a training program whose gradients are kept, for test_training_promises.py: alone, or as one process of several."""
+"""A training program as one process of several, watched or disturbed, for test_training_promises.py."""
 
 import importlib
+import itertools
 import os
+import signal
 import sys
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from runtime.errors import leave
+from runtime.errors import leave, run_program
 
 
 class Still(torch.nn.BatchNorm2d):
@@ -41,8 +43,23 @@ def gradients_of(program, argv):
     return kept
 
 
+def terminate_second_process(program, words):
+    """Run a program as a user does; the second process alone gets SIGTERM in its second step."""
+    count = itertools.count()
+
+    def terminate(*_):
+        if os.environ["RANK"] == "1" and next(count) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    register_optimizer_step_pre_hook(terminate)
+    sys.argv = [f"{program}.py", *words]
+    run_program(importlib.import_module(program).main)
+
+
 if __name__ == "__main__":
-    program, output, *words = sys.argv[1:]
+    program, task, *words = sys.argv[1:]
+    if task == "terminate":
+        terminate_second_process(program, words)
     kept = gradients_of(program, words)
-    torch.save(kept, f"{output}.{os.environ['RANK']}")
+    torch.save(kept, f"{task}.{os.environ['RANK']}")
     leave(0)
