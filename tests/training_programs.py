@@ -22,7 +22,7 @@ import chip
 from runtime.errors import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
-EPOCHS, STEPS = 3, 3  # of a tiny run on the data that make_data writes by default
+EPOCHS, STEPS = 2, 3  # of a tiny run on the data that make_data writes by default
 
 
 @dataclasses.dataclass(frozen=True)
