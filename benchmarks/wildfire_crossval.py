@@ -9,7 +9,7 @@ Each fold cuts patches, trains and scores whole scenes, stitched, each pixel onc
 but nothing is chosen on them: the number of epochs is fixed, the learning rate follows a cosine, nothing stops early, the last
 epoch's weights (final_model.pt) are scored, and a pixel is burned where that class is the likelier one. NBR = (B8 - B12) / (B8 + B12)
 comes straight from the rasters; its threshold is chosen on the fold's training fires, for the highest pooled IoU. The folds are fixed:
-fires in alphabetical order, shuffled with random.Random(0), dealt out in turn.
+fires in alphabetical order, shuffled with random.Random(0), given to the folds in turn.
 """
 
 import argparse
@@ -33,7 +33,7 @@ RECIPE = ["--architecture", "contrastunet", "--indices", "pairs", "--encoder-wei
           "--warmup", "8", "--patience", "0"]
 
 
-def deal_out(fires, folds):
+def partition(fires, folds):
     """[[fire, …], …]: every fire in exactly one fold, the same on every machine."""
     order = sorted(fires)
     random.Random(0).shuffle(order)
@@ -146,7 +146,7 @@ def main():
     fires = sorted({path.stem.split("_")[0] for path in (args.data / "post_fire").glob("*.tif")} - {EXCLUDED})
     if not 2 <= args.folds <= len(fires):
         parser.error(f"--folds must be 2..{len(fires)}: {args.data} has {len(fires)} fires besides {EXCLUDED}")
-    folds = deal_out(fires, args.folds)
+    folds = partition(fires, args.folds)
     by_seed, cpu, wall = {seed: {} for seed in args.seeds}, [], []
     with tempfile.TemporaryDirectory() as temporary:
         for k, held_out in enumerate(folds):

@@ -17,6 +17,7 @@ from benchmarks.fake_ard import make_fake_ard
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = "raster|vectors|pictures|nets|synthetic|chipping|mapping|pansharpening|runtime|docs|benchmarks|tests|recipes|examples|weights"
 PROGRAMS = [p for p in sorted(ROOT.glob("*.py")) if '__name__ == "__main__"' in p.read_text(encoding="utf-8")]
 
 
@@ -57,7 +58,7 @@ def test_every_page_and_file_that_is_named_exists():
         text = page.read_text(encoding="utf-8")
         links = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
         missing += [f"{page.name}: {target}" for target in links if target and not (page.parent / target).exists()]
-        named = re.findall(r"`((?:raster|chipping|nets|mapping|runtime|docs|benchmarks|tests)/[\w./]+\.\w+)`", text)
+        named = re.findall(rf"`((?:{FOLDERS})/[\w./]+\.\w+)`", text)
         missing += [f"{page.name}: {name}" for name in named if not (ROOT / name).exists()]
     assert missing == []
 
@@ -85,7 +86,7 @@ SHORT = "--max-steps 3 --encoder resnet18 --batch-size 4 --num-workers 0"
 
 
 @pytest.mark.slow
-def test_the_road_of_the_readme_runs_on_real_fires(real_data, tmp_path):
+def test_the_commands_of_the_readme_run_on_real_fires(real_data, tmp_path):
     """The README's block as written, in a folder with the fires; only the training is cut short."""
     for name in ("post_fire", "masks"):
         (tmp_path / name).symlink_to(real_data / "wildfire" / name)
