@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import re
 import sys
 import types
 

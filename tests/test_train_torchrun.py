@@ -8,6 +8,7 @@ from training_programs import torchrun
 
 import train
 from dataset import WildfireDataModule
+from runtime.distributed import Processes
 from runtime.errors import UserError
 
 
@@ -32,4 +33,4 @@ def test_two_processes_score_like_one(patches, tmp_path):
 
 def test_a_batch_that_can_not_be_dealt_out_is_one_line(patches):
     with pytest.raises(UserError, match="pass a multiple of 2"):
-        WildfireDataModule(patches, batch_size=5, rank=0, world_size=2).setup()
+        WildfireDataModule(patches, batch_size=5, processes=Processes(rank=0, size=2)).setup()
