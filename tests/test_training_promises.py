@@ -318,8 +318,8 @@ def test_a_file_that_cannot_be_read_is_left_out_named_and_counted_or_fatal_when_
 # ------------------------------------------------------------------------------------------------ trackers
 
 
-def test_wandb_is_told_the_row_of_every_epoch_and_goes_on_with_the_same_run(program, data, run, monkeypatch):
-    logged, begun = [], []
+def test_wandb_and_tensorboard_are_told_the_row_of_every_epoch_and_wandb_goes_on_with_the_same_run(program, data, run, monkeypatch):
+    logged, begun, scalars = [], [], {}
 
     class Run:
         def log(self, values, step):
@@ -328,18 +328,32 @@ def test_wandb_is_told_the_row_of_every_epoch_and_goes_on_with_the_same_run(prog
         def finish(self):
             logged.append("finished")
 
-    stand_in = types.ModuleType("wandb")
-    stand_in.init = lambda **given: begun.append(given) or Run()
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
-    assert program.run(program.begin(data, run, "--wandb", "--project", "p", "--epochs", 1)) == 0
-    assert program.run(program.go_on(data, run, "--wandb", "--epochs", 2)) == 0
-    assert [step for step, _ in (entry for entry in logged if entry != "finished")] == [0, 1] and logged.count("finished") == 2
-    for entry, row in zip([entry for entry in logged if entry != "finished"], rows(run), strict=True):
-        told = {key.replace("/", "_"): value for key, value in entry[1].items()}
-        assert {"epoch", "lr", "train_loss"} < set(told) and len([key for key in told if not key.startswith("train_")]) > 3
-        assert {key: float(row[key] or "nan") for key in told} == pytest.approx(told, nan_ok=True)
-    assert [given["id"] for given in begun] == [load(run)["state"]["wandb_id"]] * 2 and begun[0]["project"] == "p"
-    assert {given["dir"] for given in begun} == {str(run)}
+    class Writer:
+        def __init__(self, folder):
+            assert folder == str(run / "tensorboard")
+
+        def add_scalar(self, name, value, step):
+            scalars.setdefault(step, {})[name] = value
+
+        def close(self):
+            pass
+
+    wandb, tensorboard = types.ModuleType("wandb"), types.ModuleType("torch.utils.tensorboard")
+    wandb.init = lambda **given: begun.append(given) or Run()
+    tensorboard.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", tensorboard)
+    flags = ["--wandb", "--tensorboard", "--project", "p"]
+    assert program.run(program.begin(data, run, *flags, "--epochs", 1)) == 0
+    assert program.run(program.go_on(data, run, *flags, "--epochs", 2)) == 0
+    assert [entry if entry == "finished" else entry[0] for entry in logged] == [0, "finished", 1, "finished"]
+    assert scalars == dict(entry for entry in logged if entry != "finished")
+    for step, row in enumerate(rows(run)):
+        told = {name.replace("/", "_"): value for name, value in scalars[step].items()}
+        assert {"epoch", "lr", "train_loss"} < set(told) and len([name for name in told if not name.startswith("train_")]) > 3
+        assert {name: float(row[name]) for name in told} == pytest.approx(told)
+    assert [given["id"] for given in begun] == [load(run)["state"]["wandb_id"]] * 2
+    assert {(given["dir"], given["project"]) for given in begun} == {(str(run), "p")}
 
 
 def test_without_wandb_nobody_imports_it_and_a_missing_one_is_a_remark(program, data, run, monkeypatch, capsys):
