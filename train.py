@@ -303,7 +303,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
             require_finite_loss(val["loss"], "validation", epoch)  # one pixel whose logit is NaN is enough, an ignored one too
             row |= {f"val_{key}": value for key, value in val.items()}
             unreadable.report(console, processes)
-            refuse_all_unreadable(unreadable, data)
+            refuse_all_unreadable(unreadable, data, epoch)
 
             # What follows from them: best so far? lower rate? enough?
             score = val["fire_iou"] if val["fire_iou"] == val["fire_iou"] else float("-inf")
@@ -494,8 +494,10 @@ def to_device(batch, patch_set, compute, draws=None):
     return (images.to(memory_format=torch.channels_last) if compute.channels_last else images), masks
 
 
-def refuse_all_unreadable(unreadable, data):
-    if all(patch.image.name in unreadable for patch in data.train.patches):
+def refuse_all_unreadable(unreadable, data, epoch):
+    """RunError where the epoch had nothing to learn from: not one of the patches that it drew can be read."""
+    drawn = {index for batch in data.batches.of_epoch(epoch) for index in batch}
+    if all(data.train.patches[index].image.name in unreadable for index in drawn):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
