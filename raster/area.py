@@ -7,20 +7,22 @@ Three cases, told apart by the CRS and the transform:
   area that the grid says, |a·e − b·d| in the CRS's own unit. This is the convention; a 10 m Sentinel-2 pixel is 100 m².
 - Geographic coordinates, rows along parallels: exact on the CRS's ellipsoid, one value a row.
 - Everything else (Web Mercator, polar maps, rotated geographic rasters): the true area on the ellipsoid, computed at nodes and
-  interpolated between them. Near enough to the exact one (1e-4) for pixels below a few kilometres.
+  interpolated between them. Within 1e-4 of the exact one for pixels below a few kilometres.
 """
 
+import functools
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
+import pyproj
 
+from raster.crs import LONLAT, NoTransform, as_crs, transform_points
 from runtime.errors import UserError
 
-WGS84 = (6378137.0, 298.257223563)  # semi-major axis in metres, inverse flattening
 CONVENTION = 0.005  # share by which a projection's area may differ from the ground before the true area is used instead
 NODES = 33  # at most so many nodes a side in the interpolated case
+TO_GEOCENTRIC = "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad +step +proj=cart +ellps=WGS84"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def pixel_areas(crs, transform, height, width):
     refuse_impossible_degrees(transform, height, width, degree)
     if b == 0 and d == 0:
         edges = np.radians(np.clip((f + e * np.arange(height + 1)) * degree, -90, 90))
-        by_row = np.abs(np.diff(area_to_equator(edges, *ellipsoid(crs)))) * math.radians(abs(a) * degree)
+        globe = as_crs(crs).ellipsoid
+        by_row = np.abs(np.diff(area_to_equator(edges, globe.semi_major_metre, globe.inverse_flattening))) * math.radians(abs(a) * degree)
         return PixelAreas("rows", height, width, by_row=by_row)
     nodes = node_areas(crs, transform, height, width)
     return None if nodes is None else PixelAreas("nodes", height, width, nodes=nodes)
@@ -97,12 +100,6 @@ def refuse_impossible_degrees(transform, height, width, degree):
         raise UserError(f"the geotransform reaches latitude {farthest:.3f}°, beyond the pole; correct it (gdal_edit.py -a_ullr)")
     if span > 360 + abs(a) + abs(b):
         raise UserError(f"the geotransform spans {span:.1f}° of longitude, more than once around; correct it (gdal_edit.py -a_ullr)")
-
-
-def ellipsoid(crs):
-    """(semi-major axis in metres, inverse flattening; 0 for a sphere) of a CRS; WGS84 where its text does not say."""
-    found = re.search(r'SPHEROID\["[^"]*",\s*([0-9.eE+]+),\s*([0-9.eE+]+)', crs.to_wkt())
-    return (float(found[1]), float(found[2])) if found else WGS84
 
 
 def area_to_equator(latitude, axis, inverse_flattening):
@@ -138,17 +135,15 @@ def node_areas(crs, transform, height, width):
 
 def to_geocentric(crs, x, y):
     """(N, 3) metres from the centre of the earth for points of a CRS; None where they don't lead to the globe."""
-    from rasterio._err import CPLE_BaseError  # what GDAL reports of points that have no place; it has no public name
-    from rasterio.errors import CRSError
-    from rasterio.warp import transform
-
     try:
-        lon, lat = (np.radians(v) for v in transform(crs, "EPSG:4326", x.tolist(), y.tolist()))
-    except (CPLE_BaseError, CRSError, ValueError, RuntimeError):
+        lon, lat = transform_points(crs, LONLAT, x, y)
+    except NoTransform:
         return None
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+    if not np.isfinite(lon).all():
         return None
-    axis, inverse_flattening = WGS84
-    square = (2 - 1 / inverse_flattening) / inverse_flattening
-    normal = axis / np.sqrt(1 - square * np.sin(lat) ** 2)
-    return np.stack([normal * np.cos(lat) * np.cos(lon), normal * np.cos(lat) * np.sin(lon), normal * (1 - square) * np.sin(lat)], axis=1)
+    return np.stack(geocentric_transformer().transform(lon, lat, np.zeros_like(lon)), axis=1)
+
+
+@functools.cache
+def geocentric_transformer():
+    return pyproj.Transformer.from_pipeline(TO_GEOCENTRIC)
