@@ -128,13 +128,13 @@ def map_segmentation(args, given, checkpoint):
 def map_scenes(args, checkpoint, processes):
     import torch
 
-    from chipping.labels import read_polygons
     from mapping.scene import MapSettings, fingerprint
     from mapping.summary import update_summaries
     from model import model_from_checkpoint
     from runtime.device import choose_device
     from runtime.files import require_writable
     from runtime.logs import Console, SilentConsole
+    from vectors.reading import read_polygons
 
     console = Console(args.quiet)
     first = console if processes.is_first else SilentConsole()
@@ -147,7 +147,8 @@ def map_scenes(args, checkpoint, processes):
     )
     refuse_inputs_as_outputs(scenes, args.output_dir, settings)
     if args.aoi:
-        read_polygons([args.aoi])
+        for remark in read_polygons([args.aoi]).remarks:
+            first.warn(remark)
     if not args.dry_run:
         require_writable(args.output_dir)
     if args.threads:

@@ -13,13 +13,15 @@ import numpy as np
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from chipping.labels import burn, polygons_for, read_aligned, read_labels, read_polygons, to_classes
+from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
 from chipping.scenes import stamps_of
 from constants import IGNORE
 from raster.source import open_raster, read_bands
 from raster.windows import starts
 from runtime.files import atomic_path
 from vectors.footprint import footprint, pixel_corners, window_transform
+from vectors.placing import NOTHING, place_polygons
+from vectors.rasterizing import burn
 
 STRIP_BYTES = 64 << 20  # pixels of one window row that are held at once; wider scenes are read in spans of columns
 STORED_AS_THEY_ARE = ("uint8", "uint16", "int16")
@@ -32,7 +34,7 @@ class Recipe:
 
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
     cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
-    below which a window is left out (one without any always is). polygons, aoi: GeoJSON files.
+    below which a window is left out (one without any always is). polygons, aoi: vector files.
     """
 
     size: int
@@ -162,11 +164,11 @@ def load_polygons(paths, class_field, class_names, label_map):
 
 
 def shapes_for(paths, class_field, class_names, label_map, scene):
-    """Polygons of GeoJSON files in a scene's CRS: ((geometry, class, bounds), …)."""
+    """vectors.placing.Placed: polygons of vector files in a scene's CRS."""
     if not paths:
-        return ()
+        return NOTHING
     polygons = load_polygons(tuple(paths), class_field, tuple(class_names), tuple(label_map))
-    return polygons_for(polygons, scene.crs, scene.transform, scene.width, scene.height)
+    return place_polygons(polygons, scene.crs, scene.transform, scene.width, scene.height)
 
 
 # --- one patch -----------------------------------------------------------------------------------------------------------------

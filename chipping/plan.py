@@ -1,7 +1,5 @@
 """From what a user asks for to scenes and a recipe: what can be wrong with files, bands, scale, labels or splits is found here."""
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import numpy as np
 
 from chipping import cems
 from chipping.cutting import Recipe
-from chipping.labels import parse_label_map, polygons_for, read_labels, read_polygons, to_classes
+from chipping.labels import parse_label_map, read_labels, read_polygons, to_classes
 from chipping.pairing import by_key, pair
 from chipping.scenes import (
     check_mask,
@@ -27,6 +25,8 @@ from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
 from raster.source import describe, list_rasters, open_raster
 from raster.stack import stack_bands
 from runtime.errors import RunError, UserError
+from vectors import reading
+from vectors.placing import place_polygons
 
 LOOK = 1024  # masks are looked at in a reading of at most this many pixels a side before any work: exact for small scenes
 NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.items()}
@@ -179,8 +179,8 @@ def plan_patches(
             "patch_size": size, "stride": stride, "bands": band_names, "divide_by": scale.divide_by, "offset": scale.offset,
             "nodata": empty, "zero_is_nodata": of_all({s.name: s.zero_is_nodata for s in scenes}), "layers": layers, "classes": class_names,
             "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "clouds": bool(material.clouds),
-            "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": fingerprint([aoi] if aoi else []),
-            "labels": fingerprint(recipe.polygons), "scenes": scene_words(scenes),
+            "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": reading.fingerprint([aoi] if aoi else []),
+            "labels": reading.fingerprint(recipe.polygons), "scenes": scene_words(scenes),
         },
         "chip_size": size,
         "bands": band_names,
@@ -247,8 +247,7 @@ def find_files(images, masks, labels, clouds, image_suffix, mask_suffix, cloud_s
         mask_paths = {k: m for k, (_, m) in pair(image_paths, mask_paths).items()}
     else:
         for path in labels:
-            if not os.path.exists(path):
-                raise UserError(f"{path} does not exist; expected a GeoJSON file with polygons")
+            reading.file_and_layer(path)
     cloud_paths = {}
     if clouds:
         cloud_paths = {k: p for k, p in by_key(list_rasters(clouds), cloud_suffix, "cloud").items() if k in image_paths}
@@ -345,16 +344,6 @@ def common_scale(infos, positions, names, divide_by, offset):
     return Scale(first.divide_by, lowest), shifts
 
 
-def fingerprint(paths):
-    """A hash of files' content, None for none: the same polygons elsewhere are the same polygons."""
-    if not paths:
-        return None
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def of_all(values):
     """What all scenes have, or {scene: its own} where they differ."""
     return next(iter(values.values())) if len(set(values.values())) == 1 else values
@@ -385,7 +374,9 @@ def look_at_vectors(scenes, recipe, note):
                     f"{scene.image} has no CRS, so {flag} can't be placed on it; give it one (gdal_edit.py -a_srs), or pass --masks"
                 )
         polygons = read_polygons(paths, *(arguments if flag == "--labels" else ()))
-        empty = [s.name for s in scenes if not polygons_for(polygons, s.crs, s.transform, s.width, s.height)]
+        for remark in polygons.remarks:
+            note(remark)
+        empty = [s.name for s in scenes if not place_polygons(polygons, s.crs, s.transform, s.width, s.height)]
         if len(empty) == len(scenes):
             raise UserError(f"no polygon of {', '.join(paths)} meets any of {len(scenes)} scenes; check the coordinates ({polygons.crs})")
         if empty:

@@ -28,6 +28,10 @@ from raster.source import mask_stamps
 from raster.writer import write_cog
 from runtime.errors import RunError, UserError
 from runtime.files import atomic_path, describe_difference, plain, read_json, write_json
+from vectors.placing import place_polygons
+from vectors.rasterizing import burn
+from vectors.reading import fingerprint as fingerprint_of_files
+from vectors.reading import read_polygons
 from vectors.writing import STRAIGHT, Globe, PolygonFile
 
 PREVIEW = 1024  # pixels, the longer side of a scene in its preview
@@ -45,7 +49,7 @@ class MapSettings:
     What decides a map's content beside the model and the scene.
 
     window: pixels a side. overlap: share of it. threshold: burned probability from which a pixel burns, None for the likeliest class.
-    tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: GeoJSON path or None. strict: unreadable
+    tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: path of a vector file or None. strict: unreadable
     blocks end the scene.
     """
 
@@ -92,7 +96,7 @@ def fingerprint(model):
 
 def band_settings(plan, settings, model_fingerprint):
     """Whatever decides the pixels of a map. Not the batch size or the device: they change no more than the last digit."""
-    area = hashlib.sha256(Path(settings.aoi).read_bytes()).hexdigest()[:16] if settings.aoi else None
+    area = fingerprint_of_files([settings.aoi] if settings.aoi else [])
     info = plan.info
     return plain({
         "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
@@ -135,12 +139,10 @@ def require_aoi(plan, settings):
     """The area of interest as a function (row, height) → (height, W) bool, or None. UserError where it misses the scene."""
     if settings.aoi is None:
         return None
-    from chipping.labels import burn, polygons_for, read_polygons
-
     info = plan.info
     if info.crs is None:
         raise UserError(f"{info.path} has no CRS, so --aoi can't be placed on it; leave it out or set one (gdal_edit.py -a_srs)")
-    shapes = polygons_for(read_polygons([settings.aoi]), info.crs, info.transform, info.width, info.height)
+    shapes = place_polygons(read_polygons([settings.aoi]), info.crs, info.transform, info.width, info.height)
     if not shapes:
         raise OutsideArea(f"{settings.aoi} does not touch {info.path}")
     return lambda row, height: burn(shapes, info.transform, (0, row, info.width, height), value=1).astype(bool)

@@ -38,14 +38,14 @@ def parse_crs(text):
     try:
         crs = pyproj.CRS.from_user_input(text)
     except CRSError as error:
-        raise NoTransform(f"the CRS {shortened(text)} is not known; expected an EPSG code or WKT") from error
+        raise NoTransform(f"the CRS {text[:40]!r} is not known; expected an EPSG code or WKT") from error
     return (crs.sub_crs_list[0] if crs.is_compound else crs).to_2d()
 
 
-def shortened(crs, length=40):
-    """A CRS as a few words of a message: its code, or the beginning of its WKT."""
-    text = crs if isinstance(crs, str) else crs.to_string()
-    return text if len(text) <= length else f"{text[:length]} …"
+def name_of(crs):
+    """A CRS in a word for a message: its code, or the name that its WKT gives it."""
+    code = as_crs(crs).to_authority(min_confidence=100)
+    return ":".join(code) if code else as_crs(crs).name
 
 
 def turn_of(crs):
@@ -64,7 +64,7 @@ def make_transformer(source, target):
         return pyproj.Transformer.from_crs(source, target, always_xy=True)
     except ProjError as error:
         raise NoTransform(
-            f"no transform leads from {shortened(source)} to {shortened(target)}; expected a CRS of the globe (gdal_edit.py -a_srs)"
+            f"no transform leads from {name_of(source)} to {name_of(target)}; expected a CRS of the globe (gdal_edit.py -a_srs)"
         ) from error
 
 
@@ -79,7 +79,7 @@ def transform_points(source, target, x, y):
     try:
         x, y = way.transform(x, y)
     except ProjError as error:
-        raise NoTransform(f"no transform leads from {shortened(source)} to {shortened(target)} ({error})") from error
+        raise NoTransform(f"no transform leads from {name_of(source)} to {name_of(target)} ({error})") from error
     lost = ~(np.isfinite(x) & np.isfinite(y))
     return np.where(lost, np.inf, x), np.where(lost, np.inf, y)
 

@@ -7,9 +7,11 @@ import pytest
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform, transform_geom
 
-from chipping.labels import burn, parse_label_map, polygons_for, read_aligned, read_polygons, same_grid, to_classes
+from chipping.labels import parse_label_map, read_aligned, read_polygons, same_grid, to_classes
 from raster.source import describe, open_raster
 from runtime.errors import UserError
+from vectors.placing import place_polygons
+from vectors.rasterizing import burn
 
 GRID = from_origin(500_000, 4_600_000, 10, 10)
 
@@ -77,7 +79,7 @@ def test_broken_numbers_are_no_labels():
 def test_a_polygon_covers_the_pixels_whose_centres_it_holds(tmp_path):
     # rows 2-3 and columns 1-4 of a 10 m grid; its edges pass a little outside of the pixel's borders
     path = write_geojson(tmp_path / "a.geojson", (in_lonlat(box(500_009, 4_599_959, 500_051, 4_599_981)), {}))
-    shapes = polygons_for(read_polygons([path]), "EPSG:32633", GRID, 8, 6)
+    shapes = place_polygons(read_polygons([path]), "EPSG:32633", GRID, 8, 6)
     expected = np.zeros((6, 8), np.uint8)
     expected[2:4, 1:5] = 1
     assert (burn(shapes, GRID, (0, 0, 8, 6)) == expected).all()
@@ -93,7 +95,7 @@ def test_polygons_land_right_on_turned_and_south_up_rasters(tmp_path):
         path = write_geojson(tmp_path / "a.geojson", (in_lonlat({"type": "Polygon", "coordinates": [corners]}), {}))
         expected = np.zeros((6, 8), np.uint8)
         expected[1:4, 2:5] = 1
-        shapes = polygons_for(read_polygons([path]), "EPSG:32633", grid, 8, 6)
+        shapes = place_polygons(read_polygons([path]), "EPSG:32633", grid, 8, 6)
         assert (burn(shapes, grid, (0, 0, 8, 6)) == expected).all()
 
 
@@ -105,7 +107,7 @@ def centres(crs, grid, width, height):
 
 def burnt(tmp_path, geometry, crs, grid, width, height):
     path = write_geojson(tmp_path / "a.geojson", (geometry, {}))
-    return burn(polygons_for(read_polygons([path]), crs, grid, width, height), grid, (0, 0, width, height))
+    return burn(place_polygons(read_polygons([path]), crs, grid, width, height), grid, (0, 0, width, height))
 
 
 @pytest.mark.parametrize("corners", [(-30, 0, 150, 80), (-180, -84, 180, 84), (-180, -90, 180, 90), (-170, -80, 170, 80)])
@@ -236,21 +238,21 @@ def test_a_picture_of_the_globe_from_afar_takes_the_polygons_that_it_shows(tmp_p
 def test_small_polygons_are_moved_as_they_are(tmp_path):
     geometry = in_lonlat(box(500_010, 4_599_960, 500_050, 4_599_980))
     path = write_geojson(tmp_path / "a.geojson", (geometry, {}))
-    ((moved, _, _),) = polygons_for(read_polygons([path]), "EPSG:32633", GRID, 8, 6)
-    assert moved["type"] == "Polygon" and len(moved["coordinates"][0]) == 5
+    (moved,) = place_polygons(read_polygons([path]), "EPSG:32633", GRID, 8, 6).geometries
+    assert moved.geom_type == "Polygon" and len(moved.exterior.coords) == 5
 
 
 def test_a_raster_that_is_nowhere_on_the_globe_takes_no_polygons(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", (box(14, 41, 16, 42), {}))
-    with pytest.raises(UserError, match="can't be placed on a raster in LOCAL_CS"):
-        polygons_for(read_polygons([path]), 'LOCAL_CS["arb",UNIT["metre",1]]', GRID, 8, 6)
+    with pytest.raises(UserError, match="can't be placed on a raster in arb"):
+        place_polygons(read_polygons([path]), 'LOCAL_CS["arb",UNIT["metre",1]]', GRID, 8, 6)
 
 
 def test_classes_come_from_a_property_as_number_or_name_and_the_higher_wins(tmp_path):
     everything, left = in_lonlat(box(500_000, 4_599_940, 500_080, 4_600_000)), in_lonlat(box(500_000, 4_599_940, 500_040, 4_600_000))
     path = write_geojson(tmp_path / "a.geojson", (left, {"level": "high"}), (everything, {"level": 1}), (None, {"level": 1}))
     polygons = read_polygons([path], "level", ("none", "low", "high"))
-    found = burn(polygons_for(polygons, "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6))
+    found = burn(place_polygons(polygons, "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6))
     assert (found[:, :4] == 2).all() and (found[:, 4:] == 1).all()
     with pytest.raises(UserError, match="level = 'high'"):
         read_polygons([path], "level", ("none", "low"))
@@ -266,18 +268,18 @@ def test_a_class_without_end_is_no_class(tmp_path):
 
 def test_mapped_classes_of_polygons(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", (box(10, 40, 11, 41), {"code": 7}), (box(10, 40, 11, 41), {"code": -1}))
-    assert [label for _, label, _ in read_polygons([path], "code", ("a", "b"), ((7, 1), (-1, 255))).shapes] == [1, 255]
+    assert read_polygons([path], "code", ("a", "b"), ((7, 1), (-1, 255))).labels.tolist() == [1, 255]
 
 
 def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
     path = write_geojson(tmp_path / "a.geojson", (box(500_010, 4_599_960, 500_050, 4_599_980), {}), crs=crs)
-    found = burn(polygons_for(read_polygons([path]), "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6))
+    found = burn(place_polygons(read_polygons([path]), "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6))
     assert found.sum() == 8 and (found[2:4, 1:5] == 1).all()
 
 
 @pytest.mark.parametrize("content, words", [
-    ("nonsense", "ogr2ogr"),
+    ("nonsense", "is not GeoJSON; expected GeoJSON, GeoPackage"),
     ('{"type": "Topology"}', "FeatureCollection"),
     ('{"type": "FeatureCollection", "features": []}', "no polygon"),
     (json.dumps({"type": "Point", "coordinates": [1, 2]}), "FeatureCollection"),
@@ -294,7 +296,7 @@ def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):
     ('{"type": "FeatureCollection", "features": [], "crs": 5}', "is not GeoJSON"),
     ('{"type": "FeatureCollection", "features": [], "crs": {"properties": [1]}}', "is not GeoJSON"),
     ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": 7}}}', "is not GeoJSON"),
-    ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": ["x"]}}}', "not known"),
+    ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": ["x"]}}}', "is not GeoJSON"),
     ("[" * 100_000, "is not GeoJSON"),
 ])
 def test_what_is_no_polygon_file_is_said(tmp_path, content, words):
