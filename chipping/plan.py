@@ -1,7 +1,6 @@
 """From what a user asks for to scenes and a recipe: what can be wrong with files, bands, scale, labels or splits is found here."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -179,7 +178,8 @@ def plan_patches(
             "patch_size": size, "stride": stride, "bands": band_names, "divide_by": scale.divide_by, "offset": scale.offset,
             "nodata": empty, "zero_is_nodata": of_all({s.name: s.zero_is_nodata for s in scenes}), "layers": layers, "classes": class_names,
             "label_map": [f"{v}={c}" for v, c in mapping], "class_field": class_field, "align": align, "clouds": bool(material.clouds),
-            "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid, "aoi": reading.fingerprint([aoi] if aoi else []),
+            "max_cloud": max_cloud, "ignore_clouds": recipe.ignore_clouds, "min_valid": min_valid,
+            "aoi": reading.fingerprint([aoi] if aoi else []),
             "labels": reading.fingerprint(recipe.polygons), "scenes": scene_words(scenes),
         },
         "chip_size": size,

@@ -49,8 +49,8 @@ class MapSettings:
     What decides a map's content beside the model and the scene.
 
     window: pixels a side. overlap: share of it. threshold: burned probability from which a pixel burns, None for the likeliest class.
-    tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: path of a vector file or None. strict: unreadable
-    blocks end the scene.
+    tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: vector file or None. strict: unreadable blocks
+    end the scene.
     """
 
     window: int = 256

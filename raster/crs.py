@@ -1,8 +1,8 @@
 """
 Points and boxes from one coordinate reference system (CRS) into another, by pyproj.
 
-x is always east or longitude and y always north or latitude, whatever order the CRS's authority has. Heights are left out: of a compound CRS
-only the horizontal part counts.
+x is always east or longitude and y always north or latitude, whatever order the CRS's authority has. Heights are left out: of a compound
+CRS only the horizontal part counts.
 """
 
 import functools

@@ -13,6 +13,7 @@ import antimeridian
 import numpy as np
 import shapely
 from affine import Affine
+from shapely.algorithms.cga import signed_area
 
 from raster.crs import NoTransform, as_crs, name_of, transform_box, transform_points, turn_of
 from runtime.errors import UserError
@@ -50,9 +51,10 @@ NOTHING = Placed(np.empty(0, object), np.empty(0, np.uint8))
 @dataclass(frozen=True)
 class Target:
     """
-    Where polygons are moved. source, crs: pyproj CRS of the polygons and of the raster. raster: (west, south, east, north) of the raster in its CRS.
+    Where polygons are moved.
 
-    pixel: its shorter side in units of the CRS.
+    source, crs: pyproj CRS of the polygons and of the raster. raster: (west, south, east, north) of the raster in its CRS. pixel: its
+    shorter side in units of that CRS.
     """
 
     source: object
@@ -188,15 +190,27 @@ def parts_near(geometries, target, box, turn):
     as_they_are = small & np.any(inside, axis=0)
     parts, of = [geometries[as_they_are]], [np.flatnonzero(as_they_are)]
     others = np.flatnonzero(~as_they_are)
-    whole = shapely.make_valid(geometries[others])
+    whole = geometries[others]
     for k in np.flatnonzero(wide[others]):
-        whole[k] = without_jumps(geometries[others[k]], jump)
+        whole[k] = without_jumps(whole[k], jump)
+    for k in np.flatnonzero(~shapely.is_valid(whole)):
+        whole[k] = even_odd(whole[k])
     for clip, degrees in boxes:
         limits = shapely.box(*np.clip(clip, -FAR, FAR))
         found, which = polygons_in(shapely.intersection(whole, limits))
         parts.append(shapely.transform(shapely.segmentize(found, step), lambda points, by=degrees: points + (by, 0.0)))
         of.append(others[which])
     return np.concatenate(parts), np.concatenate(of)
+
+
+def even_odd(polygon):
+    """A valid shape that covers what an invalid polygon does when it is burned: places that an odd number of its rings go around."""
+    return functools.reduce(shapely.symmetric_difference, [area_in(ring) for ring in (polygon.exterior, *polygon.interiors)])
+
+
+def area_in(ring):
+    """The MultiPolygon of what a ring encloses that may cross itself."""
+    return shapely.MultiPolygon(polygons_in([shapely.make_valid(shapely.Polygon(ring))])[0].tolist())
 
 
 def polygons_in(geometries):
@@ -227,30 +241,47 @@ def shortest_jump(target, box):
 
 def without_jumps(polygon, jump):
     """
-    A polygon in lon/lat, cut at the antimeridian if edges of more than `jump` degrees would else cross all the map; valid.
+    A polygon in lon/lat whose longitudes go on beyond 180 where an edge of more than `jump` degrees would cross all the map.
 
     Doubtful ones do so only where the outer ring as it stands runs clockwise, against GeoJSON's rule: a box around the world stays one.
     From −180 to 180 is always the long way, since the short one would be nothing. A ring around a pole is filled up to it.
     """
     rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
-    steps = [np.diff(ring[:, 0]) for ring in rings]
-    jumps = [(np.abs(step) > jump) & (np.abs(step) < 360 - 1e-9) for step in steps]
-    if not any(j.any() for j in jumps) or (jump == DOUBTED and polygon.exterior.is_ccw):
-        return shapely.make_valid(polygon)
-    around = np.sum(steps[0] - 360 * np.sign(steps[0]) * jumps[0])  # ±360: once around a pole
-    if abs(around) > 180 and (around > 0) != (rings[0][:, 1].mean() > 0):
-        polygon = polygon.reverse()  # the package holds the pole to be on the left of the ring
+    if not any(jumps(ring, jump).any() for ring in rings) or (jump == DOUBTED and signed_area(polygon.exterior) > 0):
+        return polygon
+    shell, *holes = [continued(ring, jump) for ring in rings]
+    for hole in holes:  # whichever way its longitudes are counted
+        moved = [shapely.transform(hole, lambda points, by=degrees: points + (by, 0.0)) for degrees in (0.0, -360.0, 360.0)]
+        shell = shapely.difference(shell, shapely.union_all(moved))
+    return shell
+
+
+def jumps(ring, jump):
+    """(N − 1,) degrees by which longitude goes on after each edge of a ring (N, 2): ±360 where it jumps, else 0."""
+    steps = np.diff(ring[:, 0])
+    return np.where((np.abs(steps) > jump) & (np.abs(steps) < 360 - 1e-9), -360 * np.sign(steps), 0)
+
+
+def continued(ring, jump):
+    """The area in a ring (N, 2) whose jumps are followed; of a ring around a pole, the cap."""
+    moved = ring.copy()
+    moved[1:, 0] += np.cumsum(jumps(ring, jump))
+    around = moved[-1, 0] - moved[0, 0]
+    if not around:
+        return area_in(moved)
+    if (around > 0) != (ring[:, 1].mean() > 0):  # the pole has to be on the left
+        ring = ring[::-1]
     try:
-        return shapely.make_valid(antimeridian.fix_polygon(polygon, fix_winding=True, great_circle=False))
-    except (AssertionError, ValueError, IndexError, RecursionError, shapely.errors.GEOSException) as error:
-        west, south, east, north = polygon.bounds
+        return shapely.make_valid(antimeridian.fix_polygon(shapely.Polygon(ring), fix_winding=True, great_circle=False))
+    except (AssertionError, ValueError) as error:
+        west, south, east, north = *ring.min(axis=0), *ring.max(axis=0)
         raise UserError(
-            f"the polygon at {west:g}, {south:g} to {east:g}, {north:g} can't be cut at the antimeridian; expected it in parts that end there"
+            f"the polygon at {west:g}, {south:g} to {east:g}, {north:g} crosses itself around a pole; pass it in parts that don't"
         ) from error
 
 
 def longest_straight_edge(target, box):
-    """Length of an edge of the polygons' CRS that is straight on the raster to CHORD pixels everywhere in a box; infinity where nothing bends."""
+    """Length of an edge in the polygons' CRS that is straight on the raster to CHORD pixels everywhere in a box; may be infinity."""
     west, south, east, north = box
     dx, dy = (east - west) / 8, (north - south) / 8
     x, y = (v.ravel() for v in np.meshgrid(np.linspace(west + dx, east - dx, 5), np.linspace(south + dy, north - dy, 5)))

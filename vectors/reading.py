@@ -1,9 +1,9 @@
 """
 Polygons read from vector files: GeoJSON, GeoPackage, FlatGeobuf, Shapefile.
 
-A file may come from a stranger. Only regular local files of these four formats, known by their first bytes, are handed to GDAL (through pyogrio): none of
-GDAL's drivers that follow links, ask servers or run programs sees one. GeoJSON is parsed here, because GDAL passes over broken features
-without a word and fetches what a `crs` member names.
+A file may come from a stranger. Only regular local files of these formats, known by their first bytes, are handed to GDAL (through
+pyogrio): no driver that follows links or asks servers sees one. GeoJSON is parsed here, because GDAL passes over broken features without a
+word and fetches what a `crs` member names.
 """
 
 import functools
@@ -123,8 +123,8 @@ def fingerprint(paths):
         digest.update(file.read_bytes())
         if layer is not None:
             digest.update(f"layer {layer}".encode())
-        if file.suffix.lower() == ".shp":
-            digest.update(b"".join(beside.read_bytes() for beside in (file.with_suffix(".dbf"), file.with_suffix(".prj")) if beside.exists()))
+        for beside in (file.with_suffix(".dbf"), file.with_suffix(".prj")) if file.suffix.lower() == ".shp" else ():
+            digest.update(beside.read_bytes() if beside.exists() else b"")
     return digest.hexdigest()[:16]
 
 
@@ -156,8 +156,8 @@ def refuse_impossible_degrees(found, path):
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise UserError(
-            f"{path}: feature {found.features[first].number} has the coordinate {bounds[first, 0]:g}, {bounds[first, 1]:g}; expected degrees "
-            "(lon, lat). Convert it to lon/lat, or to a GeoPackage, which names its CRS"
+            f"{path}: feature {found.features[first].number} has the coordinate {bounds[first, 0]:g}, {bounds[first, 1]:g}; "
+            "expected degrees (lon, lat). Convert it to lon/lat, or to a GeoPackage, which names its CRS"
         )
 
 
@@ -251,7 +251,7 @@ def join(polygons):
 
 
 def not_an_area(kind, number, path):
-    return UserError(f"{path}: feature {number} is a {kind}; expected polygons, since a label covers pixels (buffer points and lines first)")
+    return UserError(f"{path}: feature {number} is a {kind}; expected polygons, which cover pixels (buffer points and lines first)")
 
 
 # --- GeoJSON -------------------------------------------------------------------------------------------------------------------
