@@ -1,10 +1,11 @@
-"""link-chips: one folder of symbolic links to the chips of several, in an order of which any beginning is a fair mix.
+"""
+link-chips: one folder of symbolic links to the chips of several, in an order of which every prefix mixes the sources proportionally.
 
 No chip is opened: what is linked is what is called <integer>.pt and, where there is a manifest, listed in it. The order is that
 of multiples of the golden ratio, so it depends on nothing but the sources as given and the chips in them.
 
-A new destination gets its name when everything is in it. In a folder that exists, links that are right already stay, so that a run that
-was killed can be run again; other links are in the way, and files always.
+The folder is built under a hidden name beside the destination and renamed when everything is in it. Of a folder that exists, what
+link-chips did not make is kept.
 """
 
 import contextlib
@@ -15,13 +16,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from rasterio.crs import CRS
 
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import atomic_path, describe_difference, require_writable, settings_hash
-from vectors.footprint import TOUCH, outline, overlapping_pairs, penetration, to_lonlat, window_transform
+from runtime.files import describe_difference, require_writable, settings_hash, write_text
+from vectors.footprint import TOUCH, any_overlap, outline, overlapping_pairs, to_lonlat, window_transform
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
 MUST_AGREE = ("kind", "chip_size", "bands", "ratio", "layers", "classes")
@@ -29,8 +31,8 @@ PATCHES_MUST_AGREE = ("divide_by", "offset", "nodata")  # pan/ms chips hold refl
 LINK_NAME = re.compile(r"(0|[1-9][0-9]*)(\.pt|_(image|mask)\..+)")  # what a chip is called in a mix
 
 
-def fair_order(count):
-    """(count,) indices: item i comes at the rank of i * GOLDEN mod 2^64."""
+def proportional_order(count):
+    """(count,) indices, of which every prefix holds of each source its share: item i comes at the rank of i * GOLDEN mod 2^64."""
     return np.argsort(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN), kind="stable")
 
 
@@ -53,7 +55,7 @@ def find_chips(folder):
 
 def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=False):
     """
-    Fill `destination` with links to the chips of all sources. All or nothing. say(text) hears what the mix is not good for.
+    Make `destination` a folder of links to the chips of all sources. say(text) hears what the mix is not good for.
 
     Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is no folder, sources can't be mixed, nothing is
     found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
@@ -81,12 +83,7 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
     if manifest is not None:
         settings = {"linked": [{"from": str(s), "chips": report[str(s)]["linked"]} for s in sources]}
         texts = {MANIFEST: "\n".join(manifest) + "\n", DESCRIPTION: describe(descriptions, settings)}
-    if os.path.lexists(destination):
-        require_writable(destination)
-        with locked(destination / ".link-chips.lock", destination):
-            fill(destination, links, texts, overwrite)
-    else:
-        make_whole(destination, links, texts)
+    make_folder(destination, links, texts, overwrite)
     with_bands = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") in ("bands", "both")]
     only_oklab = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") == "oklab"]
     if with_bands and only_oklab:
@@ -132,7 +129,7 @@ def plan_pan_chips(sources, with_manifest):
         items += [real(os.path.join(base, f"{n}.pt")) for n in numbers]
         if with_manifest:
             lines += [known.get(f"{n}.pt") for n in numbers]
-    order = fair_order(len(items))
+    order = proportional_order(len(items))
     links = {f"{place}.pt": items[i] for place, i in enumerate(order.tolist())}
     if not with_manifest or any(line is None for line in lines):
         return links, None, report
@@ -177,7 +174,7 @@ def plan_patches(sources):
         report[str(source)] = {"linked": len(lines), "broken": broken, "foreign": 0, "unlisted": 0}
         items += lines
     links, manifest = {}, []
-    for place, i in enumerate(fair_order(len(items)).tolist()):
+    for place, i in enumerate(proportional_order(len(items)).tolist()):
         base, line = items[i]
         new = dict(line)
         for key, ending in (("file", "image"), ("mask", "mask")):
@@ -205,8 +202,8 @@ def refuse_leaks(sources, allow_overlap, say):
     def is_leak(i, j):
         return all(grounds[names[i]][k] != grounds[names[j]][k] for k in (0, 1))
 
-    around = overlapping_pairs([grounds[name][3] for name in names])
-    pairs = {(i, j) for i, j in around if is_leak(i, j) and patches_meet(grounds[names[i]][3:], grounds[names[j]][3:])}
+    around = overlapping_pairs([grounds[name][3] for name in names], [grounds[name][1] for name in names])
+    pairs = {(i, j) for i, j in around.tolist() if is_leak(i, j) and patches_meet(grounds[names[i]][3:], grounds[names[j]][3:])}
     same = {}
     for i, name in enumerate(names):  # scenes without a place are the same where they are the same file
         if path := grounds[name][2]:
@@ -218,8 +215,7 @@ def refuse_leaks(sources, allow_overlap, say):
     more = f" and {len(found) - 3} more pairs" if len(found) > 3 else ""
     text = f"{'; '.join(f'{one} and {other}' for one, other in found[:3])}{more}"
     if not allow_overlap:
-        raise UserError(f"scenes of different splits share ground: {text}; make the sets with the same --val and --test, "
-                        "or pass --allow-overlap")
+        raise UserError(f"scenes of different splits share ground: {text}; make the sets with the same --val and --test")
     say(f"scenes of different splits share ground, so scores will flatter: {text}")
 
 
@@ -233,8 +229,6 @@ def by_scene(lines):
 
 def outline_of(lines):
     """Outline of the rectangle around patches of one scene, or None where they don't say where they lie."""
-    from rasterio.crs import CRS  # 0.3 s that links to pan/ms chips need not wait for
-
     if any(not line.get("crs") or not line.get("transform") or not line.get("window") for line in lines):
         return None
     left, top = (min(line["window"][k] for line in lines) for k in (0, 1))
@@ -254,15 +248,7 @@ def patches_meet(one, other):
     if mine is None or theirs is None:
         return True
     least = TOUCH * min(rectangle.pixel if same else rectangle.pixel_degrees for rectangle, _ in (one, other))
-    turn = one[0].turn if same else 360.0
-    for shift in {-turn, 0.0, turn}:
-        moved = theirs + (shift, 0.0)
-        low, high = moved.min(axis=1), moved.max(axis=1)
-        for patch in mine:
-            depth = np.minimum(patch.max(axis=0), high) - np.maximum(patch.min(axis=0), low)  # of boxes: at least that of what they hold
-            if any(penetration(patch, moved[k]) > least for k in np.flatnonzero((depth > least).all(axis=1))):
-                return True
-    return False
+    return any_overlap(mine, theirs, least, one[0].turn if same else 360.0)
 
 
 def corners_of(lines, crs=None):
@@ -276,19 +262,45 @@ def corners_of(lines, crs=None):
     return None if lonlat is None else lonlat.reshape(-1, 4, 2)
 
 
-def make_whole(destination, links, texts):
-    """Make a folder under a hidden name beside the destination, and rename it when everything is in it."""
+def make_folder(destination, links, texts, overwrite):
+    """
+    Make `destination` hold every link ({name: target}) and text ({name: text}); a folder that is so already stays untouched.
+
+    It is replaced as a whole: killed at any moment, what has its name is the earlier folder or the new one. Between two renames it has
+    neither name for a moment; then the next run finds the earlier one beside it.
+    """
+    destination = Path(os.path.realpath(destination)) if destination.is_dir() else destination
+    refuse_what_is_no_folder(destination)
     require_writable(destination.parent)
-    hidden = destination.with_name(f".{destination.name}.part")
+    hidden, earlier = (destination.with_name(f".{destination.name}{ending}") for ending in (".part", ".old.part"))
     with locked(destination.with_name(f".{destination.name}.lock"), destination):
-        shutil.rmtree(hidden, ignore_errors=True)  # of a run that was killed
+        if earlier.exists() and not destination.exists():
+            os.rename(earlier, destination)
+        for leftover in (hidden, earlier):  # of a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        made_before = read_earlier(destination, links, texts, overwrite)
+        if made_before == {**links, **texts}:
+            return
         hidden.mkdir()
         try:
-            fill(hidden, links, texts, overwrite=False)
+            build(hidden, links, texts)
+            if destination.exists():
+                require_writable(destination)
+                keep_others(destination, hidden, made_before)
+                os.rename(destination, earlier)
             os.rename(hidden, destination)
         except BaseException:
-            shutil.rmtree(hidden, ignore_errors=True)
+            if earlier.exists() and not destination.exists():
+                os.rename(earlier, destination)
             raise
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def refuse_what_is_no_folder(path):
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"can't write to {path}: it is no folder, or a link that leads nowhere; choose another folder")
 
 
 @contextlib.contextmanager
@@ -302,59 +314,49 @@ def locked(path, folder):
             path.unlink(missing_ok=True)
 
 
-def fill(folder, links, texts, overwrite):
-    """
-    Make every link ({name: target}) and text ({name: text}) in a folder, or leave it as it was.
-
-    overwrite: links of an earlier mix go, also those that this one does not need, and so do its manifest and description. UserError where
-    they are in the way without it, and where chips are that link-chips did not make, with it or not.
-    """
-    there = links_there(folder, {os.path.dirname(name) for name in links})
-    before = texts_there(folder)
-    # links of an earlier, longer mix would stay behind as chips that nobody asked for
-    others = [name for name, target in there.items() if links.get(name) != target]
-    in_the_way = others + [name for name, content in before.items() if name not in texts or texts[name].encode() != content]
-    if in_the_way and not overwrite:
-        raise UserError(f"{folder / in_the_way[0]} exists already and is not of this mix ({len(in_the_way)} such); choose another folder, "
-                        "or pass --overwrite")
-    if there == links and not in_the_way and before.keys() == texts.keys():
-        return
-    made = [place for place in {os.path.dirname(name) for name in links} if not (folder / place).exists()]
-    changed = []
-    try:
-        for place in made:
-            require_writable(folder / place)
-        change(folder, links, texts, there, before, changed)
-    except BaseException:
-        for name in dict.fromkeys(changed):
-            put_back(folder / name, there.get(name), before.get(name))
-        for place in made:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder / place)
-        raise
-
-
-def change(folder, links, texts, there, before, changed):
-    """From the links `there` and the texts `before` to `links` and `texts`. Each name is added to `changed` before it is touched."""
-    for name in before:  # first: no moment shows a set that claims other chips than its own
-        changed.append(name)
-        os.unlink(folder / name)
+def build(folder, links, texts):
+    """Links and texts in an empty folder."""
+    for place in {os.path.dirname(name) for name in links}:
+        (folder / place).mkdir(parents=True, exist_ok=True)
     base = str(folder)
     for name, target in links.items():
-        old = there.get(name)
-        if old == target:
-            continue
-        changed.append(name)
-        path = f"{base}/{name}"
-        if old is not None:
-            os.unlink(path)
-        os.symlink(target, path)
-    for name in there.keys() - links.keys():
-        changed.append(name)
-        os.unlink(folder / name)
+        os.symlink(target, f"{base}/{name}")
     for name, text in texts.items():
-        changed.append(name)
-        write_bytes(folder / name, text.encode())
+        write_text(folder / name, text)
+
+
+def keep_others(old, new, made_before):
+    """Put what folder `old` holds beside `made_before` ({name: …}) into `new` too: files as hard links, or copies where there are none."""
+    for place, folders, files in os.walk(old):
+        for path in (Path(place) / name for name in folders + files):
+            name = path.relative_to(old)
+            if path.is_symlink():
+                if str(name) not in made_before:
+                    os.symlink(os.readlink(path), new / name)
+            elif path.is_dir():
+                (new / name).mkdir(exist_ok=True)
+            elif str(name) not in made_before:
+                try:
+                    os.link(path, new / name)
+                except OSError:
+                    shutil.copy2(path, new / name)
+    shutil.copystat(old, new)
+
+
+def read_earlier(folder, links, texts, overwrite):
+    """
+    {name: target of a link, or text} of the mix that a folder holds; {} of none.
+
+    UserError where it holds chips or a description that link-chips did not make, and without `overwrite` where the mix is another one.
+    """
+    if not folder.is_dir():
+        return {}
+    earlier, wanted = {**links_there(folder, {os.path.dirname(name) for name in links}), **texts_there(folder)}, {**links, **texts}
+    others = [name for name, content in earlier.items() if wanted.get(name) != content]
+    if others and not overwrite:
+        raise UserError(f"{folder / others[0]} exists already and is not of this mix ({len(others)} such); choose another folder, "
+                        "or pass --overwrite")
+    return earlier
 
 
 def links_there(folder, places):
@@ -374,21 +376,7 @@ def links_there(folder, places):
 
 
 def texts_there(folder):
-    """{name: bytes} of the description and the manifest that a folder has. UserError where link-chips did not make them."""
+    """{name: text} of the description and the manifest that a folder has. UserError where link-chips did not make them."""
     if (folder / DESCRIPTION).exists() and "linked" not in (read_chipset(folder).get("settings") or {}):
         raise UserError(f"{folder} is a chip set that link-chips did not make; choose another folder")
-    return {name: (folder / name).read_bytes() for name in (DESCRIPTION, MANIFEST) if os.path.lexists(folder / name)}
-
-
-def put_back(path, target, content):
-    """A link to `target`, a file with `content`, or nothing, as it was before."""
-    path.unlink(missing_ok=True)
-    if target is not None:
-        os.symlink(target, path)
-    elif content is not None:
-        write_bytes(path, content)
-
-
-def write_bytes(path, content):
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    return {name: (folder / name).read_text(encoding="utf-8") for name in (DESCRIPTION, MANIFEST) if os.path.lexists(folder / name)}

@@ -1,9 +1,12 @@
-"""Which scene is for training, which for validation, which for testing; and whether two of these share ground."""
+"""Which scene is for training, which for validation, which for testing."""
 
 import random
+from dataclasses import dataclass
+
+import numpy as np
 
 from runtime.errors import UserError, did_you_mean
-from vectors.footprint import overlapping_pairs
+from vectors.footprint import overlapping_pairs, shared_grounds
 
 SPLITS = ("train", "val", "test")
 
@@ -55,11 +58,11 @@ def parse_share_or_names(text, flag, scenes=()):
     return share
 
 
-def ground_groups(names, pairs, split_by):
+def ground_groups(names, outlines, split_by):
     """
-    Sets of scenes that must stay together: those of one event (or just each scene), joined where they share ground.
+    Lists of scenes that must stay together, sorted: those of one event (or just each scene), joined where they share ground.
 
-    names: scenes. pairs: (scene, scene) that overlap. Returns lists of scenes, sorted.
+    names: scenes, sorted. outlines: {scene: Outline or None}.
     """
     parent = {name: name for name in names}
 
@@ -68,14 +71,12 @@ def ground_groups(names, pairs, split_by):
             parent[name] = name = parent[parent[name]]
         return name
 
-    first_of_event = {}
-    for name in names:
-        if split_by == "event":
-            parent[root(name)] = root(first_of_event.setdefault(event_of(name), name))
-    for one, other in pairs:
-        parent[root(one)] = root(other)
+    first = {}
+    for name, ground in zip(names, shared_grounds([outlines[name] for name in names]).tolist(), strict=True):
+        for key in (("ground", ground), *([("event", event_of(name))] if split_by == "event" else [])):
+            parent[root(name)] = root(first.setdefault(key, name))
     groups = {}
-    for name in sorted(names):
+    for name in names:
         groups.setdefault(root(name), []).append(name)
     return sorted(groups.values())
 
@@ -100,9 +101,7 @@ def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=No
     if sum(share for _, share in shares) >= 1:
         raise UserError(f"--val {val} and --test {test} leave nothing for training; pass shares whose sum is below 1")
     if shares:
-        names = sorted(scenes)
-        pairs = [(names[i], names[j]) for i, j in overlapping_pairs([outlines[n] for n in names])]
-        groups = ground_groups([n for n in names if n not in split], [p for p in pairs if not set(p) & split.keys()], split_by)
+        groups = ground_groups(sorted(scene for scene in scenes if scene not in split), outlines, split_by)
         if len(groups) <= len(shares):
             raise UserError(
                 f"a share for {' and '.join('--' + n for n, _ in shares)} needs at least {len(shares) + 1} {split_by}s apart, "
@@ -123,17 +122,29 @@ def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=No
     return split
 
 
+@dataclass(frozen=True, eq=False)
+class Leaks:
+    """Pairs of scenes in different splits that share ground. names: scenes. split: {scene: split}. pairs: (K, 2) indices of names."""
+
+    names: list
+    split: dict
+    pairs: np.ndarray
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def first(self, most):
+        """[(scene, its split, scene, its split)] of at most so many pairs."""
+        return [tuple(word for k in pair for word in (self.names[k], self.split[self.names[k]])) for pair in self.pairs[:most].tolist()]
+
+
 def leaks(split, outlines):
-    """[(scene, split, scene, split)] of scenes in different splits that share ground, sorted."""
+    """Leaks of {scene: split}. outlines: {scene: Outline or None}."""
     names = sorted(split)
-    return [
-        (names[i], split[names[i]], names[j], split[names[j]])
-        for i, j in overlapping_pairs([outlines[n] for n in names])
-        if split[names[i]] != split[names[j]]
-    ]
+    return Leaks(names, split, overlapping_pairs([outlines[n] for n in names], [split[n] for n in names]))
 
 
 def describe_leaks(found, most=5):
-    words = [f"{a} ({sa}) and {b} ({sb})" for a, sa, b, sb in found[:most]]
+    words = [f"{a} ({sa}) and {b} ({sb})" for a, sa, b, sb in found.first(most)]
     more = f" and {len(found) - most} more pairs" if len(found) > most else ""
     return f"{'; '.join(words)}{more}"

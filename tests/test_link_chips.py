@@ -1,4 +1,4 @@
-"""link-chips: a fair order, all or nothing, no chip opened."""
+"""link-chips: a proportional order, all or nothing, no chip opened."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rasterio.warp import transform
 
 import chip
 from chipping.chipset import FORMAT, read_chipset, read_manifest
-from chipping.link_chips import fair_order, find_chips, link_chips
+from chipping.link_chips import find_chips, link_chips, proportional_order
 from runtime.errors import UserError
 from vectors.footprint import outline
 
@@ -64,13 +64,13 @@ def fail_at(monkeypatch, number):
 
 
 def test_twelve_items_come_in_the_known_order():
-    assert fair_order(12).tolist() == [0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8]
+    assert proportional_order(12).tolist() == [0, 5, 10, 2, 7, 4, 9, 1, 6, 11, 3, 8]
 
 
 @pytest.mark.parametrize("share", [2, 10, 32])
-def test_any_beginning_is_a_fair_mix(share):
+def test_every_prefix_mixes_the_sources_proportionally(share):
     count = 20_000
-    from_source = fair_order(count) < count // share
+    from_source = proportional_order(count) < count // share
     excess = np.cumsum(from_source) - np.arange(1, count + 1) / share
     assert np.abs(excess).max() <= 2.5
 
@@ -226,6 +226,42 @@ chip.main({words!r})
     link_chips([a, b], tmp_path / "undisturbed")
     assert everything(out) == everything(tmp_path / "undisturbed") and len(contents(out)) == 1200
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "out", "undisturbed"]
+
+
+def test_killed_at_any_moment_the_folder_is_the_earlier_one_or_the_new_one(folder_of_chips, tmp_path):
+    """Killed at each call that changes a folder, one after the other; then the same command completes it."""
+    a, b = folder_of_chips("a", 2, ["red"]), folder_of_chips("b", 3, ["red"])
+    link_chips([a, b], tmp_path / "whole")
+    new = {**everything(tmp_path / "whole"), "notes.txt": "mine"}
+    for moment in range(1, 100):
+        out = tmp_path / f"out{moment}"
+        link_chips([a], out)
+        (out / "notes.txt").write_text("mine")
+        old = everything(out)
+        child = os.fork()
+        if not child:
+            calls = []
+            for name in ("symlink", "link", "rename", "replace", "unlink", "mkdir", "rmdir"):
+                def call(*args, original=getattr(os, name), **more):
+                    calls.append(name)
+                    if len(calls) == moment:
+                        os._exit(9)
+                    return original(*args, **more)
+                setattr(os, name, call)
+            try:
+                link_chips([a, b], out, overwrite=True)
+            finally:
+                os._exit(0)
+        killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        if out.exists():
+            assert everything(out) in (old, new)
+        else:
+            assert everything(tmp_path / f".out{moment}.old.part") == old, "between two renames"
+        link_chips([a, b], out, overwrite=True)
+        assert everything(out) == new and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+        if not killed:
+            break
+    assert not killed and moment > 10
 
 
 def test_two_at_once_into_one_folder_are_refused(folder_of_chips, tmp_path):

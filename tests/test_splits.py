@@ -17,6 +17,10 @@ def square(x, y=4_600_000, side=100, crs=UTM, pixel=10):
     return outline(crs, from_origin(x, y, pixel, pixel), side, side)
 
 
+def pairs(outlines, groups=None):
+    return [tuple(pair) for pair in overlapping_pairs(outlines, groups).tolist()]
+
+
 def far_apart(names):
     return {name: square(500_000 + 5_000 * i) for i, name in enumerate(names)}
 
@@ -86,7 +90,7 @@ def test_events_that_share_ground_stay_together():
     for seed in range(10):
         split = assign(names, places, 0.3, seed=seed)
         assert len({split[n] for n in names[:6]}) == 1
-        assert leaks(split, places) == []
+        assert not leaks(split, places)
 
 
 def test_a_share_of_too_few_events_is_an_error():
@@ -99,12 +103,12 @@ def test_a_share_of_too_few_events_is_an_error():
 
 def test_overlapping_scenes_leak_and_touching_ones_do_not():
     places = {"a": square(500_000), "b": square(501_000), "c": square(501_990)}  # a touches b, b and c share one pixel's width
-    assert leaks({"a": "train", "b": "val", "c": "train"}, places) == [("b", "val", "c", "train")]
-    assert leaks({"a": "train", "b": "train", "c": "train"}, places) == []
+    assert leaks({"a": "train", "b": "val", "c": "train"}, places).first(9) == [("b", "val", "c", "train")]
+    assert not leaks({"a": "train", "b": "train", "c": "train"}, places)
 
 
 def test_abutting_scenes_with_rounded_coordinates_pass():
-    assert overlapping_pairs([square(500_000), square(500_999.9999)]) == []
+    assert pairs([square(500_000), square(500_999.9999)]) == []
 
 
 def test_scenes_in_different_coordinate_systems_are_compared_on_the_globe():
@@ -112,7 +116,7 @@ def test_scenes_in_different_coordinate_systems_are_compared_on_the_globe():
     lon, lat = here.lonlat.mean(axis=0)
     degrees = outline(CRS.from_epsg(4326), from_origin(lon - 1e-3, lat + 1e-3, 1e-5, 1e-5), 200, 200)
     away = outline(CRS.from_epsg(4326), from_origin(lon + 1, lat, 1e-5, 1e-5), 200, 200)
-    assert overlapping_pairs([here, degrees, away]) == [(0, 1)]
+    assert pairs([here, degrees, away]) == [(0, 1)]
 
 
 def test_scenes_meet_across_the_antimeridian():
@@ -121,7 +125,7 @@ def test_scenes_meet_across_the_antimeridian():
     west = outline(degrees, from_origin(-180.0, 0.1, 0.001, 0.001), 200, 200)  # −180 … −179.8
     here = outline(degrees, from_origin(-179.0, 0.1, 0.001, 0.001), 200, 200)  # −179 … −178.8
     utm = outline(CRS.from_epsg(32601), from_origin(160_000, 10_000, 100, 100), 200, 200)  # 179.95 … −179.87
-    assert overlapping_pairs([east, west, here, utm]) == [(0, 1), (0, 3), (1, 3)]
+    assert pairs([east, west, here, utm]) == [(0, 1), (0, 3), (1, 3)]
 
 
 def test_turned_squares_are_told_from_their_boxes():
@@ -129,15 +133,15 @@ def test_turned_squares_are_told_from_their_boxes():
     turn = Affine.rotation(45)
     one = outline(UTM, Affine.translation(500_000, 4_600_000) * turn * Affine.scale(10, -10), 100, 100)
     other = outline(UTM, Affine.translation(501_200, 4_601_200) * turn * Affine.scale(10, -10), 100, 100)
-    assert overlapping_pairs([one, other]) == []
-    assert overlapping_pairs([one, outline(UTM, Affine.translation(500_300, 4_600_000) * turn * Affine.scale(10, -10), 100, 100)]) == [
+    assert pairs([one, other]) == []
+    assert pairs([one, outline(UTM, Affine.translation(500_300, 4_600_000) * turn * Affine.scale(10, -10), 100, 100)]) == [
         (0, 1)
     ]
 
 
 def test_a_raster_without_crs_has_no_outline_and_leaks_nowhere():
     assert outline(None, from_origin(0, 0, 1, 1), 10, 10) is None
-    assert overlapping_pairs([None, square(500_000), None]) == []
+    assert pairs([None, square(500_000), None]) == []
     assert footprint(None, np.zeros((4, 2))) is None
 
 
