@@ -270,7 +270,8 @@ def make_folder(destination, links, texts, overwrite):
     neither name for a moment; then the next run finds the earlier one beside it.
     """
     destination = Path(os.path.realpath(destination)) if destination.is_dir() else destination
-    refuse_what_is_no_folder(destination)
+    if os.path.lexists(destination) and not (destination.is_dir() and os.access(destination, os.W_OK)):
+        raise UserError(f"can't write to {destination}: it is no folder, or not yours to write to; choose another folder")
     require_writable(destination.parent)
     hidden, earlier = (destination.with_name(f".{destination.name}{ending}") for ending in (".part", ".old.part"))
     with locked(destination.with_name(f".{destination.name}.lock"), destination):
@@ -285,7 +286,6 @@ def make_folder(destination, links, texts, overwrite):
         try:
             build(hidden, links, texts)
             if destination.exists():
-                require_writable(destination)
                 keep_others(destination, hidden, made_before)
                 os.rename(destination, earlier)
             os.rename(hidden, destination)
@@ -296,11 +296,6 @@ def make_folder(destination, links, texts, overwrite):
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)
-
-
-def refuse_what_is_no_folder(path):
-    if os.path.lexists(path) and not path.is_dir():
-        raise UserError(f"can't write to {path}: it is no folder, or a link that leads nowhere; choose another folder")
 
 
 @contextlib.contextmanager

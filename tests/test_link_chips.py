@@ -258,7 +258,7 @@ def test_killed_at_any_moment_the_folder_is_the_earlier_one_or_the_new_one(folde
         else:
             assert everything(tmp_path / f".out{moment}.old.part") == old, "between two renames"
         link_chips([a, b], out, overwrite=True)
-        assert everything(out) == new and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+        assert everything(out) == new and not [p for p in tmp_path.iterdir() if p.name.startswith(".out")]
         if not killed:
             break
     assert not killed and moment > 10
