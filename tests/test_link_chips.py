@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -61,6 +59,22 @@ def fail_at(monkeypatch, number):
         original(target, path)
 
     monkeypatch.setattr(os, "symlink", symlink)
+
+
+def in_child(work):
+    """Begin work() in a process of its own, which never comes back here. → its number"""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child
+
+
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_twelve_items_come_in_the_known_order():
@@ -199,32 +213,33 @@ def test_a_failure_half_way_through_overwriting_leaves_the_earlier_mix(folder_of
 
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "an earlier mix"])
 def test_a_run_that_was_killed_can_be_run_again(folder_of_chips, tmp_path, there):
-    """Killed for good after 300 links: no handler runs. Then the same command, beside one that was left alone."""
-    a, b, out = folder_of_chips("a", 900, ["red"]), folder_of_chips("b", 300, ["red"]), tmp_path / "out"
+    """Killed for good after 30 links: no handler runs. Then the same command, beside one that was left alone."""
+    a, b, out = folder_of_chips("a", 90, ["red"]), folder_of_chips("b", 30, ["red"]), tmp_path / "out"
     words = ["link-chips", str(a), str(b), str(out)]
     if there == "an empty folder":
         out.mkdir()
     if there == "an earlier mix":
         link_chips([b], out)
         words.append("--overwrite")
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(Path(chip.__file__).parent)!r})
-import chip
-original, made = os.symlink, []
-def symlink(target, path):
-    original(target, path)
-    made.append(path)
-    if len(made) == 300:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.symlink = symlink
-chip.main({words!r})
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
-    assert out.exists() == (there != "nothing")  # what has its final name and was not there before is whole
+    before = everything(out)
+
+    def killed_at_the_thirtieth_link():
+        original, made = os.symlink, []
+
+        def symlink(target, path):
+            original(target, path)
+            made.append(path)
+            if len(made) == 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.symlink = symlink
+        chip.main(words)
+
+    assert exit_code(in_child(killed_at_the_thirtieth_link)) == -signal.SIGKILL
+    assert out.exists() == (there != "nothing") and everything(out) == before
     assert not chip.main(words)
     link_chips([a, b], tmp_path / "undisturbed")
-    assert everything(out) == everything(tmp_path / "undisturbed") and len(contents(out)) == 1200
+    assert everything(out) == everything(tmp_path / "undisturbed") and len(contents(out)) == 120
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "out", "undisturbed"]
 
 
@@ -238,21 +253,24 @@ def test_killed_at_any_moment_the_folder_is_the_earlier_one_or_the_new_one(folde
         link_chips([a], out)
         (out / "notes.txt").write_text("mine")
         old = everything(out)
-        child = os.fork()
-        if not child:
+
+        def killed_at_that_call(out=out, moment=moment):
             calls = []
-            for name in ("symlink", "link", "rename", "replace", "unlink", "mkdir", "rmdir"):
-                def call(*args, original=getattr(os, name), **more):
-                    calls.append(name)
+
+            def counted(original):
+                def call(*args, **more):
+                    calls.append(original)
                     if len(calls) == moment:
                         os._exit(9)
                     return original(*args, **more)
-                setattr(os, name, call)
-            try:
-                link_chips([a, b], out, overwrite=True)
-            finally:
-                os._exit(0)
-        killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+                return call
+
+            for name in ("symlink", "link", "rename", "replace", "unlink", "mkdir", "rmdir"):
+                setattr(os, name, counted(getattr(os, name)))
+            link_chips([a, b], out, overwrite=True)
+
+        killed = exit_code(in_child(killed_at_that_call)) == 9
         if out.exists():
             assert everything(out) in (old, new)
         else:
@@ -266,25 +284,26 @@ def test_killed_at_any_moment_the_folder_is_the_earlier_one_or_the_new_one(folde
 
 def test_two_at_once_into_one_folder_are_refused(folder_of_chips, tmp_path):
     a = folder_of_chips("a", 3)
-    code = f"""
-import os, sys, time
-sys.path.insert(0, {str(Path(chip.__file__).parent)!r})
-from chipping.link_chips import link_chips
-original = os.symlink
-def symlink(target, path):
-    original(target, path)
-    if path.endswith("/2.pt"):
-        print(flush=True)
-        sys.stdin.read()
-os.symlink = symlink
-link_chips([{str(a)!r}], {str(tmp_path / "out")!r})
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-        first.stdout.readline()
-        with pytest.raises(UserError, match="another program"):
-            link_chips([a], tmp_path / "out")
-        first.stdin.close()
-    assert first.returncode == 0 and contents(tmp_path / "out") == ["a 0", "a 2", "a 1"]
+    (started, starts), (going, goes) = os.pipe(), os.pipe()
+
+    def waits_after_the_last_link():
+        original = os.symlink
+
+        def symlink(target, path):
+            original(target, path)
+            if path.endswith("/2.pt"):
+                os.write(starts, b"x")
+                os.read(going, 1)
+
+        os.symlink = symlink
+        link_chips([a], tmp_path / "out")
+
+    first = in_child(waits_after_the_last_link)
+    os.read(started, 1)
+    with pytest.raises(UserError, match="another program"):
+        link_chips([a], tmp_path / "out")
+    os.write(goes, b"x")
+    assert exit_code(first) == 0 and contents(tmp_path / "out") == ["a 0", "a 2", "a 1"]
 
 
 def test_nothing_to_link_a_missing_source_itself_and_twice_the_same_are_errors(folder_of_chips, tmp_path):
