@@ -235,6 +235,54 @@ def test_a_picture_of_the_globe_from_afar_takes_the_polygons_that_it_shows(tmp_p
             burnt(tmp_path, box(-20, 0, 120, 40), crs, grid, 200, 200)
 
 
+@pytest.mark.parametrize("size", [0.02, 3], ids=["moved as it is", "clipped"])
+def test_a_polygon_that_crosses_itself_covers_what_an_odd_number_of_turns_goes_around(tmp_path, size):
+    """A five-pointed star drawn in one line has an empty middle, whether it is clipped or not."""
+    (x,), (y,) = transform("EPSG:32633", "EPSG:4326", [500_000], [4_600_000])
+    angles = 2 * np.pi * np.arange(0, 12, 2) / 5
+    star = np.stack([x + size * np.sin(angles), y + 0.75 * size * np.cos(angles)], axis=1)
+    grid = from_origin(500_000 - 1e5 * size, 4_600_000 + 1e5 * size, 2e3 * size, 2e3 * size)
+    lon, lat = (v.ravel() for v in centres("EPSG:32633", grid, 100, 100))
+    crossings = np.zeros(lon.shape, int)  # of a ray to the east with the sides
+    for (x0, y0), (x1, y1) in zip(star[:-1], star[1:], strict=True):
+        if y0 != y1:
+            crossings += ((y0 > lat) != (y1 > lat)) & (lon < x0 + (lat - y0) / (y1 - y0) * (x1 - x0))
+    found = burnt(tmp_path, {"type": "Polygon", "coordinates": [star.tolist()]}, "EPSG:32633", grid, 100, 100)
+    assert (found.ravel() != crossings % 2).sum() < 10 and found[50, 50] == 0 and 0.1 < found.mean() < 0.5
+
+
+def test_a_ring_around_a_pole_keeps_its_hole(tmp_path):
+    grid = from_origin(-1e6, 1e6, 10_000, 10_000)
+    rings = [[[(lon + 180) % 360 - 180, lat] for lon in [*range(3, 364, 20), 3]] for lat in (83, 86)]
+    lat = centres("EPSG:3413", grid, 200, 200)[1]
+    for outer, inner in ((1, 1), (-1, 1), (1, -1)):
+        geometry = {"type": "Polygon", "coordinates": [rings[0][::outer], rings[1][::inner]]}
+        assert (burnt(tmp_path, geometry, "EPSG:3413", grid, 200, 200) == ((lat > 83) & (lat < 86))).mean() > 0.998, "but for a fiftieth of a pixel"
+
+
+def test_polygons_of_a_projected_crs_lie_right_on_a_raster_in_degrees_across_the_antimeridian(tmp_path):
+    """A square in UTM 60 south from 179.97 to −179.97, on rasters that count longitudes in three ways."""
+    crs = {"type": "name", "properties": {"name": "EPSG:32760"}}
+    path = write_geojson(tmp_path / "a.geojson", (box(812_000, 8_100_000, 822_000, 8_110_000), {}), crs=crs)
+    for west in (179.9, -180.1, 539.9):
+        grid = from_origin(west, -17.0, 1e-3, 1e-3)
+        x, y = transform("EPSG:4326", "EPSG:32760", *centres("EPSG:4326", grid, 200, 200).reshape(2, -1))
+        expected = (np.abs(np.array(x) - 817_000) < 5000) & (np.abs(np.array(y) - 8_105_000) < 5000)
+        found = burn(place_polygons(read_polygons([path]), "EPSG:4326", grid, 200, 200), grid, (0, 0, 200, 200))
+        assert (found.ravel() != expected).sum() < 5 and expected.sum() > 5000
+
+
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_polygons_of_one_zone_lie_right_on_a_raster_of_the_next(tmp_path, size):
+    crs = {"type": "name", "properties": {"name": "EPSG:32634"}}
+    path = write_geojson(tmp_path / "a.geojson", (box(0, 4_617_000 - size, size, 4_617_000), {}), crs=crs)
+    grid = from_origin(500_000 - size, 4_600_000 + size, size / 50, size / 50)
+    x, y = transform("EPSG:32633", "EPSG:32634", *zip(*[grid * (c + 0.5, r + 0.5) for r in range(100) for c in range(100)], strict=True))
+    expected = (np.array(x) > 0) & (np.array(x) < size) & (np.array(y) > 4_617_000 - size) & (np.array(y) < 4_617_000)
+    found = burn(place_polygons(read_polygons([path]), "EPSG:32633", grid, 100, 100), grid, (0, 0, 100, 100))
+    assert (found.ravel() != expected).sum() < 10 and 0.05 < expected.mean() < 0.9
+
+
 def test_small_polygons_are_moved_as_they_are(tmp_path):
     geometry = in_lonlat(box(500_010, 4_599_960, 500_050, 4_599_980))
     path = write_geojson(tmp_path / "a.geojson", (geometry, {}))

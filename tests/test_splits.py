@@ -5,9 +5,9 @@ import pytest
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
-from chipping.splits import assign, event_of, leaks, matches, parse_share_or_names, select
+from chipping.splits import assign, describe_leaks, event_of, leaks, matches, parse_share_or_names, select
 from runtime.errors import UserError
-from vectors.footprint import footprint, outline, overlapping_pairs, pixel_corners, window_transform
+from vectors.footprint import Ground, footprint, outline, overlapping_pairs, pixel_corners, shared_grounds, window_transform
 
 UTM = CRS.from_epsg(32633)
 
@@ -137,6 +137,49 @@ def test_turned_squares_are_told_from_their_boxes():
     assert pairs([one, outline(UTM, Affine.translation(500_300, 4_600_000) * turn * Affine.scale(10, -10), 100, 100)]) == [
         (0, 1)
     ]
+
+
+def test_only_pairs_of_different_groups_are_found_where_groups_are_given():
+    row = [square(500_000 + 500 * i) for i in range(5)]  # each overlaps the next by half, and touches the one after it
+    assert pairs(row) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert pairs(row, ["a", "a", "b", "b", "a"]) == [(1, 2), (3, 4)]
+    same = [square(500_000)] * 4 + [square(500_500)]
+    assert pairs(same, ["a", "b", "a", "a", "b"]) == [(0, 1), (0, 4), (1, 2), (1, 3), (2, 4), (3, 4)]
+
+
+def test_grounds_are_joined_through_others():
+    chain = [square(500_000 + 990 * i) for i in (0, 2, 1, 7, 4, 3)] + [None, square(900_000), None]
+    assert shared_grounds(chain).tolist() == [0, 0, 0, 3, 0, 0, 6, 7, 8]
+
+
+def test_pairs_and_grounds_are_those_of_a_pixel_by_pixel_count():
+    """Against areas painted into one array, for squares on one grid of pixels."""
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 300, (60, 2))
+    sides = rng.integers(1, 40, 60)
+    outlines = [square(500_000 + 10 * int(x), 4_600_000 - 10 * int(y), int(side)) for (x, y), side in zip(places, sides, strict=True)]
+    painted = np.zeros((60, 340, 340), bool)
+    for canvas, (x, y), side in zip(painted, places, sides, strict=True):
+        canvas[y : y + side, x : x + side] = True
+    shared = np.einsum("iyx,jyx->ij", painted.astype(np.int32), painted.astype(np.int32)) > 0
+    assert pairs(outlines) == [tuple(p) for p in np.argwhere(np.triu(shared, 1)).tolist()]
+    while not (shared @ shared <= shared).all():
+        shared = shared @ shared
+    assert (shared == np.equal.outer(*[shared_grounds(outlines)] * 2)).all()
+
+
+def test_hundreds_of_scenes_of_one_ground_are_compared_by_place_and_across_splits(monkeypatch):
+    compared = []
+    original = Ground.overlap
+    monkeypatch.setattr(Ground, "overlap", lambda self, i, j: compared.append(len(i)) or original(self, i, j))
+    here, beside = square(500_000), square(500_010)
+    names = [f"S{k:04}" for k in range(900)]
+    split = {name: "val" if k % 3 == 0 else "train" for k, name in enumerate(names)}
+    found = leaks(split, {name: here if k % 2 else beside for k, name in enumerate(names)})
+    assert len(found) == 300 * 600 and found.first(1) == [("S0000", "val", "S0001", "train")]
+    assert describe_leaks(found, 1) == "S0000 (val) and S0001 (train) and 179999 more pairs"
+    assert shared_grounds([here, beside] * 450).max() == 0
+    assert sum(compared) < 2000
 
 
 def test_a_raster_without_crs_has_no_outline_and_leaks_nowhere():

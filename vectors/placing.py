@@ -22,7 +22,7 @@ CHORD = 0.05  # pixels that a polygon's edge may lie beside its true course
 NEAR_TURN = 150  # degrees of longitude from which on the antimeridian is near
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 FOLLOWED, DOUBTED = 180, 270  # degrees of longitude that an edge may have near the antimeridian, and far from it
-FAR = 1e4  # degrees that stand for infinity in a shape
+FAR = 1e9  # stands for infinity in a shape, in degrees and in metres
 
 
 @dataclass(frozen=True, eq=False)

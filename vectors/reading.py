@@ -139,7 +139,9 @@ def format_of(file):
         return read_with_ogr, "GPKG"
     if start.startswith(b"fgb\x03fgb"):
         return read_with_ogr, "FlatGeobuf"
-    if start.startswith(struct.pack(">i", 9994)) and file.suffix.lower() == ".shp":
+    if start.startswith(struct.pack(">i", 9994)) and len(start) == 100 and file.suffix.lower() == ".shp":
+        if file.stat().st_size < 2 * struct.unpack(">i", start[24:28])[0]:  # GDAL would read as far as there is something
+            raise UserError(f"{file} is shorter than it says of itself; expected a whole file, so copy it again")
         return read_with_ogr, "Shapefile"
     if b"\0" in start or start.startswith(b"PK\x03\x04"):
         raise UserError(f"{file} is in no format that is read here; expected {FORMATS}, unpacked")
