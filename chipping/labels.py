@@ -12,7 +12,7 @@ from runtime.errors import UserError, did_you_mean
 from vectors import reading
 from vectors.placing import raster_bounds
 
-UNKNOWN = 254  # marks a value that is no class while labels are translated; never leaves this file
+UNKNOWN = 254  # marks a value that is not a class while labels are translated; never leaves this file
 MOST_CLASSES = 254
 LOWEST, HIGHEST = -32768, 65535  # values that the translation table holds; others are looked up one by one
 
@@ -73,7 +73,7 @@ def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
         listed = f", with {listed}" if listed else ""
         raise UserError(
             f"{path} holds the value {value}; expected classes 0..{num_classes - 1}, or 255 to ignore{listed}. "
-            f"Pass --classes for more classes, or --label-map={value}=ignore (or {value}=CLASS)"
+            f"Pass --label-map={value}=ignore (or {value}=CLASS)"
         )
     return classes
 

@@ -55,15 +55,15 @@ def find_chips(folder):
 
 def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=False):
     """
-    Make `destination` a folder of links to the chips of all sources. say(text) hears what the mix is not good for.
+    Make `destination` a folder of links to the chips of all sources. say(text) is called with what the mix cannot be used for.
 
-    Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is no folder, sources can't be mixed, nothing is
-    found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
+    Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is not a folder, sources cannot be mixed, nothing
+    is found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
     """
     destination = Path(destination)
     for source in sources:
         if not Path(source).is_dir():
-            raise UserError(f"{source} is no folder; expected a folder of chips")
+            raise UserError(f"{source} is not a folder; expected a folder of chips")
         if destination.exists() and os.path.samefile(source, destination):
             raise UserError(f"{source} is both source and destination; link into another folder")
     repeated = [s for i, s in enumerate(sources) if any(os.path.samefile(s, other) for other in sources[:i])]
@@ -111,7 +111,7 @@ def agree(descriptions, sources):
         keys = (*MUST_AGREE, *(PATCHES_MUST_AGREE if description["kind"] == "patches" else ()))
         first, other = ({k: d.get(k) for k in keys} for d in (known[0][0], description))
         if first != other:
-            raise UserError(f"{known[0][1]} and {source} can't be mixed ({describe_difference(first, other)})")
+            raise UserError(f"{known[0][1]} and {source} cannot be mixed ({describe_difference(first, other)})")
     return descriptions
 
 
@@ -271,7 +271,7 @@ def make_folder(destination, links, texts, overwrite):
     """
     destination = Path(os.path.realpath(destination)) if destination.is_dir() else destination
     if os.path.lexists(destination) and not (destination.is_dir() and os.access(destination, os.W_OK)):
-        raise UserError(f"can't write to {destination}: it is no folder, or not yours to write to; choose another folder")
+        raise UserError(f"cannot write to {destination}: it is not a folder, or not writable; choose another folder")
     require_writable(destination.parent)
     hidden, earlier = (destination.with_name(f".{destination.name}{ending}") for ending in (".part", ".old.part"))
     with locked(destination.with_name(f".{destination.name}.lock"), destination):

@@ -91,13 +91,13 @@ def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=No
     if given:
         return dict(given)
     split = {}
-    for flag, wish in (("--val", val), ("--test", test)):
-        if isinstance(wish, list) and wish:
-            for scene in select(scenes, wish, flag):
+    for flag, wanted in (("--val", val), ("--test", test)):
+        if isinstance(wanted, list) and wanted:
+            for scene in select(scenes, wanted, flag):
                 if scene in split:
                     raise UserError(f"{scene} is in both --val and --test; name it in one of them")
                 split[scene] = flag.removeprefix("--")
-    shares = [(name, wish) for name, wish in (("val", val), ("test", test)) if isinstance(wish, float)]
+    shares = [(name, share) for name, share in (("val", val), ("test", test)) if isinstance(share, float)]
     if sum(share for _, share in shares) >= 1:
         raise UserError(f"--val {val} and --test {test} leave nothing for training; pass shares whose sum is below 1")
     if shares:

@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform, transform_geom
 
@@ -257,7 +259,8 @@ def test_a_ring_around_a_pole_keeps_its_hole(tmp_path):
     lat = centres("EPSG:3413", grid, 200, 200)[1]
     for outer, inner in ((1, 1), (-1, 1), (1, -1)):
         geometry = {"type": "Polygon", "coordinates": [rings[0][::outer], rings[1][::inner]]}
-        assert (burnt(tmp_path, geometry, "EPSG:3413", grid, 200, 200) == ((lat > 83) & (lat < 86))).mean() > 0.998, "but for a fiftieth of a pixel"
+        found = burnt(tmp_path, geometry, "EPSG:3413", grid, 200, 200)
+        assert (found == ((lat > 83) & (lat < 86))).mean() > 0.998, "but for a fiftieth of a pixel"
 
 
 def test_polygons_of_a_projected_crs_lie_right_on_a_raster_in_degrees_across_the_antimeridian(tmp_path):
@@ -292,7 +295,7 @@ def test_small_polygons_are_moved_as_they_are(tmp_path):
 
 def test_a_raster_that_is_nowhere_on_the_globe_takes_no_polygons(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", (box(14, 41, 16, 42), {}))
-    with pytest.raises(UserError, match="can't be placed on a raster in arb"):
+    with pytest.raises(UserError, match="cannot be placed on a raster in arb"):
         place_polygons(read_polygons([path]), 'LOCAL_CS["arb",UNIT["metre",1]]', GRID, 8, 6)
 
 
@@ -317,6 +320,20 @@ def test_a_class_without_end_is_no_class(tmp_path):
 def test_mapped_classes_of_polygons(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", (box(10, 40, 11, 41), {"code": 7}), (box(10, 40, 11, 41), {"code": -1}))
     assert read_polygons([path], "code", ("a", "b"), ((7, 1), (-1, 255))).labels.tolist() == [1, 255]
+
+
+def test_a_layer_of_a_geopackage_in_another_crs_burns_like_the_same_polygons_as_geojson(tmp_path):
+    triangle = shapely.Polygon([(500_040, 4_599_990), (500_079, 4_599_990), (500_060, 4_599_950)])
+    own = [shapely.box(500_009, 4_599_959, 500_051, 4_599_981), triangle]
+    lonlat = [(in_lonlat(shapely.geometry.mapping(g)), {"level": level}) for g, level in zip(own, (1, "high"), strict=True)]
+    other = [shapely.geometry.shape(transform_geom("EPSG:32633", "EPSG:32634", shapely.geometry.mapping(g))) for g in own]
+    package = str(tmp_path / "a.gpkg")
+    pyogrio.raw.write(package, shapely.to_wkb(np.array(other)), [np.array(["1", "high"], object)], ["level"], driver="GPKG", layer="burns",
+                      geometry_type="Polygon", crs="EPSG:32634", encoding="UTF-8")
+    paths = write_geojson(tmp_path / "a.geojson", *lonlat), f"{package}:burns"
+    both = [read_polygons([path], "level", ("none", "low", "high")) for path in paths]
+    one, two = (burn(place_polygons(polygons, "EPSG:32633", GRID, 8, 6), GRID, (0, 0, 8, 6)) for polygons in both)
+    assert (one == two).all() and sorted(np.unique(one)) == [0, 1, 2]
 
 
 def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):

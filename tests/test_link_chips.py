@@ -311,7 +311,7 @@ def test_nothing_to_link_a_missing_source_itself_and_twice_the_same_are_errors(f
     (tmp_path / "empty").mkdir()
     for sources, target, message in (
         ([tmp_path / "empty"], "out", "no chips"),
-        ([tmp_path / "missing"], "out", "no folder"),
+        ([tmp_path / "missing"], "out", "not a folder"),
         ([a], "a", "both source and destination"),
         ([a, a], "out", "given twice"),
     ):
@@ -325,7 +325,7 @@ def test_a_destination_that_cannot_be_made_is_one_line(folder_of_chips, tmp_path
     (tmp_path / "file").touch()
     os.symlink(tmp_path / "nowhere", tmp_path / "dangling")
     place = place.replace("FILE", str(tmp_path / "file")).replace("DANGLING", str(tmp_path / "dangling"))
-    with pytest.raises(UserError, match="can't write to"):
+    with pytest.raises(UserError, match="cannot write to"):
         link_chips([folder_of_chips("a", 2)], place)
 
 

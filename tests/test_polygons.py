@@ -147,7 +147,7 @@ def test_memory_does_not_grow_with_the_height_of_noise():
         return highest
 
     peak(200)  # what is allocated once
-    assert peak(1500) < 1.25 * peak(300)
+    assert peak(1000) < 1.25 * peak(250)
 
 
 # ----------------------------------------------------------------------------------------------------- on the globe

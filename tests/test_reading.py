@@ -238,7 +238,7 @@ def test_a_file_that_is_cut_off_is_one_line(tmp_path, name, share):
     shapes = [shapely.box(k % 60, k // 60, k % 60 + 1, k // 60 + 1) for k in range(600)]
     path = write(tmp_path / name, shapes, kind="Polygon")
     os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(UserError, match="can't be read|no layer|shorter than it says"):
+    with pytest.raises(UserError, match="cannot be read|no layer|shorter than it says"):
         read_polygons([path])
 
 
@@ -248,5 +248,5 @@ def test_a_shapefile_needs_its_index_and_its_crs(tmp_path):
     with pytest.raises(UserError, match="names no CRS; expected one, in a .prj file beside a Shapefile"):
         read_polygons([path])
     (tmp_path / "a.shx").unlink()
-    with pytest.raises(UserError, match="a.shp can't be read"):
+    with pytest.raises(UserError, match="a.shp cannot be read"):
         read_polygons([path])

@@ -27,7 +27,7 @@ FAR = 1e9  # stands for infinity in a shape, in degrees and in metres
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Polygons in a raster's CRS, the last one wins. geometries: (N,) shapely. labels: (N,) uint8."""
+    """Polygons in a raster's CRS, the last one wins. geometries: (N,) shapely Polygons. labels: (N,) uint8."""
 
     geometries: np.ndarray
     labels: np.ndarray
@@ -42,7 +42,8 @@ class Placed:
     @functools.cached_property
     def as_dicts(self):
         """Each as GeoJSON, which is what rasterio burns: made once, not for every window."""
-        return [shapely.geometry.mapping(geometry) for geometry in self.geometries]
+        rings = ((polygon.exterior, *polygon.interiors) for polygon in self.geometries)
+        return [{"type": "Polygon", "coordinates": [shapely.get_coordinates(ring).tolist() for ring in each]} for each in rings]
 
 
 NOTHING = Placed(np.empty(0, object), np.empty(0, np.uint8))
@@ -114,7 +115,7 @@ def box_of(target, turn):
         box = transform_box(target.crs, target.source, target.raster)
     except NoTransform as error:
         raise UserError(
-            f"polygons in {name_of(target.source)} can't be placed on a raster in {name_of(target.crs)}; expected a CRS of the globe "
+            f"polygons in {name_of(target.source)} cannot be placed on a raster in {name_of(target.crs)}; expected a CRS of the globe "
             "(gdal_edit.py -a_srs)"
         ) from error
     if turn:

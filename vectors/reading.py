@@ -68,7 +68,7 @@ def read_polygons(paths, label_of=lambda feature, path: 1):
     """
     Polygons of vector files that share a CRS. paths: FILE or FILE:LAYER. label_of(feature, path): its class, 0..255.
 
-    UserError for files that can't be read, coordinates that can't be right, features that are not areas, and where no polygon is left.
+    UserError for files that cannot be read, coordinates that cannot be right, features that are not areas, and where no polygon is left.
     """
     geometries, labels, remarks, crs = [], [], [], None
     for path in paths:
@@ -134,7 +134,7 @@ def format_of(file):
         with open(file, "rb") as opened:
             start = opened.read(100)
     except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}); expected {FORMATS}") from error
+        raise UserError(f"{file} cannot be read ({error.strerror}); expected {FORMATS}") from error
     if start.startswith(b"SQLite format 3\0") and start[68:72] in (b"GPKG", b"GP10", b"GP11"):
         return read_with_ogr, "GPKG"
     if start.startswith(b"fgb\x03fgb"):
@@ -180,7 +180,7 @@ def read_with_ogr(file, layer):
         layer = choose_layer(file, layer, pyogrio.list_layers(path))
         meta, numbers, wkb, columns = pyogrio.raw.read(path, layer=layer, force_2d=True, return_fids=True)
     except (DataSourceError, DataLayerError, RuntimeError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} can't be read ({one_line(error)[:120]}); expected {FORMATS}") from error
+        raise UserError(f"{file} cannot be read ({one_line(error)[:120]}); expected {FORMATS}") from error
     if not meta["crs"]:
         raise UserError(f"{file} names no CRS; expected one, in a .prj file beside a Shapefile")
     try:
@@ -235,14 +235,14 @@ def with_area(geometry, number, path):
 
 def make_polygon(rings):
     """A shapely Polygon of rings, (N, 2) each, or None where the outer one has fewer than 3 distinct points. Such holes are left out."""
-    rings = [ring for i, ring in enumerate(rings) if i == 0 or has_three_points(ring)]
     if not rings or not has_three_points(rings[0]):
         return None
-    return shapely.Polygon(rings[0], rings[1:])
+    return shapely.Polygon(rings[0], [ring for ring in rings[1:] if has_three_points(ring)])
 
 
 def has_three_points(ring):
-    return len(ring) > 2 and len(np.unique(ring, axis=0)) > 2
+    apart = (ring != ring[:1]).any(axis=1)  # from the first point; one of these has to be apart from the others
+    return bool(apart.any() and (ring[apart] != ring[apart][:1]).any())
 
 
 def join(polygons):

@@ -61,7 +61,7 @@ class Globe:
     def holds(self, lon, lat):
         """Whether a point of the globe is inside the raster."""
         x, y = transform_points(LONLAT, self.crs, [lon], [lat])
-        if not np.isfinite(x[0]):  # a projection that can't show the pole does not hold it
+        if not np.isfinite(x[0]):  # a projection that cannot show the pole does not hold it
             return False
         column, row = ~self.transform * (x[0], y[0])
         if not (0 <= column <= self.width and 0 <= row <= self.height):
