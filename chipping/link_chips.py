@@ -57,8 +57,8 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
     """
     Make `destination` a folder of links to the chips of all sources. say(text) is called with what the mix cannot be used for.
 
-    Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is not a folder, sources cannot be mixed, nothing
-    is found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
+    Returns {source: {"linked", "broken", "foreign", "unlisted"}}. UserError where a source is not a folder, sources cannot be mixed,
+    nothing is found, a name is taken, or patches of one ground come into several splits (with allow_overlap that is only said).
     """
     destination = Path(destination)
     for source in sources:

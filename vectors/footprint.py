@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 
 from raster.crs import LONLAT, NoTransform, transform_points, turn_of
+from vectors.longitudes import moved_east
 
 TOUCH = 0.5  # pixels: rasters whose outlines overlap by no more than this only touch (rounded coordinates of abutting tiles)
 
@@ -98,10 +99,6 @@ def shrunk(corners, least):
     found = shapely.buffer(quads(corners), -least, join_style="mitre")
     shapely.prepare(found)
     return found
-
-
-def moved_east(geometries, degrees):
-    return shapely.transform(geometries, lambda points: points + (degrees, 0.0)) if degrees else geometries
 
 
 def any_overlap(corners, others, least, turn):

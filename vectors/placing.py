@@ -17,6 +17,7 @@ from shapely.algorithms.cga import signed_area
 
 from raster.crs import NoTransform, as_crs, name_of, transform_box, transform_points, turn_of
 from runtime.errors import UserError
+from vectors.longitudes import moved_east
 
 CHORD = 0.05  # pixels that a polygon's edge may lie beside its true course
 NEAR_TURN = 150  # degrees of longitude from which on the antimeridian is near
@@ -199,7 +200,7 @@ def parts_near(geometries, target, box, turn):
     for clip, degrees in boxes:
         limits = shapely.box(*np.clip(clip, -FAR, FAR))
         found, which = polygons_in(shapely.intersection(whole, limits))
-        parts.append(shapely.transform(shapely.segmentize(found, step), lambda points, by=degrees: points + (by, 0.0)))
+        parts.append(moved_east(shapely.segmentize(found, step), degrees))
         of.append(others[which])
     return np.concatenate(parts), np.concatenate(of)
 
@@ -252,8 +253,7 @@ def without_jumps(polygon, jump):
         return polygon
     shell, *holes = [continued(ring, jump) for ring in rings]
     for hole in holes:  # whichever way its longitudes are counted
-        moved = [shapely.transform(hole, lambda points, by=degrees: points + (by, 0.0)) for degrees in (0.0, -360.0, 360.0)]
-        shell = shapely.difference(shell, shapely.union_all(moved))
+        shell = shapely.difference(shell, shapely.union_all([moved_east(hole, degrees) for degrees in (0.0, -360.0, 360.0)]))
     return shell
 
 
@@ -328,7 +328,7 @@ def on_raster(geometries, labels, target):
         left, bottom, right, top = target.raster
         meets = (west + degrees <= right) & (east + degrees >= left) & (south <= top) & (north >= bottom)
         here = np.flatnonzero(meets)
-        found.append(shapely.transform(geometries[here], lambda points, by=degrees: points + (by, 0.0)) if degrees else geometries[here])
+        found.append(moved_east(geometries[here], degrees))
         of.append(here)
     found, of = np.concatenate(found), np.concatenate(of)
     order = np.lexsort((of, labels[of]))
