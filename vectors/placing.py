@@ -251,7 +251,7 @@ def without_jumps(polygon, jump):
     rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
     if not any(jumps(ring, jump).any() for ring in rings) or (jump == DOUBTED and signed_area(polygon.exterior) > 0):
         return polygon
-    shell, *holes = [continued(ring, jump) for ring in rings]
+    shell, *holes = [continued(ring) for ring in rings]
     for hole in holes:  # whichever way its longitudes are counted
         shell = shapely.difference(shell, shapely.union_all([moved_east(hole, degrees) for degrees in (0.0, -360.0, 360.0)]))
     return shell
@@ -263,10 +263,10 @@ def jumps(ring, jump):
     return np.where((np.abs(steps) > jump) & (np.abs(steps) < 360 - 1e-9), -360 * np.sign(steps), 0)
 
 
-def continued(ring, jump):
+def continued(ring):
     """The area in a ring (N, 2) whose jumps are followed; of a ring around a pole, the cap."""
     moved = ring.copy()
-    moved[1:, 0] += np.cumsum(jumps(ring, jump))
+    moved[1:, 0] += np.cumsum(jumps(ring, FOLLOWED))
     around = moved[-1, 0] - moved[0, 0]
     if not around:
         return area_in(moved)
