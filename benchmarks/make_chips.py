@@ -56,14 +56,15 @@ def only(what, folder, count, workers):
     from runtime.workers import prepare_workers, worker_pool
 
     prepare_workers(["chipping.make_chips", "chipping.pan_chips"], workers)  # as chip.py does
+    from chipping.chip_pool import WORKER_MODULES, one_thread
     from chipping.chip_window import ChipRecipe
-    from chipping.chipset import read_manifest
-    from chipping.make_chips import WORKER_MODULES, make_chips, one_thread
+    from chipping.chipset import RunOptions, read_manifest
+    from chipping.make_chips import make_chips
     from constants import WORLDVIEW_BANDS
     from raster.pair import PairReader
 
     if workers == 1:
-        import chipping.pan_chips  # noqa: F401  torch, which takes seconds, belongs to the start; of several workers, to theirs
+        import chipping.pan_chips  # noqa: F401  imports torch, which takes seconds: part of the start, with several workers of theirs
 
     tiles = tiles_of(folder)
     if what == "start":
@@ -74,7 +75,7 @@ def only(what, folder, count, workers):
         return
     if what == "chips":
         recipe = ChipRecipe(512, 4, WORLDVIEW_BANDS, store="oklab", dtype="float32")
-        make_chips(tiles, recipe, folder / "chips", count, workers=workers)
+        make_chips(tiles, recipe, folder / "chips", count, options=RunOptions(workers))
         return
     lines = read_manifest(folder / "chips")
     by_name = {tile.name: tile for tile in tiles}

@@ -1,10 +1,11 @@
-"""Analysis-ready data as Maxar delivers it: a folder of tiles, described by STAC collections and items.
+"""
+Reads analysis-ready data (ARD) as Maxar delivers it: a folder of tiles, described by STAC collections and items.
 
     <ARD>/acquisition_collections/*.json                    one collection per image strip; its "item" links name the tiles
     <ARD>/<zone>/<quadkey>/<date>/<CID>.json                the item
-    <ARD>/<zone>/<quadkey>/<date>/<CID>-pan.tif, -ms.tif    pan is 4 times as fine as ms; uint16 reflectance x 10 000, 0 = no data
+    <ARD>/<zone>/<quadkey>/<date>/<CID>-pan.tif, -ms.tif    pan is 4 times as fine as ms; uint16 reflectance x 10 000, 0 = nodata
 
-Local folders and s3:// prefixes. What can't be used is left out with a reason, one for each tile; nothing here reads a pixel.
+Local folders and s3:// prefixes. Tiles that cannot be used are left out, each with a reason; no pixels are read.
 """
 
 import json
@@ -35,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Item:
-    """A tile as its JSON files tell it, before any raster is opened. folder: of the tile; properties: of the STAC item."""
+    """A tile as its JSON file describes it, before any raster is opened. folder: of the tile; properties: of the STAC item."""
 
     name: str
     cid: str
@@ -69,7 +70,7 @@ def read_text(path):
 
 
 def is_ard(folder):
-    """Whether a local folder or an s3 prefix looks like one."""
+    """Whether a local folder or an s3 prefix looks like an ARD."""
     if str(folder).startswith("s3://"):
         return bool(list_collections(folder))
     return (Path(folder) / "acquisition_collections").is_dir()
@@ -87,7 +88,7 @@ def list_collections(folder):
 
 
 def join(base, relative):
-    """`relative` as seen from the folder `base`, which may be an address."""
+    """`relative` resolved against the folder `base`; both may be URLs."""
     if "://" in relative:
         return relative
     if "://" in base:
@@ -135,11 +136,11 @@ def read_item(path):
 
 
 def read_allow_list(path):
-    """The CIDs of a plain text file, one a line, upper-cased. UserError where there is none."""
+    """The CIDs of a text file, one a line, upper-cased. UserError where there is none."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # spreadsheets put a byte order mark in front
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the allow-list {path} can't be read ({error})") from error
+        raise UserError(f"the allow-list {path} cannot be read ({error})") from error
     cids = {line.strip().upper() for line in lines if line.strip()}
     if not cids:
         raise UserError(f"the allow-list {path} is empty; expected one CID a line (leave --allow-list out to allow all)")
@@ -184,7 +185,7 @@ def open_tile(item, smallest):
         return item.name, f"not square ({width} x {height})"
     if width < smallest:
         return item.name, f"ms is {width} pixels wide, a window needs {smallest}"
-    # the bands of these products are known; descriptions in the files, if any, are not needed to name them
+    # the format fixes the bands, whatever descriptions the files carry
     return Tile(item.name, item.cid, replace(pair, bands=WORLDVIEW_BANDS), item.properties)
 
 

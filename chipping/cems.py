@@ -1,4 +1,4 @@
-"""Finding the tiles of the CEMS wildfire data set: EMSRxxx/AOIyy/EMSRxxx_AOIyy_zz/…_S2L2A.tif with its _DEL, _GRA and _CM."""
+"""Finds the tiles of the CEMS wildfire data set: EMSRxxx/AOIyy/EMSRxxx_AOIyy_zz/…_S2L2A.tif with its _DEL, _GRA and _CM."""
 
 import os
 from pathlib import Path
@@ -54,5 +54,5 @@ def find_tiles(folder, excluded=lambda scene: False):
 
 
 def split_of(parts):
-    """The split that the folders on the way to a tile name; the innermost counts."""
+    """The split that the folders above a tile name, the innermost one of several; or None."""
     return next((part for part in reversed(parts) if part in SPLITS), None)

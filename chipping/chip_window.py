@@ -1,10 +1,12 @@
 """
-One window of a pan/ms pair made smaller: the inputs and the truth of a chip, and which of its pixels can be trusted.
+Reduces a window of a pan/ms pair to the inputs and the truth of a chip.
 
 The truth is the ms window itself or, with extra > 1, its box means of extra x extra pixels; `mul` is the truth reduced by the ratio of
-pan to ms, `pan` the pan window reduced to the grid of the truth. Box means are what the ARD road was designed with, exact and cheap, and
-the extra factor 2 hides that they alias. Small pairs have no pixels to spare for an extra factor, so there the filters imitate the
-sensors' blur (Wald's protocol); with box means a network would learn from inputs crisper than any sensor delivers.
+pan to ms, `pan` the pan window reduced to the grid of the truth. ARD tiles are reduced by box means, which are exact and cheap; the extra
+factor 2 hides that they alias. Small pairs have no pixels to spare for an extra factor, so there the filters imitate the sensors' blur
+(Wald's protocol); with box means a network would learn from inputs sharper than any sensor delivers.
+
+pan_chips.py, resampling.py and fill_nodata.py import torch, so they are imported where they are used: the parent of workers does without.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raster.pair import is_null
+from raster.scale import to_reflectance
 
 PIECE = 1 << 17  # samples that box_sum works on at a time: they and their sums stay in the processor's cache
 
@@ -38,7 +41,7 @@ class ChipRecipe:
         return self.chip_size * self.extra
 
 
-# ---------------------------------------------------------------------------------------------- sums, means, nulls
+# ---------------------------------------------------------------------------------------------- sums, means, nodata
 
 
 def sum_type(dtype):
@@ -70,65 +73,65 @@ def box_sum(values, side, dtype=None):
     return out
 
 
-def to_reflectance(total, count, recipe):
-    """Sums of `count` stored values -> mean reflectance, float32, one rounding where there is no offset."""
+def mean_of_sums(total, count, recipe):
+    """Sums of `count` stored values -> mean reflectance, float32, rounded once where there is no offset."""
     if recipe.offset == 0:
         means = total.astype(np.float32)
         means /= np.float32(count * recipe.divide_by)
         return means
-    return ((total / count + recipe.offset) / recipe.divide_by).astype(np.float32)
+    return to_reflectance(total / count, recipe.divide_by, recipe.offset).astype(np.float32)
 
 
 def count_valid(values, nodata):
-    """Number of the samples that are not null, over all bands."""
+    """Number of the samples that are not nodata, over all bands."""
     if nodata in (None, 0) and values.dtype.kind != "f":
         return int(np.count_nonzero(values))
     return values.size - int(np.count_nonzero(is_null(values, nodata)))
 
 
 def clean(values, nodata):
-    """(values with 0 for null, (1, H, W) bool of pixels that are null in any band, or None where there is none)."""
+    """(values with 0 for nodata, (1, H, W) bool of pixels that are nodata in any band, or None where there is none)."""
     if count_valid(values, nodata) == values.size:
         return values, None
-    null = is_null(values, nodata)
-    return np.where(null, 0, values), null.any(axis=0, keepdims=True)
+    mask = is_null(values, nodata)
+    return np.where(mask, 0, values), mask.any(axis=0, keepdims=True)
 
 
-def touched(null, side):
-    """(1, H, W) bool of null pixels -> (1, H / side, W / side): cells with a null pixel in them. None stays None."""
-    return None if null is None else box_sum(null.view(np.uint8), side) > 0
+def touched(mask, side):
+    """(1, H, W) bool of nodata pixels -> (1, H / side, W / side): cells with a nodata pixel in them. None stays None."""
+    return None if mask is None else box_sum(mask.view(np.uint8), side) > 0
 
 
-def untrue(null, extra, ratio):
-    """(1, H, W) bool of null ms pixels -> the pixels of the truth that lie under a pixel of mul with one of them. None stays None."""
-    return None if null is None else touched(null, extra * ratio).repeat(ratio, 1).repeat(ratio, 2)
+def untrue(mask, extra, ratio):
+    """(1, H, W) bool of nodata ms pixels -> the pixels of the truth that lie under a pixel of mul with one of them. None stays None."""
+    return None if mask is None else touched(mask, extra * ratio).repeat(ratio, 1).repeat(ratio, 2)
 
 
-def any_of(*nulls):
-    """The union of null masks; None where there is none."""
-    nulls = [null for null in nulls if null is not None and null.any()]
-    return np.logical_or.reduce(nulls) if nulls else None
+def any_of(*masks):
+    """The union of masks; None where no pixel is set."""
+    masks = [mask for mask in masks if mask is not None and mask.any()]
+    return np.logical_or.reduce(masks) if masks else None
 
 
-# ---------------------------------------------------------------------------------------------- what lies around nulls
+# ---------------------------------------------------------------------------------------------- nodata beside valid pixels
 
 
-def continued(values, nodata, continue_image):
-    """clean(values, nodata), but with what continue_image(image, null) makes of null pixels: torch tensors (1, C, H, W)."""
-    cleaned, any_null = clean(values, nodata)
-    if any_null is None:
+def fill_nodata(values, nodata, fill):
+    """clean(values, nodata), but with nodata filled: fill(image, mask) of torch tensors (1, C, H, W)."""
+    cleaned, any_nodata = clean(values, nodata)
+    if any_nodata is None:
         return values, None
     import torch
 
-    null = is_null(values, nodata)
+    mask = is_null(values, nodata)
     image = torch.from_numpy(cleaned.astype(np.float32))[None]
-    filled = continue_image(image, torch.from_numpy(null)[None])[0].numpy()
+    filled = fill(image, torch.from_numpy(mask)[None])[0].numpy()
     filled = filled if values.dtype.kind == "f" else np.rint(filled)
-    cleaned[null] = filled[null].astype(values.dtype)  # valid pixels, and all that is computed of them alone, keep every bit
-    return cleaned, any_null
+    cleaned[mask] = filled[mask].astype(values.dtype)  # valid pixels, and all that is computed of them alone, keep every bit
+    return cleaned, any_nodata
 
 
-# ---------------------------------------------------------------------------------------------- the two halves of a window
+# ---------------------------------------------------------------------------------------------- ms and pan of a window
 
 
 def margins(pair, recipe, left, top):
@@ -144,7 +147,7 @@ def margins(pair, recipe, left, top):
 
 
 def read_ms_window(reader, recipe, left, top):
-    """(share of valid samples, ms values with margin or None where there are too many nulls). left, top: within the pair's area."""
+    """(share of valid samples, ms values with margin or None where too few are valid). left, top: ms pixels within the pair's area."""
     pair = reader.pair
     m = margins(pair, recipe, left, top)
     column, row = pair.area[0] + left - m[0], pair.area[1] + top - m[1]
@@ -156,29 +159,29 @@ def read_ms_window(reader, recipe, left, top):
 
 def finish_with_means(pan_sums, recipe, left, top, valid_ms, ms):
     """
-    Box means: (share of valid pan samples, (pan, mul, bands, valid)), or (share, None) where too many are null. valid_ms, ms: what
-    read_ms_window returned.
+    By box means: (share of valid pan samples, (pan, mul, bands, valid)), or (share, None) where too few are valid. valid_ms, ms: of
+    read_ms_window.
 
     pan, mul, bands: (C, H, W) float32 reflectance; valid: (1, H, W) bool, None where all is.
     """
     pair, side, extra, ratio = pan_sums.pair, recipe.window, recipe.extra, recipe.ratio
-    share, sums, nulls = pan_sums.window(pair.area[0] + left, pair.area[1] + top, side)
+    share, sums, pan_nodata = pan_sums.window(pair.area[0] + left, pair.area[1] + top, side)
     if share < recipe.minimum_valid:
         return share, None
-    ms, null = clean(ms, pair.nodata[1]) if valid_ms < 1 else (ms, None)
+    ms, ms_nodata = clean(ms, pair.nodata[1]) if valid_ms < 1 else (ms, None)
     ms = box_sum(ms, extra)
-    bad = any_of(untrue(null, extra, ratio), touched(nulls, extra))
-    pan = to_reflectance(box_sum(sums, extra, sums.dtype), (ratio * extra) ** 2, recipe)
-    mul = to_reflectance(box_sum(ms, ratio, ms.dtype), (ratio * extra) ** 2, recipe)
-    return share, (pan, mul, to_reflectance(ms, extra**2, recipe), None if bad is None else ~bad)
+    bad = any_of(untrue(ms_nodata, extra, ratio), touched(pan_nodata, extra))
+    pan = mean_of_sums(box_sum(sums, extra, sums.dtype), (ratio * extra) ** 2, recipe)
+    mul = mean_of_sums(box_sum(ms, ratio, ms.dtype), (ratio * extra) ** 2, recipe)
+    return share, (pan, mul, mean_of_sums(ms, extra**2, recipe), None if bad is None else ~bad)
 
 
 def finish_with_blur(reader, recipe, left, top, ms):
     """
-    The same by filters like the sensors' blur. Pan is read here, with its margin, and only for windows that are worth it.
+    The same by filters like the sensors' blur. Pan is read here, with its margin, so only for windows whose ms is valid enough.
 
-    Nulls are continued as far as a filter at a valid pixel sees them, as when sharpening (pansharpening/fuse.py): a network must not
-    learn from dark rims that it will never be shown.
+    Nodata is filled from valid neighbours before filtering, as when sharpening: otherwise a network would learn from dark edges that no
+    image to be sharpened has.
     """
     pair, side, extra, ratio = reader.pair, recipe.window, recipe.extra, recipe.ratio
     m = margins(pair, recipe, left, top)
@@ -192,19 +195,19 @@ def finish_with_blur(reader, recipe, left, top, ms):
 
     reach = FILTER_BLOCKS * extra  # ms pixels that the filter of pan sees; that of ms sees `ratio` times as many
     nodata_pan, nodata_ms = pair.nodata
-    ms, ms_null = continued(ms, nodata_ms, lambda image, null: continue_ms(image, null, nodata_ms, reach * ratio))
-    pan, pan_null = continued(pan, nodata_pan, lambda image, null: continue_pan(image, null, ratio, reach))
-    truth = to_reflectance(box_sum(ms, extra), extra**2, recipe)
-    pan, mul = blur_and_reduce(to_reflectance(box_sum(pan, extra), extra**2, recipe), truth, ratio)
-    # what lies between the margins, in pixels of the truth and of mul
+    ms, ms_mask = fill_nodata(ms, nodata_ms, lambda image, mask: continue_ms(image, mask, nodata_ms, reach * ratio))
+    pan, pan_mask = fill_nodata(pan, nodata_pan, lambda image, mask: continue_pan(image, mask, ratio, reach))
+    truth = mean_of_sums(box_sum(ms, extra), extra**2, recipe)
+    pan, mul = blur_and_reduce(mean_of_sums(box_sum(pan, extra), extra**2, recipe), truth, ratio)
+    # the window without its margins, in pixels of the truth and of mul
     inside = tuple(slice(a // extra, a // extra + recipe.chip_size) for a in (m[1], m[0]))
     small = tuple(slice(a.start // ratio, a.stop // ratio) for a in inside)
-    bad = any_of(*(None if b is None else b[:, *inside] for b in (untrue(ms_null, extra, ratio), touched(pan_null, ratio * extra))))
+    bad = any_of(*(None if b is None else b[:, *inside] for b in (untrue(ms_mask, extra, ratio), touched(pan_mask, ratio * extra))))
     return share, (pan[:, *inside], mul[:, *small], truth[:, *inside], None if bad is None else ~bad)
 
 
 def blur_and_reduce(pan, truth, ratio):
-    """The two inputs of Wald's protocol by the sensors' typical blur: numpy in, float32 numpy out."""
+    """(pan, mul) of Wald's protocol, reduced with the sensors' typical blur: numpy in, float32 numpy out."""
     import torch
 
     from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf

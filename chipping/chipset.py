@@ -1,26 +1,53 @@
 """
-Chip sets on disk: the description (chipset.json), the manifest (manifest.jsonl), and how a set grows without ever being half a set.
+Reads and writes the files that every chip set has: chipset.json, manifest.jsonl, skipped.jsonl.
 
 chipset.json says what all chips share: kind, size, bands, scale, nodata, classes, settings and their hash. manifest.jsonl has one line a
-chip, written after the chip's files, in the order in which an undisturbed single process would make them. A run that was killed therefore
-leaves chips that are listed and whole, and at most some files that are not listed, which the next run writes again with the same bytes.
+chip, written after the chip's files, in the order in which a single process without interruption makes them; skipped.jsonl has one line a
+window that became no chip, with the reason. A run that was killed leaves chips that are listed and whole, and at most some files that are
+not listed, which the next run writes again with the same bytes.
 """
 
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import describe_difference, plain, read_json, require_writable, settings_hash, try_lock, write_json
+from runtime.files import (
+    describe_difference,
+    plain,
+    read_json,
+    remove_leftovers,
+    require_writable,
+    settings_hash,
+    try_lock,
+    write_json,
+    write_text,
+)
 
 FORMAT = "chipmill-chipset-1"
-REMOVING = "chipmill-removing-1"  # what the description says while --overwrite removes the chips of an earlier run
+REMOVING = "chipmill-removing-1"  # the format that chipset.json states while --overwrite removes the chips of an earlier run
 DESCRIPTION = "chipset.json"
 MANIFEST = "manifest.jsonl"
-PATCH_KEYS = ("chip_size", "bands", "divide_by", "offset", "layers", "classes")  # what nobody can do without in a set of patches
+SKIPPED = "skipped.jsonl"
+PATCH_KEYS = ("chip_size", "bands", "divide_by", "offset", "layers", "classes")  # what readers of a patch set need
 
+
+@dataclass(frozen=True)
+class RunOptions:
+    """
+    What does not change the chips of a finished run. workers: processes. overwrite: replace chips of other settings. strict: the first
+    window that cannot be read is an error.
+    """
+
+    workers: int = 1
+    overwrite: bool = False
+    strict: bool = False
+
+
+DEFAULT_OPTIONS = RunOptions()
 
 def read_chipset(folder):
     """chipset.json of a folder as a dict. UserError where the folder or the file is missing or is not ours."""
@@ -31,7 +58,7 @@ def read_chipset(folder):
         raise UserError(f"{folder} has no {DESCRIPTION}; expected a folder made by chip.py")
     description = read_json(path)
     if isinstance(description, dict) and description.get("format") == REMOVING:
-        raise UserError(f"the chips of {folder} were being removed when a run with --overwrite was stopped; run that command again")
+        raise UserError(f"a run with --overwrite was stopped while it removed the chips of {folder}; run that command again")
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else type(description).__name__
         raise UserError(f"{path}: expected format {FORMAT!r}, found {found!r}; it is not a chip set of this version")
@@ -64,7 +91,7 @@ def read_lines(path):
 
 
 def cut_unfinished_line(path):
-    """Take away what a killed run or a full disk left of a last line: the next one would be written behind it."""
+    """Remove what a killed run or a full disk left of a last line: the next line would be appended to it."""
     if not Path(path).exists():
         return
     with open(path, "rb+") as file:
@@ -76,12 +103,12 @@ def cut_unfinished_line(path):
 
 class ChipSetWriter:
     """
-    Adds chips to a folder in a fixed order, and continues one that was interrupted.
+    Adds chips to a folder in a fixed order, and continues a set that was interrupted.
 
     folder: where. description: the content of chipset.json without format, version and hash; its "settings" decide whether an earlier run's
     chips may be continued: other settings are a UserError that says what differs. companions: names of files and folders beside the
-    manifest that go when the chips do. unlisted: a function of (folder, lines) to the names of chips that a killed run may have left
-    without a line; they go too.
+    manifest that --overwrite removes with the chips. unlisted: a function of (folder, lines) to the names of chips that a killed run may
+    have left without a line; --overwrite removes them too. Temporary files of a killed run are removed in any case.
 
         with ChipSetWriter(folder, description, overwrite=False) as chipset:
             chipset.lines                    # what earlier runs have made, in order
@@ -109,6 +136,7 @@ class ChipSetWriter:
         lock(self.file, self.folder)
         try:
             self.begin()
+            remove_leftovers(self.folder)
         except BaseException:
             self.file.close()
             raise
@@ -120,7 +148,7 @@ class ChipSetWriter:
         if path.exists() and not self.overwrite:
             old = read_chipset(self.folder)
             if old["settings_hash"] != self.description["settings_hash"]:
-                difference = describe_settings(old.get("settings", {}), self.description["settings"])
+                difference = difference_of_settings(old.get("settings", {}), self.description["settings"])
                 raise UserError(f"{self.folder} holds chips made with other settings ({difference}); "
                                 "choose another folder, or pass --overwrite to replace them")
             self.lines = read_manifest(self.folder)
@@ -138,13 +166,13 @@ class ChipSetWriter:
 
     def remove_listed(self):
         """
-        Delete the chips of an earlier run, and nothing that its manifest does not list, but for what a kill may have left beside it.
+        Delete the chips of an earlier run: those that its manifest lists, and those that a killed run may have left unlisted.
 
-        Before that its description becomes a word of what is going on: no moment shows a set that claims chips which are no longer there.
-        The manifest goes after the chips: a run that was killed in between leaves the next one what it needs to finish.
+        First chipset.json gets the format REMOVING, so that at no moment a set claims chips which are no longer there. The manifest is
+        emptied after the chips are gone: a run that was killed in between leaves the next one what it needs to finish.
         """
         path = self.folder / DESCRIPTION
-        lines = read_manifest(self.folder) if path.exists() else []  # a manifest without a description is none of ours
+        lines = read_manifest(self.folder) if path.exists() else []  # a manifest without chipset.json is not ours
         if path.exists():
             write_json(path, {"format": REMOVING})
         for line in lines:
@@ -160,7 +188,7 @@ class ChipSetWriter:
         self.file.truncate(0)
 
     def keep(self, count):
-        """Forget all lines but the first `count`: the chips after them will be made again."""
+        """Drop all lines but the first `count`: the chips after them will be made again."""
         self.lines = self.lines[:count]
         with open(self.folder / MANIFEST, "rb+") as file:
             for _ in range(count):
@@ -169,12 +197,11 @@ class ChipSetWriter:
 
     def add(self, line):
         """Append one line. The chip's files must be under their final names by now."""
-        how = {"ensure_ascii": False, "allow_nan": False, "separators": (", ", ": ")}
         try:
-            text = json.dumps(line, **how)
-        except (TypeError, ValueError):  # numpy's numbers, NaN: seldom, and looking for them in every line would cost more than writing it
-            text = json.dumps(plain(line), **how)
-        self.file.write(text + "\n")
+            text = to_line(line)
+        except (TypeError, ValueError):  # numpy's numbers or NaN are rare; looking for them in every line costs more than writing it
+            text = to_line(plain(line))
+        self.file.write(text)
         self.file.flush()
         self.lines.append(line)
 
@@ -182,8 +209,63 @@ class ChipSetWriter:
         self.file.close()
 
 
-def describe_settings(old, new):
-    """describe_difference of two settings, tiles by their names: a pair that could not be read before, and now can, is a new one."""
+def to_line(value, ensure_ascii=False):
+    """A line of a .jsonl file."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, separators=(", ", ": ")) + "\n"
+
+
+class SkipLog:
+    """
+    skipped.jsonl: one line a window that became no chip, and why.
+
+        with SkipLog(folder / SKIPPED) as skips:
+            skips.lines           # what earlier runs have written
+            skips.rewrite(lines)  # keep only these of them
+            skips.add({…})
+
+    path: of the file. keep_empty: the file is there even when it has no line. ensure_ascii: other characters are escaped.
+    """
+
+    def __init__(self, path, keep_empty=False, ensure_ascii=False):
+        self.path, self.keep_empty, self.ensure_ascii = Path(path), keep_empty, ensure_ascii
+        cut_unfinished_line(self.path)
+        self.lines = read_lines(self.path)
+        self.file = None
+
+    def __enter__(self):
+        if self.keep_empty:
+            self.path.touch()
+        return self
+
+    def rewrite(self, lines):
+        """Replace what earlier runs have written. Before the first add."""
+        self.lines = lines
+        if lines or self.keep_empty:
+            write_text(self.path, "".join(to_line(line, self.ensure_ascii) for line in lines))
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, line):
+        if self.file is None:
+            self.file = open(self.path, "a", encoding="utf-8")
+        self.file.write(to_line(line, self.ensure_ascii))
+        self.file.flush()
+
+    def __exit__(self, *exception):
+        if self.file is not None:
+            self.file.close()
+
+
+def pansharpen_description(settings, *, chip_size, bands, ratio, store, dtype, divide_by, offset, sampler, seed):
+    """chipset.json's content of a set of pan/ms chips, without format, version and hash."""
+    return {
+        "kind": "pansharpen", "settings": settings, "chip_size": chip_size, "bands": list(bands), "ratio": ratio, "store": store,
+        "dtype": dtype, "divide_by": divide_by, "offset": offset, "nodata": 0, "sampler": sampler, "seed": seed,
+    }
+
+
+def difference_of_settings(old, new):
+    """describe_difference of two settings, with tiles by their names."""
     old_tiles, new_tiles = ({tile["name"]: tile for tile in plain(settings).get("tiles", ())} for settings in (old, new))
     words = [describe_difference(*({key: value for key, value in s.items() if key != "tiles"} for s in (old, new)))]
     for name in sorted({*old_tiles, *new_tiles}):
@@ -197,8 +279,8 @@ def describe_settings(old, new):
 
 def next_chip(folder, lines):
     """
-    [name] of the one chip 0.pt, 1.pt, … that a run can have left unlisted when it was killed: that after the last line. Without a line it
-    may have any number.
+    [name] of the one chip 0.pt, 1.pt, … that a killed run can have left unlisted: that after the last line, and without a line one of any
+    number.
     """
     if lines:
         return [f"{int(Path(lines[-1]['file']).stem) + 1}.pt"]
@@ -207,7 +289,7 @@ def next_chip(folder, lines):
 
 
 def lock(file, folder):
-    """Take the folder for this process, or say that another one has it."""
+    """Lock the folder for this process; UserError where another one has it."""
     if not try_lock(file):
         file.close()
         raise UserError(f"another program is writing chips into {folder} right now; wait for it, or choose another folder")

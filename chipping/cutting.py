@@ -1,12 +1,13 @@
 """
-One scene cut into patches: its strips read, its windows judged, what is kept stored.
+Cuts a scene into patches.
 
-A window row is read as one strip, so that every block is decoded about once, and cut into patches. What is known of each patch without
-looking at it again (class pixels, sums, footprint) becomes its line in the manifest.
+A row of windows is read as one strip, so that every block is decoded about once. Class pixels, sums and footprint of each patch become its
+line in the manifest, so that no second pass over the pixels is needed.
 """
 
 import contextlib
 import functools
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ STORED_AS_THEY_ARE = ("uint8", "uint16", "int16")
 @dataclass(frozen=True)
 class Recipe:
     """
-    How scenes become patches.
+    How a scene is cut into patches.
 
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
     cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
@@ -71,7 +72,7 @@ def windows_of(scene, recipe):
 
 
 class SceneReader:
-    """A scene's open files, and the strips of pixels, labels and clouds that are cut from them."""
+    """A scene's open files, which are read in strips."""
 
     def __init__(self, scene, recipe):
         self.scene, self.recipe = scene, recipe
@@ -123,7 +124,7 @@ class SceneReader:
         return pixels, invalid, masks, cloudy, inside
 
     def labels(self, dataset, mask, window):
-        """(values, outside or None) of a mask on the image's grid. outside: not reached, or hidden by the mask's own mask."""
+        """(values, outside or None) of a mask on the image's grid. outside: beyond the mask, or hidden by the mask's own mask."""
         with reading(mask.path):
             if mask.aligned:
                 box = (window.col_off, window.row_off, window.width, window.height)
@@ -131,7 +132,7 @@ class SceneReader:
             return read_labels(dataset, window, mask.hides)
 
     def invalid(self, pixels, window):
-        """(h, w) bool where any band is its nodata, NaN or infinite, or the file's own mask hides the pixel. None where nothing is."""
+        """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where no pixel is."""
         found = None
         if pixels.dtype.kind == "f":
             found = ~np.isfinite(pixels).all(axis=0)
@@ -150,7 +151,7 @@ class SceneReader:
 
 @contextlib.contextmanager
 def reading(path):
-    """What can't be read within is an error that knows its file. GDAL's words name it without its folder, or not at all."""
+    """Errors of reading get the attribute `unreadable`, the path: GDAL's messages name the file without its folder, or not at all."""
     try:
         yield
     except (RasterioIOError, RasterioError) as error:
@@ -200,7 +201,7 @@ def smallest_type(values):
     if values.size == 0:
         return np.float32
     if values.dtype.kind == "f":
-        # One row first: imagery that is not whole shows it there, and a full look at every patch would be wasted on it.
+        # The first row shows most imagery with fractions, which saves the look at all pixels.
         if (values[:, 0] != np.rint(values[:, 0])).any() or (values != np.rint(values)).any():
             return np.float32
     low, high = values.min(), values.max()
@@ -226,7 +227,7 @@ def sums(pixels, invalid):
         flat = flat.astype(np.float64)
         return flat.sum(axis=1).tolist(), np.einsum("cp,cp->c", flat, flat).tolist()
     if flat.shape[1] * max(abs(limit) for limit in (np.iinfo(flat.dtype).min, np.iinfo(flat.dtype).max)) ** 2 < 2**53:
-        # Every partial sum is a whole number that float64 holds exactly, and it is several times as quick as integers.
+        # Every partial sum is a whole number that float64 holds exactly, and floats are several times as fast as integers.
         total, squares, exact = [], [], np.empty(flat.shape[1])
         for band in flat:  # one after the other, so that the floats stay in the processor's cache
             np.copyto(exact, band)
@@ -246,25 +247,23 @@ def class_pixels(plane, count):
 
 @functools.lru_cache(maxsize=32)
 def npy_header(dtype, shape):
-    import io
-
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
     return file.getvalue()
 
 
 def write_npy(path, array):
-    """An array as .npy under its final name, whole or not at all. No fsync: a chip lost in a power cut is cut again."""
+    """Write an array as .npy, atomically. No fsync: a patch lost in a power cut is cut again."""
     with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
         file.write(npy_header(array.dtype.str, array.shape))
         file.write(array.data)
 
 
-# --- one run of window rows ----------------------------------------------------------------------------------------------------
+# --- several rows of windows ---------------------------------------------------------------------------------------------------
 
 
 def spans(columns, size, limit):
-    """Columns in runs whose pixels reach over no more than `limit` columns (a run has one column at least)."""
+    """Window columns in groups that span at most `limit` pixels (a group has one column at least)."""
     runs = [[]]
     for col in columns:
         if runs[-1] and col + size - runs[-1][0] > limit:
@@ -275,9 +274,9 @@ def spans(columns, size, limit):
 
 def cut_rows(reader, rows, folder):
     """
-    Cut the window rows that start at `rows`; write the patches below `folder` (nothing is written where it is None).
+    Cut the rows of windows that start at `rows` and write the patches below `folder`; None writes nothing.
 
-    Yields one manifest line (with "file") or one line of skipped.jsonl (with "reason") a window, row by row.
+    Yields for each window, row by row, its manifest line (with "file") or its line of skipped.jsonl (with "reason").
     """
     scene, size, stride = reader.scene, reader.recipe.size, reader.recipe.stride
     columns = starts(scene.width, size, stride)
@@ -290,20 +289,20 @@ def cut_rows(reader, rows, folder):
             try:
                 strip = reader.strip(left, row, right - left, height)
             except (RasterioIOError, RasterioError):
-                strip = None  # somewhere in it; each window on its own shows where
+                strip = None  # reading window by window shows which of them it is
             for col in run:
                 width = min(size, scene.width - col)
                 try:
                     part = window_of(strip, col - left, width) if strip else reader.strip(col, row, width, height)
                 except (RasterioIOError, RasterioError) as error:
                     cause = {"source": unreadable_file(error, scene), "detail": " ".join(str(error).split())[:200]}
-                    yield skip(scene, col, row, width, height, "unreadable", **cause)
+                    yield skip(scene, (col, row, width, height), "unreadable", **cause)
                     continue
                 yield cut_window(reader, col, row, part, ground[col], folder)
 
 
 def unreadable_file(error, scene):
-    """The file among a scene's that an error is about: one of `reading`, or of open_raster, whose words begin with the path."""
+    """Path of the scene's file that an error is about: an error of `reading`, or of open_raster, whose message begins with the path."""
     files = [scene.image, *(m.path for m in scene.masks.values()), *([scene.clouds.path] if scene.clouds else [])]
     opened = next((f for f in files if str(error).startswith(f"{f} ")), scene.image)
     return getattr(error, "unreadable", opened)
@@ -324,17 +323,18 @@ def window_of(strip, left, width):
     return tuple(None if part is None else part[..., left : left + width] for part in strip)
 
 
-def skip(scene, col, row, width, height, reason, **more):
-    where = {"scene": scene.name, "split": scene.split, "window": [col, row, width, height]}
+def skip(scene, window, reason, **more):
+    """The line of skipped.jsonl of a window (column, row, width, height)."""
+    where = {"scene": scene.name, "split": scene.split, "window": list(window)}
     return {**where, "reason": reason, **more, "stamps": stamps_of(scene.source, scene.label_sources, scene.cloud_source)}
 
 
 def cut_window(reader, col, row, part, ground, folder):
-    """One window: its line, after its files are in place."""
+    """The line of one window, after its files are written. part: of SceneReader.strip."""
     scene, recipe = reader.scene, reader.recipe
     pixels, invalid, masks, cloudy, inside = part
     height, width = pixels.shape[1:]
-    skipped = functools.partial(skip, scene, col, row, width, height)
+    skipped = functools.partial(skip, scene, (col, row, width, height))
     if inside is not None and not inside.any():
         return skipped("outside the area")
     valid = height * width - (int(np.count_nonzero(invalid)) if invalid is not None else 0)

@@ -1,10 +1,11 @@
-"""fake-chips: pan/ms chips out of noise and a list of reflectances, with edges and mixtures that no field campaign delivers.
+"""
+Makes pan/ms chips out of noise and a list of reflectances.
 
-Inputs are box means of the truth, as in chips of an ARD; or, with reduction "mtf", everything is blurred as sensors blur it, each band by
-its own gain, as in chips of small pairs.
+Inputs are box means of the truth, as in chips of an ARD; or, with reduction "mtf", everything is blurred as sensors blur it, pan and ms
+each by their own gain, as in chips of small pairs.
 
 A reflectance file has nine numbers a line, x 10 000, separated by commas: pan, then the eight bands; the rest of a line is a note.
-Chip number n depends on the file, the seed, the side and n alone, so any chip can be made again by itself.
+Chip number n depends on the file, the recipe and n alone, so any chip can be made again by itself.
 """
 
 import hashlib
@@ -15,21 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from chipping.chipset import ChipSetWriter, next_chip
+from chipping.chipset import ChipSetWriter, next_chip, pansharpen_description
 from chipping.pan_chips import SCALE, encode_chip, write_chip
 from constants import WORLDVIEW_BANDS
 from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import UserError
-from runtime.files import remove_leftovers
 
 RATIO = 4
-LEAST_LINES = 7  # six materials are drawn for a chip; with no more there would be nothing to choose
+LEAST_LINES = 7  # six materials are drawn for a chip, at least one more makes it a choice
 OUR_REFLECTANCES = Path(__file__).parent / "reflectances.csv"
 SHADOW_WIDTH = 0.025  # of the noise that shadows follow
 
 
 @dataclass(frozen=True)
 class FakeRecipe:
+    """What decides a chip's bytes beside reflectances and number. side: pixels of the truth; store, dtype, reduction: see ChipRecipe."""
+
     side: int = 512
     seed: int = 0
     store: str = "bands"
@@ -42,7 +44,7 @@ def read_reflectances(path):
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the reflectance file {path} can't be read ({error})") from error
+        raise UserError(f"the reflectance file {path} cannot be read ({error})") from error
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -70,14 +72,14 @@ def noise(rng, side, power):
 
 
 def simple_field(rng, reflectances, side):
-    """(9, side, side): two materials mixed, and overdone, by noise."""
+    """(9, side, side): two materials mixed by noise, beyond 0 and 1 too."""
     a, b = reflectances[rng.choice(len(reflectances), 2, replace=False)]
     alpha = noise(rng, side, 2)
     return b[:, None, None] + alpha * (a - b)[:, None, None]
 
 
 def complex_field(rng, reflectances, side):
-    """(9, side, side): two simple fields that change places along contours, with a third as shadow along the contours."""
+    """(9, side, side): two simple fields that alternate between contour lines, with a third as shadow along the lines."""
     one, two, shade = (simple_field(rng, reflectances, side) for _ in range(3))
     swap = noise(rng, side, 2) > 0
     first, second = np.where(swap, two, one), np.where(swap, one, two)
@@ -86,7 +88,7 @@ def complex_field(rng, reflectances, side):
     levels[0], levels[-1] = -np.inf, np.inf
     layer = np.digitize(ground, levels[1:-1])
     field = np.where(layer % 2 == 0, second, first)
-    above = np.append(levels[1:-1], np.inf)[layer]  # the next cut above each pixel
+    above = np.append(levels[1:-1], np.inf)[layer]  # the next level above each pixel
     shadow = ground > above - SHADOW_WIDTH
     darkness = np.float32(rng.uniform(0, 0.1))
     return np.where(shadow, shade * darkness, field)
@@ -106,7 +108,7 @@ def make_fake_chip(reflectances, recipe, number):
         pan, bands, mul = field[:1], field[1:], box_mean(field[1:], RATIO)
     else:
         field = torch.from_numpy(np.clip(field, 1e-4, 1).astype(np.float32))[None]
-        # at the Nyquist frequency of the chip, pan passes half of what ms passes: so do real sensors
+        # at the Nyquist frequency pan's response is half of that of ms, as with real sensors
         pan, bands = reduce_mtf(field[:, :1], 2, PAN_GAIN), reduce_mtf(field[:, 1:], 2, MS_GAIN)
         pan, bands, mul = pan[0].numpy(), bands[0].numpy(), reduce_mtf(bands, RATIO, MS_GAIN)[0].numpy()
     meta = {"tile": "fake", "cid": "fake", "i": number, "seed": recipe.seed}
@@ -114,21 +116,23 @@ def make_fake_chip(reflectances, recipe, number):
 
 
 def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on_chip=None):
-    """Chips 0 … count - 1 in `folder`; those that are there already stay, listed ones that were taken away come back. → number made."""
+    """
+    Make chips 0 … count - 1 in `folder`; those that are there stay, listed ones whose files are gone are made again.
+
+    on_chip(manifest line): called for each chip that is made. Returns how many.
+    """
     if recipe.side < 8 or recipe.side % RATIO:
         raise UserError(f"--side must be a multiple of {RATIO} and at least 8, got {recipe.side}")
     reflectances = read_reflectances(reflectance_file)
     digest = hashlib.sha256(reflectances.tobytes()).hexdigest()[:16]
     settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reduction": recipe.reduction,
                 "reflectances": digest}
-    description = {
-        "kind": "pansharpen", "settings": settings, "chip_size": recipe.side, "bands": list(WORLDVIEW_BANDS), "ratio": RATIO,
-        "store": recipe.store, "dtype": recipe.dtype, "divide_by": SCALE, "offset": 0.0, "nodata": 0, "sampler": "fake",
-        "seed": recipe.seed,
-    }
+    description = pansharpen_description(
+        settings, chip_size=recipe.side, bands=WORLDVIEW_BANDS, ratio=RATIO, store=recipe.store, dtype=recipe.dtype, divide_by=SCALE,
+        offset=0.0, sampler="fake", seed=recipe.seed,
+    )
     made = 0
     with ChipSetWriter(folder, description, overwrite, unlisted=next_chip) as chipset:
-        remove_leftovers(folder)
         there, listed = set(os.listdir(folder)), len(chipset.lines)
         for number in range(count):
             if number < listed and f"{number}.pt" in there:

@@ -1,10 +1,11 @@
-"""get-reflectance: lines for a reflectance file, sampled from a real pan/ms pair."""
+"""Samples lines for a reflectance file from a pan/ms pair."""
 
 import numpy as np
 from rasterio.errors import RasterioError
 
 from chipping.positions import STEP_X, STEP_Y
 from raster.pair import PairReader, is_null
+from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
 
 BANDS = 8  # what fake-chips expects
@@ -14,7 +15,7 @@ def sample_reflectances(pair, count, divide_by, offset=0.0, seed=0, note=""):
     """
     `count` lines "pan,coastal,…,nir2,note", x 10 000, of pixels spread evenly over the pair; pan is the mean over one ms pixel.
 
-    Null pixels are passed over. RunError where too few are left after twenty times as many tries.
+    Nodata is passed over. RunError where too few pixels are found in twenty times as many tries.
     """
     if len(pair.bands) != BANDS:
         raise UserError(f"{pair.ms} has {len(pair.bands)} bands; a reflectance file needs pan and {BANDS}")
@@ -33,8 +34,8 @@ def sample_reflectances(pair, count, divide_by, offset=0.0, seed=0, note=""):
             if is_null(ms, pair.nodata[1]).any() or is_null(pan, pair.nodata[0]).any():
                 continue
             values = [pan.mean(), *ms[:, 0, 0]]
-            stored = [round((float(v) + offset) / divide_by * 10_000) for v in values]
+            stored = [round(to_reflectance(float(v), divide_by, offset) * 10_000) for v in values]
             lines.append(",".join([*map(str, stored), note or f"{pair.ms} {column + x} {row + y}"]))
     if len(lines) < count:
-        raise RunError(f"only {len(lines)} of {count} pixels could be used in {pair.ms}; the others are null or unreadable")
+        raise RunError(f"only {len(lines)} of {count} pixels could be used in {pair.ms}; the others are nodata or unreadable")
     return lines

@@ -8,7 +8,6 @@ from chipping.chipset import DESCRIPTION, read_chipset
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
 from runtime.errors import UserError, did_you_mean
 from runtime.files import refuse_existing
-from runtime.words import in_bytes, plural  # noqa: F401  callers find them here
 
 SHEET = "contact_sheet.png"
 

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image: by key, the file's stem without a suffix that the user names. Exact, or an error that says which."""
+"""Matches masks to images by key: the file's stem, without a suffix that the user names."""
 
 from raster.source import scene_name
 from runtime.errors import UserError, did_you_mean
@@ -8,7 +8,7 @@ def by_key(paths, suffix=None, what="image"):
     """
     {key: path}. The key is the file's stem; with `suffix` (such as `_S2Hand`) without that ending, which every file must then have.
 
-    Two files with one key are an error: nobody could tell whose patches are whose.
+    Two files with one key are a UserError: the names of their patches would be the same.
     """
     keyed = {}
     for path in paths:
@@ -24,13 +24,13 @@ def by_key(paths, suffix=None, what="image"):
 
 
 def pair(images, masks):
-    """{key: (image, mask)} of two {key: path}. Whoever has no partner is named."""
+    """{key: (image, mask)} of two {key: path}. UserError that names a file without a partner."""
     lonely_images, lonely_masks = sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys())
     if lonely_images:
         key = lonely_images[0]
         raise UserError(
-            f"{images[key]} has no mask{and_more(lonely_images)}; expected a mask named {key!r}."
-            f"{did_you_mean(key, masks)} Where the names end differently, pass --image-suffix and --mask-suffix"
+            f"{images[key]} has no mask{and_more(lonely_images)}; expected one named {key!r}.{did_you_mean(key, masks)} "
+            "For other endings pass --image-suffix and --mask-suffix"
         )
     if lonely_masks:
         key = lonely_masks[0]

@@ -1,4 +1,5 @@
-"""The file of one pan/ms chip: what is in it, writing it, reading it back with every check.
+"""
+Writes and reads the file of one pan/ms chip.
 
 A dict of contiguous tensors, loadable with weights_only=True. S is the chip size, r the ratio of pan to ms:
 
@@ -7,10 +8,10 @@ A dict of contiguous tensors, loadable with weights_only=True. S is the chip siz
     mul     (C, S / r, S / r)  likewise
     bands   (C, S, S)          likewise: the truth at the resolution of pan
     oklab   (3, S, S)          int16, Oklab x 16 384; or float32 Oklab: the truth as a picture, where bands are not kept
-    valid   (1, S, S)          bool: false where a null pixel took part; absent where there is none
+    valid   (1, S, S)          bool: false where a nodata pixel took part; absent where there is none
     meta    dict of str, int, float: tile, cid, i, left, top, lat, lon, bands (names, comma-separated); may be absent
 
-A chip has `bands`, `oklab` or both; Oklab can be had from bands but not the other way round.
+A chip has `bands`, `oklab` or both; Oklab can be computed from bands, not the other way round.
 """
 
 import io
@@ -32,7 +33,7 @@ STORES = ("bands", "oklab", "both")
 
 
 class BadChip(Exception):
-    """A chip that can't be used; the message says why."""
+    """A chip that cannot be used; the message says why."""
 
 
 def encode_chip(pan, mul, bands, valid, meta, band_names, store="bands", dtype="uint16"):
@@ -64,7 +65,7 @@ def to_stored(values, key, dtype):
 
 
 def write_chip(path, chip):
-    """Through memory, so that the bytes don't depend on the file's name; then under a temporary name and renamed."""
+    """Save atomically, through memory, since torch.save to a path would put the file's name into the bytes."""
     buffer = io.BytesIO()
     torch.save(chip, buffer)
     with atomic_path(path, sync=False) as temporary:
@@ -72,10 +73,10 @@ def write_chip(path, chip):
 
 
 def read_chip(path):
-    """The dict of a chip with tensors as stored, checked. BadChip where it is missing, broken, hostile or not one of ours."""
+    """The dict of a chip with tensors as stored, checked. BadChip where it is missing, broken, hostile or in another format."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles: what matters is said below
+            warnings.simplefilter("ignore")  # torch's warnings about foreign pickles: the errors below say what matters
             chip = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         target = os.path.realpath(path)
@@ -114,7 +115,7 @@ def find_problem(chip):
         if key in chip and (not isinstance(chip[key], torch.Tensor) or tuple(chip[key].shape) != shape):
             return f"{key} is {tuple(getattr(chip[key], 'shape', ()))}, expected {shape}"
     if "bands" not in chip and "oklab" not in chip:
-        return "neither bands nor oklab: nothing to learn from"
+        return "neither bands nor oklab: no truth to learn from"
     for key in ("pan", "mul", "bands"):
         if key in chip and chip[key].dtype not in (torch.uint16, torch.float32):
             return f"{key} is {chip[key].dtype}, expected uint16 or float32"
@@ -126,7 +127,7 @@ def find_problem(chip):
 
 
 def is_plain(tensor):
-    """Whether numpy can look at a tensor: not sparse, nested, only described (device meta), or part of a computation."""
+    """Whether numpy can read a tensor: not sparse, nested, on device meta, or with a gradient."""
     return tensor.layout == torch.strided and not tensor.is_nested and tensor.device.type == "cpu" and not tensor.requires_grad
 
 

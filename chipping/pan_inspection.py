@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from chipping.chipset import read_lines, read_manifest
+from chipping.chipset import SKIPPED, read_lines, read_manifest
 from chipping.link_chips import find_chips
 from chipping.pan_chips import BadChip, band_names, decode_chip, read_chip
 from pictures.brightness import OKLAB
@@ -15,7 +15,6 @@ from runtime.files import require_writable
 from runtime.words import in_bytes, plural
 
 MOST = 12  # chips on a sheet
-SKIPPED = "skipped.jsonl"
 
 
 def inspect_pan_chips(folder, description, sheet, seed, say):

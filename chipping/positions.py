@@ -1,7 +1,8 @@
-"""Where the windows of pan/ms chips lie: endless sequences that cover a tile evenly after any number of windows.
+"""
+Places the windows of pan/ms chips: endless sequences that cover a tile evenly after any number of windows.
 
 A sampler is a function (tile name, k, free_x, free_y) -> (x, y) with 0 <= x <= free_x, or None when it has no k-th window.
-free is the room that a window has: tile side - window side. The k-th window of a tile does not depend on other tiles.
+free is tile side - window side, in ms pixels. The k-th window of a tile does not depend on other tiles.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ STEP_X, STEP_Y = 1 / RHO, 1 / RHO**2
 
 
 def r2(name, k, free_x, free_y):
-    """R2 from the middle, each tile with a phase of its own, so that tiles don't share positions and corners aren't favoured."""
+    """R2 with a phase of its own for each tile, so that tiles don't share positions and corners are not favoured."""
     digest = hashlib.sha256(name.encode()).digest()
     phase_x, phase_y = (int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8))
     x, y = (0.5 + phase_x + k * STEP_X) % 1, (0.5 + phase_y + k * STEP_Y) % 1
@@ -20,7 +21,7 @@ def r2(name, k, free_x, free_y):
 
 
 def r2_plain(name, k, free_x, free_y):
-    """R2 from the corner without a phase: the placement of the older tool that this one follows, for comparisons."""
+    """R2 from the corner without a phase, as an earlier tool placed its windows: for comparisons."""
     x, y = k * STEP_X % 1, k * STEP_Y % 1
     return int(x * free_x) % max(1, free_x), int(y * free_y) % max(1, free_y)
 
@@ -29,7 +30,7 @@ SAMPLERS = {"r2": r2, "r2-plain": r2_plain}
 
 
 def grid(k, free_x, free_y, side):
-    """Side by side, row by row; what doesn't fill a window at the far edges is left out. None past the end."""
+    """Side by side, row by row; remainders at the right and bottom edges are left out. None past the end."""
     row, column = divmod(k, free_x // side + 1)
     return (column * side, row * side) if row * side <= free_y else None
 

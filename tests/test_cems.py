@@ -115,7 +115,7 @@ def test_flags_about_splits_win_over_the_shipped_folders(tile, cut, capsys):
         tile(folder, f"EMSR00{number}_AOI01_01", x=14 + number)
     lines = cut("--val", "EMSR001")
     assert [line["split"] for line in lines] == ["train", "val", "train"]
-    assert "--val and --test decide about the splits" in capsys.readouterr().err
+    assert "--val and --test decide the splits" in capsys.readouterr().err
 
 
 def test_own_splits_that_share_ground_are_an_error(tile, cut):

@@ -27,8 +27,6 @@ def say(tmp_path, monkeypatch, capsys):
     def run(*words, images="images", masks="masks", divide_by=("--divide-by", "1")):
         try:
             code = chip.main(["make-patches", "--images", images, "--masks", masks, *divide_by, "--patch-size", "8", *words])
-        except SystemExit as leaving:  # argparse
-            return leaving.code, capsys.readouterr().err.strip()
         except (Exception, KeyboardInterrupt) as error:
             code, line = explain(error)
             assert "unexpectedly" not in line and len(line.splitlines()) == 1, line
@@ -80,7 +78,7 @@ CASES = {
     "too many divisors": (None, {}, ("--divide-by", "1,2,3"), "--divide-by has 3 numbers for 2 bands"),
     "stride beyond the size": (None, {}, ("--stride", "9"), "--stride 9 is larger than --patch-size 8"),
     "patch size of nothing": (None, {}, ("--patch-size", "0"), "expected a whole number of at least 1"),
-    "a share of two": (None, {}, ("--min-valid", "2"), "expected a share from 0 to 1"),
+    "a share of two": (None, {}, ("--min-valid", "2"), "expected a number from 0 to 1"),
     "a scene that is not there": (None, {}, ("--val", "c_1"), "--val 'c_1' matches no scene"),
     "shares that leave nothing": (None, {}, ("--val", "0.6", "--test", "0.4"), "leave nothing for training"),
     "everything held out": (None, {}, ("--val", "a", "--test", "b"), "no scene is left for training"),
@@ -95,8 +93,8 @@ CASES = {
     "bands of a stack that no name has": (None, {}, ("--stack", "B02,B03"), "no file name has one of"),
     "a folder that is no patch set": (
         lambda make: Path("patches").mkdir() or Path("patches/mine.txt").touch(), {}, (), "is not empty and not a chip set"),
-    "a file where the folder should be": (lambda make: Path("patches").touch(), {}, (), "can't write to patches"),
-    "a log that can't be written": (None, {}, ("--log", "no/such/folder.log"), "--log no/such/folder.log can't be written"),
+    "a file where the folder should be": (lambda make: Path("patches").touch(), {}, (), "cannot write to patches"),
+    "a log that can't be written": (None, {}, ("--log", "no/such/folder.log"), "--log no/such/folder.log cannot be written"),
     "a misspelt flag": (None, {}, ("--patchsize", "8"), "Did you mean '--patch-size'"),
 }
 

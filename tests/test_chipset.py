@@ -1,6 +1,7 @@
 """A chip set grows line by line, goes on after a kill, and refuses what would mix it up."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from chipping import chipset as chipset_module
-from chipping.chipset import FORMAT, ChipSetWriter, read_chipset, read_manifest
+from chipping.chipset import FORMAT, ChipSetWriter, SkipLog, read_chipset, read_lines, read_manifest
+from chipping.sources import refuse_changed_sources
 from runtime.errors import UserError
 from runtime.files import write_json
 
@@ -99,9 +101,9 @@ def test_a_killed_overwrite_leaves_no_set_and_all_that_the_next_one_needs_to_fin
         patch.setattr(Path, "unlink", killed)
         patch.setattr(chipset_module, "write_json", killed_before_the_description)
         ChipSetWriter(tmp_path, new, overwrite=True, companions=companions).__enter__()
-    with pytest.raises(UserError, match="were being removed.*--overwrite"):
+    with pytest.raises(UserError, match="was stopped while it removed the chips of .*; run that command again"):
         read_chipset(tmp_path)
-    with pytest.raises(UserError, match="were being removed.*--overwrite"), ChipSetWriter(tmp_path, new):
+    with pytest.raises(UserError, match="was stopped while it removed the chips of"), ChipSetWriter(tmp_path, new):
         pass
     with ChipSetWriter(tmp_path, new, overwrite=True, companions=companions) as chipset:
         assert chipset.lines == []
@@ -151,3 +153,40 @@ def test_the_manifest_is_plain_json(tmp_path):
         chipset.add({"file": "a.npy", "cloud_cover": float("nan"), "scene": "Ñuñoa"})
     line = json.loads((tmp_path / "manifest.jsonl").read_text(encoding="utf-8"))
     assert line == {"file": "a.npy", "cloud_cover": None, "scene": "Ñuñoa"}
+
+
+@pytest.mark.parametrize("keep_empty", [True, False])
+def test_a_skip_log_continues_where_a_killed_run_was_torn(tmp_path, keep_empty):
+    path = tmp_path / "skipped.jsonl"
+    path.write_text('{"i": 1}\n{"i": 2}\n{"i": 3')
+    with SkipLog(path, keep_empty) as skips:
+        assert skips.lines == [{"i": 1}, {"i": 2}]
+        skips.rewrite(skips.lines[:1])
+        skips.add({"i": 4, "tile": "Ü"})
+    assert path.read_text() == '{"i": 1}\n{"i": 4, "tile": "Ü"}\n'
+    with SkipLog(path, keep_empty) as skips:
+        skips.rewrite([])
+    assert path.exists() == keep_empty and read_lines(path) == []
+
+
+STAMPS = {"image": [5, 1.5], "mask": [6, 2.5, 7, 3.5]}  # the mask has a .msk file beside it
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"image": [5, 1.25]}, "image.tif has changed since chips were cut into here; pass --overwrite"),
+        ({"image": [4, 1.5]}, "image.tif has changed since"),
+        ({"mask": [6, 2.5, 7, 3.75]}, "mask.tif.msk has changed since"),
+        ({"mask": [6, 2.5]}, "mask.tif.msk has changed since"),
+        ({"mask": [6, 9.5, 7, 3.5]}, "mask.tif has changed since"),
+        ({"clouds": [1, 1.0]}, "clouds.tif is new since"),
+        ({"image": None}, "the image file of a is gone since"),
+    ],
+)
+def test_a_source_that_is_not_what_it_was_is_named(changes, says):
+    now = {key: stamps for key, stamps in {**STAMPS, **changes}.items() if stamps}
+    path_of = "{1}.tif".format
+    refuse_changed_sources({"a": STAMPS, "b": {"image": [0, 0.0]}}, {"a": dict(STAMPS), "c": now}, path_of, "here")  # b is gone, c is new
+    with pytest.raises(UserError, match=re.escape(says)):
+        refuse_changed_sources({"a": STAMPS}, {"a": now}, path_of, "here")

@@ -91,7 +91,7 @@ def test_reflectance_files_that_cannot_be_used_are_named_with_their_line(tmp_pat
     (tmp_path / "r.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         fake.read_reflectances(tmp_path / "r.csv")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         fake.read_reflectances(tmp_path / "missing.csv")
 
 

@@ -282,7 +282,7 @@ def test_a_scene_in_a_local_system_is_cut_and_has_no_footprint(scene, make_raste
     for name in ("a_1", "b_1"):
         scene(name, ramp(8, 8), crs='LOCAL_CS["arb",UNIT["metre",1]]')
     chip.main("make-patches --images images --masks masks --divide-by 1 --patch-size 8 --val b".split())
-    assert "2 scenes have no CRS (a_1, b_1 …): whether they overlap others can't be checked" in capsys.readouterr().err
+    assert "2 scenes have no CRS (a_1, b_1 …): whether they overlap others cannot be checked" in capsys.readouterr().err
     for line in read_manifest("patches"):
         assert line["footprint"] is None and "arb" in line["crs"]
 
@@ -438,7 +438,7 @@ def test_stacks_that_can_not_be_written_are_one_line(make_raster, cut, tmp_path)
     make_raster("images/T33_1_B02.tif", np.ones((8, 8), np.uint16))
     make_raster("masks/T33_1.tif", np.ones((8, 8), np.uint8))
     (tmp_path / "wall").touch()
-    with pytest.raises(UserError, match="can't write to wall/patches_stacks"):
+    with pytest.raises(UserError, match="cannot write to wall/patches_stacks"):
         cut("--stack", "B02", folder="wall/patches")
 
 
@@ -490,6 +490,7 @@ def test_the_number_of_workers_does_not_change_a_byte(scene, cut, tmp_path):
     assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "three")
 
 
+@pytest.mark.slow
 def test_under_torchrun_the_first_process_cuts_with_as_many_workers(scene, cut, tmp_path):
     scene("s0_1", np.random.default_rng(0).integers(0, 4000, (2, 90, 70)).astype(np.uint16))
     cut("--patch-size", 16)
@@ -501,37 +502,100 @@ def test_under_torchrun_the_first_process_cuts_with_as_many_workers(scene, cut, 
     assert tree_hash(tmp_path / "patches") == tree_hash(tmp_path / "two")
 
 
-@pytest.fixture(scope="module")
-def big(tmp_path_factory):
-    """A folder with two scenes of 640 × 640 pixels, and in `undisturbed` the patches of a run that nobody disturbed."""
+def make_two_scenes(folder, side):
+    """Two scenes of side × side pixels below a folder, of which some windows are left out, and their patches in `undisturbed`."""
     import rasterio
 
-    folder = tmp_path_factory.mktemp("big")
-    image = np.random.default_rng(0).integers(0, 4000, (2, 640, 640)).astype(np.uint16)
-    image[:, 100:300, 100:300] = 0  # some windows are left out
+    image = np.random.default_rng(0).integers(0, 4000, (2, side, side)).astype(np.uint16)
+    image[:, 100:300, 100:300] = 0
     for number in range(2):
-        place = {"transform": from_origin(500_000 + 100_000 * number, 4_600_000, 10, 10), "crs": "EPSG:32633", "width": 640, "height": 640}
+        place = {"transform": from_origin(500_000 + 100_000 * number, 4_600_000, 10, 10), "crs": "EPSG:32633", "width": side,
+                 "height": side}
         for kind, array in (("images", image), ("masks", (image[:1] > 2000).astype(np.uint8))):
             (folder / kind).mkdir(exist_ok=True)
             with rasterio.open(folder / kind / f"s{number}.tif", "w", count=len(array), dtype=array.dtype, nodata=None, **place) as dataset:
                 dataset.write(array)
-    subprocess.run(command(folder, "undisturbed"), cwd=folder, check=True, capture_output=True)
+    chip.main(words_for(folder, "undisturbed"))
     assert (folder / "undisturbed" / "skipped.jsonl").exists()
     return folder
 
 
-def command(folder, out, *more):
-    words = f"make-patches --images {folder}/images --masks {folder}/masks --nodata 0 --divide-by 10000 --patch-size 32 --val s1"
-    return [sys.executable, str(ROOT / "chip.py"), *words.split(), "--patches-dir", str(folder / out), *more]
+def words_for(folder, out, workers=1):
+    words = f"make-patches --images {folder}/images --masks {folder}/masks --nodata 0 --divide-by 10000 --patch-size 32 --val s1 --quiet"
+    return [*words.split(), "--patches-dir", str(folder / out), "--workers", str(workers)]
 
 
-@pytest.mark.parametrize("workers, shares", [("1", (0.02, 0.3, 0.7)), ("2", (0.1, 0.6))])
-def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(big, workers, shares):
-    total, out = len(read_manifest(big / "undisturbed")), f"killed{workers}"
+@pytest.fixture(scope="module")
+def two_scenes(tmp_path_factory):
+    return make_two_scenes(tmp_path_factory.mktemp("two"), 330)
+
+
+PAUSING = """
+import sys, time
+import chip
+from chipping.chipset import ChipSetWriter
+from runtime.errors import run_program
+
+left, add = int(sys.argv.pop(1)), ChipSetWriter.add
+
+def add_or_pause(self, line):
+    global left
+    left -= 1
+    if not left:
+        print("paused", flush=True)
+        time.sleep(600)
+    add(self, line)
+
+ChipSetWriter.add = add_or_pause
+sys.argv[0] = "chip.py"
+run_program(chip.main)
+"""
+
+
+def run_until_line(number, words):
+    """A process of chip.py that stands still when the files of patch `number` are there and its line is not."""
+    command = [sys.executable, "-c", PAUSING, str(number), *words]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "paused\n", run.communicate()[1]
+    return run
+
+
+@pytest.mark.parametrize("number, workers", [(1, 1), (130, 1), (130, 2)])
+def test_a_killed_run_ends_with_the_same_bytes(two_scenes, number, workers):
+    out = f"killed{number}_{workers}"
+    run = run_until_line(number, words_for(two_scenes, out, workers))
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    run.communicate()  # ends when the last worker has
+    masks = len(list((two_scenes / out).glob("*/*_mask.npy")))
+    assert len(read_manifest(two_scenes / out)) == number - 1 < masks and (masks == number or workers > 1)
+    chip.main(words_for(two_scenes, out, workers))
+    assert tree_hash(two_scenes / out) == tree_hash(two_scenes / "undisturbed")
+
+
+@pytest.mark.parametrize("how, code, workers", [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)])
+def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(two_scenes, how, code, workers):
+    out = f"stopped{code}"
+    run = run_until_line(100, words_for(two_scenes, out, workers))
+    run.send_signal(how)
+    said, errors = run.communicate(timeout=60)
+    assert run.returncode == code and not said and len(read_manifest(two_scenes / out)) == 99
+    (line,) = errors.splitlines()
+    assert "run the same command again" in line and (code == 143 or "99 patches are safe" in line)
+    chip.main(words_for(two_scenes, out))
+    assert tree_hash(two_scenes / out) == tree_hash(two_scenes / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers, shares", [(1, (0.02, 0.3, 0.7)), (2, (0.1, 0.6))])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path, workers, shares):
+    big, out = make_two_scenes(tmp_path, 640), "killed"
+    total = len(read_manifest(big / "undisturbed"))
     assert total > 800
-    rng, kills = np.random.default_rng(int(workers)), 0
+    rng, kills = np.random.default_rng(workers), 0
+    command = [sys.executable, str(ROOT / "chip.py"), *words_for(big, out, workers)]
     for share in shares:
-        run = subprocess.Popen(command(big, out, "--workers", workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while run.poll() is None:
             if len(list((big / out).glob("*/*_mask.npy"))) >= share * total:  # several workers are ahead of the manifest
                 time.sleep(rng.random() * 0.02)
@@ -540,45 +604,28 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(big, workers, share
             time.sleep(0.002)
         kills += run.wait() == -signal.SIGKILL
     assert kills >= 1
-    done = subprocess.run(command(big, out, "--workers", workers), capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     time.sleep(0.2)  # a worker of a killed parent may need a moment to notice
     assert tree_hash(big / out) == tree_hash(big / "undisturbed")
 
 
-@pytest.mark.parametrize("how, code, workers", [(signal.SIGINT, 130, "2"), (signal.SIGTERM, 143, "1")])
-def test_ctrl_c_and_sigterm_end_in_one_line_and_the_run_goes_on(big, how, code, workers):
-    out = f"stopped{code}"
-    run = subprocess.Popen(command(big, out, "--workers", workers), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    manifest = big / out / "manifest.jsonl"
-    while run.poll() is None and not (manifest.exists() and manifest.stat().st_size):
-        time.sleep(0.002)
-    run.send_signal(how)
-    _, errors = run.communicate(timeout=60)
-    if run.returncode == 0:
-        pytest.skip("the run was quicker than the signal")
-    assert run.returncode == code and "run the same command again" in errors and "Traceback" not in errors
-    assert len([line for line in errors.splitlines() if not line.startswith("note:")]) == 1
-    subprocess.run(command(big, out), check=True, capture_output=True)
-    assert tree_hash(big / out) == tree_hash(big / "undisturbed")
-
-
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
-def test_scenes_are_dealt_out_whole_and_those_left_over_in_pieces(workers):
+def test_scenes_are_tasks_of_their_own_and_those_that_remain_are_split(workers):
     recipe = SimpleNamespace(size=256, stride=224)
     scenes = [SimpleNamespace(name=f"s{n}", width=6144, height=6144, block_height=512) for n in range(3)]
-    tasks = parallel.deal(scenes, recipe, workers, {})
+    tasks = parallel.partition(scenes, recipe, workers, {})
     rows = starts(6144, 256, 224)
     assert [row for _, task in tasks for row in task] == rows * 3 and [number for number, _ in tasks] == sorted(n for n, _ in tasks)
     assert [sum(number == n for number, _ in tasks) for n in range(3)] == {1: [1, 1, 1], 2: [1, 1, 2], 3: [1, 1, 1], 4: [2, 2, 2]}[workers]
-    gone_on = parallel.deal(scenes, recipe, workers, {"s0": len(rows) ** 2, "s1": 5 * len(rows) + 3})
+    gone_on = parallel.partition(scenes, recipe, workers, {"s0": len(rows) ** 2, "s1": 5 * len(rows) + 3})
     assert [row for _, task in gone_on for row in task] == rows[5:] + rows
 
 
-def test_a_scene_of_any_size_is_dealt_out_in_tasks_of_some_rows_of_blocks():
+def test_a_scene_of_any_size_is_cut_in_tasks_of_some_rows_of_blocks():
     recipe = SimpleNamespace(size=256, stride=224)
     scene = SimpleNamespace(name="s", width=100_000, height=100_000, block_height=512)
-    tasks = parallel.deal([scene], recipe, 2, {})
+    tasks = parallel.partition([scene], recipe, 2, {})
     assert len(tasks) % 2 == 0 and max(len(rows) for _, rows in tasks) * 224 < 10 * 512
 
 
@@ -653,6 +700,16 @@ def test_the_summary_says_what_was_made_and_what_comes_next(scene, cut, tmp_path
     assert "2 patches" in log.read_text()
 
 
+def test_remarks_are_in_the_log_also_when_they_are_not_shown(scene, cut, tmp_path, capsys):
+    scene("a_1", ramp(8, 8))
+    for _ in range(2):  # the second run appends
+        cut("--patch-size", 8, "--log", tmp_path / "run.log")
+    remark = "note: everything is for training; train.py needs a validation split (--val NAMES or --val 0.2)"
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert capsys.readouterr().err == "" and [line[21:] for line in lines].count(remark) == 2
+    assert all(line[:19].replace("-", "").replace(":", "").replace(" ", "").isdigit() for line in lines)
+
+
 def test_one_unreadable_file_among_good_ones_is_counted_and_named(scene, cut, tmp_path, capsys):
     scene("a_1", ramp(64, 64), compress="deflate")
     scene("b_1", ramp(64, 64), compress="deflate", blockysize=8)
@@ -680,7 +737,7 @@ def test_a_scene_that_is_held_out_and_can_not_be_read_is_not_called_unknown(scen
     words = "make-patches --images images --masks masks --divide-by 1 --patch-size 8".split()
     chip.main([*words, "--val", "s1", "--test", "s3"])
     said = capsys.readouterr().err
-    assert "s1.tif can't be opened" in said and "no scene is left for val, since s1, s3_a can't be read" in said
+    assert "s1.tif can't be opened" in said and "no scene is left for val, since s1, s3_a cannot be read" in said
     assert {line["scene"]: line["split"] for line in read_manifest("patches")} == {"s2": "train", "s3_b": "test"}
     chip.main([*words, "--val", "s1,s3", "--patches-dir", "some"])
     assert "no scene is left" not in capsys.readouterr().err and {line["split"] for line in read_manifest("some")} == {"train", "val"}
@@ -688,7 +745,7 @@ def test_a_scene_that_is_held_out_and_can_not_be_read_is_not_called_unknown(scen
         chip.main([*words, "--val", "s4", "--patches-dir", "other"])
     (tmp_path / "masks" / "s3_b.tif").write_bytes(b"II*\0nothing")
     chip.main([*words, "--test", "s3", "--patches-dir", "third"])
-    assert "no scene is left for test, since s1, s3_a, s3_b can't be read" in capsys.readouterr().err
+    assert "no scene is left for test, since s1, s3_a, s3_b cannot be read" in capsys.readouterr().err
 
 
 def test_the_wildfires_of_the_documentation(real_data, tmp_path, monkeypatch, capsys):
@@ -723,6 +780,7 @@ def test_the_flood_chip_keeps_its_classes_and_ignores_minus_one(real_data, tmp_p
     assert {line["dtype"] for line in lines} == {"int16"} and {line["scene"] for line in lines} == {"Spain_7370579"}
 
 
+@pytest.mark.slow
 def test_the_flood_chip_trains(real_data, tmp_path, monkeypatch, capsys):
     """One chip in two halves, one to learn from and one to validate on; its -1 reaches neither the loss nor the scores."""
     import rasterio
@@ -861,13 +919,13 @@ def test_a_file_that_vanishes_after_the_headers_were_read_is_the_one_that_is_nam
 
     scene("a_1", ramp(8, 8))
     scene("b_1", ramp(8, 8))
-    look = plan.look_at_masks
+    check = plan.check_masks
 
     def spoil(*arguments):
-        look(*arguments)
+        check(*arguments)
         (tmp_path / gone / "b_1.tif").write_bytes(b"II*\0nothing")
 
-    monkeypatch.setattr(plan, "look_at_masks", spoil)
+    monkeypatch.setattr(plan, "check_masks", spoil)
     cut("--patch-size", 8)
     (line,) = (json.loads(text) for text in (tmp_path / "patches" / "skipped.jsonl").read_text().splitlines())
     assert line["reason"] == "unreadable" and line["source"] == f"{gone}/b_1.tif"

@@ -55,7 +55,7 @@ def test_bad_chips_are_skipped_counted_and_listed_by_inspect_and_left_out_of_bat
     assert (tmp_path / "contact_sheet.png").exists()
     chips = PanChips(tmp_path)
     batch = collate([chips[i] for i in range(len(chips))])
-    assert batch.numbers == [0] and [number for number, _ in batch.problems] == list(range(1, 11))
+    assert batch.numbers == [0] and [problem.name for problem in batch.problems] == [f"{number}.pt" for number in range(1, 11)]
 
 
 @pytest.mark.parametrize("store", ["bands", "oklab", "both"])

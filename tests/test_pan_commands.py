@@ -16,7 +16,7 @@ import inference
 import train_pansharpen
 from benchmarks.fake_ard import make_fake_ard
 from raster import source
-from runtime.errors import RunError, UserError
+from runtime.errors import RunError, UserError, explain
 
 ROOT = Path(chip.__file__).parent
 SMALL = ["--chip-size", "16"]
@@ -97,7 +97,7 @@ def test_strict_makes_a_bad_tile_fatal(delivery, tmp_path):
     shutil.copytree(delivery, tmp_path / "ard")
     sorted((tmp_path / "ard").glob("37/*/*/*-ms.tif"))[0].unlink()
     run("make-chips", "-a", tmp_path / "ard", "-c", tmp_path / "chips", "-n", 2, *SMALL)
-    with pytest.raises(RunError, match="1 tiles can't be used.*does not exist"):
+    with pytest.raises(RunError, match="1 tile cannot be used.*does not exist"):
         run("make-chips", "-a", tmp_path / "ard", "-c", tmp_path / "other", "-n", 2, "--strict", *SMALL)
 
 
@@ -107,22 +107,23 @@ def test_strict_makes_a_bad_tile_fatal(delivery, tmp_path):
         (["make-chips", "-n", "0", "-a", "x"], 2, "at least 1"),
         (["make-chips", "-m", "1.5", "-a", "x"], 2, "from 0 to 1"),
         (["make-chips", "--minimum-vald", "1"], 2, "--minimum-valid"),
-        (["make-chips", "-a", "x", "--shift", "1"], 2, "two numbers"),
-        (["make-chips", "-a", "x", "--shift", "nan,0"], 2, "two numbers"),
-        (["get-reflectance", "--pan", "x", "--ms", "y", "-o", "/proc/nowhere/x.csv"], 2, "can't write to /proc/nowhere"),
+        (["make-chips", "-a", "x", "--shift", "1"], 2, "2 numbers such as 0.5,0.5"),
+        (["make-chips", "-a", "x", "--shift", "nan,0"], 2, "2 numbers such as 0.5,0.5"),
+        (["get-reflectance", "--pan", "x", "--ms", "y", "-o", "/proc/nowhere/x.csv"], 2, "cannot write to /proc/nowhere"),
         (["link-chips", "a"], 2, "at least one source"),
-        (["fake-chips", "-i", "missing.csv", "-o", "OUT"], 2, "can't be read"),
+        (["fake-chips", "-i", "missing.csv", "-o", "OUT"], 2, "cannot be read"),
         (["make-chips", "-a", "ARD", "-c", "OUT", "-n", "5", "-m", "1", "--chip-size", "32", "-y", "NULL"], 1, "made 0 of 5"),
     ],
 )
-def test_exit_codes_and_one_line_on_stderr(tmp_path, words, code, message):
+def test_exit_codes_and_one_line(tmp_path, words, code, message):
     if "ARD" in words:
         make_fake_ard(tmp_path / "ard", tiles=1, ms_side=64, null_share=0.5, blocksize=64)
         (tmp_path / "null.txt").write_text("1040010000000000\n")
     names = {"OUT": tmp_path / "out", "ARD": tmp_path / "ard", "NULL": tmp_path / "null.txt"}
-    words = [str(names.get(w, w)) for w in words]
-    done = subprocess.run([sys.executable, ROOT / "chip.py", *words], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == code and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    with pytest.raises((UserError, RunError)) as ending:
+        run(*(names.get(w, w) for w in words))
+    found, line = explain(ending.value)
+    assert found == code and message in line and len(line.splitlines()) == 1, line
 
 
 def test_what_masks_hide_is_nodata_in_the_sharpened_raster_and_alpha_no_band_of_it(make_raster, tmp_path):
@@ -170,7 +171,7 @@ def test_a_limit_that_a_chip_does_not_fit_in_is_one_line_that_names_it_and_the_n
 
     done = subprocess.run(command("tight"), capture_output=True, text=True, cwd=ROOT, preexec_fn=limit)
     (line,) = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and "(ulimit)" in line and ".pt" in line, line
+    assert done.returncode == 1 and "ulimit" in line and ".pt" in line and "run the same command again" in line, line
     assert not list((tmp_path / "tight").rglob("*.pt"))
     for out in ("tight", "wide"):
         assert subprocess.run(command(out), capture_output=True, cwd=ROOT).returncode == 0
@@ -190,6 +191,7 @@ def test_eight_workers_and_files_in_another_order_on_the_disk_give_the_same_byte
     assert len(bytes_of(tmp_path / "one")) == 12 and bytes_of(tmp_path / "eight") == bytes_of(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_two_workers_started_early_make_the_same_chips_and_no_process_stays(delivery, tmp_path):
     run("make-chips", "-a", delivery, "-c", tmp_path / "one", "-n", 3, *SMALL)
     words = ["make-chips", "-a", delivery, "-c", tmp_path / "two", "-n", 3, "--workers", 2, *SMALL]

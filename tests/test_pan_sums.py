@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from chipping.null_blocks import expected_share, filled_blocks
+from chipping.nodata_blocks import expected_share, filled_blocks
 from chipping.pan_sums import PanSums
 from raster.pair import PairReader, match_pair
 

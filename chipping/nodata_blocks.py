@@ -1,16 +1,16 @@
 """
-Where a raster is probably empty, told from the sizes of its compressed blocks: nothing is decoded for it.
+Estimates where a raster is nodata from the sizes of its compressed blocks, without decoding them.
 
-A guess, and used as one: make-chips asks for more windows at once where it expects to pass over some. Which windows become chips is
-decided by their pixels.
+make-chips only uses the estimate to ask for more windows at once where some will be passed over. Which windows become chips is decided by
+their pixels.
 """
 
 import numpy as np
 
 from raster.source import open_raster
 
-EMPTY = 0.01  # of a block's bytes: what is left of one that holds a single value, by any of TIFF's codecs
-MOST_BLOCKS = 100_000  # of a raster; to ask for more takes longer than the guess is worth
+CONSTANT = 0.01  # share of a block's bytes that remains of a single value, with any of TIFF's codecs
+MOST_BLOCKS = 100_000  # of a raster; to ask for the sizes of more takes longer than the estimate saves
 
 
 def filled_blocks(path):
@@ -21,16 +21,16 @@ def filled_blocks(path):
         if dataset.driver != "GTiff" or dataset.compression is None or rows * columns > MOST_BLOCKS:
             return None
         together = dataset.count if dataset.interleaving.name == "pixel" else 1
-        least = EMPTY * tall * wide * together * np.dtype(dataset.dtypes[0]).itemsize
+        least = CONSTANT * tall * wide * together * np.dtype(dataset.dtypes[0]).itemsize
         sizes = [[dataset.get_tag_item(f"BLOCK_SIZE_{c}_{r}", "TIFF", bidx=1) for c in range(columns)] for r in range(rows)]
     filled = np.array([[int(size or 0) > least for size in row] for row in sizes])
     around = np.pad(filled, 1, mode="edge")
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return np.where(filled & inner, 1.0, filled / 2), (tall, wide)  # a block at the rim of something empty is half full on average
+    return np.where(filled & inner, 1.0, filled / 2), (tall, wide)  # a block at the edge of nodata is half filled on average
 
 
 def expected_share(blocks, left, top, side):
-    """Share of a square window that seems to be filled. blocks: what filled_blocks returned; left, top, side: stored pixels."""
+    """Share of a square window that seems to be filled. blocks: of filled_blocks; left, top, side: stored pixels."""
     if blocks is None:
         return 1.0
     filled, (tall, wide) = blocks

@@ -1,0 +1,25 @@
+"""chip.py fake-chips: makes training pairs for pansharpening out of noise and reflectances."""
+
+from chipping.commands.shared_flags import add_storage_flags
+from runtime.values import whole
+
+
+def add_arguments(parser):
+    parser.add_argument("-i", "--reflectances", metavar="FILE", help="reflectance file (see get-reflectance); our own by default")
+    parser.add_argument("-o", "--chip-dir", default="chips/fake", metavar="DIR", help="where chips go")
+    parser.add_argument("-c", "--count", type=whole(1), default=256, help="how many; the folder is filled up to that")
+    parser.add_argument("-r", "--seed", type=whole(0), default=0, help="of the noise")
+    parser.add_argument("-s", "--side", type=whole(1), default=512, metavar="PX", help="side of a chip, a multiple of 4")
+    parser.add_argument("--reduction", choices=("box", "mtf"), default="box", help="inputs by exact means, or blurred as sensors do")
+    add_storage_flags(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace chips made with other settings")
+
+
+def run(args, console):
+    from chipping.fake_chips import OUR_REFLECTANCES, FakeRecipe, make_fake_chips
+
+    recipe = FakeRecipe(side=args.side, seed=args.seed, store=args.store, dtype=args.dtype, reduction=args.reduction)
+    source = args.reflectances or OUR_REFLECTANCES
+    with console.progress(args.count, "chips") as bar:
+        made = make_fake_chips(source, args.chip_dir, args.count, recipe, args.overwrite, lambda line: bar.update())
+    console.result(f"{made} chips made in {args.chip_dir}{f', {args.count - made} were there' if made < args.count else ''}")

@@ -1,0 +1,105 @@
+"""chip.py make-patches: cuts scenes with labels into patches with masks."""
+
+from chipping.commands.shared_flags import add_workers_flag, count_workers
+from runtime.errors import UserError
+from runtime.values import number, whole
+
+GENERAL_FORM = "images masks labels clouds stack image_suffix mask_suffix cloud_suffix classes class_field".split()
+
+
+def add_arguments(parser):
+    what = parser.add_argument_group("what to cut")
+    what.add_argument("--dataset-dir", metavar="DIR", help="folder in the CEMS layout (EMSRxxx/AOIyy/EMSRxxx_AOIyy_zz/…_S2L2A.tif)")
+    what.add_argument("--images", nargs="+", metavar="PATTERN", help="rasters: files, folders, globs in quotes, s3:// or https://")
+    what.add_argument("--masks", nargs="+", metavar="PATTERN", help="label rasters with the images' names")
+    what.add_argument("--labels", nargs="+", metavar="FILE", help="polygons (GeoJSON, GeoPackage, …), drawn on each image's grid")
+    what.add_argument("--clouds", nargs="+", metavar="PATTERN", help="cloud masks with the images' names: 0 clear, 1 and more not")
+    what.add_argument("--image-suffix", metavar="TEXT", help="ending of the images' names that their masks don't share, such as _S2Hand")
+    what.add_argument("--mask-suffix", metavar="TEXT", help="the same of the masks, such as _LabelHand")
+    what.add_argument("--cloud-suffix", metavar="TEXT", help="the same of the cloud masks")
+    what.add_argument("--stack", metavar="B02,B03,…", help="images come as one file a band: these parts of the file names, in this order")
+    what.add_argument("--exclude", metavar="NAMES", help="scenes to leave out: stems or their leading parts (DOVE is DOVE_20241019 too)")
+
+    pixels = parser.add_argument_group("pixels: reflectance = (value + offset) / divisor")
+    pixels.add_argument("--bands", metavar="LIST", help="numbers from 1 or descriptions (B04,B8A), all by default; the usual seven of CEMS")
+    pixels.add_argument("--divide-by", metavar="N[,N…]", help="divisor, one or one a band; from the tags where they state it; 1 for CEMS")
+    pixels.add_argument("--offset", metavar="N[,N…]", help="such as -1000 for Sentinel-2 since baseline 04.00; 0 with --divide-by alone")
+    pixels.add_argument("--nodata", metavar="N", help="value that means nodata, or none; the file's own tag by default")
+
+    labels = parser.add_argument_group("labels")
+    labels.add_argument("--classes", metavar="NAMES", help="names separated by commas, or how many; background,fire by default")
+    labels.add_argument("--class-field", metavar="NAME", help="property of --labels that holds the class; without it polygons are class 1")
+    labels.add_argument("--label-map", metavar="V=C,…", help="label values to classes: -1=ignore,2=1")
+    labels.add_argument("--align", action="store_true", help="warp masks on another grid to their image's, by nearest neighbour")
+
+    windows = parser.add_argument_group("windows")
+    windows.add_argument("--patch-size", type=whole(1), default=256, metavar="PX", help="side of a patch in pixels")
+    windows.add_argument("--stride", type=whole(1), metavar="PX", help="from patch to patch in pixels, 7/8 of the size by default")
+    windows.add_argument("--max-cloud-cover", type=number(0, 1), default=0.5, metavar="SHARE",
+                         help="leave out windows above this cloudy share")
+    windows.add_argument("--ignore-clouds", nargs="?", const="1", metavar="CLASSES",
+                         help="cloud classes whose pixels become ignore in the patches that are kept; 1 without a value")
+    windows.add_argument("--min-valid", type=number(0, 1), default=0.0, metavar="SHARE",
+                         help="leave out windows with a smaller share of valid pixels (those without any always are)")
+    windows.add_argument("--aoi", metavar="FILE", help="polygons: only windows that meet them, ignore outside of them")
+
+    splits = parser.add_argument_group("splits: the rest is for training; whatever overlaps on the ground belongs into one split")
+    splits.add_argument("--val", metavar="NAMES|SHARE", help="scenes (stems or leading parts) or a share such as 0.2")
+    splits.add_argument("--test", metavar="NAMES|SHARE", help="the same for testing")
+    splits.add_argument("--split-by", choices=("event", "scene"), default="event",
+                        help="a share takes whole events (first part of the name) or scenes")
+    splits.add_argument("--seed", type=int, default=0, help="of the draw for a share")
+    splits.add_argument("--allow-overlap", action="store_true", help="only warn when scenes of different splits share ground")
+
+    run = parser.add_argument_group("the run")
+    run.add_argument("--patches-dir", default="patches", metavar="DIR", help="where the patches go")
+    add_workers_flag(run)
+    run.add_argument("--dry-run", action="store_true", help="say how many patches, how much disk and how long; write nothing")
+    run.add_argument("--overwrite", action="store_true", help="replace a patch set made with other settings")
+    run.add_argument("--strict", action="store_true", help="stop at the first thing that cannot be read instead of counting it")
+
+
+def run(args, console):
+    if args.dataset_dir:
+        for name in GENERAL_FORM:
+            if getattr(args, name):
+                raise UserError(f"--dataset-dir finds images and masks itself; leave out --{name.replace('_', '-')}")
+    if args.class_field and not args.labels:
+        raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
+    from runtime.workers import prepare_workers
+
+    workers = count_workers(args.workers)
+    if not args.dry_run:
+        prepare_workers(["chipping.parallel"], workers)  # they import while this process does
+    import os
+    import tempfile
+
+    from chipping.chipset import RunOptions
+    from chipping.commands.patch_summary import say_estimate, say_splits, say_summary
+    from chipping.cutting import count_windows
+    from chipping.patch_options import Inputs, Labels, Pixels, Splits, Windows
+    from chipping.patches import make_patches
+    from chipping.plan import plan_patches
+
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = Inputs(
+            dataset_dir=args.dataset_dir, images=args.images, masks=args.masks, labels=args.labels, clouds=args.clouds,
+            image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix, stack=args.stack,
+            stack_folder=scratch if args.dry_run else f"{os.path.normpath(args.patches_dir)}_stacks", exclude=args.exclude,
+        )
+        plan = plan_patches(
+            inputs,
+            Pixels(bands=args.bands, divide_by=args.divide_by, offset=args.offset, nodata=args.nodata),
+            Labels(classes=args.classes, class_field=args.class_field, label_map=args.label_map, align=args.align),
+            Windows(size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
+                    min_valid=args.min_valid, aoi=args.aoi),
+            Splits(val=args.val, test=args.test, split_by=args.split_by, seed=args.seed, allow_overlap=args.allow_overlap),
+            strict=args.strict, note=console.note,
+        )
+        say_splits(plan, console)
+        if args.dry_run:
+            say_estimate(plan, args.patches_dir, console)
+            return
+        with console.progress(sum(count_windows(scene, plan.recipe) for scene in plan.scenes), "windows") as bar:
+            tally = make_patches(plan, args.patches_dir, RunOptions(workers, args.overwrite, args.strict), progress=bar.update)
+    say_summary(plan, tally, args.patches_dir, console)

@@ -1,0 +1,127 @@
+"""Finds the images, masks and cloud masks of a patch set."""
+
+from dataclasses import dataclass, field
+
+from chipping import cems
+from chipping.pairing import by_key, pair
+from chipping.scenes import check_mask
+from chipping.splits import matches, parse_names, select
+from constants import LAYER_OF_NUM_CLASSES
+from raster.source import describe, list_rasters
+from raster.stack import stack_bands
+from runtime.errors import RunError, UserError
+from vectors.reading import file_and_layer
+
+NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFiles:
+    """
+    Paths by scene. images, clouds: {scene: path}. masks: {layer: {scene: path}}. splits: {scene: split} where folders state them, or None.
+    sources: {scene: source} where an image stands for several files.
+    """
+
+    images: dict
+    masks: dict
+    clouds: dict
+    splits: dict | None = None
+    sources: dict = field(default_factory=dict)
+
+
+def find_inputs(inputs, strict, note):
+    """InputFiles of Inputs, without those that --exclude names; a name that excludes nothing is a UserError."""
+    excluded, seen = parse_names(inputs.exclude, "--exclude"), set()
+
+    def is_excluded(scene):
+        seen.add(scene)
+        return any(matches(scene, name) for name in excluded)
+
+    files = find_cems(inputs.dataset_dir, is_excluded, strict, note) if inputs.dataset_dir is not None else find_files(inputs, is_excluded)
+    select(seen, excluded, "--exclude")
+    return files
+
+
+def find_cems(folder, is_excluded, strict, note):
+    """InputFiles of the CEMS layout. note(text): how many gradings and cloud masks are missing."""
+    tiles = cems.find_tiles(folder, is_excluded)
+    splits = {tile: files["split"] for tile, files in tiles.items()}
+    if not any(splits.values()):
+        splits = None
+    elif lost := [tile for tile, split in splits.items() if split is None]:
+        raise UserError(
+            f"{tiles[lost[0]]['image']} lies in none of the folders train, val, test, others do; move it, or --exclude {lost[0]}"
+        )
+    masks = {layer: {t: f[layer] for t, f in tiles.items() if layer in f} for layer in cems.LAYERS}
+    clouds = {t: f[cems.CLOUDS] for t, f in tiles.items() if cems.CLOUDS in f}
+    for layer, classes in NUM_CLASSES_OF_LAYER.items():
+        if missing := [t for t in tiles if t not in masks[layer]]:
+            note(f"{count_of(missing, tiles)} have no {layer} mask ({some(missing)}): they don't count for --num-classes {classes}")
+    missing = [t for t in tiles if t not in clouds]
+    if missing and strict:
+        raise RunError(f"{count_of(missing, tiles)} have no cloud mask ({some(missing)}); --strict stops here")
+    if missing and clouds:
+        note(f"{count_of(missing, tiles)} have no cloud mask ({some(missing)}): their patches are kept whatever the clouds")
+    return InputFiles(images={t: f["image"] for t, f in tiles.items()}, masks=masks, clouds=clouds, splits=splits)
+
+
+def count_of(missing, tiles):
+    return f"{len(missing)} of {len(tiles)} tiles"
+
+
+def find_files(inputs, is_excluded):
+    """InputFiles of the general form."""
+    if not inputs.images:
+        raise UserError("pass --dataset-dir for the CEMS layout, or --images with --masks (rasters) or --labels (polygons)")
+    if bool(inputs.masks) == bool(inputs.labels):
+        raise UserError("pass either --masks (rasters) or --labels (polygons): training needs one of the two")
+    sources = {}
+    if inputs.stack:
+        images, sources = stack_bands(list_rasters(inputs.images), inputs.stack.split(","), inputs.stack_folder, is_excluded)
+    else:
+        images = by_key(list_rasters(inputs.images), inputs.image_suffix, "image")
+    images = {key: path for key, path in images.items() if not is_excluded(key)}
+    if not images:
+        raise UserError("--exclude leaves no scene")
+    masks, clouds = {}, {}
+    if inputs.masks:
+        found = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask")
+        masks = {key: mask for key, (_, mask) in pair(images, {k: p for k, p in found.items() if not is_excluded(k)}).items()}
+    else:
+        for path in inputs.labels:
+            file_and_layer(path)
+    if inputs.clouds:
+        clouds = {k: p for k, p in by_key(list_rasters(inputs.clouds), inputs.cloud_suffix, "cloud").items() if k in images}
+        if missing := sorted(images.keys() - clouds.keys()):
+            raise UserError(f"{images[missing[0]]} has no cloud mask; expected one named {missing[0]!r} (see --cloud-suffix)")
+    return InputFiles(images=images, masks={"mask": masks}, clouds=clouds, sources=sources)
+
+
+def find_label_files(infos, files, align, strict, note):
+    """
+    ({scene: ({layer: LabelFile}, cloud LabelFile or None)}, {scene: why} of those whose masks cannot be opened).
+
+    infos: {scene: RasterInfo} of images, against which masks are checked. files: InputFiles. align: masks may be on another grid.
+    """
+    found, unreadable = {}, {}
+    for name in sorted(infos):
+        try:
+            masks = {
+                layer: check_mask(infos[name], describe(paths[name]), align) for layer, paths in files.masks.items() if name in paths
+            }
+            clouds = check_mask(infos[name], describe(files.clouds[name]), align, "cloud mask") if name in files.clouds else None
+        except UserError as error:
+            if error.__cause__ is None:  # it opened, and does not fit
+                raise
+            if strict:
+                raise RunError(f"{error} (--strict)") from error
+            note(f"{error}; its image is skipped")
+            unreadable[name] = str(error)
+        else:
+            found[name] = masks, clouds
+    return found, unreadable
+
+
+def some(names, most=3):
+    """The first few names, and … where there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

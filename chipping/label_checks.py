@@ -1,0 +1,66 @@
+"""Checks labels before anything is cut."""
+
+import numpy as np
+
+from chipping.input_files import some
+from chipping.labels import read_labels, read_polygons, to_classes
+from constants import IGNORE
+from raster.source import open_raster
+from runtime.errors import UserError
+from vectors.placing import place_polygons
+
+PREVIEW = 1024  # masks are read at no more pixels a side than about this: exact for small scenes
+
+
+def check_polygons(scenes, recipe, note):
+    """UserError where polygons or the area of interest cannot be read or placed, or meet no scene; a remark on scenes that they miss."""
+    for paths, flag, arguments in (
+        (recipe.polygons, "--labels", (recipe.class_field, recipe.class_names, recipe.label_map)),
+        ((recipe.aoi,) if recipe.aoi else (), "--aoi", (None, (), ())),
+    ):
+        if not paths:
+            continue
+        for scene in scenes:
+            if scene.crs is None:
+                raise UserError(f"{scene.image} has no CRS, so {flag} cannot be placed on it; set one (gdal_edit.py -a_srs)")
+        polygons = read_polygons(paths, *(arguments if flag == "--labels" else ()))
+        for remark in polygons.remarks:
+            note(remark)
+        missed = [s.name for s in scenes if not place_polygons(polygons, s.crs, s.transform, s.width, s.height)]
+        if len(missed) == len(scenes):
+            raise UserError(f"no polygon of {', '.join(paths)} meets any of {len(scenes)} scenes; check the coordinates ({polygons.crs})")
+        if missed:
+            what = "are background throughout" if flag == "--labels" else "give no patch"
+            note(f"{len(missed)} of {len(scenes)} scenes meet no polygon of {flag} ({some(missed)}): they {what}")
+
+
+def check_masks(scenes, recipe, note):
+    """
+    UserError where a mask, read at reduced resolution where it is large, holds a value that is no class.
+
+    Returns the layers whose masks hold 0 and 255 only.
+    """
+    suspicious, seen = {}, {}  # seen: {layer: values}, not extended once there is a third
+    num_classes = dict(zip(recipe.layers, recipe.classes, strict=True))
+    for scene in scenes:
+        for layer, mask in scene.masks.items():
+            try:
+                with open_raster(mask.path) as dataset:
+                    step = max(1, -(-max(dataset.width, dataset.height) // PREVIEW))
+                    shape = (max(1, dataset.height // step), max(1, dataset.width // step))
+                    values, _ = read_labels(dataset, hides=mask.hides, shape=shape)
+            except Exception as error:
+                if isinstance(error, UserError) and error.__cause__ is None:
+                    raise
+                continue  # unreadable pixels are counted window by window
+            if seen.get(layer, set()) <= {0, IGNORE}:
+                seen[layer] = seen.get(layer, set()) | set(np.unique(values).tolist())
+            to_classes(values, num_classes[layer], mask.nodata, recipe.label_map, mask.path)
+            if mask.nodata is not None and 0 <= mask.nodata < num_classes[layer] and mask.nodata not in dict(recipe.label_map):
+                suspicious.setdefault(mask.nodata, []).append(mask.path)
+    for value, paths in suspicious.items():
+        note(
+            f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
+            f"pass --label-map={value:g}={value:g} if it is a class"
+        )
+    return [layer for layer, values in seen.items() if values == {0, IGNORE}]
