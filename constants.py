@@ -1,6 +1,7 @@
 """Sensors, bands, classes, colours and scales: what every program agrees on. No torch, no numpy, nothing to compute."""
 
 VERSION = "0.1.0"
+MANIFEST = "manifest.jsonl"  # of a chip set: one line a chip
 
 # Labels. 255 means "do not look here": in chips, loss, metrics, sampling and maps alike.
 IGNORE = 255

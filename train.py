@@ -543,10 +543,11 @@ def test(options, data, checkpoint, split, compute, processes, console):
 
     results, scenes = [], list(scoring.scenes_of(dataset.patches).items())
     own = scenes[processes.rank :: processes.size]
+    rules = scoring.ScoreRules(num_classes=len(patch_set.classes), threshold=threshold, pair=pair, index_threshold=index_threshold,
+                               batch_size=options.batch_size, min_pixels=options.detection_min_pixels)
     with console.progress(len(own), f"scoring {split}") as bar:
         for scene, indices in own:
-            result = scoring.score_scene(predict, dataset.__getitems__, dataset.patches, indices, len(patch_set.classes), threshold, pair,
-                                         index_threshold, options.batch_size, options.detection_min_pixels)
+            result = scoring.score_scene(predict, dataset.__getitems__, dataset.patches, indices, rules)
             if result["problems"] and options.strict:
                 raise RunError(f"{result['problems'][0]} (--strict)")
             results.append({"scene": scene, "event": dataset.patches[indices[0]].event, **result})

@@ -39,17 +39,17 @@ def make_inputs(folder, width, height):
 
 def only(what, folder, width, height):
     """"fuse" writes the map, "forward" runs the same blocks from memory, "start" only loads everything; prints wall and CPU seconds."""
-    import torch
-
-    from pansharpening.fuse import blocks_of, fuse, network_sharpener, read_block, with_apron
+    from pansharpening.blocks import blocks_of, read_block, with_apron
+    from pansharpening.fuse import FuseSettings, fuse
+    from pansharpening.sharpeners import network_sharpener
     from raster.pair import PairReader, match_pair
     from runtime.checkpoint import load_checkpoint
 
     pair = match_pair(folder / f"{width}x{height}-pan.tif", folder / f"{width}x{height}-ms.tif")
-    sharpener = network_sharpener(load_checkpoint(ROOT / "weights" / "pansharpen-fake.pt", "pansharpen"), torch.device("cpu"))
+    sharpener = network_sharpener(load_checkpoint(ROOT / "weights" / "pansharpen-fake.pt", "pansharpen"))
     if what == "fuse":
         started = time.perf_counter(), time.process_time()
-        fuse(pair, folder / "out.tif", sharpener, (10_000.0, 0.0), block=BLOCK, overwrite=True)
+        fuse(pair, folder / "out.tif", sharpener, FuseSettings(scale=(10_000.0, 0.0), block=BLOCK), overwrite=True)
         print(time.perf_counter() - started[0], time.process_time() - started[1])
     elif what == "forward":
         with PairReader(pair) as reader:

@@ -29,30 +29,33 @@ def main(argv):
 
     from constants import CEMS_BANDS
     from mapping.inputs import plan_input
-    from mapping.scene import MapSettings, fingerprint, map_scene
-    from mapping.segmentation import Predictor, stride_of
+    from mapping.map_files import MapFiles
+    from mapping.scene import map_scene, window_grid
+    from mapping.segmentation import Predictor
+    from mapping.settings import MapSettings, ModelFacts
     from model import create_segmentation_model
     from raster.source import describe
-    from raster.windows import starts
+    from runtime.device import Compute
 
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = create_segmentation_model(2, encoder_weights=None, mean=[0.15] * 7, std=[0.1] * 7).eval()
     data = {"bands": list(CEMS_BANDS), "divide_by": [1e4] * 7, "offset": [0.0] * 7, "nodata": None, "classes": ["background", "fire"]}
-    count = len(starts(args.side, args.window, stride_of(args.window, 0.25))) ** 2
-    # The windows of one row make up batches; so do those of the bare passes.
-    in_row = len(starts(args.side, args.window, stride_of(args.window, 0.25)))
-    batches = [min(args.batch_size, in_row - n) for n in range(0, in_row, args.batch_size)] * in_row
+    facts = ModelFacts(bands=tuple(data["bands"]), classes=tuple(data["classes"]), weights="benchmark")
+    settings = MapSettings(window=args.window, probabilities="uint8")
 
     with tempfile.TemporaryDirectory() as folder:
         scene = write_scene(Path(folder) / "scene.tif", args.side)
         plan = plan_input(describe(scene), data, mean=model.config.mean)
-        predictor = Predictor(model, 2, plan.scale.divide_by, plan.scale.offset, "cpu", batch_size=args.batch_size)
-        settings, name = MapSettings(window=args.window, probabilities="uint8"), fingerprint(model)
+        predictor = Predictor(model, 2, plan.scale, Compute(device=torch.device("cpu")), batch_size=args.batch_size)
+        grid = window_grid(plan.info, settings)
+        # The windows of one row make up batches; so do those of the bare passes.
+        in_row = len(grid.columns)
+        batches = [min(args.batch_size, in_row - n) for n in range(0, in_row, args.batch_size)] * len(grid.rows)
 
         def mapped(number):
-            map_scene(predictor, plan, Path(folder) / str(number), "scene", data["classes"], data["bands"], settings, name)
+            map_scene(predictor, plan, MapFiles(Path(folder) / str(number), "scene"), facts, settings)
 
         def bare():
             ready = torch.rand(args.batch_size, 7, args.window, args.window)
@@ -69,7 +72,7 @@ def main(argv):
                 start, cpu = time.perf_counter(), time.process_time()
                 work()
                 results[what].append((time.perf_counter() - start, time.process_time() - cpu))
-    print(f"{args.side} x {args.side}, {count} windows of {args.window}, {torch.get_num_threads()} threads")
+    print(f"{args.side} x {args.side}, {grid.count} windows of {args.window}, {torch.get_num_threads()} threads")
     best = {what: tuple(min(values) for values in zip(*times, strict=True)) for what, times in results.items()}
     for what, (wall, cpu) in best.items():
         print(f"  {what:5} {wall:7.2f} s wall {cpu:7.2f} s CPU   {args.side**2 / wall / 1e6:.3f} Mpx/s")

@@ -65,9 +65,12 @@ def peak_of_map(scene, folder, noise):
     import torch
 
     from mapping.inputs import plan_input
-    from mapping.scene import MapSettings, map_scene
+    from mapping.map_files import MapFiles
+    from mapping.scene import map_scene
     from mapping.segmentation import Predictor
+    from mapping.settings import MapSettings, ModelFacts
     from raster.source import describe
+    from runtime.device import Compute
 
     model = torch.nn.Conv2d(1, 2, 1)
     with torch.no_grad():
@@ -75,8 +78,9 @@ def peak_of_map(scene, folder, noise):
         model.bias[:] = torch.tensor([10.0, -10.0])
     data = {"bands": ["band_1"], "divide_by": [255.0], "offset": [0.0], "nodata": None, "classes": ["background", "fire"]}
     plan = plan_input(describe(scene), data, mean=[0.5])
-    predictor = Predictor(model, 2, plan.scale.divide_by, plan.scale.offset, "cpu")
-    map_scene(predictor, plan, folder, Path(scene).stem, data["classes"], data["bands"], MapSettings(), "benchmark")
+    predictor = Predictor(model, 2, plan.scale, Compute(device=torch.device("cpu")))
+    facts = ModelFacts(bands=tuple(data["bands"]), classes=tuple(data["classes"]), weights="benchmark")
+    map_scene(predictor, plan, MapFiles(folder, Path(scene).stem), facts, MapSettings())
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 

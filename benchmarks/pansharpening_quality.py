@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pansharpening.classical import METHODS, fuse_whole  # noqa: E402
-from pansharpening.fuse import network_sharpener  # noqa: E402
 from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores  # noqa: E402
+from pansharpening.sharpeners import network_sharpener  # noqa: E402
 from raster.pair import PairReader, match_pair  # noqa: E402
 from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf  # noqa: E402
 from runtime.checkpoint import load_checkpoint  # noqa: E402
@@ -77,7 +77,7 @@ def main(argv):
     # the last epoch, not the one that was best on the test chips: those are the very pixels that are judged here
     files = {"network": folder / "sessions" / "quality" / "checkpoints" / "last.pt", **{Path(f).stem: f for f in args.weights}}
     for name, file in files.items():
-        sharpeners[name] = network_sharpener(load_checkpoint(file, "pansharpen"), torch.device("cpu")).run
+        sharpeners[name] = network_sharpener(load_checkpoint(file, "pansharpen")).run
     print(f"\nlower part, rows {lower[1]} to {lower[1] + lower[3] - 1} of ms; chips and training took {seconds:.0f} s on this machine\n")
     print(f"| method | {' | '.join(SCORES)} | D_lambda | D_s | QNR |")
     print("|---|" + "---|" * (len(SCORES) + 3))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raster.pair import is_null
+from raster.nodata import is_nodata
 from raster.scale import to_reflectance
 
 PIECE = 1 << 17  # samples that box_sum works on at a time: they and their sums stay in the processor's cache
@@ -86,14 +86,14 @@ def count_valid(values, nodata):
     """Number of the samples that are not nodata, over all bands."""
     if nodata in (None, 0) and values.dtype.kind != "f":
         return int(np.count_nonzero(values))
-    return values.size - int(np.count_nonzero(is_null(values, nodata)))
+    return values.size - int(np.count_nonzero(is_nodata(values, nodata)))
 
 
 def clean(values, nodata):
     """(values with 0 for nodata, (1, H, W) bool of pixels that are nodata in any band, or None where there is none)."""
     if count_valid(values, nodata) == values.size:
         return values, None
-    mask = is_null(values, nodata)
+    mask = is_nodata(values, nodata)
     return np.where(mask, 0, values), mask.any(axis=0, keepdims=True)
 
 
@@ -123,7 +123,7 @@ def fill_nodata(values, nodata, fill):
         return values, None
     import torch
 
-    mask = is_null(values, nodata)
+    mask = is_nodata(values, nodata)
     image = torch.from_numpy(cleaned.astype(np.float32))[None]
     filled = fill(image, torch.from_numpy(mask)[None])[0].numpy()
     filled = filled if values.dtype.kind == "f" else np.rint(filled)

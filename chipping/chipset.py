@@ -13,12 +13,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from constants import VERSION
+from constants import MANIFEST, VERSION
 from runtime.errors import UserError
 from runtime.files import (
     describe_difference,
     plain,
     read_json,
+    read_lines,
     remove_leftovers,
     require_writable,
     settings_hash,
@@ -30,7 +31,6 @@ from runtime.files import (
 FORMAT = "chipmill-chipset-1"
 REMOVING = "chipmill-removing-1"  # the format that chipset.json states while --overwrite removes the chips of an earlier run
 DESCRIPTION = "chipset.json"
-MANIFEST = "manifest.jsonl"
 SKIPPED = "skipped.jsonl"
 PATCH_KEYS = ("chip_size", "bands", "divide_by", "offset", "layers", "classes")  # what readers of a patch set need
 
@@ -71,23 +71,6 @@ def read_chipset(folder):
 def read_manifest(folder):
     """The lines of manifest.jsonl as dicts, in order."""
     return read_lines(Path(folder) / MANIFEST)
-
-
-def read_lines(path):
-    """The lines of a .jsonl file as dicts; none where it is missing. A last line that a killed run left unfinished is not there."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    lines = []
-    with open(path, encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            if not text.endswith("\n"):
-                break
-            try:
-                lines.append(json.loads(text))
-            except ValueError as error:
-                raise UserError(f"{path}, line {number} is not valid JSON ({error}); make the chips again") from error
-    return lines
 
 
 def cut_unfinished_line(path):

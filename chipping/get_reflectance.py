@@ -4,7 +4,8 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from chipping.positions import STEP_X, STEP_Y
-from raster.pair import PairReader, is_null
+from raster.nodata import is_nodata
+from raster.pair import PairReader
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
 
@@ -31,7 +32,7 @@ def sample_reflectances(pair, count, divide_by, offset=0.0, seed=0, note=""):
                 ms, pan = reader.read_ms(column + x, row + y, 1, 1), reader.read_pan(column + x, row + y, 1, 1)
             except RasterioError:
                 continue
-            if is_null(ms, pair.nodata[1]).any() or is_null(pan, pair.nodata[0]).any():
+            if is_nodata(ms, pair.nodata[1]).any() or is_nodata(pan, pair.nodata[0]).any():
                 continue
             values = [pan.mean(), *ms[:, 0, 0]]
             stored = [round(to_reflectance(float(v), divide_by, offset) * 10_000) for v in values]

@@ -4,14 +4,14 @@ import collections
 
 import numpy as np
 
-from chipping.chipset import SKIPPED, read_lines, read_manifest
+from chipping.chipset import SKIPPED, read_manifest
 from chipping.link_chips import find_chips
 from chipping.pan_chips import BadChip, band_names, decode_chip, read_chip
 from pictures.brightness import OKLAB
 from pictures.chip_sheets import CELL, pair_sheet
 from pictures.encoding import save_png
 from raster.colour import has_colour
-from runtime.files import require_writable
+from runtime.files import read_lines, require_writable
 from runtime.words import in_bytes, plural
 
 MOST = 12  # chips on a sheet

@@ -8,7 +8,7 @@ windows share is decoded, counted and added up once, in pieces as large as the f
 import numpy as np
 
 from chipping.chip_window import box_sum, count_valid
-from raster.pair import is_null
+from raster.nodata import is_nodata
 
 SMALLEST_PIECE, LARGEST_PIECE = 64, 256  # ms pixels
 
@@ -72,7 +72,7 @@ class PanSums:
         nodata, ratio = self.pair.nodata[0], self.pair.ratio
         gaps = None
         if count_valid(pan, nodata) < pan.size:
-            mask = is_null(pan, nodata)
+            mask = is_nodata(pan, nodata)
             pan = np.where(mask, 0, pan)
             gaps = box_sum(mask.view(np.uint8), ratio, np.uint16)
         sums = box_sum(pan, ratio)

@@ -6,14 +6,14 @@ import random
 
 import numpy as np
 
-from chipping.chipset import DESCRIPTION, read_lines, read_manifest
+from chipping.chipset import DESCRIPTION, read_manifest
 from chipping.splits import SPLITS
 from constants import IGNORE
 from pictures.chip_sheets import CELL, label_sheet
 from pictures.encoding import save_png
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
-from runtime.files import require_writable
+from runtime.files import read_lines, require_writable
 from runtime.words import in_bytes, plural
 
 MOST = 24  # patches on a sheet

@@ -9,9 +9,11 @@ from chipping.cutting import Recipe
 from chipping.input_files import NUM_CLASSES_OF_LAYER, find_inputs, find_label_files, some
 from chipping.label_checks import check_masks, check_polygons
 from chipping.labels import parse_label_map
-from chipping.scenes import choose_bands, decide_nodata, describe_all, make_scene, one_or_each, outlines_of, zero_means_nothing
+from chipping.scenes import describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
+from raster.bands import choose_bands
+from raster.nodata import decide_nodata, one_or_each, zero_is_fill
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
 from runtime.errors import RunError, UserError
 from vectors.reading import fingerprint
@@ -234,7 +236,7 @@ def build_scenes(infos, channels, *, split_of, label_files, sources, nodata, is_
     for name in sorted(label_files):
         info, bands, shift = infos[name], channels.positions[name], channels.shifts[name]
         values = decide_nodata(info, bands, nodata)
-        if zero_means_nothing(info, bands, values, (*channels.scale.offset, *shift), nodata):
+        if zero_is_fill(info, bands, values, (*channels.scale.offset, *shift), nodata):
             zero_fill.append(name)
         zero_is_nodata = is_cems or name in zero_fill
         scenes.append(

@@ -7,9 +7,8 @@ import numpy as np
 
 from chipping.labels import same_grid
 from chipping.splits import event_of
-from constants import band_role
 from raster.source import describe, is_remote, mask_stamps
-from runtime.errors import RunError, UserError, did_you_mean
+from runtime.errors import RunError, UserError
 from vectors.footprint import outline
 
 
@@ -107,117 +106,6 @@ def stamps_of(image, masks, clouds):
     sources = {"image": image, **masks, **({"clouds": clouds} if clouds else {})}
     keys = ("size", "mtime", "mask_size", "mask_mtime")
     return {what: [source[key] for key in keys if key in source] for what, source in sources.items()}
-
-
-# --- bands ---------------------------------------------------------------------------------------------------------------------
-
-
-def choose_bands(infos, wanted=None, known_names=None):
-    """
-    ({scene: zero-based positions}, [names]) for all scenes.
-
-    wanted: "1,2,5" (as GDAL counts, from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for every band.
-    known_names: names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
-    """
-    chosen, names, named_by = {}, None, None
-    by_number = bool(wanted) and all(word.strip().isdigit() for word in wanted.split(","))
-    for scene, info in infos.items():
-        described = [d or "" for d in info.descriptions]
-        if known_names is not None:
-            if info.count != len(known_names):
-                raise UserError(f"{info.path} has {info.count} bands; expected {len(known_names)} ({' '.join(known_names)})")
-            described = [d or n for d, n in zip(described, known_names, strict=True)] if any(described) else list(known_names)
-        positions = band_positions(wanted, described, info)
-        here = [described[p] for p in positions]
-        if names is None:
-            names, named_by = list(here), [info] * len(here)
-        if len(here) != len(names):
-            first = named_by[0].path
-            raise UserError(f"{info.path} has {len(here)} bands, {first} has {len(names)}; all scenes need the same, pass --bands")
-        for i, (a, b) in enumerate(zip(here, names, strict=True)):
-            if by_number and not (a and b):  # a number says which band it is; the name is whoever's has one
-                if a:
-                    names[i], named_by[i] = a, info
-            elif a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b):
-                raise UserError(
-                    f"{info.path} has band {a!r} where {named_by[i].path} has {b!r}; all scenes need the same bands in the same order; "
-                    f"pass --bands with their descriptions{'' if a and b else ', or by number where a file has none'}"
-                )
-        chosen[scene] = positions
-    labels = [name or f"band_{p + 1}" for name, p in zip(names, chosen[next(iter(chosen))], strict=True)]
-    return chosen, labels
-
-
-def band_positions(wanted, described, info):
-    """Zero-based positions of the wanted bands of one raster."""
-    if not wanted:
-        bands = range(info.count)
-        if info.alpha_band is not None:
-            bands = [b for b in bands if b != info.alpha_band]
-        return tuple(bands)
-    positions = []
-    for word in (w.strip() for w in wanted.split(",")):
-        if word.isdigit() and word not in described:
-            if not 1 <= int(word) <= info.count:
-                raise UserError(f"--bands {word}: {info.path} has bands 1..{info.count}")
-            positions.append(int(word) - 1)
-            continue
-        found = [i for i, d in enumerate(described) if d.lower() == word.lower()]
-        found = found or [i for i, d in enumerate(described) if band_role(word) and band_role(d) == band_role(word)]
-        if len(found) != 1:
-            known = [d for d in described if d]
-            what = "is there more than once" if found else "is not there"
-            has = f"its bands are {', '.join(known)}" if known else f"its {info.count} bands have no descriptions, count them from 1"
-            raise UserError(f"--bands {word!r} {what} in {info.path}; {has}.{did_you_mean(word, known)}")
-        positions.append(found[0])
-    if len(set(positions)) != len(positions):
-        raise UserError(f"--bands {wanted} names a band twice in {info.path}")
-    return tuple(positions)
-
-
-# --- nodata --------------------------------------------------------------------------------------------------------------------
-
-
-def decide_nodata(info, bands, flag):
-    """
-    The value that means "no data" in each of `bands` (zero-based), None where none does, from --nodata (a number, or "none") or the file.
-
-    One that the band's type can't hold is refused.
-    """
-    if flag is not None and flag.lower() == "none":
-        return (None,) * len(bands)
-    try:
-        values = tuple(info.nodatavals[b] if flag is None else float(flag) for b in bands)
-    except ValueError as error:
-        raise UserError(f"--nodata expects a number or none, got {flag!r}") from error
-    values = tuple(None if v is None or v != v else v for v in values)  # NaN is never data anyway
-    for band, nodata in zip(bands, values, strict=True):
-        kind = np.dtype(info.dtypes[band])
-        if nodata is None or kind.kind not in "iu":
-            continue
-        if not (np.iinfo(kind).min <= nodata <= np.iinfo(kind).max and nodata == int(nodata)):
-            where = "--nodata" if flag is not None else f"the nodata tag of {info.path}"
-            raise UserError(
-                f"{where} is {nodata:g}, which {kind.name} can't hold; pass --nodata with the value that is meant, or --nodata none"
-            )
-    return values
-
-
-def zero_means_nothing(info, bands, nodata, offset, flag):
-    """
-    Is a pixel that is 0 in all of `bands` no data, though no tag says so?
-
-    It is in digital numbers with an offset (Sentinel-2): 0 is fill there and never a measurement, and the offset would make a reflectance
-    of it. nodata: of decide_nodata. offset: what is added to values, all of it. flag: --nodata, which says otherwise.
-    """
-    whole = all(np.dtype(info.dtypes[b]).kind in "iu" for b in bands)
-    return flag is None and whole and any(offset) and all(value is None for value in nodata)
-
-
-def one_or_each(values):
-    """What all values are, or the values where they differ."""
-    values = tuple(values)
-    return values[0] if len(set(values)) == 1 else values
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
-"""A scene as slabs of rows from top to bottom, each block of the file decoded once, in a thread that reads ahead."""
+"""A scene as slabs of rows from top to bottom, each block of the file decoded once."""
 
-import queue
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +8,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from mapping.inputs import valid_pixels
+from raster.nodata import valid_pixels
 from raster.source import is_remote, open_raster, read_bands
 from runtime.errors import RunError
 
@@ -93,7 +91,7 @@ def stored_type(dtypes):
 
 
 def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
-    """Fill a window of a slab; where it can't be read, each block of its own, so that only what is damaged is lost."""
+    """Fill a window of a slab; where it can't be read, block by block, so that only damaged blocks are lost."""
     try:
         fill(dataset, plan, window, slab, has_mask)
         return
@@ -112,16 +110,17 @@ def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
                 fill(dataset, plan, block, slab, has_mask)
             except RasterioError as error:
                 if strict:
-                    raise RunError(f"{plan.info.path} can't be read at {describe(block)} ({why(error)})") from error
+                    raise RunError(f"{plan.info.path} can't be read at {block_words(block)} ({why(error)})") from error
                 slab.unreadable.append([row, column, block.height, block.width, why(error)])
 
 
 def why(error):
-    """GDAL's own words on one line; rasterio only says that there are some."""
+    """GDAL's own message on one line; rasterio's only says that there is one."""
     return " ".join(str(error.__cause__ or error).split())[:160]
 
 
 def fill(dataset, plan, window, slab, has_mask):
+    """Read a window of the raster into the slab's pixels and valid."""
     pixels = read_bands(dataset, plan.indexes, window)
     valid = valid_pixels(pixels, plan.nodata, plan.zero_is_nodata)
     if has_mask:
@@ -133,61 +132,5 @@ def fill(dataset, plan, window, slab, has_mask):
     slab.valid[rows, columns] = valid
 
 
-def describe(window):
+def block_words(window):
     return f"row {window.row_off}, column {window.col_off} ({window.height} × {window.width} pixels)"
-
-
-END = object()
-
-
-class ReadAhead:
-    """
-    Runs an iterator in a thread, `depth` items ahead. Errors of the thread are raised where its items are taken.
-
-        with ReadAhead(read_slabs(plan)) as slabs:
-            for slab in slabs: …
-    """
-
-    def __init__(self, items, depth=1):
-        self.items = items
-        self.ready = queue.Queue(maxsize=depth)
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exception):
-        self.stopped.set()
-        self.thread.join()
-
-    def run(self):
-        try:
-            for item in self.items:
-                if not self.put(item):
-                    break
-            self.put(END)
-        except BaseException as error:
-            self.put(error)
-        finally:
-            self.items.close()
-
-    def put(self, item):
-        """True once the item is taken in, False when nobody wants it any more."""
-        while not self.stopped.is_set():
-            try:
-                self.ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def __iter__(self):
-        while True:
-            item = self.ready.get()
-            if item is END:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item

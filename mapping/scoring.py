@@ -2,9 +2,11 @@
 Scores of a split on whole scenes: patches are put together again, and every pixel counts once.
 
 Where patches overlap, their probabilities are averaged. Rows are judged as soon as no later patch touches them: memory does not grow with a
-scene's height. Pixels that no patch covers (cloudy patches that were left out when chipping) are not judged, and their share is told.
-Beside the network stands the best single threshold on a spectral index, chosen on the training split.
+scene's height. Pixels that no patch covers (cloudy patches that were left out when chipping) are not judged; the share of the others is
+among the scores. The baseline is the best single threshold on a spectral index, chosen on the training split.
 """
+
+from dataclasses import dataclass
 
 import torch
 
@@ -84,16 +86,16 @@ class Stitcher:
     def finish(self, row=None):
         """
         (mean (C, rows, width), target (rows, width), seen (rows, width): by how many patches) of the rows above `row`, where the next patch
-        begins (None: of all that are left), and forget them. Rows of a gap between patches, which nobody saw, may be left out.
+        begins (None: of all that are left), and drop them. Rows of a gap between patches, which no patch covers, may be left out.
         """
         stop = self.height if row is None else row
         count = min(stop - self.top, len(self.seen))
         mean = self.sums[:, :count] / self.seen[:count].clamp(min=1)
         done = mean, self.target[:count].clone(), self.seen[:count].clone()
-        for layer, empty in ((self.sums, 0), (self.seen, 0), (self.target, IGNORE)):
+        for layer, unseen in ((self.sums, 0), (self.seen, 0), (self.target, IGNORE)):
             kept = layer[..., count:, :].clone()
             layer[..., : kept.shape[-2], :] = kept
-            layer[..., kept.shape[-2] :, :] = empty
+            layer[..., kept.shape[-2] :, :] = unseen
         self.top = stop
         return done
 
@@ -116,12 +118,13 @@ class SceneScore:
         """
         values: (C, rows, width) probabilities, then the index if there is one; target, seen: (rows, width).
 
-        RunError where a probability is not a number: as a class that would be a score like any other.
+        RunError where a probability is NaN, which as a class would be scored like any other.
         """
         probabilities, target = values[: self.num_classes], target[None]
         if probabilities.isnan().any():
-            raise RunError(f"the network's probabilities in scene {self.scene} are not numbers: its weights are damaged or have diverged; "
-                           "score another checkpoint, or use --precision bf16 or fp32")
+            raise RunError(
+                f"the network's probabilities in scene {self.scene} are not numbers; score another checkpoint or use --precision fp32"
+            )
         self.seen += int((seen > 0).sum())
         self.metrics["matrix"].update(probabilities.argmax(dim=0)[None], target)
         if self.threshold is not None:
@@ -136,19 +139,35 @@ class SceneScore:
         return {name: metrics.matrix.tolist() for name, metrics in self.metrics.items()}
 
 
-def score_scene(predict, read, patches, indices, num_classes, threshold, pair, index_threshold, batch_size, min_pixels=1):
+@dataclass(frozen=True, kw_only=True)
+class ScoreRules:
+    """
+    How scenes are scored. threshold: of the burned probability, or None. pair: bands of the index (see burn_index), or None.
+    index_threshold: (limit, is fire above it?), or None. min_pixels: see DetectionMetrics.
+    """
+
+    num_classes: int
+    threshold: float | None = None
+    pair: tuple | None = None
+    index_threshold: tuple | None = None
+    batch_size: int = 8
+    min_pixels: int = 1
+
+
+def score_scene(predict, read, patches, indices, rules):
     """
     One scene, from top to bottom. read(indices) → batch; predict(batch) → (probabilities (B, C, h, w), reflectance (B, bands, h, w),
-    target (B, h, w)), on the CPU.
+    target (B, h, w)), on the CPU. patches, indices: all Patches, and which of them make up the scene. rules: ScoreRules.
 
     → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "detection", "detection_at_threshold": counts of patches (see
-    DetectionMetrics, min_pixels), "covered": share of the scene's pixels, "problems"}.
+    DetectionMetrics), "covered": share of the scene's pixels, "problems"}.
     """
+    threshold, pair, batch_size = rules.threshold, rules.pair, rules.batch_size
     indices = sorted(indices, key=lambda i: (patches[i].window[1], patches[i].window[0]))
-    scene = Stitcher([patches[i] for i in indices], num_classes + (pair is not None))
-    score = SceneScore(patches[indices[0]].scene, num_classes, threshold, index_threshold if pair else None)
+    scene = Stitcher([patches[i] for i in indices], rules.num_classes + (pair is not None))
+    score = SceneScore(patches[indices[0]].scene, rules.num_classes, threshold, rules.index_threshold if pair else None)
     problems, detections = [], {"detection": None, **({"detection_at_threshold": threshold} if threshold is not None else {})}
-    patch_scores = {name: DetectionMetrics(min_pixels) for name in detections}
+    patch_scores = {name: DetectionMetrics(rules.min_pixels) for name in detections}
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
         batch = read(part)

@@ -2,7 +2,7 @@
 Pixel-wise maps of anything from one pixel to a hundred thousand rows: windows, network, blending, row bands out.
 
     classes, probabilities = predict_array(model, reflectance)             # arrays, for notebooks
-    for band in predict_bands(predictor, slabs, height, width, window=256): …   # what inference.py streams
+    for band in predict_bands(predictor, slabs, grid): …                    # what inference.py streams
 
 A band is the rows that no later window touches. Only one row of windows is in memory at any time.
 """
@@ -15,7 +15,9 @@ import torch
 from constants import IGNORE
 from mapping.blending import Blender, decide_classes
 from mapping.reading import Slab
-from runtime.device import autocast, choose_device
+from raster.scale import Scale, to_reflectance
+from raster.windows import WindowGrid
+from runtime.device import Compute, choose_device
 from runtime.errors import UserError
 
 
@@ -24,19 +26,20 @@ class Band:
     """
     Finished rows of a map.
 
-    row: of the first. classes: (rows, W) uint8, 255 where nothing valid was seen. burned: (rows, W) float32, 1 − p_0, 0 where not valid.
-    probabilities: (classes, rows, W) float32, only if asked for. highest: the highest burned probability of a valid pixel, 0 without one.
-    windows: how many were run. unreadable: see Slab; those whose first row is in the band.
+    row: of the first. classes: (rows, W) uint8, 255 where not valid. burned: (rows, W) float32, 1 − p_0, 0 where not valid.
+    valid: (rows, W) bool. probabilities: (classes, rows, W) float32, only if asked for. highest: the highest burned probability of a valid
+    pixel, 0 without one. windows: how many were run. unreadable: see Slab; those whose first row is in the band. thumbnail: (C, n, m)
+    float16 reflectance of every so many-th row and column of the scene, n may be 0; None if not asked for.
     """
 
     row: int
     classes: np.ndarray
     burned: np.ndarray
     valid: np.ndarray
-    probabilities: np.ndarray | None
     highest: float
-    windows: int
     unreadable: list
+    windows: int = 0
+    probabilities: np.ndarray | None = None
     thumbnail: np.ndarray | None = None
 
 
@@ -44,35 +47,31 @@ class Predictor:
     """
     A model and how it is run: stored pixels in, class probabilities out.
 
-    divide_by, offset: reflectance = (stored + offset) / divide_by, one number a band. tta: the mean over the eight flips and turns.
-    compile: let torch.compile make it faster (the first window takes a minute); batches then all have the same size.
+    scale: raster.scale.Scale of the stored values. compute: runtime.device.Compute; compiled (the first window takes a minute), all batches
+    have one size. tta: the mean over the eight flips and turns. batch_size: windows at once.
     """
 
-    def __init__(self, model, num_classes, divide_by, offset, device="auto", precision="fp32", tta=False, batch_size=8,
-                 channels_last=False, compile=False):
-        self.device = device if isinstance(device, torch.device) else choose_device(device)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=self.memory_format).eval()
-        if compile:
-            self.model = torch.compile(self.model)
-        self.whole_batches = compile
-        self.num_classes, self.precision, self.tta, self.batch_size = num_classes, precision, tta, batch_size
-        self.divide_by = torch.tensor(divide_by, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
-        self.offset = torch.tensor(offset, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
+    def __init__(self, model, num_classes, scale, compute, *, tta=False, batch_size=8):
+        self.compute, self.device = compute, compute.device
+        self.memory_format = torch.channels_last if compute.channels_last else torch.contiguous_format
+        self.model = compute.compiled(model.to(self.device, memory_format=self.memory_format).eval())
+        self.num_classes, self.tta, self.batch_size = num_classes, tta, batch_size
+        self.divide_by = torch.tensor(scale.divide_by, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
+        self.offset = torch.tensor(scale.offset, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
 
     def reflectance(self, stored, valid, unsigned):
         """(B, C, H, W) stored values → float32 reflectance, 0 where (B, H, W) valid is False. unsigned: int16 stands for uint16."""
         x = stored.to(torch.float32)
         if unsigned:
             x = torch.where(x < 0, x + 65536, x)
-        x = x.add_(self.offset).div_(self.divide_by)
+        x = to_reflectance(x, self.divide_by, self.offset)
         return torch.where(valid[:, None], x, 0.0).contiguous(memory_format=self.memory_format)
 
     @torch.inference_mode()
     def probabilities(self, x):
         """(B, C, H, W) reflectance → (B, classes, H, W) float32."""
         count = len(x)
-        if self.whole_batches and count < self.batch_size:
+        if self.compute.compile and count < self.batch_size:
             x = torch.cat([x, x.new_zeros(self.batch_size - count, *x.shape[1:])])
         if not self.tta:
             return self.softmax(x)[:count]
@@ -85,21 +84,21 @@ class Predictor:
         return total[:count] / 8
 
     def softmax(self, x):
-        with autocast(self.device, self.precision):
+        with self.compute.autocast():
             logits = self.model(x)
         if logits.shape != (len(x), self.num_classes, *x.shape[-2:]):
             expected = f"(B, {self.num_classes}, {x.shape[-2]}, {x.shape[-1]})"
-            raise UserError(f"the model's output has shape {tuple(logits.shape)}, expected {expected}; it is not a segmentation model")
+            raise UserError(f"the model's output has shape {tuple(logits.shape)}, expected {expected}; pass a segmentation model")
         return logits.float().softmax(dim=1)
 
 
 class Strip:
     """
-    The rows of a scene that one row of windows looks at, on the device; slabs of any height go in, and each is copied there once.
+    The rows of a scene that one row of windows covers, on the device; slabs of any height go in, and each is copied there once.
 
-    pixels: (C, size, W) stored values (uint16 as int16 of the same bits: not every device computes with uint16). valid: (size, W).
-    mapped: (size, W) in memory, the valid pixels that are wanted.
-    W is at least `size`: a scene that is narrower is continued by invalid pixels.
+    pixels: (C, size, W) stored values (uint16 as int16 of the same bits: not every device computes with uint16). valid: (size, W) bool.
+    mapped: (size, W) bool in host memory, the valid pixels that are wanted.
+    W is at least `size`: a narrower scene is padded with invalid pixels.
     """
 
     def __init__(self, slabs, size, width, device):
@@ -155,30 +154,29 @@ class Strip:
         return stored, torch.stack([self.valid[:, c : c + self.size] for c in columns])
 
     def unreadable_above(self, row):
-        """What was reported with a first row above `row`, once."""
+        """Unreadable blocks that begin above `row`; each is returned once."""
         above = [u for u in self.unreadable if u[0] < row]
         self.unreadable = [u for u in self.unreadable if u[0] >= row]
         return above
 
 
-def predict_bands(predictor, slabs, height, width, window, stride, threshold=None, start_row=0, keep_probabilities=False,
-                  thumbnail_step=None, progress=None):
+def predict_bands(predictor, slabs, grid, *, threshold=None, start_row=0, keep_probabilities=False, thumbnail_step=None, progress=None):
     """
     Bands of a scene's map from row `start_row` on, in order.
 
-    slabs: Slabs that cover rows `first_row_to_read(…)` … to the end. threshold: see decide_classes. start_row: a band's first row; what
-    lies above is finished already, and windows that reach below it are run again. thumbnail_step: take every so many-th pixel of the
-    reflectance along, (C, rows, columns) float16. progress: called with the number of windows that are done.
+    slabs: Slabs that cover rows `grid.first_row_for(start_row)` … to the end. grid: WindowGrid. threshold: see decide_classes. start_row: a
+    band's first row; what is above is finished already, and windows that reach below it are run again. thumbnail_step: keep every so
+    many-th row and column of the reflectance in the bands. progress: called with the number of windows that are done.
     """
-    blender = Blender(height, width, predictor.num_classes, window, stride, predictor.device)
-    strip = Strip(slabs, window, width, predictor.device)
+    blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device)
+    strip = Strip(slabs, grid.size, grid.width, predictor.device)
     first_k = blender.first_needed(start_row)
     blender.skip_to(first_k)
     for k in range(first_k, len(blender.rows)):
         strip.move_to(blender.rows[k])
         # One pass over the strip tells which windows have a pixel to be mapped.
         before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])
-        wanted = [i for i, c in enumerate(blender.columns) if before[min(c + window, len(before) - 1)] > before[c]]
+        wanted = [i for i, c in enumerate(blender.columns) if before[min(c + grid.size, len(before) - 1)] > before[c]]
         for n in range(0, len(wanted), predictor.batch_size):
             indices = wanted[n : n + predictor.batch_size]
             stored, valid = strip.crops([blender.columns[i] for i in indices])
@@ -186,46 +184,43 @@ def predict_bands(predictor, slabs, height, width, window, stride, threshold=Non
         if progress:
             progress(len(blender.columns))
         first, stop, probability = blender.finish(k)
-        if first >= start_row:
-            yield make_band(predictor, strip, first, stop, probability, threshold, len(wanted), keep_probabilities, thumbnail_step)
+        if first < start_row:
+            continue
+        band = make_band(strip, first, stop, *decide_classes(probability, threshold))
+        band.windows, band.probabilities = len(wanted), probability.cpu().numpy() if keep_probabilities else None
+        if thumbnail_step:
+            band.thumbnail = thumbnail_rows(predictor, strip, first, stop, thumbnail_step)
+        yield band
 
 
-def first_row_to_read(height, window, stride, start_row):
-    """The first row of the scene that predict_bands looks at when it continues at `start_row`."""
-    from raster.windows import starts
-
-    return next(first for first in starts(height, window, stride) if first + window > start_row)
-
-
-@torch.inference_mode()
-def make_band(predictor, strip, first, stop, probability, threshold, windows, keep_probabilities, thumbnail_step):
-    classes, burned = decide_classes(probability, threshold)
+def make_band(strip, first, stop, classes, burned):
+    """The Band of the rows first … stop, which lie in the strip. classes, burned: (rows, W) tensors of decide_classes."""
     here = slice(first - strip.row, stop - strip.row)
     valid = strip.mapped[here, : strip.width].copy()
     classes, burned = classes.cpu().numpy(), burned.cpu().numpy()
     classes[~valid] = IGNORE
     burned[~valid] = 0
-    thumbnail = None
-    if thumbnail_step:
-        rows = torch.arange(-first % thumbnail_step, stop - first, thumbnail_step, device=strip.device) + (first - strip.row)
-        columns = torch.arange(0, strip.width, thumbnail_step, device=strip.device)
-        stored, seen = strip.pixels[:, rows][:, :, columns], torch.from_numpy(strip.mapped).to(strip.device)[rows][:, columns]
-        thumbnail = predictor.reflectance(stored[None], seen[None], strip.unsigned)[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
-    return Band(
-        row=first, classes=classes, burned=burned, valid=valid,
-        probabilities=probability.cpu().numpy() if keep_probabilities else None,
-        highest=float(burned.max(initial=0)), windows=windows, unreadable=strip.unreadable_above(stop), thumbnail=thumbnail,
-    )
+    return Band(first, classes, burned, valid, highest=float(burned.max(initial=0)), unreadable=strip.unreadable_above(stop))
 
 
-def predict_array(model, image, valid=None, divide_by=1.0, offset=0.0, window=256, overlap=0.25, threshold=None, batch_size=8,
+@torch.inference_mode()
+def thumbnail_rows(predictor, strip, first, stop, step):
+    """(C, n, m) float16 reflectance of every `step`-th row of the scene in first … stop, and every `step`-th column; 0 where not mapped."""
+    top = min(-first % step, stop - first)  # a band of few rows may have none of the thumbnail's
+    rows = torch.arange(top, stop - first, step, device=strip.device) + (first - strip.row)
+    columns = torch.arange(0, strip.width, step, device=strip.device)
+    stored, mapped = strip.pixels[:, rows][:, :, columns], torch.from_numpy(strip.mapped).to(strip.device)[rows][:, columns]
+    return predictor.reflectance(stored[None], mapped[None], strip.unsigned)[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
+
+
+def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window=256, overlap=0.25, threshold=None, batch_size=8,
                   device="auto", precision="fp32", tta=False, num_classes=None):
     """
     (classes (H, W) uint8 with 255 where invalid, probabilities (classes, H, W) float32) of an image in memory.
 
     image: (C, H, W) reflectance, or stored values with divide_by and offset (numbers, or one a band). valid: (H, W) bool or None; NaN and
-    infinite pixels are never valid. threshold: None for the most likely class, else see decide_classes. num_classes: asked of the model
-    where not given. The model is left on the device and in eval mode.
+    infinite pixels are never valid. threshold: None for the most likely class, else see decide_classes. num_classes: that of the model's
+    config where not given. The model is left on the device and in eval mode.
     """
     image = np.asarray(image)
     if image.ndim != 3 or 0 in image.shape:
@@ -234,14 +229,17 @@ def predict_array(model, image, valid=None, divide_by=1.0, offset=0.0, window=25
         image = image.astype(np.float32)
     finite = np.isfinite(image).all(axis=0) if image.dtype.kind == "f" else np.ones(image.shape[1:], dtype=bool)
     valid = finite if valid is None else finite & valid
-    numbers = [np.broadcast_to(np.asarray(v, dtype=np.float64), len(image)).tolist() for v in (divide_by, offset)]
-    predictor = Predictor(model, num_classes or count_classes(model), *numbers, device, precision, tta, batch_size)
+    scale = Scale(*(tuple(np.broadcast_to(np.asarray(v, dtype=np.float64), len(image)).tolist()) for v in (divide_by, offset)))
+    compute = Compute(device=device if isinstance(device, torch.device) else choose_device(device), precision=precision)
+    predictor = Predictor(model, num_classes or classes_of(model), scale, compute, tta=tta, batch_size=batch_size)
     slabs = [Slab(0, np.ascontiguousarray(image), valid, [])]
-    bands = list(predict_bands(predictor, slabs, *valid.shape, window, stride_of(window, overlap), threshold, keep_probabilities=True))
+    grid = WindowGrid(*valid.shape, window, stride_of(window, overlap))
+    bands = list(predict_bands(predictor, slabs, grid, threshold=threshold, keep_probabilities=True))
     return np.concatenate([b.classes for b in bands]), np.concatenate([b.probabilities for b in bands], axis=1)
 
 
-def count_classes(model):
+def classes_of(model):
+    """Number of classes in the config of one of our models."""
     count = getattr(getattr(model, "config", None), "num_classes", None)
     if count is None:
         raise UserError("the model does not say how many classes it has; pass num_classes")

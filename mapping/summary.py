@@ -1,4 +1,4 @@
-"""What a map says in numbers: pixels and hectares a class, valid share, the three answers about fire; one table over all scenes."""
+"""The numbers of a map (pixels and hectares a class, valid share, fire or not), and the table of all scenes of a folder."""
 
 import contextlib
 import csv
@@ -12,7 +12,7 @@ from runtime.files import read_json, write_json, write_text
 
 try:
     import fcntl
-except ImportError:  # Windows: processes that finish in the same moment are then on their own
+except ImportError:  # Windows: two processes that finish at the same moment are not kept apart
     fcntl = None
 
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
@@ -69,7 +69,7 @@ def hectares(square_metres):
 
 
 def count_classes(classes, areas, class_names):
-    """The summary of a class map in memory, (H, W) uint8 with 255 for nothing. areas: PixelAreas or None."""
+    """The summary of a class map in memory, (H, W) uint8 with 255 for nodata. areas: PixelAreas or None."""
     counter = Counter(len(class_names), areas)
     counter.add(0, classes, 1.0 if ((classes > 0) & (classes != IGNORE)).any() else 0.0)
     return counter.summary(class_names)
@@ -92,9 +92,9 @@ def write_summaries(output_dir, records):
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*COLUMNS, *(f"hectares_{name}" for name in class_names), *(f"pixels_{name}" for name in class_names)])
     for r in records:
-        empty = {"hectares": None, "pixels": 0}
+        absent = {"hectares": None, "pixels": 0}
         row = [r[c] for c in COLUMNS]
-        row += [r["classes"].get(name, empty)[what] for what in ("hectares", "pixels") for name in class_names]
+        row += [r["classes"].get(name, absent)[what] for what in ("hectares", "pixels") for name in class_names]
         table.writerow(["" if v is None else v for v in row])
     write_text(output_dir / "summary.csv", text.getvalue())
 
@@ -103,7 +103,7 @@ def update_summaries(output_dir):
     """
     summary.json and summary.csv over all scenes that are mapped in a folder, by whatever run and process.
 
-    Under a lock: the process that finishes last reads the records of all others, and its word stands.
+    Under a lock: the process that finishes last reads the records of all others, and writes the table that stays.
     """
     folder = Path(output_dir) / HIDDEN
     with open(folder / "summary.lock", "w") as lock:

@@ -42,7 +42,7 @@ def gather_moments(ms, pan, ratio, gain=MS_GAIN, valid=None):
 
 
 def bicubic(ms, pan, ratio, moments):
-    """No sharpening at all: the floor of every comparison."""
+    """No sharpening at all: the baseline of every comparison."""
     return expand(ms, ratio)
 
 

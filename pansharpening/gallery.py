@@ -9,11 +9,12 @@ from chipping.link_chips import find_chips
 from chipping.pan_chips import BadChip, decode_chip, read_chip
 from pansharpening import metrics
 from pansharpening.classical import METHODS, fuse_whole
-from pansharpening.fuse import network_sharpener
+from pansharpening.sharpeners import network_sharpener
 from pictures.brightness import OKLAB, gain_for, middle, show_light
 from pictures.gallery_page import Sheet, best_median_worst
 from pictures.sheets import contact_sheet
 from raster.colour import bands_to_oklab
+from runtime.device import Compute
 from runtime.errors import UserError
 
 MOST = 64  # chips that are looked at
@@ -60,7 +61,7 @@ def show_chips(checkpoint, folder, device, progress=lambda n: None):
     if not numbers:
         raise UserError(f"{folder} has no chips; pass --chips with a folder made by chip.py make-chips or fake-chips")
     target, bands, ratio = (checkpoint["data"][key] for key in ("target", "bands", "ratio"))
-    sharpener = network_sharpener(checkpoint, device)
+    sharpener = network_sharpener(checkpoint, Compute(device=device))
     trials, problem = [], None
     for number in numbers:
         try:

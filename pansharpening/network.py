@@ -184,6 +184,12 @@ def with_todays_names(weights):
     return {".".join(OLD_NAMES.get(word, word) for word in name.split(".")): tensor for name, tensor in weights.items()}
 
 
+def with_old_names(weights):
+    """A state dict with parts under the names of version 0.1.0, by which sharpened rasters know their network."""
+    names = {new: old for old, new in OLD_NAMES.items()}
+    return {".".join(names.get(word, word) for word in name.split(".")): tensor for name, tensor in weights.items()}
+
+
 def pansharpener_from_checkpoint(checkpoint):
     """
     The network of a loaded pansharpening checkpoint (see runtime/checkpoint.py), with its weights.

@@ -1,4 +1,4 @@
-"""Colours of multispectral pixels: bands -> XYZ -> Oklab and back, Oklab -> sRGB, for numpy arrays and torch tensors alike.
+"""Colours of multispectral pixels: bands -> XYZ -> Oklab -> sRGB, for numpy arrays and torch tensors alike.
 
 Channels are the third axis from the end: (C, H, W) or (B, C, H, W). Reflectance 1 in all bands is white.
 Oklab is Björn Ottosson's: L 0..1, a and b about -0.4..0.4; 0.02 is about one just noticeable difference (JND).
@@ -81,14 +81,6 @@ def signed_cube_root(x):
     return np.copysign(np.exp(root, out=root), x, out=root)
 
 
-def xyz_to_oklab(xyz):
-    return mix(LMS_TO_LAB, signed_cube_root(mix(XYZ_TO_LMS, xyz)))
-
-
-def oklab_to_xyz(oklab):
-    return mix(np.linalg.inv(XYZ_TO_LMS), mix(LAB_TO_LMS, oklab) ** 3)
-
-
 def bands_to_oklab(reflectance, bands):
     """(…, C, H, W) reflectance of the named bands -> (…, 3, H, W)."""
     return mix(LMS_TO_LAB, signed_cube_root(mix(XYZ_TO_LMS @ bands_to_xyz_matrix(bands).T, reflectance)))
@@ -108,14 +100,3 @@ def encode_gamma(linear):
 
         return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
-
-
-def decode_gamma(srgb):
-    """sRGB 0..1 -> linear light 0..1 (numpy)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_to_oklab(srgb):
-    """(…, 3, H, W) sRGB 0..1 -> Oklab (numpy)."""
-    lms = mix(np.linalg.inv(LMS_TO_LINEAR_SRGB), decode_gamma(np.asarray(srgb)))
-    return mix(np.linalg.inv(LAB_TO_LMS), np.cbrt(lms))

@@ -2,7 +2,7 @@
 
 All positions are in true ms pixels (column, row). The outer corner of ms pixel (0, 0) lies at pan pixel `shift`; along one ms
 pixel lie `ratio` pan pixels. Where the shift is no whole number, pan is resampled (Keys' cubic) so that its pixel blocks nest
-in the ms pixels: of the two, the finer image loses less by it.
+in the ms pixels; the finer image loses less by it.
 """
 
 import contextlib
@@ -17,10 +17,11 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from constants import BGRN_BANDS, WORLDVIEW_BANDS
+from raster.nodata import is_nodata
 from raster.source import describe, open_raster, read_bands
 from runtime.errors import UserError
 
-warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in words by match_pair, and once
+warnings.simplefilter("ignore", NotGeoreferencedWarning)  # match_pair has a remark about it
 
 DRIFT = 0.25  # pan pixels that two grids may run apart over the whole image before they count as different grids
 
@@ -31,9 +32,9 @@ class Pair:
     pan, ms: paths. area: (column, row, width, height) in ms pixels that pan covers too. ratio: pan pixels along an ms pixel.
     shift: (x, y) pan pixels. step: 2 where ms is stored with every pixel doubled, else 1. bands: ms band names.
     crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms), the type that holds all bands.
-    remarks: sentences that a person ought to hear. pan_place: (crs, transform) of pan, None without georeference.
+    remarks: sentences for the log. pan_place: (crs, transform) of pan, None without georeference.
     indexes: 1-based bands of ms that are read, in this order; None for all. pan_band: the 1-based band of pan that is none of alpha.
-    masked: (pan, ms), what hides pixels: the 1-based alpha band of the file, 0 for a mask of its own, None for nothing.
+    masked: (pan, ms), what marks nodata: the 1-based alpha band of the file, 0 for a mask of its own, None without either.
     """
 
     pan: str
@@ -129,21 +130,21 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
 
 
 def alpha_remark(info):
-    return f"band {info.alpha_band + 1} of {info.path} is an alpha band: what it hides is null, and it is no band of the chips or maps"
+    return f"band {info.alpha_band + 1} of {info.path} is an alpha band: it marks nodata, and is no band of chips or maps"
 
 
 def with_alpha_as_data(pair, info):
-    """A pair whose band that is called alpha is among those that are read, since it has a name: it hides nothing."""
+    """A pair in which the band that GDAL calls alpha is read as data, since the user or the file names it, and marks no nodata."""
     masked = pair.masked[0], data_bands(info, named=info.count)[1]
     return replace(pair, masked=masked, remarks=tuple(remark for remark in pair.remarks if remark != alpha_remark(info)))
 
 
 def data_bands(info, named=0):
     """
-    (1-based bands of a raster that are data, what hides pixels as Pair says it).
+    (1-based bands of a raster that are data, what marks nodata, see Pair.masked).
 
-    named: how many bands a person has named; who names all of them wants all. GDAL calls the fourth band of any 8-bit file alpha unless
-    it is told otherwise, near infrared too: there the values decide.
+    named: how many bands the user has named; naming all means that all are data. GDAL calls the fourth band of any 8-bit file alpha unless
+    told otherwise, near infrared too: there the values decide.
     """
     everything = tuple(range(1, info.count + 1))
     if info.alpha_band is None:
@@ -165,7 +166,7 @@ def holds_alpha(info, side=64):
                 try:
                     values = dataset.read(info.alpha_band + 1, window=place.intersection(Window(0, 0, info.width, info.height)))
                 except RasterioError:
-                    continue  # a broken file is told where its pixels are needed
+                    continue  # a broken file is an error where its pixels are needed
                 opaque += int(np.count_nonzero(values == 255))
                 between += int(np.count_nonzero((values > 0) & (values < 255)))
     return between <= 0.1 * opaque
@@ -180,9 +181,8 @@ def relate_transforms(p, ms_transform, width, height, m):
     drift = max(abs(a - ratio) * width, abs(e - ratio) * height, abs(b) * height, abs(d) * width)
     if ratio < 2 or drift > DRIFT:
         raise UserError(
-            f"the grids of {p.path} and {m.path} don't nest: an ms pixel is {a:.6g} x {e:.6g} pan pixels "
-            f"(rotation {b:.3g}, {d:.3g}), offset ({c:.3f}, {f:.3f}), {drift:.2f} pan pixels apart at the far end; "
-            "warp one of them to a whole-number ratio"
+            f"the grids of {p.path} and {m.path} don't nest: an ms pixel is {a:.6g} x {e:.6g} pan pixels, rotated {b:.3g}, {d:.3g}, "
+            f"{drift:.2f} apart at the end; warp one to a whole ratio"
         )
     return ratio, (c, f)
 
@@ -192,8 +192,7 @@ def relate_shapes(p, width, height, m):
     ratio = p.width // width
     if ratio < 2 or (p.width, p.height) != (ratio * width, ratio * height):
         raise UserError(
-            f"{p.path} is {p.width} x {p.height}, {m.path} {width} x {height} pixels: without georeference in both, pan must be "
-            "a whole number of times as large as ms"
+            f"{p.path} is {p.width} x {p.height}, {m.path} {width} x {height} pixels, without georeference; expected a whole number ratio"
         )
     return ratio
 
@@ -226,7 +225,7 @@ def is_doubled(path, info, bands, side=128):
             try:
                 values = read_bands(dataset, bands, window)
             except RasterioError:
-                continue  # a broken file is told where its pixels are needed
+                continue  # a broken file is an error where its pixels are needed
             values = values[:, : values.shape[1] // 2 * 2, : values.shape[2] // 2 * 2]
             if not values.size or (values == values[:, :1, :1]).all():
                 continue
@@ -259,7 +258,7 @@ class PairReader:
         window = Window(column * step, row * step, width * step, height * step)
         values = read_bands(self.ms_file, indexes, window)
         if self.pair.masked[1] is not None:
-            hide(values, self.ms_file, window, self.pair.masked[1], self.pair.nodata[1])
+            write_nodata(values, self.ms_file, window, self.pair.masked[1], self.pair.nodata[1])
         return values[:, ::step, ::step] if step > 1 else values
 
     def read_pan(self, column, row, width, height):
@@ -275,31 +274,31 @@ class PairReader:
         """(1, H, W) of a window in pan's own pixels."""
         values = self.pan_file.read([self.pair.pan_band], window=window)
         if self.pair.masked[0] is not None:
-            hide(values, self.pan_file, window, self.pair.masked[0], self.pair.nodata[0])
+            write_nodata(values, self.pan_file, window, self.pair.masked[0], self.pair.nodata[0])
         return values
 
     def read_between(self, left, top, right_by, down_by, width, height):
-        """Pan at positions between its pixels. What touches a null pixel is null; the image's edge is repeated outwards."""
+        """Pan at positions between its pixels. What touches nodata is nodata; the image's edge is repeated outwards."""
         full_width, full_height = self.pan_file.width, self.pan_file.height
         columns, rows = np.arange(left - 1, left + width + 2), np.arange(top - 1, top + height + 2)
         c0, c1 = max(0, left - 1), min(full_width, left + width + 2)
         r0, r1 = max(0, top - 1), min(full_height, top + height + 2)
         stored = self.read_stored_pan(Window(c0, r0, c1 - c0, r1 - r0))
         stored = stored[:, np.clip(rows, r0, r1 - 1) - r0][:, :, np.clip(columns, c0, c1 - 1) - c0]
-        null = is_null(stored, self.pair.nodata[0])
-        values = np.where(null, 0, stored).astype(np.float32)
+        missing = is_nodata(stored, self.pair.nodata[0])
+        values = np.where(missing, 0, stored).astype(np.float32)
         values = sum(w * values[:, i : i + height] for i, w in enumerate(keys_weights(down_by)))
         values = sum(w * values[:, :, i : i + width] for i, w in enumerate(keys_weights(right_by)))
         touched = np.zeros(values.shape, bool)
         for i in range(4):
             for j in range(4):
-                touched |= null[:, i : i + height, j : j + width]
-        empty = self.pair.nodata[0]
-        return np.where(touched, np.float32(0 if empty is None else empty), values)
+                touched |= missing[:, i : i + height, j : j + width]
+        nodata = self.pair.nodata[0]
+        return np.where(touched, np.float32(0 if nodata is None else nodata), values)
 
 
-def hide(values, dataset, window, alpha, nodata):
-    """Write null into `values` (C, H, W), a window of `dataset`, where its alpha band, or for 0 its own mask, hides a pixel."""
+def write_nodata(values, dataset, window, alpha, nodata):
+    """Set `values` (C, H, W), a window of `dataset`, to nodata where its alpha band (1-based; 0: its own mask) hides a pixel."""
     shown = dataset.read(alpha, window=window) if alpha else dataset.dataset_mask(window=window)
     values[:, shown == 0] = 0 if nodata is None else nodata
 
@@ -309,12 +308,3 @@ def keys_weights(t):
     near = [1.5 * d**3 - 2.5 * d**2 + 1 for d in (t, 1 - t)]
     far = [-0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 for d in (1 + t, 2 - t)]
     return np.array([far[0], near[0], near[1], far[1]], np.float32)
-
-
-def is_null(values, nodata):
-    """Boolean array: nodata or NaN; with no nodata value set, 0, which is what these products fill with."""
-    value = 0 if nodata is None else nodata
-    null = values == value
-    if values.dtype.kind == "f":
-        null |= ~np.isfinite(values)
-    return null

@@ -1,9 +1,10 @@
-"""Reflectance = (stored value + offset) / divisor: where the two numbers come from. Flags first, then the file's tags, never the pixels."""
+"""Reflectance = (stored value + offset) / divisor, and where the two numbers come from: flags, then the file's tags, never the pixels."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from raster.source import open_raster
 from runtime.errors import UserError
 
 
@@ -67,10 +68,8 @@ def scale_from_tags(info, bands):
         except (KeyError, ValueError):
             return None
     elif bare := [b for b, s in zip(bands, silent, strict=True) if s and not info.dtypes[b].startswith("float")]:
-        raise UserError(
-            f"{info.path} states a scale for some bands and none for {', '.join(band_words(info, b) for b in bare)}; expected one for all "
-            "bands of whole numbers. Pass --divide-by (and --offset), one number a band"
-        )
+        without = ", ".join(band_words(info, b) for b in bare)
+        raise UserError(f"{info.path} states a scale for some bands and none for {without}; pass --divide-by and --offset for all bands")
     if any(s == 0 for s in scales):
         raise UserError(f"{info.path} states a scale of 0 for a band; pass --divide-by and --offset")
     # 1 / 0.0001 is 10000.000000000002 in some spellings: what is within rounding of a whole number is that number.
@@ -107,16 +106,13 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
     if tags is not None:
         return Scale(tags.divide_by, offset if offset is not None else tags.offset)
     raise UserError(
-        f"the scale of {info.path} is not known: its tags don't say how stored values become reflectance. Pass --divide-by "
-        "(10000 for most Sentinel-2 and Landsat products, 255 for 8-bit pictures, 1 where values are reflectance already) and "
-        f"--offset where there is one (-1000 for Sentinel-2 from baseline 04.00 on). Found {value_ranges(info, bands, names)}"
+        f"the scale of {info.path} is not known; pass --divide-by (10000: Sentinel-2, 255: 8 bit, 1: reflectance) and --offset. "
+        f"Found {value_ranges(info, bands, names)}"
     )
 
 
 def value_ranges(info, bands, names, side=256):
-    """`B8: 12 / 2310 / 5833, …`: minimum, median and maximum of each band in a thinned-out reading."""
-    from raster.source import open_raster
-
+    """`B8: 12 / 2310 / 5833, …`: minimum, median and maximum of each band, read at a reduced resolution."""
     words = []
     try:
         with open_raster(info.path) as dataset:

@@ -1,9 +1,10 @@
-"""Opening rasters wherever they lie: local files, s3:// and https://, with GDAL set up for windowed reads."""
+"""Opens rasters wherever they are (local files, s3://, https://) with GDAL set up for windowed reads."""
 
 import contextlib
 import functools
 import glob
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 
 from runtime.errors import UserError
 
-warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the programs say it in words where it matters, and once
+warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the programs tell it themselves where it matters, once
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 CACHE_BYTES = 256 << 20  # as an option of rasterio.Env this is in bytes; as an environment variable GDAL would read megabytes
@@ -81,7 +82,7 @@ def open_raster(path):
     """
     with gdal_environment(path):
         try:
-            with no_word_of_missing_places():
+            with without_georeference_warning():
                 dataset = rasterio.open(path)
         except (RasterioIOError, RasterioError) as error:
             raise UserError(why_not_opened(path, error)) from error
@@ -110,8 +111,8 @@ def read_bands(dataset, indexes, window=None, dtype=None, **how):
 
 
 @contextlib.contextmanager
-def no_word_of_missing_places():
-    """Without rasterio's warning of rasters that have no georeference, also where a library has reset the filters since our import."""
+def without_georeference_warning():
+    """Silences rasterio's warning about missing georeference, also where a library has reset the filters since our import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
@@ -211,8 +212,6 @@ def list_s3(pattern, suffixes=RASTER_SUFFIXES):
     """The objects below an s3:// prefix, or that match an s3:// glob, as s3:// addresses. `*` stays within one folder, `**` does not."""
     if not glob.has_magic(pattern) and pattern.lower().endswith(suffixes):
         return [pattern]
-    import re
-
     bucket, _, key = pattern.removeprefix("s3://").partition("/")
     prefix = re.split(r"[*?\[]", key, maxsplit=1)[0]
     if not glob.has_magic(key) and prefix and not prefix.endswith("/"):
@@ -240,8 +239,6 @@ def s3_keys(bucket, prefix):
 
 def glob_expression(pattern):
     """A shell glob as a regular expression in which `*` and `?` do not cross a slash, and `**/` crosses any number of them."""
-    import re
-
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(words.get(p, p if p.startswith("[") and p.endswith("]") else re.escape(p)) for p in parts)

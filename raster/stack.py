@@ -1,4 +1,4 @@
-"""Scenes that come as one file a band become one raster each: a VRT that names the files and copies nothing."""
+"""Scenes that come as one file a band become one VRT each, which refers to the files and copies no pixels."""
 
 import math
 import os
@@ -46,10 +46,7 @@ def stack_bands(paths, bands, folder, is_excluded=lambda scene: False):
     for name in sorted(name for name in scenes if not is_excluded(name)):
         missing = [band for band in bands if band not in scenes[name]]
         if missing:
-            raise UserError(
-                f"scene {name} has no file for {', '.join(missing)}; --stack needs {', '.join(bands)} of every scene. Add it, or leave the "
-                f"scene out (--exclude {name})"
-            )
+            raise UserError(f"scene {name} has no file for {', '.join(missing)} of --stack; add it, or leave it out (--exclude {name})")
         try:
             chosen = [finest([describe(path) for path in scenes[name][band]], band) for band in bands]
         except UserError as error:
@@ -93,10 +90,7 @@ def stack_xml(infos, names):
         if info.crs != grid.crs:
             raise UserError(f"{info.path} and {grid.path} have different coordinate systems; --stack needs one a scene")
         if info.has_mask:  # a VRT has one mask for all bands, and these may hide different pixels
-            raise UserError(
-                f"{info.path} has a mask of its own, which --stack would lose; expected a nodata value. Write the mask into the pixels "
-                "(gdalwarp -dstnodata 0 old.tif new.tif)"
-            )
+            raise UserError(f"{info.path} has a mask of its own, which --stack would lose; write it as nodata (gdalwarp -dstnodata 0 A B)")
         placed = ~grid.transform * info.transform
         left, top = placed * (0, 0)
         right, bottom = placed * (info.width, info.height)
@@ -138,9 +132,9 @@ def border(info, place, grid):
     [(source, target)], rectangles of a band's file and of the grid: its outermost pixels over the ground at the grid's edges that it does
     not reach, empty where it covers all. place: the file's own rectangle in the grid.
 
-    25 rows of 10 m are twelve and a half of 20 m, so the coarser file ends early. What GDAL finds nowhere it reads as 0, a value like any
-    other. Repeated pixels differ from their neighbours' no more than coarse pixels do anyway; cutting the scene to the ground that all
-    bands share instead would take it off the grid of its masks.
+    25 rows of 10 m are twelve and a half of 20 m, so the coarser file ends early, and GDAL would read 0 there, a value like any other.
+    Repeated pixels differ from their neighbours no more than coarse pixels do; cutting the scene to the area that all bands share would
+    take it off the grid of its masks.
     """
 
     def strips(first, size, pixels, whole):

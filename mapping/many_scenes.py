@@ -1,0 +1,202 @@
+"""Maps many scenes with one checkpoint, shared among the processes of a run."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from constants import MANIFEST
+from mapping.area_of_interest import OutsideArea, check_area
+from mapping.dry_run import dry_run
+from mapping.inputs import InputFlags, plan_input
+from mapping.map_files import MapFiles, finished_record
+from mapping.messages import conclude, plan_words, tell_record
+from mapping.scene import map_scene
+from mapping.segmentation import Predictor
+from mapping.settings import MapSettings, ModelFacts
+from mapping.summary import update_summaries
+from mapping.weights_hash import weights_hash
+from raster.source import describe, list_rasters, scene_name
+from runtime.device import Compute
+from runtime.errors import RunError, UserError
+from runtime.files import read_lines, require_writable
+from runtime.logs import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRun:
+    """
+    What all scenes of a run share.
+
+    network: of the checkpoint. data: what the checkpoint says about the images of its training. batch_size: windows at once. output_dir: a
+    folder. overwrite: replace maps that exist. dry_run: write nothing. quiet: of the console.
+    """
+
+    network: torch.nn.Module
+    data: dict
+    flags: InputFlags
+    settings: MapSettings
+    compute: Compute
+    batch_size: int
+    output_dir: str
+    overwrite: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+
+    @functools.cached_property
+    def facts(self):
+        """ModelFacts of the network."""
+        mean, (bands, classes) = getattr(getattr(self.network, "config", None), "mean", None), (self.data["bands"], self.data["classes"])
+        return ModelFacts(bands=tuple(bands), classes=tuple(classes), weights=weights_hash(self.network.state_dict()), mean=mean)
+
+    def plan(self, path):
+        """SceneInput of a scene: reads its header and a few small windows."""
+        return plan_input(describe(path), self.data, mean=self.facts.mean, flags=self.flags)
+
+    def predictor(self, plan):
+        if self.compute.device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if self.compute.precision != "fp32" else "highest")
+        return Predictor(
+            self.network, len(self.facts.classes), plan.scale, self.compute, tta=self.settings.tta, batch_size=self.batch_size
+        )
+
+    def files(self, name):
+        return MapFiles(self.output_dir, name)
+
+    def finished_record(self, name, plan):
+        """The record of a map that need not be made, or None. UserError for a map that may not be replaced."""
+        return None if self.overwrite else finished_record(self.files(name), plan, self.facts, self.settings)
+
+
+# ------------------------------------------------------------------------------------------------------- which scenes
+
+
+def choose_scenes(patterns, data, settings, output_dir, console):
+    """
+    {name: path} of the scenes that patterns name, or that a checkpoint's data name. UserError for scenes that can't be mapped together.
+
+    settings: MapSettings. output_dir: where the maps go.
+    """
+    scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
+    refuse_inputs_as_outputs(scenes, output_dir, settings)
+    if settings.aoi:
+        for remark in check_area(settings.aoi):
+            console.warn(remark)
+    return scenes
+
+
+def name_scenes(patterns):
+    """{name: path} of all scenes, in the order of their paths. UserError where two would get the same output files."""
+    scenes = {}
+    for path in list_rasters(patterns):
+        name = scene_name(path)
+        if name in scenes:
+            raise UserError(f"{scenes[name]} and {path} would both become {name}_classes.tif; map them into different --output-dir")
+        scenes[name] = path
+    return scenes
+
+
+def scenes_of_checkpoint(data, console):
+    """The scenes of the test split of the patches that a checkpoint was trained on; of the validation split where there are none."""
+    folder = data.get("patches_dir")
+    lines = read_lines(Path(folder) / MANIFEST) if folder else []
+    by_split = {split: list(dict.fromkeys(line["source"]["path"] for line in lines if line["split"] == split)) for split in ("test", "val")}
+    split = "test" if by_split["test"] else "val"
+    if not by_split[split]:
+        raise UserError(f"no scene was given, and the checkpoint's patch set ({folder or 'not named'}) names none; pass the scenes to map")
+    why = "" if split == "test" else ", since there is no test split"
+    console.say(f"no scene was given: mapping the {len(by_split[split])} of the {split} split of {folder}{why}")
+    return by_split[split]
+
+
+def refuse_inputs_as_outputs(scenes, output_dir, settings):
+    """UserError where a map would replace a scene."""
+    inputs = {os.path.realpath(path) for path in scenes.values() if "://" not in path}
+    for name in scenes:
+        for path in MapFiles(output_dir, name).outputs(settings).values():
+            if os.path.realpath(path) in inputs:
+                raise UserError(f"{path} is one of the scenes, and would be the map of {scenes[name]}; choose another --output-dir")
+
+
+def refuse_finished(run, scenes):
+    """UserError for maps that exist and may not be replaced, before any scene is mapped. What can't be opened is skipped here."""
+    for name, path in scenes.items():
+        if any(p.exists() for p in run.files(name).outputs(run.settings).values()):
+            run.finished_record(name, run.plan(path))
+
+
+# --------------------------------------------------------------------------------------------------------- the mapping
+
+
+def map_all(run, patterns, processes, first):
+    """
+    Map the scenes that patterns name, or where there are none those of the checkpoint. Returns the exit code.
+
+    first: the console, silent in all processes but the first.
+    """
+    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, first)
+    if run.dry_run:
+        return dry_run(run, scenes) if processes.is_first else 0
+    require_writable(run.output_dir)
+    # Each process tells of its own scenes, so none of them is silent.
+    line, code = conclude(*map_scenes(run, scenes, processes, Console(run.quiet)), run.output_dir)
+    if processes.is_first:
+        print(line)
+    return code
+
+
+def map_scenes(run, scenes, processes, console):
+    """
+    Map the scenes, {name: path}, each by one of the processes, and bring the folder's summary up to date.
+
+    Returns ({name: record}, {name: (kind of error, text)}) of all processes. console: this process's.
+    """
+    refuse_finished(run, scenes)
+    mine = dict(list(scenes.items())[processes.rank :: processes.size])
+    records, failures = {}, {}
+    for part in processes.gather(map_share(run, mine, len(scenes), console)):
+        records |= part[0]
+        failures |= part[1]
+    if records and processes.is_first:
+        update_summaries(run.output_dir)
+    return records, failures
+
+
+def map_share(run, mine, count, console):
+    """
+    Map this process's share of the `count` scenes; one that fails does not stop the rest.
+
+    Returns ({name: record}, {name: (kind of error, text)}). With --strict, or where there is only one scene, its error ends the run.
+    """
+    records, failures, said = {}, {}, set()
+    for number, (name, path) in enumerate(mine.items(), start=1):
+        try:
+            records[name] = map_or_skip(run, name, path, f"[{number}/{len(mine)}] {name}", console)
+            tell_record(console, records[name], said)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("What is finished is safe; run the same command again to go on") from error
+        except (UserError, RunError) as error:
+            outside = isinstance(error, OutsideArea)
+            if count == 1 or run.settings.strict and not outside:
+                raise
+            failures[name] = type(error).__name__, str(error)
+            (console.say if outside else console.warn)(f"{path} was not mapped: {error}")
+    return records, failures
+
+
+def map_or_skip(run, name, path, place, console):
+    """The record of one scene, which is mapped unless it is already. place: what a line about it begins with."""
+    plan, files = run.plan(path), run.files(name)
+    record = run.finished_record(name, plan)
+    if record is not None:
+        console.say(f"{place} is mapped already")
+        return record
+    again = ", going on where an earlier run stopped" if files.is_unfinished() else ""
+    console.say(f"{place}: {plan_words(plan, run.facts)}{again}")
+
+    def progress(total, done):
+        return console.progress(total, name, initial=done).update
+
+    return map_scene(run.predictor(plan), plan, files, run.facts, run.settings, overwrite=run.overwrite, progress=progress)

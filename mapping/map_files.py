@@ -1,0 +1,78 @@
+"""The files of one scene's map: their paths, and whether an earlier run has finished them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapping.settings import full_settings
+from mapping.summary import HIDDEN
+from runtime.errors import UserError
+from runtime.files import describe_difference, plain, read_json, write_json
+from vectors.writing import WRITERS
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Where a scene's map goes. folder: of the output. name: stem of its files."""
+
+    folder: Path
+    name: str
+
+    def outputs(self, settings):
+        """{kind: path} of what the map may consist of."""
+        files = {"classes": "_classes.tif", "burned": f"_burned{WRITERS[settings.vectors].ending}", "preview": "_preview.png"}
+        if settings.probabilities:
+            files["probability"] = "_probability.tif"
+        return {kind: Path(self.folder) / f"{self.name}{ending}" for kind, ending in files.items()}
+
+    @property
+    def record(self):
+        return Path(self.folder) / HIDDEN / f"{self.name}.json"
+
+    @property
+    def scratch(self):
+        """The folder of the journal, while the map is being made."""
+        return Path(self.folder) / HIDDEN / self.name
+
+    def is_unfinished(self):
+        """Whether an earlier run began this map and did not finish it."""
+        return (self.scratch / "journal.jsonl").exists()
+
+    def remove(self, names):
+        """Delete files of the output folder, by their names."""
+        for name in names:
+            (Path(self.folder) / name).unlink(missing_ok=True)
+
+
+def finished_record(files, plan, model, settings):
+    """
+    The record of a scene that these settings have mapped already, None if there is work to do.
+
+    UserError where there are files that may not be replaced: made with other settings, or by something else.
+    """
+    existing = [path for path in files.outputs(settings).values() if path.exists()]
+    if not existing:
+        return None
+    if files.record.exists():
+        earlier, now = read_json(files.record), plain(full_settings(plan, model, settings))
+        if earlier["settings"] == now and set(earlier["files"]) == {path.name for path in existing}:
+            return earlier
+        if earlier["settings"] not in (now, None):  # None: of a map that was not finished
+            difference = describe_difference(earlier["settings"], now)
+            raise UserError(f"{existing[0]} exists, made with other settings ({difference}); pass --overwrite or another --output-dir")
+    if files.is_unfinished():
+        return None  # killed while the files were being written: they are ours
+    raise UserError(f"{existing[0]} exists already; pass --overwrite to replace it, or another --output-dir")
+
+
+def begin_record(files, settings):
+    """
+    Deletes stale outputs of an earlier map of the scene, those that the new one will not replace. → {names of the files it may have}.
+
+    Before that the record names all of them, without settings until the map is finished: a run that is killed, and followed by one with
+    other outputs, leaves no stale file either.
+    """
+    expected = {path.name for path in files.outputs(settings).values()}
+    earlier = set(read_json(files.record)["files"]) if files.record.exists() else set()
+    write_json(files.record, {"settings": None, "files": sorted(earlier | expected)})
+    files.remove(earlier - expected)
+    return expected

@@ -1,0 +1,127 @@
+"""Turns the finished bands of a map into its files: GeoTIFFs, outlines, preview, numbers."""
+
+import contextlib
+import json
+import os
+
+import numpy as np
+
+from constants import IGNORE, VERSION, get_class_colours
+from mapping.polygons import AreaFinder
+from mapping.preview import Preview
+from mapping.summary import Counter
+from raster.writer import write_cog
+from runtime.errors import RunError
+from vectors.writing import WRITERS, Globe
+
+PIECE = 2 << 20  # pixels of the map that are turned into polygons at once
+NAMED = 20  # unreadable blocks that a record names; it counts all
+
+
+def finish_map(bands, plan, files, model, settings, areas):
+    """
+    One pass over all bands of a map writes its files. Returns the record, without its settings.
+
+    bands: iterable of StoredBands, from the top. plan: SceneInput. files: MapFiles. model: ModelFacts. areas: PixelAreas or None.
+    """
+    info, paths = plan.info, files.outputs(settings)
+    writer = WRITERS[settings.vectors]
+    globe, remarks = place_on_globe(info, areas, writer)
+    if globe is None:
+        paths.pop("burned")
+    counter, outlines, preview, unreadable = Counter(len(model.classes), areas), None, Preview(info, model.bands, model.classes), []
+    with contextlib.ExitStack() as stack:  # exits in reverse: the class map gets its name last
+        class_file, probability_file = open_rasters(stack, paths, plan, model, settings)
+        if globe is not None:
+            file = stack.enter_context(writer(paths["burned"], globe, model.classes))
+            outlines = Outlines(file, info.width, settings.min_area * 1e4, areas)
+        for band in bands:
+            class_file.write(band.classes)
+            if probability_file:
+                nodata = np.float32(np.nan) if band.burned.dtype == np.float32 else np.uint8(255)
+                probability_file.write(np.where(band.classes != IGNORE, band.burned, nodata))
+            counter.add(band.row, band.classes, band.highest)
+            preview.add(band)
+            unreadable += band.unreadable
+            if outlines:
+                outlines.add(band)
+        if outlines:
+            outlines.finish()
+        summary = counter.summary(model.classes)
+        if unreadable and summary["valid_fraction"] == 0:
+            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        preview.save(paths["preview"])
+    if summary["valid_fraction"] == 0:
+        remarks.append("no valid pixel")
+    if unreadable:
+        remarks.append(f"{len(unreadable)} blocks could not be read")
+    return {
+        "scene": files.name, "source": info.path, "width": info.width, "height": info.height,
+        "crs": info.crs.to_string() if info.crs else None,
+        **summary, "polygons": outlines.file.count if outlines else None, "unreadable_blocks": len(unreadable),
+        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
+        "remarks": remarks, "files": [path.name for path in paths.values()],
+    }
+
+
+def place_on_globe(info, areas, writer):
+    """(Globe for outlines or None, [why there are none]). writer: one of vectors.writing.WRITERS."""
+    if areas is None:
+        reason = "no CRS" if info.crs is None else "its CRS does not lead to the globe"
+        return None, [f"{reason}: no polygons, no hectares"]
+    globe = Globe(info.crs, info.transform, info.height, info.width)
+    obstacle = writer.obstacle(globe)
+    return (None, [obstacle]) if obstacle else (globe, [])
+
+
+class Outlines:
+    """Outlines of the burned areas, found band by band. file: of vectors.writing.WRITERS, open. smallest: square metres."""
+
+    def __init__(self, file, width, smallest, areas):
+        self.file, self.width, self.areas = file, width, areas
+        self.finder = AreaFinder(width, smallest, file.straight)
+
+    def add(self, band):
+        """band: StoredBand. It is taken in pieces of about PIECE pixels."""
+        rows = max(1, PIECE // self.width)
+        for first in range(0, len(band.classes), rows):
+            part = slice(first, min(first + rows, len(band.classes)))
+            self.add_piece(band.row + part.start, band.classes[part], band.burned[part])
+
+    def add_piece(self, row, classes, burned):
+        values = burned if burned.dtype == np.float32 else burned.astype(np.float32) / 254
+        metres, parts = self.areas.of_rows(row, row + len(classes)), self.file.parts(row, len(classes))
+        self.file.add(self.finder.add(classes, values, metres, parts))
+
+    def finish(self):
+        self.file.add(self.finder.finish())
+
+
+def open_rasters(stack, paths, plan, model, settings):
+    """(writer of the class map, writer of the probabilities or None), both closed by the ExitStack."""
+    info = plan.info
+    place = {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform}
+    colours = dict(enumerate(get_class_colours(len(model.classes))))
+    tags = making_tags(plan, model, settings)
+    class_file = stack.enter_context(write_cog(
+        paths["classes"], **place, nodata=IGNORE, descriptions=["class"], colours=colours, tags=tags,
+        band_tags=[{"CLASS_NAMES": json.dumps(dict(enumerate(model.classes)), ensure_ascii=False)}],
+    ))
+    if not settings.probabilities:
+        return class_file, None
+    as_bytes = settings.probabilities == "uint8"
+    probability_file = stack.enter_context(write_cog(
+        paths["probability"], **place, dtype=settings.probabilities, nodata=IGNORE if as_bytes else float("nan"),
+        descriptions=["probability of fire" if len(model.classes) == 2 else f"probability of anything but {model.classes[0]}"],
+        scales=[1 / 254] if as_bytes else (), tags=tags, overviews="values",
+    ))
+    return class_file, probability_file
+
+
+def making_tags(plan, model, settings):
+    """What the GeoTIFFs say about their making."""
+    return {
+        "TIFFTAG_SOFTWARE": f"chipmill {VERSION}", "MODEL": model.weights, "MODEL_BANDS": ",".join(model.bands),
+        "SOURCE": os.path.basename(plan.info.path),
+        "THRESHOLD": "likeliest class" if settings.threshold is None else f"{settings.threshold:g}",
+    }

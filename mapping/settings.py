@@ -1,0 +1,58 @@
+"""What decides a map: the settings that its journal and its record are compared by."""
+
+from dataclasses import dataclass
+
+from raster.source import mask_stamps
+from runtime.files import plain
+from vectors.reading import fingerprint
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """
+    What decides a map's content beside the model and the scene.
+
+    window: pixels a side. overlap: share of it. threshold: burned probability from which a pixel burns, None for the likeliest class.
+    tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None. strict: unreadable
+    blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg".
+    """
+
+    window: int = 256
+    overlap: float = 0.25
+    threshold: float | None = None
+    tta: bool = False
+    precision: str = "fp32"
+    probabilities: str | None = None
+    min_area: float = 0.5
+    aoi: str | None = None
+    strict: bool = False
+    vectors: str = "geojson"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What maps tell of a network. bands, classes: names. weights: of weights_hash. mean: reflectance of its training images or None."""
+
+    bands: tuple
+    classes: tuple
+    weights: str
+    mean: tuple | None = None
+
+
+def band_settings(plan, model, settings):
+    """What decides the pixels of a map, in JSON's types. Not the batch size or the device: they change no more than the last digit."""
+    area = fingerprint([settings.aoi]) if settings.aoi else None
+    info = plan.info
+    return plain({
+        "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
+        "model": model.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
+        "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
+        "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
+        "probabilities": settings.probabilities or "uint8", "aoi": area,
+    })
+
+
+def full_settings(plan, model, settings):
+    """band_settings, and what decides the files made of the pixels."""
+    outlines = {} if settings.vectors == "geojson" else {"vectors": settings.vectors}  # records of before do not name the usual form
+    return {**band_settings(plan, model, settings), "min_area": settings.min_area, "outputs": settings.probabilities, **outlines}

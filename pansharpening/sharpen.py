@@ -1,0 +1,167 @@
+"""Sharpens many pan/ms pairs with one checkpoint or method, shared among the processes of a run."""
+
+import os
+from dataclasses import dataclass
+
+from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
+from pansharpening.output_form import choose_form
+from pansharpening.pair_bands import check_ratio, select_bands
+from pansharpening.sharpeners import classical_sharpener, network_sharpener
+from raster.pair import Pair, match_pair
+from raster.pair_files import bands_of, compare_tags, match_paths, place_of, scale_of_pair
+from raster.scale import scale_from_tags
+from raster.source import describe
+from raster.writer import scratch_of
+from runtime.device import Compute
+from runtime.errors import RunError, UserError
+from runtime.files import clear_scratch, require_writable
+from runtime.logs import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpenRun:
+    """
+    What all pairs of a run share.
+
+    checkpoint: a dict as loaded, or None with `method`, the name of a classical one. compute: runtime.device.Compute. output_dir: a folder.
+    bands: names or numbers of --bands, or None. divide_by, offset: text of the flags, or None. shift: (x, y) pan pixels. rgb, block, apron:
+    see FuseSettings. overwrite: replace rasters that exist. strict: the first failure ends the run. dry_run: write nothing. quiet: of the
+    console.
+    """
+
+    checkpoint: dict | None
+    method: str | None
+    compute: Compute
+    output_dir: str
+    bands: tuple | None = None
+    divide_by: str | None = None
+    offset: str | None = None
+    shift: tuple = (0.0, 0.0)
+    rgb: bool = False
+    block: int = 512
+    apron: int | None = None
+    overwrite: bool = False
+    strict: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedPair:
+    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings."""
+
+    path: str
+    pair: Pair
+    settings: FuseSettings
+
+
+def sharpen_all(run, pans, mss, processes, first):
+    """
+    Sharpen the pairs of two lists of patterns. Returns the exit code.
+
+    first: the console, silent in all processes but the first.
+    """
+    planned = plan_sharpening(run, pans, mss, first)
+    if run.dry_run:
+        return 0
+    require_writable(run.output_dir)
+    # Each process tells of its own pairs, so none of them is silent.
+    failed = sharpen_pairs(run, planned, processes, Console(run.quiet))
+    if processes.is_first:
+        missing = f"; failed: {', '.join(failed)}" if failed else ""
+        print(f"sharpened {len(planned) - len(failed)} of {len(planned)} into {run.output_dir}{missing}")
+    return 1 if failed else 0
+
+
+def plan_sharpening(run, pans, mss, console):
+    """[PlannedPair] of two lists of patterns, with all checks that headers allow; tells how each will be sharpened."""
+    planned = {}
+    for pan, ms in match_paths(pans, mss):
+        one = plan_pair(run, pan, ms, console)
+        if one.path in planned:
+            raise UserError(f"{planned[one.path].pair.ms} and {ms} would both become {one.path}; sharpen them into different --output-dir")
+        planned[one.path] = one
+    return list(planned.values())
+
+
+def plan_pair(run, pan, ms, console):
+    """The PlannedPair of two paths."""
+    pair = match_pair(pan, ms, run.shift)
+    if run.checkpoint:
+        check_ratio(run.checkpoint, pair)
+    pair, how = select_bands(pair, run.checkpoint and run.checkpoint["data"]["bands"], run.bands)
+    scale, why = choose_scale(run, pair)
+    path = os.path.join(run.output_dir, f"{place_of(ms)}_sharpened.tif")
+    refuse_inputs(pair, path)
+    form = choose_form(pair, run.checkpoint["data"]["target"] if run.checkpoint else "bands", run.rgb, scale)
+    for remark in pair.remarks:
+        console.say(remark)
+    size, of_pan = (" × ".join(map(str, sides)) for sides in sizes(pair))
+    formula = f"reflectance = (value + {scale[1]:g}) / {scale[0]:g} {why}"
+    console.say(f"{path}: {size}, {len(form.descriptions)} {form.dtype} bands; {formula}")
+    console.say(f"{path}: bands of ms {how}: {', '.join(numbered(pair))}")
+    if size != of_pan:
+        console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
+    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron))
+
+
+def choose_scale(run, pair):
+    """((divide_by, offset), where it comes from): flags, the file's tags, the checkpoint; for classical methods values as they are."""
+    if not run.divide_by:
+        compare_tags(pair, run.offset is not None)
+    if run.divide_by or scale_from_tags(*bands_of(pair)):
+        return scale_of_pair(pair, run.divide_by, run.offset), "as the flags say" if run.divide_by else "as the file's tags say"
+    if run.checkpoint:
+        data = run.checkpoint["data"]
+        return scale_of_pair(pair, data["divide_by"], data["offset"] if run.offset is None else run.offset), "as for the checkpoint's chips"
+    if run.rgb or run.offset is not None:  # neither can do without a divisor: an error that says so
+        return scale_of_pair(pair, None, run.offset), ""
+    return (1.0, 0.0), "since classical methods don't mind"
+
+
+def numbered(pair):
+    """`1 blue`, `2 green`, …: the bands of ms that are read, with their numbers in the file."""
+    return [f"{i} {name}" for i, name in zip(pair.indexes or range(1, len(pair.bands) + 1), pair.bands, strict=True)]
+
+
+def sizes(pair):
+    """((width, height) of the sharpened raster, (width, height) of pan)."""
+    pan = describe(pair.pan)
+    return [side * pair.ratio for side in pair.area[2:]], [pan.width, pan.height]
+
+
+def sharpen_pairs(run, planned, processes, console):
+    """
+    Sharpen this process's share of the PlannedPairs; one that fails does not stop the rest. → paths of the failed ones of all processes.
+
+    With run.strict, or where there is only one pair, its error ends the run. console: this process's.
+    """
+    mine, failed = planned[processes.rank :: processes.size], []
+    network = network_sharpener(run.checkpoint, run.compute) if run.checkpoint and mine else None
+    for one in mine:
+        try:
+            sharpener = network or classical_sharpener(run.method, one.pair, one.settings.scale, run.block)
+            sharpen_pair(one, sharpener, run.overwrite, console)
+        except (UserError, RunError) as error:
+            if len(planned) == 1 or run.strict:
+                raise
+            failed.append(one.path)
+            console.warn(f"{one.pair.ms} was not sharpened: {error}")
+    return [path for part in processes.gather(failed) for path in part]
+
+
+def sharpen_pair(planned, sharpener, overwrite, console):
+    """Write one sharpened raster unless it is there already."""
+    path, pair, settings = planned.path, planned.pair, planned.settings
+    if not overwrite and is_done(path, pair, sharpener, settings):
+        clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
+        console.say(f"{path} is sharpened already")
+        return
+    apron = None if settings.apron is None else -(-settings.apron // pair.ratio) * pair.ratio
+    if apron is not None and apron < sharpener.reach:
+        console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} needs; blocks may show")
+    across, down = (-(-side * pair.ratio // settings.block) for side in pair.area[2:])
+    bar = console.progress(across * down, os.path.basename(path))
+    found = fuse(pair, path, sharpener, settings, overwrite=overwrite, progress=bar.update)
+    bar.close()
+    console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")

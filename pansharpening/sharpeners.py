@@ -1,0 +1,63 @@
+"""What sharpens a block: a trained network, or a classical method with the statistics of the whole image."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mapping.weights_hash import weights_hash
+from pansharpening.blocks import blocks_of, read_block, reading_errors, with_apron
+from pansharpening.classical import METHODS, gather_moments
+from pansharpening.network import pansharpener_from_checkpoint, with_old_names
+from raster.pair import PairReader
+from runtime.device import Compute
+from runtime.errors import UserError
+
+CLASSICAL_REACH = 6  # ms pixels that the classical methods look beyond a pixel, one to spare
+ON_CPU = Compute(device=torch.device("cpu"))
+
+
+@dataclass
+class Sharpener:
+    """
+    run(ms (1, C, h, w), pan (1, 1, H, W)) -> (1, C, H, W) reflectance, or (1, 3, H, W) Oklab where target is "oklab".
+
+    reach: pan pixels that it looks beyond a pixel. name: for tags.
+    """
+
+    run: object
+    reach: int
+    target: str
+    name: str
+
+
+def network_sharpener(checkpoint, compute=ON_CPU):
+    """Sharpener of a pansharpening checkpoint (a dict as loaded). compute: runtime.device.Compute."""
+    model = compute.place(pansharpener_from_checkpoint(checkpoint)).eval()
+
+    def run(ms, pan):
+        with torch.no_grad(), compute.autocast():
+            return model(ms.to(compute.device), pan.to(compute.device)).float().cpu()
+
+    return Sharpener(run, checkpoint["data"]["reach"], model.config.target, f"network {weights_hash(with_old_names(model.state_dict()))}")
+
+
+def classical_sharpener(method, pair, scale, block):
+    """Sharpener of a named method; those that need statistics of the whole image make a first pass over it here. block: pan pixels."""
+    moments = None if method == "bicubic" else image_moments(pair, scale, block)
+    return Sharpener(lambda ms, pan: METHODS[method](ms, pan, pair.ratio, moments), CLASSICAL_REACH * pair.ratio, "bands", method)
+
+
+def image_moments(pair, scale, block):
+    """Moments of the whole image, streamed. Nodata takes no part."""
+    total, apron = None, CLASSICAL_REACH
+    with PairReader(pair) as reader, reading_errors(pair):
+        for core in blocks_of(pair.area, max(1, block // pair.ratio)):
+            window, cut = with_apron(core, pair, apron)
+            ms, pan, nodata = read_block(reader, window, scale, apron)
+            inside = torch.zeros_like(nodata)
+            inside[:, :, cut[0], cut[1]] = True
+            part = gather_moments(ms, pan, pair.ratio, valid=inside & ~nodata)
+            total = part if total is None else total + part
+    if not total.count:
+        raise UserError(f"{pair.ms} and {pair.pan} have no valid pixel in common")
+    return total
