@@ -71,7 +71,7 @@ CASES = {
     "complex numbers": (lambda make: make("images/a_1.tif", IMAGE.astype("complex64")), {}, (), "has the type complex64"),
     "nodata outside the type": (None, {}, ("--nodata", "-1"), "--nodata is -1, which uint16 can't hold"),
     "nodata that is no number": (None, {}, ("--nodata", "white"), "--nodata expects a number or none"),
-    "ambiguous scale": (None, dict(divide_by=()), (), "is not known: its tags don't say"),
+    "ambiguous scale": (None, dict(divide_by=()), (), "is not known; pass --divide-by"),
     "scales that differ": (
         lambda make: (make("images/a_1.tif", IMAGE, scales=(1e-4, 1e-4)), make("images/b_1.tif", IMAGE, scales=(1e-3, 1e-3))),
         dict(divide_by=()), (), "make one patch set for each"),
