@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
@@ -43,6 +45,10 @@ def world(here, make_raster):
         shape = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
         features.append({"type": "Feature", "properties": {"severity": severity}, "geometry": shape})
     Path("perimeters.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    west, east = shapely.box(499_000, 4_599_000, 512_000, 4_601_000), shapely.box(512_000, 4_599_000, 521_000, 4_601_000)
+    for file, layer, shape in (("perimeters.gpkg", "roads", east), ("perimeters.gpkg", "burned", west), ("area.fgb", "area", west.union(east))):
+        pyogrio.raw.write(file, geometry=shapely.to_wkb([shape]), field_data=[], fields=[], layer=layer, geometry_type="Polygon",
+                          crs="EPSG:32633", append=Path(file).exists())
     make_raster("floods/Spain_1_S2Hand.tif", rng.integers(1, 9999, (13, 16, 16)).astype(np.int16))
     make_raster("floods/Spain_1_LabelHand.tif", mask.astype(np.int16) - np.eye(16, dtype=np.int16) * 2)
     for number, tile in enumerate(("EMSR001_AOI01_01", "EMSR002_AOI01_01")):
@@ -69,6 +75,8 @@ def test_the_commands_of_the_page_run_in_order(tmp_path, monkeypatch, world, cap
         assert not chip.main(words[2:]), words
     assert {line["split"] for line in read_manifest("patches")} == {"train", "val"}
     assert [line["class_pixels"]["mask"] for line in read_manifest("patches-severity")][0] == [128, 0, 128]  # CANAL is the second: high
+    in_layer = {line["scene"]: line["class_pixels"]["mask"] for line in read_manifest("patches-gpkg")}
+    assert len(in_layer) == 5 and {scene for scene, (_, burned) in in_layer.items() if burned} == {"CANAL_2024", "DOVE_2024", "LIDIA_2024"}
     assert (Path("patches") / "contact_sheet.png").exists() and not Path("more-patches").exists()
 
 
