@@ -46,7 +46,8 @@ def world(here, make_raster):
         features.append({"type": "Feature", "properties": {"severity": severity}, "geometry": shape})
     Path("perimeters.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     west, east = shapely.box(499_000, 4_599_000, 512_000, 4_601_000), shapely.box(512_000, 4_599_000, 521_000, 4_601_000)
-    for file, layer, shape in (("perimeters.gpkg", "roads", east), ("perimeters.gpkg", "burned", west), ("area.fgb", "area", west.union(east))):
+    both = west.union(east)
+    for file, layer, shape in (("perimeters.gpkg", "others", east), ("perimeters.gpkg", "burned", west), ("area.fgb", "area", both)):
         pyogrio.raw.write(file, geometry=shapely.to_wkb([shape]), field_data=[], fields=[], layer=layer, geometry_type="Polygon",
                           crs="EPSG:32633", append=Path(file).exists())
     make_raster("floods/Spain_1_S2Hand.tif", rng.integers(1, 9999, (13, 16, 16)).astype(np.int16))

@@ -63,6 +63,29 @@ def test_every_page_and_file_that_is_named_exists():
     assert missing == []
 
 
+def table_rows():
+    """(what a reader wants, [names in backticks of what to open]) of the README's table, headings aside."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("| I want to … | open … |\n|---|---|\n")[1].split("\n\n")[0]
+    cells = [re.fullmatch(r"\| (.+?) \| (.*?) ?\|", line).groups() for line in table.splitlines()]
+    return [(wish, re.findall(r"`([^`]+)`", where)) for wish, where in cells if not wish.startswith("**")]
+
+
+@pytest.mark.parametrize(("wish", "names"), table_rows(), ids=lambda v: v if isinstance(v, str) else "")
+def test_every_row_of_the_table_names_files_that_exist_and_what_is_in_them(wish, names):
+    paths = [ROOT / name for name in names if "/" in name or name.endswith((".py", ".md"))]
+    assert paths and [path for path in paths if not path.exists()] == []
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix == ".py")
+    inside = [name for name in names if ROOT / name not in paths]
+    assert [name for name in inside if not re.search(rf"^(?:(?:def|class) {name}\b|{name} =)", code, re.MULTILINE)] == []
+
+
+def test_every_module_that_is_told_to_be_run_exists():
+    told = {module for page in PAGES for module in re.findall(r"python -m ((?!pip\b|venv\b)[\w.]+)", page.read_text(encoding="utf-8"))}
+    assert len(told) > 5 and [module for module in told if not (ROOT / f"{module.replace('.', '/')}.py").exists()] == []
+    scripts = {name for page in PAGES for name in re.findall(r"python (benchmarks/\w+\.py)", page.read_text(encoding="utf-8"))}
+    assert len(scripts) > 5 and [name for name in scripts if not (ROOT / name).exists()] == []
+
+
 def run_blocks(holding, folder, shorten):
     """
     Run the commands of the README's blocks that hold a text, as written, in `folder`. shorten: {what a command holds: (words to be
