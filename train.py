@@ -68,13 +68,13 @@ def build_parser():
     group = parser.add_argument_group("loss: 0.5 cross-entropy + 0.5 Dice")
     group.add_argument("--no-class-weights", action="store_true", help="all classes count the same in the cross-entropy")
     group.add_argument("--focal-loss", action="store_true", help="focal loss in place of the cross-entropy")
-    group.add_argument("--focal-gamma", type=number(0), default=2.0, help="how much easy pixels are played down")
+    group.add_argument("--focal-gamma", type=number(0), default=2.0, help="how strongly easy pixels are down-weighted")
 
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network's layers; losses are fp32")
     group.add_argument("--compile", action="store_true", help="torch.compile: a slow start, faster steps")
-    group.add_argument("--channels-last", action="store_true", help="memory layout that tensor cores like")
+    group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")
 
     group = parser.add_argument_group("run")
     group.add_argument("--resume", metavar="FILE", help="checkpoint to continue from; flags not given are those of its run")

@@ -34,7 +34,7 @@ def build_parser():
 
     group = parser.add_argument_group("session")
     group.add_argument("--session", default="pansharpen", help="name of the run; its folder is made in --sessions-dir")
-    group.add_argument("--sessions-dir", "--checkpoints", default="sessions", metavar="DIR", help="where sessions live")
+    group.add_argument("--sessions-dir", "--checkpoints", default="sessions", metavar="DIR", help="folder of all sessions")
     group.add_argument("--load-epoch", type=whole(), metavar="N", help="continue from this epoch of the session (default: its latest)")
     group.add_argument("--load-from", metavar="S[/N]", help="begin with the weights of another session, or of a .pt file")
     group.add_argument("--weight-link", metavar="FILE", help="link to the newest checkpoint (default: latest.pt in --sessions-dir)")
