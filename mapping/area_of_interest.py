@@ -10,11 +10,6 @@ class OutsideArea(UserError):
     """A scene that the area of interest does not touch: bad input if it is the only one, one to leave out if there are many."""
 
 
-def check_area(path):
-    """Remarks about the polygons of --aoi, such as those that are left out. UserError where they cannot be read."""
-    return read_polygons([path]).remarks
-
-
 def require_area(info, path):
     """
     The area of interest as a function (row, height) → (height, W) bool. OutsideArea where it misses the scene.

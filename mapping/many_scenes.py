@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from constants import MANIFEST
-from mapping.area_of_interest import OutsideArea, check_area
+from mapping.area_of_interest import OutsideArea
 from mapping.dry_run import dry_run
 from mapping.inputs import InputFlags, plan_input
 from mapping.map_files import MapFiles, finished_record
@@ -23,6 +23,7 @@ from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import read_lines, require_writable
 from runtime.logs import Console
+from vectors.reading import read_polygons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def choose_scenes(patterns, data, settings, output_dir, console):
     scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
     refuse_inputs_as_outputs(scenes, output_dir, settings)
     if settings.aoi:
-        for remark in check_area(settings.aoi):
+        for remark in read_polygons([settings.aoi]).remarks:
             console.warn(remark)
     return scenes
 

@@ -1,12 +1,14 @@
 """The files of one scene's map: their paths, and whether an earlier run has finished them."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
 from mapping.settings import full_settings
 from mapping.summary import HIDDEN
+from raster.writer import scratch_of
 from runtime.errors import UserError
-from runtime.files import describe_difference, plain, read_json, write_json
+from runtime.files import clear_scratch, describe_difference, plain, read_json, write_json
 from vectors.writing import WRITERS
 
 
@@ -38,9 +40,12 @@ class MapFiles:
         return (self.scratch / "journal.jsonl").exists()
 
     def remove(self, names):
-        """Delete files of the output folder, by their names."""
-        for name in names:
-            (Path(self.folder) / name).unlink(missing_ok=True)
+        """Delete files of the output folder, by their names, with what a run that was killed while writing them left."""
+        for path in (Path(self.folder) / name for name in names):
+            for leftover in path.parent.glob(f".{glob.escape(path.stem)}.part{path.suffix}*"):  # see atomic_path; SQLite adds a journal
+                leftover.unlink()
+            clear_scratch(scratch_of(path))
+            path.unlink(missing_ok=True)
 
 
 def finished_record(files, plan, model, settings):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from constants import IGNORE
 from runtime.files import read_json, write_json, write_text
 
 try:
@@ -66,13 +65,6 @@ class Counter:
 
 def hectares(square_metres):
     return round(float(square_metres) / 1e4, 6)
-
-
-def count_classes(classes, areas, class_names):
-    """The summary of a class map in memory, (H, W) uint8 with 255 for nodata. areas: PixelAreas or None."""
-    counter = Counter(len(class_names), areas)
-    counter.add(0, classes, 1.0 if ((classes > 0) & (classes != IGNORE)).any() else 0.0)
-    return counter.summary(class_names)
 
 
 def write_summaries(output_dir, records):

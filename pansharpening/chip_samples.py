@@ -2,7 +2,7 @@
 
 import copy
 
-from pansharpening.gallery import error_of
+from pansharpening.metrics import error_of_chip
 from pansharpening.sample_sheet import pan_sheet
 from pictures.encoding import save_png
 from runtime.unreadable import Problem
@@ -24,7 +24,8 @@ def write_chip_samples(path, sharpen, chips, target, spread, count=4):
         pan, mul, truth, valid = parts
         image = sharpen(mul[None], pan[None])[0]
         rows.append((pan, mul, image, truth, valid))
-        error = error_of(truth.numpy(), image.numpy(), target, plain.ratio, valid)
+        counted = None if valid is None else valid[0].numpy()
+        error = error_of_chip(truth.numpy(), image.numpy(), target, plain.ratio, counted)
         names.append(f"{chip}.pt, {'delta E' if target == 'oklab' else 'ERGAS'} {error:.3g}")
     if rows:
         path.parent.mkdir(exist_ok=True)

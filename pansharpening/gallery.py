@@ -7,8 +7,8 @@ import torch
 
 from chipping.link_chips import find_chips
 from chipping.pan_chips import BadChip, decode_chip, read_chip
-from pansharpening import metrics
 from pansharpening.classical import METHODS, fuse_whole
+from pansharpening.metrics import error_of_chip
 from pansharpening.sharpeners import network_sharpener
 from pictures.brightness import OKLAB, gain_for, middle, show_light
 from pictures.gallery_page import Sheet, best_median_worst
@@ -88,14 +88,9 @@ def try_methods(folder, number, sharpener, target, bands, ratio):
         images = {name: bands_to_oklab(image, bands) for name, image in images.items()}
     images["network"] = sharpener.run(mul[None], pan[None])
     images = {name: image[0] for name, image in images.items()}
-    errors = {name: error_of(truth.numpy(), image.numpy(), target, ratio, valid) for name, image in images.items()}
+    counted = None if valid is None else valid[0].numpy()
+    errors = {name: error_of_chip(truth.numpy(), image.numpy(), target, ratio, counted) for name, image in images.items()}
     return Trial(number, mul, truth, images, errors)
-
-
-def error_of(truth, image, target, ratio, valid):
-    """delta E for Oklab, ERGAS for bands. truth, image: (C or 3, S, S) NumPy; valid: (1, S, S) bool tensor or None"""
-    valid = None if valid is None else valid[0].numpy()
-    return metrics.delta_e(truth, image, valid) if target == "oklab" else metrics.ergas(truth, image, ratio, valid)
 
 
 def make_case(trial, method, target, bands, ratio):

@@ -202,6 +202,11 @@ def reduced_resolution_scores(truth, image, ratio=4, peak=None, valid=None):
     }
 
 
+def error_of_chip(truth, image, target, ratio, valid=None):
+    """delta E for the target "oklab", ERGAS for bands: 0 is perfect."""
+    return delta_e(truth, image, valid) if target == "oklab" else ergas(truth, image, ratio, valid)
+
+
 def scores_of_chip(truth, image, target, ratio, valid=None):
     """What is told of a test chip: {"ergas", "sam", "q2n", "psnr"}, or {"delta_e", "psnr"} for the target "oklab"."""
     peak = psnr(truth, image, 1.0, valid)

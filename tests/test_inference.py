@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 import torch
 from map_factory import BANDS, data, numbers, run, tiny_model, write_checkpoint
 from PIL import Image
 from rasterio.crs import CRS
+from rasterio.features import rasterize
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
@@ -415,6 +418,61 @@ def test_polygons_of_an_old_map_go_when_the_new_one_can_have_none(checkpoint, ma
     run(scene, *flags, "--overwrite")
     assert not (maps / "scene_burned.geojson").exists()
     assert run(scene, *flags) == 0  # and it is mapped already
+
+
+def outlines(path):
+    """([Polygon], [properties], CRS) of a file of outlines."""
+    meta, _, shapes, columns = pyogrio.raw.read(path)
+    rows = [dict(zip(meta["fields"], row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+    return shapely.from_wkb(shapes), rows, meta["crs"]
+
+
+def test_a_geopackage_has_the_features_of_the_geojson_in_the_scenes_crs(checkpoint, tmp_path, make_raster):
+    scene = make_raster("scene.tif", numbers(150, 120), descriptions=BANDS, crs="EPSG:32719")
+    flags = (scene, "--checkpoint", checkpoint, "--min-area", 0.05, "--device", "cpu", "--output-dir")
+    run(*flags, tmp_path / "geojson")
+    run(*flags, tmp_path / "gpkg", "--vectors", "gpkg")
+    of_geojson, of_gpkg = ({p.name for p in (tmp_path / kind).glob("scene*")} for kind in ("geojson", "gpkg"))
+    assert of_geojson - of_gpkg == {"scene_burned.geojson"} and of_gpkg - of_geojson == {"scene_burned.gpkg"}
+    for name in of_gpkg & of_geojson | {"summary.csv"}:
+        assert (tmp_path / "gpkg" / name).read_bytes() == (tmp_path / "geojson" / name).read_bytes(), name
+    shapes, properties, crs = outlines(tmp_path / "gpkg" / "scene_burned.gpkg")
+    features = json.loads((tmp_path / "geojson" / "scene_burned.geojson").read_text())["features"]
+    assert crs == "EPSG:32719" and len(shapes) == len(features) == summary(tmp_path / "gpkg")["scenes"][0]["polygons"] > 5
+    assert [{k: v for k, v in row.items() if k != "continues"} for row in properties] == [f["properties"] for f in features]
+    assert [shape.area / 1e4 for shape in shapes] == pytest.approx([row["area_ha"] for row in properties], rel=2e-3)  # UTM's own scale
+    with rasterio.open(tmp_path / "gpkg" / "scene_classes.tif") as classes:
+        pixels, place = classes.read(1), classes.transform
+    burned = rasterize([(shape, 1) for shape in shapes], out_shape=pixels.shape, transform=place)
+    small = (pixels == 1) & (burned == 0)  # what --min-area leaves out
+    assert (pixels[burned == 1] == 1).all() and 0 < small.sum() < 0.03 * burned.sum()
+
+
+@pytest.mark.parametrize(("kind", "other"), [("gpkg", "geojson"), ("geojson", "gpkg")])
+def test_outlines_in_another_format_replace_the_old_ones_only_with_overwrite(checkpoint, maps, make_raster, kind, other):
+    scene = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS)
+    flags = (scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu", "--vectors")
+    run(*flags, kind)
+    with pytest.raises(UserError, match=r"made with other settings \(vectors: "):
+        run(*flags, other)
+    assert (maps / f"scene_burned.{kind}").exists() and not (maps / f"scene_burned.{other}").exists()
+    run(*flags, other, "--overwrite")
+    assert not (maps / f"scene_burned.{kind}").exists() and (maps / f"scene_burned.{other}").exists()
+    changed = (maps / f"scene_burned.{other}").stat().st_mtime_ns
+    assert run(*flags, other) == 0 and (maps / f"scene_burned.{other}").stat().st_mtime_ns == changed  # mapped already
+
+
+def test_a_scene_with_a_pole_inside_has_outlines_as_a_geopackage_alone(checkpoint, tmp_path, make_raster):
+    scene = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS, crs="EPSG:3413", transform=from_origin(-320, 320, 10, 10))
+    flags = (scene, "--checkpoint", checkpoint, "--device", "cpu", "--min-area", 0, "--output-dir")
+    for kind in ("geojson", "gpkg"):
+        run(*flags, tmp_path / kind, "--vectors", kind)
+    (record,) = summary(tmp_path / "geojson")["scenes"]
+    assert record["remarks"] == ["a pole is inside: no polygons"] and not (tmp_path / "geojson" / "scene_burned.geojson").exists()
+    (record,) = summary(tmp_path / "gpkg")["scenes"]
+    shapes, properties, crs = outlines(tmp_path / "gpkg" / "scene_burned.gpkg")
+    assert (record["remarks"], crs, len(shapes)) == ([], "EPSG:3413", record["polygons"])
+    assert sum(row["area_ha"] for row in properties) == pytest.approx(record["burned_hectares"], abs=1e-3 * len(shapes))
 
 
 def test_each_slab_knows_the_area_that_its_windows_see(make_raster):

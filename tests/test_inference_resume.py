@@ -130,14 +130,19 @@ def test_a_run_that_stops_between_bands_goes_on_there(checkpoint, tmp_path, make
 
 
 @pytest.mark.parametrize(
-    ("owner", "function"),
-    [(mapping.scene, "begin_record"), (mapping.map_writer.Preview, "save"), (mapping.map_files.MapFiles, "remove"),
-     (mapping.scene, "write_json"), (mapping.map_writer.Outlines, "add_piece")],
+    ("owner", "function", "vectors"),
+    [(mapping.scene, "begin_record", "geojson"), (mapping.map_writer.Preview, "save", "geojson"),
+     (mapping.map_writer.Preview, "save", "gpkg"), (mapping.map_files.MapFiles, "remove", "geojson"),
+     (mapping.scene, "write_json", "gpkg"), (mapping.map_writer.Outlines, "add_piece", "geojson"),
+     (mapping.map_writer.Outlines, "finish", "gpkg")],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_run_that_stops_while_files_are_written_ends_with_the_same_files(checkpoint, tmp_path, make_raster, monkeypatch, owner, function):
+def test_a_run_that_stops_while_files_are_written_ends_with_the_same_files(
+    checkpoint, tmp_path, make_raster, monkeypatch, owner, function, vectors
+):
     scene = make_raster("scene.tif", numbers(100, 90), descriptions=BANDS)
-    run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS)
+    flags = (*FLAGS, "--vectors", vectors)
+    run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *flags)
 
     real = getattr(owner, function)
 
@@ -149,9 +154,24 @@ def test_a_run_that_stops_while_files_are_written_ends_with_the_same_files(check
     with monkeypatch.context() as patch:
         patch.setattr(owner, function, failing)
         with pytest.raises(Killed):
-            run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "torn", *FLAGS)
-    assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "torn", *FLAGS) == 0
+            run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "torn", *flags)
+    assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "torn", *flags) == 0
     assert differences(tmp_path / "torn", tmp_path / "whole") == []
+
+
+def test_what_a_kill_left_of_a_file_goes_when_the_next_map_has_no_such_file(checkpoint, tmp_path, make_raster, monkeypatch):
+    scene, folder = make_raster("[1] scene.tif", numbers(64, 64), descriptions=BANDS), tmp_path / "maps"
+    flags = (scene, "--checkpoint", checkpoint, "--device", "cpu", "--output-dir", folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(mapping.scene, "finish_map", lambda *args: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            run(*flags, "--probabilities", "--vectors", "gpkg")
+    for name in (".[1] scene_burned.part.gpkg", ".[1] scene_burned.part.gpkg-journal", ".[1] scene_probability.part/rows.tif"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"of a killed run")
+    (folder / ".1 scene_burned.part.gpkg").write_bytes(b"of another scene")
+    run(*flags)
+    assert [p.name for p in folder.iterdir() if ".part" in p.name] == [".1 scene_burned.part.gpkg"]
 
 
 def test_other_settings_do_not_continue_a_map(checkpoint, tmp_path, make_raster, monkeypatch):
