@@ -12,13 +12,13 @@ import torch
 from constants import CEMS_BANDS, CLASS_COLOURS, IGNORE, SENTINEL2_DIVISOR, SENTINEL2_L2A_BANDS, SENTINEL2_OFFSET, VERSION
 from mapping.scoring import burn_index, normalised_difference
 from pictures.encoding import jpeg_bytes
-from pictures.numbers import duration, thousands
 from pictures.scene_views import scene_views
 from pictures.sheets import fit_within
 from pictures.story import Scores, Story, build_report, headline
 from raster.scale import to_reflectance
 from runtime.checkpoint import load_checkpoint
 from runtime.files import read_json, write_text
+from runtime.words import duration, thousands
 
 HECTARE = 100  # pixels of 10 m
 SAVED = 640  # pixels of the longer side of pictures that are saved as files

@@ -17,8 +17,7 @@ from dataset import PatchDataset, read_patch_set
 from mapping.blending import decide_classes
 from model import model_from_checkpoint
 from pictures.gallery_page import Sheet, best_median_worst
-from pictures.overlays import class_overlay, error_picture, grey_background
-from pictures.palette import error_legend
+from pictures.overlays import class_overlay, error_legend, error_picture, grey_background
 from pictures.sheets import Header, contact_sheet
 from pictures.stretch import any_picture, burn_colour
 from raster.scale import to_reflectance

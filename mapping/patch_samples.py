@@ -1,7 +1,7 @@
 """Pictures of validation patches beside what a network says about them: what train.py leaves after each best epoch."""
 
+from pictures.chip_sheets import sample_sheet
 from pictures.encoding import save_png
-from pictures.sample_sheet import sample_sheet
 
 
 def write_samples(path, model, dataset, patch_set, to_device, compute, count=4):

@@ -1,11 +1,14 @@
-"""Collects the pixels of a map's preview, a PNG of the scene beside its classes."""
+"""The preview of a map: a PNG of the scene in the colours that its bands allow, beside the map laid over it."""
 
 import numpy as np
 
+from constants import get_class_colours
 from pictures.encoding import save_png
-from pictures.preview import preview
+from pictures.overlays import class_overlay
+from pictures.stretch import any_picture, burn_colour, natural_colour
 
 PREVIEW = 1024  # pixels, the longer side of a scene in its preview
+GAP = 6  # white pixels between pictures
 
 
 def thumbnail_step(height, width):
@@ -31,3 +34,22 @@ class Preview:
     def save(self, path):
         reflectance, classes = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.classes)
         save_png(path, preview(reflectance, classes, self.band_names, len(self.class_names), PREVIEW // 2))
+
+
+def preview(reflectance, classes, bands, num_classes, least):
+    """
+    One picture (H, W, 3) uint8: natural colour, burn-sensitive colour, and the map over the last of them; side by side, or stacked.
+
+    reflectance: (C, h, w); classes: (h, w); bands: C names. Small scenes are enlarged by a whole factor until their longer side has `least`
+    pixels, so that pixels stay square.
+    """
+    views = [p for p in (natural_colour(reflectance, bands), burn_colour(reflectance, bands)) if p is not None]
+    views = views or [any_picture(reflectance, bands)]
+    views.append(class_overlay(views[-1], classes, get_class_colours(num_classes)))
+    times = -(-least // max(reflectance.shape[1:]))
+    views = [view.repeat(times, axis=0).repeat(times, axis=1) for view in views]
+    axis = 1 if reflectance.shape[1] >= reflectance.shape[2] else 0
+    shape = list(views[0].shape)
+    shape[axis] = GAP
+    line = np.full(shape, 255, np.uint8)
+    return np.concatenate([part for view in views for part in (view, line)][:-1], axis=axis)

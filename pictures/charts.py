@@ -3,7 +3,7 @@
 import html
 import math
 
-from pictures.numbers import percent
+from runtime.words import percent
 
 
 def ticks(low, high, count=4):

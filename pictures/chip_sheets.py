@@ -1,13 +1,12 @@
-"""Contact sheets of chip sets: patches with their labels, pan/ms chips with their truth."""
+"""Contact sheets of chips: patches with their labels and what a network predicts for them, pan/ms chips with their truth."""
 
 import numpy as np
 
-from constants import IGNORE, get_class_colours
+from constants import IGNORE, get_class_colours, get_class_names
 from pictures.brightness import PAN, show_light
-from pictures.overlays import class_picture
-from pictures.palette import NODATA_COLOUR
+from pictures.overlays import NODATA_COLOUR, class_overlay, class_picture, error_legend, error_picture
 from pictures.sheets import Header, contact_sheet
-from pictures.stretch import SHEET_GAMMA, choose_composites, measure_stretch, stretch
+from pictures.stretch import SHEET_GAMMA, any_picture, choose_composites, measure_stretch, stretch
 
 CELL = 192  # pixels of a picture
 
@@ -28,6 +27,22 @@ def label_sheet(patches, bands, layer, classes, captions, title):
         rows.append([*views, class_picture(label, colours)])
     legend = [*zip(colours, classes, strict=True), (NODATA_COLOUR, "ignore, nodata")]
     return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, CELL, across=3, header=Header(title, tuple(legend)))
+
+
+def sample_sheet(images, truth, prediction, bands, num_classes, names):
+    """
+    One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, errors.
+
+    images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) classes, 255 = ignore; all NumPy. names: N captions.
+    """
+    colours = get_class_colours(num_classes)
+    rows = []
+    for image, labels, classes in zip(images, truth, prediction, strict=True):
+        picture = any_picture(image, bands)
+        overlays = [class_overlay(picture, kind, colours) for kind in (labels, classes)]
+        rows.append([picture, *overlays, error_picture(labels, classes, picture)])
+    legend = error_legend(colours, get_class_names(num_classes))
+    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, header=Header("", legend))
 
 
 def pair_sheet(chips, captions, title):

@@ -1,12 +1,12 @@
 """The seven pictures of a mapped scene in the demo's report, with captions and alternative texts."""
 
 from constants import IGNORE
-from pictures.numbers import percent
+from pictures import overlays
 from pictures.overlays import class_overlay, error_picture, grey_background, probability_picture
 from pictures.page import View
-from pictures.palette import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR, PROBABILITY_STOPS
 from pictures.sheets import fit_within
 from pictures.stretch import burn_colour, natural_colour
+from runtime.words import percent
 
 
 def scene_views(reflectance, bands, truth, prediction, probability, baseline, colour, longest=900):
@@ -20,9 +20,9 @@ def scene_views(reflectance, bands, truth, prediction, probability, baseline, co
     burn = burn_colour(reflectance, bands)
     colours = ((0, 0, 0), colour)
     ground = grey_background(natural)
-    judged = ((FOUND, "found"), (MISSED, "burned, but missed"), (FALSE_ALARM, "marked in error"))
-    stops = PROBABILITY_STOPS
-    nodata = ((NODATA_COLOUR, "no data"),) if (truth == IGNORE).any() else ()
+    judged = ((overlays.FOUND, "found"), (overlays.MISSED, "burned, but missed"), (overlays.FALSE_ALARM, "marked in error"))
+    stops = overlays.PROBABILITY_STOPS
+    nodata = ((overlays.NODATA_COLOUR, "no data"),) if (truth == IGNORE).any() else ()
 
     def small(picture):
         return fit_within(picture, longest)

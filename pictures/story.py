@@ -8,8 +8,8 @@ import html
 from dataclasses import dataclass
 
 from pictures.charts import bar_row, line_chart
-from pictures.numbers import THIN, percent, thousands
 from pictures.page import figure, page
+from runtime.words import THIN, percent, thousands
 
 
 @dataclass(frozen=True)

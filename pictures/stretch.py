@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from constants import band_role
-from pictures.palette import NODATA_COLOUR
+from pictures.overlays import NODATA_COLOUR
 
 SAMPLE = 200_000  # pixels: enough for the percentiles of a sheet
 SHEET_GAMMA = 0.8

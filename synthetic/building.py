@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from synthetic.fields import fractal_noise, logistic
-from synthetic.lines import rounded, stripes
+from synthetic.fields import STEPS, fractal_noise, logistic, rounded, spreading_time, stripes
 from synthetic.materials import lay
-from synthetic.spreading import STEPS, spreading_time
 
 ROAD_CELL = 8  # pixels: the grid on which roads look for their way
 

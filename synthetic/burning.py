@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from synthetic.fields import enlarge, fractal_noise, logistic, smooth
+from synthetic.fields import STEPS, enlarge, fractal_noise, logistic, smooth, spreading_time
 from synthetic.materials import SPECTRA
-from synthetic.spreading import STEPS, spreading_time
 
 SEVERITY_STEPS = (0.16, 0.30, 0.52, 0.78)  # burn severity 0..1 at which the label becomes 1, 2, 3, 4
 SEVERITY_MIDDLE = (0.0, 0.22, 0.42, 0.66, 0.90)  # and the severity that a label stands for

@@ -4,8 +4,7 @@ import datetime
 
 import numpy as np
 
-from synthetic.fields import fractal_noise, smooth
-from synthetic.lines import stripes
+from synthetic.fields import fractal_noise, smooth, stripes
 from synthetic.materials import lay
 
 

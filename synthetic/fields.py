@@ -1,6 +1,10 @@
-"""Smooth fields on a grid: fractal noise, Gaussian blur, spline enlargement. Row axis south, column axis east, lengths in cells."""
+"""Fields on a grid: noise, blur, enlargement, travel time, lines drawn by area. Row axis south, column axis east, lengths in cells."""
 
 import numpy as np
+from rasterio.features import rasterize
+
+# The eight neighbours of a cell as (rows, columns) from the neighbour to the cell, with the distance in cells.
+STEPS = [(dr, dc, float(np.hypot(dr, dc))) for dr in (-1, 0, 1) for dc in (-1, 0, 1) if dr or dc]
 
 
 def logistic(x):
@@ -73,3 +77,57 @@ def enlarge(coarse, shape, factor, margin=0):
         return table
 
     return weights(shape[0], coarse.shape[0]) @ coarse.astype(np.float32) @ weights(shape[1], coarse.shape[1]).T
+
+
+def shifted(field, rows, columns, fill):
+    """`field` moved down by `rows` and right by `columns` whole cells; vacated cells are `fill`."""
+    moved = np.full_like(field, fill)
+    height, width = field.shape
+    if abs(rows) >= height or abs(columns) >= width:
+        return moved
+    moved[max(rows, 0) : height + min(rows, 0), max(columns, 0) : width + min(columns, 0)] = field[
+        max(-rows, 0) : height - max(rows, 0), max(-columns, 0) : width - max(columns, 0)
+    ]
+    return moved
+
+
+def spreading_time(cost, start, rounds=None):
+    """Least time from `start` to each cell. (H, W) float32; inf where it is never reached.
+
+    cost: (8, H, W) time to enter a cell from its neighbour per cell of distance, in the order of STEPS; inf = impassable
+    start: (H, W) bool
+    """
+    time = np.where(start, 0.0, np.inf).astype(np.float32)
+    steps = [(dr, dc, cost[i] * np.float32(distance)) for i, (dr, dc, distance) in enumerate(STEPS)]
+    for _ in range(rounds or 3 * max(time.shape)):
+        before = time
+        for dr, dc, step in steps:
+            time = np.minimum(time, shifted(time, dr, dc, np.inf) + step)
+        if np.array_equal(before, time):
+            break
+    return time
+
+
+def stripes(lines, shape, detail=3):
+    """(H, W) 0..1: share of each pixel that the lines cover. lines: [(points (N, 2) as row, column; width in pixels)]"""
+    shapes = []
+    for points, width in lines:
+        points = np.asarray(points, np.float64)
+        along = np.gradient(points, axis=0)
+        side = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
+        a, b = points + side * width / 2, points - side * width / 2
+        for i in range(len(points) - 1):
+            ring = np.array([a[i], a[i + 1], b[i + 1], b[i], a[i]]) * detail
+            shapes.append({"type": "Polygon", "coordinates": [[(float(x), float(y)) for y, x in ring]]})
+    if not shapes:
+        return np.zeros(shape, np.float32)
+    fine = rasterize(shapes, out_shape=(shape[0] * detail, shape[1] * detail), dtype="uint8")
+    return fine.reshape(shape[0], detail, shape[1], detail).mean(axis=(1, 3), dtype=np.float32)
+
+
+def rounded(points, times=3):
+    """(N, 2) points without a staircase: each moved to the weighted mean of itself and its neighbours; the ends stay."""
+    points = np.asarray(points, np.float64).copy()
+    for _ in range(times):
+        points[1:-1] = (points[:-2] + 2 * points[1:-1] + points[2:]) / 4
+    return points

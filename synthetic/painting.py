@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from constants import IGNORE
-from synthetic.atmosphere import HAZE, light
 from synthetic.burning import SEVERITY_MIDDLE, char_surface
 from synthetic.country import make_land
 from synthetic.fields import fractal_noise, smooth
+from synthetic.imaging import HAZE, light, sense
 from synthetic.materials import lay
 from synthetic.place import SMALLEST, choose_place
-from synthetic.sensor import sense
 
 
 def paint_image(severity, seed=0, cloud_mask=None):

@@ -3,9 +3,9 @@ Synthetic Sentinel-2 scenes of burnt country with labels: training data of the d
 
     scene = generate_scene(seed=7, height=768, width=768)   # reflectance (12, H, W), severity, delineation and cloud mask (H, W)
 
-Modelled: terrain eroded by rivers (relief.py); natural cover by slope, aspect, height and wetness (cover.py); fields, clear-cuts, water,
+Modelled: terrain eroded by rivers (relief.py); natural cover by slope, aspect, height and wetness (country.py); fields, clear-cuts, water,
 towns and roads (farming.py, water.py, building.py); a fire that spreads from one point by wind, slope and fuel and leaves islands
-(burning.py); sun, clouds with shadows, smoke and haze (atmosphere.py); blur, misregistration and noise of the instrument (sensor.py).
+(burning.py); sun, clouds with shadows, smoke and haze blur, misregistration and noise of the instrument (imaging.py).
 
 **Not** modelled: anything in time (there is no image from before the fire), directional reflectance, snow, adjacency between clouds and
 ground. Spectra are round figures for each material (materials.py), not library measurements. A network trained here has learnt these
@@ -23,13 +23,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from constants import IGNORE
-from synthetic.atmosphere import make_clouds
 from synthetic.burning import char_surface, grow_fire, label_fire
 from synthetic.country import make_land
 from synthetic.fields import fractal_noise
+from synthetic.imaging import make_clouds, photograph
 from synthetic.materials import PIXEL, lay
 from synthetic.place import LARGEST, SMALLEST, Place, choose_place
-from synthetic.sensor import photograph
 
 
 @dataclass

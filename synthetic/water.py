@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from synthetic.fields import enlarge, fractal_noise, logistic, smooth
-from synthetic.lines import stripes
+from synthetic.fields import enlarge, fractal_noise, logistic, smooth, stripes
 from synthetic.materials import lay
 from synthetic.relief import CELL, MARGIN
 

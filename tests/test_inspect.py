@@ -9,7 +9,7 @@ from rasterio.transform import from_origin
 import chip
 from chipping.patch_inspection import band_statistics
 from constants import CLASS_COLOURS
-from pictures.palette import NODATA_COLOUR
+from pictures.overlays import NODATA_COLOUR
 from pictures.stretch import choose_composites
 from runtime.errors import RunError, UserError
 from runtime.words import in_bytes, plural

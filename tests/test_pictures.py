@@ -7,13 +7,11 @@ import pytest
 from PIL import Image, ImageFont
 
 from constants import SENTINEL2_L2A_BANDS, get_class_colours
+from mapping.preview import preview
 from pictures.brightness import OKLAB, PAN, gain_for, middle, show_light
-from pictures.chip_sheets import label_sheet, pair_sheet
+from pictures.chip_sheets import label_sheet, pair_sheet, sample_sheet
 from pictures.encoding import png_bytes, save_png
-from pictures.overlays import class_overlay, class_picture, error_picture, probability_picture
-from pictures.palette import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR
-from pictures.preview import preview
-from pictures.sample_sheet import sample_sheet
+from pictures.overlays import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR, class_overlay, class_picture, error_picture, probability_picture
 from pictures.sheets import Header, contact_sheet, cut_text, fit_within, place_header
 from pictures.stretch import any_picture, burn_colour, natural_colour
 from raster.colour import bands_to_oklab

@@ -11,10 +11,10 @@ from PIL import Image
 
 from constants import SENTINEL2_L2A_BANDS
 from pictures.charts import line_chart, ticks
-from pictures.numbers import THIN, duration, percent
 from pictures.page import STYLE
 from pictures.scene_views import scene_views
 from pictures.story import Scores, Story, build_report, headline
+from runtime.words import THIN, duration, percent
 from synthetic.scenes import generate_scene
 
 BURNED = (230, 74, 25)

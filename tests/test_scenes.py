@@ -10,13 +10,12 @@ import rasterio
 from rasterio.warp import transform_bounds
 
 from constants import SENTINEL2_L2A_BANDS
-from synthetic import folders, terrain
-from synthetic.atmosphere import make_clouds
-from synthetic.fields import enlarge, fractal_noise, smooth
+from synthetic import folders, relief
+from synthetic.fields import enlarge, fractal_noise, smooth, spreading_time
+from synthetic.imaging import make_clouds
 from synthetic.painting import paint_image
 from synthetic.place import choose_place
 from synthetic.scenes import generate_scene
-from synthetic.spreading import spreading_time
 
 DATA = Path(os.environ.get("CHIPMILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 B04, B8A, B12 = (SENTINEL2_L2A_BANDS.index(name) for name in ("B04", "B8A", "B12"))
@@ -57,11 +56,11 @@ def test_enlarging_keeps_constants_and_straight_slopes():
 
 def test_water_runs_down_a_ramp_and_gathers_on_the_way():
     height = np.arange(4, dtype=float)[:, None] * np.ones((1, 3))  # falls towards row 0
-    receiver = terrain.downstream(height).reshape(4, 3)
+    receiver = relief.downstream(height).reshape(4, 3)
     assert receiver[1:].tolist() == (np.arange(12).reshape(4, 3)[:-1]).tolist() and receiver[0].tolist() == [0, 1, 2]
-    levels = terrain.levels_upstream(receiver.ravel())
+    levels = relief.levels_upstream(receiver.ravel())
     assert [len(level) for level in levels] == [3, 3, 3, 3]
-    assert terrain.drainage_area(receiver.ravel(), levels).reshape(4, 3)[:, 0].tolist() == [4, 3, 2, 1]
+    assert relief.drainage_area(receiver.ravel(), levels).reshape(4, 3)[:, 0].tolist() == [4, 3, 2, 1]
 
 
 def test_spreading_takes_the_distance_at_unit_cost_and_never_passes_a_wall():
@@ -76,7 +75,7 @@ def test_spreading_takes_the_distance_at_unit_cost_and_never_passes_a_wall():
 def test_carved_land_has_no_pits():
     floor = np.zeros((40, 50), bool)
     floor[[0, -1]] = True
-    height, receiver, levels, area = terrain.carve(floor, np.random.default_rng(1), rounding=0.0)
+    height, receiver, levels, area = relief.carve(floor, np.random.default_rng(1), rounding=0.0)
     assert height[~floor].min() > 0
     outlets = np.flatnonzero(receiver == np.arange(receiver.size))
     assert floor.ravel()[outlets].all()

@@ -23,7 +23,7 @@ from pansharpening import dataset as dataset_pansharpen
 from pansharpening.dataset import PanChips, collate, epoch_order, logical_batches
 from pansharpening.network import Pansharpener, PansharpenerConfig, measure_reach
 from pansharpening.sample_sheet import pan_sheet
-from pictures.palette import NODATA_COLOUR, PROBABILITY_STOPS
+from pictures.overlays import NODATA_COLOUR, PROBABILITY_STOPS
 from raster.resampling import MS_GAIN, expand, reduce_mtf
 from runtime.checkpoint import load_checkpoint
 from runtime.distributed import Processes
