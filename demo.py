@@ -96,11 +96,11 @@ def main(argv=None):
     checkpoint = load_checkpoint(args.checkpoint)
     if checkpoint["kind"] not in SHOW:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; demo.py shows {', '.join(SHOW)}: pass one of those")
-    wish = Wish(
+    request = PictureRequest(
         path=args.checkpoint, folder=Path(args.output_dir or "pictures"), overwrite=args.overwrite, device=args.device, cases=args.cases,
         patches_dir=args.patches_dir, split=args.split, scenes=args.scenes, masks=args.masks, chips=args.chips,
     )
-    return SHOW[checkpoint["kind"]](checkpoint, wish, console)
+    return SHOW[checkpoint["kind"]](checkpoint, request, console)
 
 
 def check_flags(args, given):
@@ -344,7 +344,7 @@ def own_data_commands():
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class PictureRequest:
     """Which checkpoint is to be shown, on what, and where the pictures go. None: as the checkpoint says."""
 
     path: str
@@ -359,28 +359,28 @@ class Wish:
     chips: str | None
 
 
-def show_segmentation(checkpoint, wish, console):
+def show_segmentation(checkpoint, request, console):
     """Sheets of the best, median and worst patches or scenes, and a page with them. Returns the exit code."""
     from mapping import gallery
     from runtime.device import choose_device
 
-    if wish.chips:
+    if request.chips:
         raise UserError("--chips is for sharpening checkpoints; a segmentation checkpoint is shown on --scenes or --patches-dir")
-    refuse_existing([wish.folder / "index.html"], wish.overwrite)
-    require_writable(wish.folder)
-    if wish.scenes:
-        cases, words = gallery.group_cases(map_scenes(checkpoint, wish, console), wish.cases)
+    refuse_existing([request.folder / "index.html"], request.overwrite)
+    require_writable(request.folder)
+    if request.scenes:
+        cases, words = gallery.group_cases(map_scenes(checkpoint, request, console), request.cases)
     else:
-        patches_dir = wish.patches_dir or checkpoint["data"]["patches_dir"]
+        patches_dir = request.patches_dir or checkpoint["data"]["patches_dir"]
         bar = console.progress(0, "patches")
-        cases, words = gallery.patch_cases(checkpoint, patches_dir, wish.split, wish.cases, choose_device(wish.device), bar.update)
+        cases, words = gallery.patch_cases(checkpoint, patches_dir, request.split, request.cases, choose_device(request.device), bar.update)
         bar.close()
     if not cases:
         raise RunError(f"nothing to show: {words}")
-    return write_gallery(wish, words, gallery.draw_sheets(cases, checkpoint["data"]["classes"]))
+    return write_gallery(request, words, gallery.draw_sheets(cases, checkpoint["data"]["classes"]))
 
 
-def map_scenes(checkpoint, wish, console):
+def map_scenes(checkpoint, request, console):
     """[mapping.gallery.Case] of --scenes, mapped by inference.py."""
     import inference
     from mapping import gallery
@@ -388,11 +388,11 @@ def map_scenes(checkpoint, wish, console):
     from raster.source import describe, list_rasters, scene_name
 
     data = checkpoint["data"]
-    scenes = list_rasters(wish.scenes)
-    masks = list_rasters(wish.masks) if wish.masks else []
-    flags = ["--quiet"] * console.quiet + ["--overwrite"] * wish.overwrite
-    maps = wish.folder / "maps"
-    code = inference.main([*scenes, "--checkpoint", wish.path, "--output-dir", str(maps), "--device", wish.device, *flags])
+    scenes = list_rasters(request.scenes)
+    masks = list_rasters(request.masks) if request.masks else []
+    flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite
+    maps = request.folder / "maps"
+    code = inference.main([*scenes, "--checkpoint", request.path, "--output-dir", str(maps), "--device", request.device, *flags])
     if code:
         raise RunError(f"inference.py ended with exit code {code}")
     cases = []
@@ -404,31 +404,31 @@ def map_scenes(checkpoint, wish, console):
     return cases
 
 
-def show_pansharpening(checkpoint, wish, console):
+def show_pansharpening(checkpoint, request, console):
     """Sheets of chips as they came, by the best classical method, by the network, and the truth; and a page. Returns the exit code."""
     from pansharpening import gallery
     from runtime.device import choose_device
 
-    if wish.scenes or wish.patches_dir or wish.split:
+    if request.scenes or request.patches_dir or request.split:
         raise UserError("a sharpening checkpoint is shown on pan/ms chips: pass --chips")
-    refuse_existing([wish.folder / "index.html"], wish.overwrite)
-    require_writable(wish.folder)
+    refuse_existing([request.folder / "index.html"], request.overwrite)
+    require_writable(request.folder)
     bar = console.progress(0, "chips")
-    shown = gallery.show_chips(checkpoint, wish.chips or checkpoint["data"]["chips_dir"], choose_device(wish.device), bar.update)
+    shown = gallery.show_chips(checkpoint, request.chips or checkpoint["data"]["chips_dir"], choose_device(request.device), bar.update)
     bar.close()
-    return write_gallery(wish, gallery.summary(shown), gallery.draw_sheets(shown, wish.cases))
+    return write_gallery(request, gallery.summary(shown), gallery.draw_sheets(shown, request.cases))
 
 
-def write_gallery(wish, words, sheets):
+def write_gallery(request, words, sheets):
     """Write sheets (pictures.gallery_page.Sheet) and their page; print their paths and `words`. Returns the exit code."""
     from pictures.gallery_page import save_gallery
 
-    *pictures, page = save_gallery(wish.folder, f"What {Path(wish.path).name} does", words, sheets)
+    *pictures, page = save_gallery(request.folder, f"What {Path(request.path).name} does", words, sheets)
     print(*pictures, words, page, sep="\n")
     return 0
 
 
-# What shows a checkpoint of each kind: (checkpoint, Wish, console) -> exit code.
+# What shows a checkpoint of each kind: (checkpoint, PictureRequest, console) -> exit code.
 SHOW = {
     "segmentation": show_segmentation,
     "pansharpen": show_pansharpening,

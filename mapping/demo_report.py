@@ -12,6 +12,7 @@ import torch
 from constants import CEMS_BANDS, CLASS_COLOURS, IGNORE, SENTINEL2_DIVISOR, SENTINEL2_L2A_BANDS, SENTINEL2_OFFSET, VERSION
 from mapping.scoring import burn_index, normalised_difference
 from pictures.encoding import jpeg_bytes
+from pictures.overlays import judge
 from pictures.scene_views import scene_views
 from pictures.sheets import fit_within
 from pictures.story import Scores, Story, build_report, headline
@@ -71,8 +72,7 @@ def map_by_index(scene, threshold, above):
 
 def compare(name, truth, prediction):
     """Scores of a map over the pixels that both know. truth, prediction: (H, W) classes, 255 = nodata"""
-    judged = (truth != IGNORE) & (prediction != IGNORE)
-    burned, mapped = judged & (truth > 0), judged & (prediction > 0)
+    _, burned, mapped = judge(truth, prediction)
     hit, missed, false = (int(m.sum()) for m in (burned & mapped, burned & ~mapped, mapped & ~burned))
 
     def share(of):

@@ -17,8 +17,8 @@ from dataset import PatchDataset, read_patch_set
 from mapping.blending import decide_classes
 from model import model_from_checkpoint
 from pictures.gallery_page import Sheet, best_median_worst
-from pictures.overlays import class_overlay, error_legend, error_picture, grey_background
-from pictures.sheets import Header, contact_sheet
+from pictures.overlays import class_overlay, error_legend, error_picture, grey_background, judge
+from pictures.sheets import contact_sheet
 from pictures.stretch import any_picture, burn_colour
 from raster.scale import to_reflectance
 from raster.source import describe, open_raster, read_bands
@@ -40,8 +40,7 @@ class Case:
 
 def fire_overlap(truth, prediction):
     """(IoU of the burned extent, wrong pixels) over judged pixels, all classes above 0 merged; IoU None where neither has any."""
-    judged = (truth != IGNORE) & (prediction != IGNORE)
-    burned, mapped = judged & (truth > 0), judged & (prediction > 0)
+    _, burned, mapped = judge(truth, prediction)
     either = int((burned | mapped).sum())
     hit = int((burned & mapped).sum())
     return (hit / either if either else None), either - hit
@@ -73,11 +72,11 @@ def choose_cases(scores, count):
 
 def draw_sheets(cases, classes):
     """Sheets of {kind: [Case]}. classes: names of the map's classes."""
-    header = Header("", error_legend(get_class_colours(len(classes)), classes))
+    legend = error_legend(get_class_colours(len(classes)), classes)
     sheets = []
     for kind, chosen in cases.items():
         captions = [c.name if c.score is None else f"{c.name}: fire IoU {c.score:.2f}" for c in chosen]
-        picture = contact_sheet([c.views for c in chosen], TITLES, captions, header=header)
+        picture = contact_sheet([c.views for c in chosen], TITLES, captions, legend=legend)
         alt = f"{len(chosen)} {kind} cases, each as {', '.join(TITLES)}: {'; '.join(captions)}"
         sheets.append(Sheet(kind, "White: found. Orange: missed. Blue: marked in error. Grey: not judged.", picture, alt))
     return sheets

@@ -115,7 +115,7 @@ def require_plausible(plan, wanted, mean, medians):
         shown, expected = ", ".join(f"{m:.3g}" for m in medians), ", ".join(f"{m:.3g}" for m in reference)
         raise UserError(
             f"{plan.info.path} doesn't fit the scale {plan.scaled} (divide by {divisors}): medians {shown}, usual {expected}. "
-            "Pass --divide-by and --offset"
+            "Pass --divide-by (often 10000, 255 or 1) and --offset"
         )
 
 

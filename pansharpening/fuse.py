@@ -31,11 +31,16 @@ class FuseSettings:
     block: int = 512
     apron: int | None = None
 
+    def narrow_apron(self, ratio, reach):
+        """The apron in pan pixels where it is less than a sharpener's reach, else None."""
+        apron = reach if self.apron is None else -(-self.apron // ratio) * ratio
+        return apron if apron < reach else None
+
 
 def settings_of(pair, sharpener, settings):
     """A hash of all that decides the pixels; the block's size does not, nor does an apron that is wide enough."""
-    apron = None if settings.apron is None else -(-settings.apron // pair.ratio) * pair.ratio
-    narrow = {} if apron is None or apron >= sharpener.reach else {"apron": apron}
+    apron = settings.narrow_apron(pair.ratio, sharpener.reach)
+    narrow = {} if apron is None else {"apron": apron}
     sources = []
     for path in (pair.pan, pair.ms):
         info = describe(path)

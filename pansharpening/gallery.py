@@ -22,27 +22,8 @@ SIDE = 256  # pixels of a picture: a piece of the chip's middle, so that single 
 
 
 @dataclass(frozen=True)
-class PanCase:
-    """One chip. views: pictures (H, W, 3) uint8 in the order of titles(); ours, baseline: errors of the network and the baseline."""
-
-    name: str
-    views: list
-    ours: float
-    baseline: float
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """cases: a PanCase for each chip; method: name of the baseline; measure: name of the errors."""
-
-    cases: list
-    method: str
-    measure: str
-
-
-@dataclass(frozen=True)
 class Trial:
-    """A chip and what each method makes of it. images: {method: (C or 3, S, S) tensor}; errors: {method: number}."""
+    """A chip, what each method and the network make of it, (C or 3, S, S) tensors by their names, and their errors."""
 
     number: int
     mul: torch.Tensor
@@ -51,8 +32,19 @@ class Trial:
     errors: dict
 
 
-def titles(method):
-    return ["ms as it came", method, "network", "truth"]
+@dataclass(frozen=True)
+class Gallery:
+    """trials: a Trial a chip. method: the best classical one over all of them. target, bands, ratio: of the checkpoint."""
+
+    trials: list
+    method: str
+    target: str
+    bands: tuple
+    ratio: int
+
+    @property
+    def measure(self):
+        return "delta E" if self.target == "oklab" else "ERGAS"
 
 
 def show_chips(checkpoint, folder, device, progress=lambda n: None):
@@ -73,8 +65,7 @@ def show_chips(checkpoint, folder, device, progress=lambda n: None):
     if not trials:
         raise UserError(f"none of the chips in {folder} can be used ({problem}); pass another folder with --chips")
     method = min((m for m in METHODS if m != "bicubic"), key=lambda m: np.mean([trial.errors[m] for trial in trials]))
-    cases = [make_case(trial, method, target, bands, ratio) for trial in trials]
-    return Gallery(cases, method, "delta E" if target == "oklab" else "ERGAS")
+    return Gallery(trials, method, target, bands, ratio)
 
 
 def try_methods(folder, number, sharpener, target, bands, ratio):
@@ -93,30 +84,30 @@ def try_methods(folder, number, sharpener, target, bands, ratio):
     return Trial(number, mul, truth, images, errors)
 
 
-def make_case(trial, method, target, bands, ratio):
-    """The PanCase of a Trial; its pictures share one gain, that of the truth."""
-    wide = trial.mul.repeat_interleave(ratio, 1).repeat_interleave(ratio, 2)
-    if target == "oklab":
-        wide = bands_to_oklab(wide, bands)
-    shown = OKLAB if target == "oklab" else bands
-    images = [middle(x, SIDE).numpy() for x in (wide, trial.images[method], trial.images["network"], trial.truth)]
+def views_of(trial, gallery):
+    """Pictures of a Trial's ms, baseline, network and truth; they share one gain, that of the truth."""
+    wide = trial.mul.repeat_interleave(gallery.ratio, 1).repeat_interleave(gallery.ratio, 2)
+    shown = OKLAB if gallery.target == "oklab" else gallery.bands
+    if shown == OKLAB:
+        wide = bands_to_oklab(wide, gallery.bands)
+    images = [middle(x, SIDE).numpy() for x in (wide, trial.images[gallery.method], trial.images["network"], trial.truth)]
     gain = gain_for(images[-1], shown)
-    views = [show_light(image, shown, gain) for image in images]
-    return PanCase(f"{trial.number}.pt", views, trial.errors["network"], trial.errors[method])
+    return [show_light(image, shown, gain) for image in images]
 
 
 def draw_sheets(gallery, count):
-    """Sheets of the best, median and worst `count` cases by the network's own error."""
-    sheets = []
-    for kind, cases in best_median_worst(sorted(gallery.cases, key=lambda case: case.ours), count).items():
-        captions = [f"{c.name}: {gallery.measure} {c.ours:.2f}, {gallery.method} {c.baseline:.2f}" for c in cases]
-        picture = contact_sheet([c.views for c in cases], titles(gallery.method), captions, SIDE)
+    """Sheets of the best, median and worst `count` chips by the network's own error."""
+    sheets, method = [], gallery.method
+    for kind, trials in best_median_worst(sorted(gallery.trials, key=lambda trial: trial.errors["network"]), count).items():
+        captions = [f"{t.number}.pt: {gallery.measure} {t.errors['network']:.2f}, {method} {t.errors[method]:.2f}" for t in trials]
+        titles = ["ms as it came", method, "network", "truth"]
+        picture = contact_sheet([views_of(trial, gallery) for trial in trials], titles, captions, side=SIDE)
         sheets.append(Sheet(kind, "All pictures of a row share one brightness.", picture, "; ".join(captions)))
     return sheets
 
 
 def summary(gallery):
     """`mean ERGAS over 8 chips: network 4.866, mtf-glp-hpm 4.901 (less is better)`"""
-    ours, baseline = (sum(getattr(case, name) for case in gallery.cases) / len(gallery.cases) for name in ("ours", "baseline"))
-    mean = f"mean {gallery.measure} over {len(gallery.cases)} chips"
+    ours, baseline = (sum(t.errors[name] for t in gallery.trials) / len(gallery.trials) for name in ("network", gallery.method))
+    mean = f"mean {gallery.measure} over {len(gallery.trials)} chips"
     return f"{mean}: network {ours:.3f}, {gallery.method} {baseline:.3f} (less is better)"

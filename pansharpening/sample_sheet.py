@@ -33,7 +33,7 @@ def pan_sheet(chips, target, bands, spread, names):
         colours = [show_light(image, shown, gain) for image in (wide, sharpened, truth)]
         error = error_of_pixels(sharpened, truth, target, spread)
         rows.append([show_light(pan, PAN, gain_for(pan, PAN)), *colours, probability_picture(error, valid)])
-    return contact_sheet(rows, [*TITLES, ERROR_TITLE[target]], names, SIDE)
+    return contact_sheet(rows, [*TITLES, ERROR_TITLE[target]], names, side=SIDE)
 
 
 def error_of_pixels(sharpened, truth, target, spread):

@@ -96,10 +96,12 @@ def plan_pair(run, pan, ms, console):
     form = choose_form(pair, run.checkpoint["data"]["target"] if run.checkpoint else "bands", run.rgb, scale)
     for remark in pair.remarks:
         console.say(remark)
-    size, of_pan = (" × ".join(map(str, sides)) for sides in sizes(pair))
+    pan_info = describe(pair.pan)
+    size, of_pan = f"{pair.area[2] * pair.ratio} × {pair.area[3] * pair.ratio}", f"{pan_info.width} × {pan_info.height}"
     formula = f"reflectance = (value + {scale[1]:g}) / {scale[0]:g} {why}"
     console.say(f"{path}: {size}, {len(form.descriptions)} {form.dtype} bands; {formula}")
-    console.say(f"{path}: bands of ms {how}: {', '.join(numbered(pair))}")
+    numbered = (f"{i} {name}" for i, name in zip(pair.indexes or range(1, len(pair.bands) + 1), pair.bands, strict=True))
+    console.say(f"{path}: bands of ms {how}: {', '.join(numbered)}")
     if size != of_pan:
         console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
     return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron))
@@ -117,17 +119,6 @@ def choose_scale(run, pair):
     if run.rgb or run.offset is not None:  # neither can do without a divisor: an error that says so
         return scale_of_pair(pair, None, run.offset), ""
     return (1.0, 0.0), "since classical methods don't mind"
-
-
-def numbered(pair):
-    """`1 blue`, `2 green`, …: the bands of ms that are read, with their numbers in the file."""
-    return [f"{i} {name}" for i, name in zip(pair.indexes or range(1, len(pair.bands) + 1), pair.bands, strict=True)]
-
-
-def sizes(pair):
-    """((width, height) of the sharpened raster, (width, height) of pan)."""
-    pan = describe(pair.pan)
-    return [side * pair.ratio for side in pair.area[2:]], [pan.width, pan.height]
 
 
 def sharpen_pairs(run, planned, processes, console):
@@ -157,8 +148,8 @@ def sharpen_pair(planned, sharpener, overwrite, console):
         clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
         console.say(f"{path} is sharpened already")
         return
-    apron = None if settings.apron is None else -(-settings.apron // pair.ratio) * pair.ratio
-    if apron is not None and apron < sharpener.reach:
+    apron = settings.narrow_apron(pair.ratio, sharpener.reach)
+    if apron is not None:
         console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} needs; blocks may show")
     across, down = (-(-side * pair.ratio // settings.block) for side in pair.area[2:])
     bar = console.progress(across * down, os.path.basename(path))

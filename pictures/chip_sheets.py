@@ -5,7 +5,7 @@ import numpy as np
 from constants import IGNORE, get_class_colours, get_class_names
 from pictures.brightness import PAN, show_light
 from pictures.overlays import NODATA_COLOUR, class_overlay, class_picture, error_legend, error_picture
-from pictures.sheets import Header, contact_sheet
+from pictures.sheets import contact_sheet
 from pictures.stretch import SHEET_GAMMA, any_picture, choose_composites, measure_stretch, stretch
 
 CELL = 192  # pixels of a picture
@@ -26,7 +26,7 @@ def label_sheet(patches, bands, layer, classes, captions, title):
         views = [stretch(image[which], lows[which], tops[which], (SHEET_GAMMA,) * 3) for _, which in composites]
         rows.append([*views, class_picture(label, colours)])
     legend = [*zip(colours, classes, strict=True), (NODATA_COLOUR, "ignore, nodata")]
-    return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, CELL, across=3, header=Header(title, tuple(legend)))
+    return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, side=CELL, across=3, title=title, legend=legend)
 
 
 def sample_sheet(images, truth, prediction, bands, num_classes, names):
@@ -42,7 +42,7 @@ def sample_sheet(images, truth, prediction, bands, num_classes, names):
         overlays = [class_overlay(picture, kind, colours) for kind in (labels, classes)]
         rows.append([picture, *overlays, error_picture(labels, classes, picture)])
     legend = error_legend(colours, get_class_names(num_classes))
-    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, header=Header("", legend))
+    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, legend=legend)
 
 
 def pair_sheet(chips, captions, title):
@@ -57,4 +57,4 @@ def pair_sheet(chips, captions, title):
         [show_light(pan, PAN, gain), show_light(ms, ms_bands, gain), show_light(truth, truth_bands, gain)]
         for pan, ms, ms_bands, truth, truth_bands in chips
     ]
-    return contact_sheet(rows, ["pan", "ms", "truth"], captions, CELL, across=2, header=Header(title))
+    return contact_sheet(rows, ["pan", "ms", "truth"], captions, side=CELL, across=2, title=title)

@@ -30,10 +30,16 @@ def class_overlay(picture, classes, colours, opacity=0.6):
     return np.rint(painted).astype(np.uint8)
 
 
-def grey_background(picture, lightness=0.55):
-    """`picture` in dark grey, as a background for coloured findings."""
+def grey_background(picture):
+    """`picture` in dark grey, as a background for coloured findings; its brightest pixel is still darker than NODATA_COLOUR."""
     grey = picture.astype(np.float32) @ np.array([0.30, 0.59, 0.11], np.float32)
-    return np.repeat(np.rint(28 + lightness * 0.8 * grey).astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat(np.rint(26 + 0.3 * grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def judge(truth, prediction):
+    """(judged, burned, mapped): (H, W) bool where both classes are known, where of those truth, where prediction is above 0."""
+    judged = (truth != IGNORE) & (prediction != IGNORE)
+    return judged, judged & (truth > 0), judged & (prediction > 0)
 
 
 def error_picture(truth, prediction, background=None):
@@ -43,8 +49,7 @@ def error_picture(truth, prediction, background=None):
     """
     dark = np.full((*truth.shape, 3), 40, np.uint8)
     picture = dark if background is None else grey_background(background)
-    judged = (truth != IGNORE) & (prediction != IGNORE)
-    burned, mapped = judged & (truth > 0), judged & (prediction > 0)
+    judged, burned, mapped = judge(truth, prediction)
     picture[burned & mapped] = FOUND
     picture[burned & ~mapped] = MISSED
     picture[mapped & ~burned] = FALSE_ALARM

@@ -1,7 +1,5 @@
 """Contact sheets: many pictures in one, with titles, captions and a legend."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,26 +9,18 @@ PAPER, INK, OUTLINE = (250, 250, 248), (40, 40, 40), (90, 90, 90)
 SWATCH = 14  # pixels
 
 
-@dataclass(frozen=True)
-class Header:
-    """What stands above a sheet: a title, and a legend [((r, g, b), words)]."""
-
-    title: str = ""
-    legend: tuple = ()
-
-
-def contact_sheet(rows, titles, captions=(), side=224, across=1, header=None):
+def contact_sheet(rows, titles, captions=(), *, side=224, across=1, title="", legend=()):
     """
     A table of pictures as one picture: a case a row, a kind of view a column.
 
     rows: list of lists of (H, W, 3), a list for each case; titles: one for each view; captions: one for each case, written under it, cut
-    to its width. side: pixels of a picture; across: cases side by side; header: a Header or None.
+    to its width. side: pixels of a picture; across: cases side by side; title, legend [((r, g, b), words)]: what stands above the table.
     """
     across = max(1, min(across, len(rows)))
     case_width = len(titles) * (side + GAP) - GAP
     width = 2 * GAP + across * case_width + (across - 1) * BETWEEN
     font = ImageFont.load_default(size=14)
-    words = place_header(header, font, width) if header else []
+    words = place_header(title, legend, font, width)
     head = LINE * (1 + max((line for line, *_ in words), default=-1))
     foot = LINE if captions else 0
     lines = -(-len(rows) // across)
@@ -39,20 +29,19 @@ def contact_sheet(rows, titles, captions=(), side=224, across=1, header=None):
     draw_header(pen, words, font)
     for case, row in enumerate(rows):
         left, top = GAP + case % across * (case_width + BETWEEN), head + LINE + case // across * (side + GAP + foot)
-        for column, picture in enumerate(row):
+        for column, (view, picture) in enumerate(zip(titles, row, strict=True)):
             sheet.paste(fit_cell(picture, side), (left + column * (side + GAP), top))
-        if case < across:
-            for column, title in enumerate(titles):
-                pen.text((left + column * (side + GAP), head + 4), title, fill=INK, font=font)
+            if case < across:
+                pen.text((left + column * (side + GAP), head + 4), view, fill=INK, font=font)
         if captions:
             pen.text((left, top + side + 3), cut_text(captions[case], font, case_width), fill=INK, font=font)
     return np.asarray(sheet)
 
 
-def place_header(header, font, width):
-    """[(line, left, words, colour or None)] of a header's title and legend entries, wrapped to `width` pixels."""
+def place_header(title, legend, font, width):
+    """[(line, left, words, colour or None)] of a sheet's title and legend entries, wrapped to `width` pixels."""
     placed, line, left = [], 0, GAP
-    for words, colour in [(header.title, None)] * bool(header.title) + [(words, colour) for colour, words in header.legend]:
+    for words, colour in [(title, None)] * bool(title) + [(words, colour) for colour, words in legend]:
         length = int(font.getlength(words)) + (SWATCH + 5 if colour else 0)
         if left > GAP and left + length > width - GAP:
             line, left = line + 1, GAP

@@ -26,13 +26,12 @@ def settle(rng, surface, fuel, sites, size):
     return built
 
 
-def build_roads(rng, land_cost, sites, shape, cell):
-    """Lines [(points, width in pixels)] from each site to three random points along the cheapest way. land_cost: (h, w) >= 1, a cell each
-    `cell` pixels."""
+def build_roads(rng, land_cost, sites):
+    """Lines [(points, width in pixels)] from each site to three random points along the cheapest way. land_cost: (h, w) >= 1, in ROAD_CELLs."""
     lines = []
     for row, column in sites:
         start = np.zeros(land_cost.shape, bool)
-        at = [int(np.clip(x // cell, 0, n - 1)) for x, n in zip((row, column), start.shape, strict=True)]
+        at = [int(np.clip(x // ROAD_CELL, 0, n - 1)) for x, n in zip((row, column), start.shape, strict=True)]
         start[at[0], at[1]] = True
         time = spreading_time(np.broadcast_to(land_cost, (8, *land_cost.shape)), start)
         for _ in range(3):
@@ -44,7 +43,7 @@ def build_roads(rng, land_cost, sites, shape, cell):
                 at = min(around, key=lambda p: time[p])
                 points.append(at)
             if len(points) > 3:
-                lines.append((rounded((np.array(points) + 0.5) * cell, 3), float(rng.choice([0.5, 0.7, 1.0]))))
+                lines.append((rounded((np.array(points) + 0.5) * ROAD_CELL, 3), float(rng.choice([0.5, 0.7, 1.0]))))
     return lines
 
 
@@ -62,7 +61,7 @@ def build(rng, surface, fuel, relief, river_width, pond, valley):
             side = rng.choice([-1, 1]) * (river_width + rng.uniform(4, 12))
             towns.append(pick[rng.integers(0, len(pick))] + (side * (not turned), side * turned))
     built = settle(rng, surface, fuel, towns, rng.uniform(7, 16))
-    roads = build_roads(rng, cost, towns, shape, ROAD_CELL)
+    roads = build_roads(rng, cost, towns)
     beside = river_width + rng.uniform(5, 14)
     if len(main) > 3 and valley > 20:
         roads.append((rounded(main + (beside * (not turned), beside * turned), 6), 1.3))

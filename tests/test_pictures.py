@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from constants import SENTINEL2_L2A_BANDS, get_class_colours
+from constants import IGNORE, SENTINEL2_L2A_BANDS, get_class_colours
 from mapping.preview import preview
 from pictures.brightness import OKLAB, PAN, gain_for, middle, show_light
 from pictures.chip_sheets import label_sheet, pair_sheet, sample_sheet
 from pictures.encoding import png_bytes, save_png
 from pictures.overlays import FALSE_ALARM, FOUND, MISSED, NODATA_COLOUR, class_overlay, class_picture, error_picture, probability_picture
-from pictures.sheets import Header, contact_sheet, cut_text, fit_within, place_header
+from pictures.sheets import contact_sheet, cut_text, fit_within, place_header
 from pictures.stretch import any_picture, burn_colour, natural_colour
 from raster.colour import bands_to_oklab
 
@@ -70,6 +70,12 @@ def test_severity_counts_as_burned_in_the_error_picture():
     assert tuple(got[0, 0].tolist()) == FOUND
 
 
+def test_no_background_of_an_error_picture_is_taken_for_nodata():
+    white = np.full((1, 2, 3), 255, np.uint8)
+    picture = error_picture(np.array([[0, IGNORE]]), np.array([[0, 0]]), white)
+    assert picture[0, 0].max() < 0.85 * min(NODATA_COLOUR) and tuple(picture[0, 1].tolist()) == NODATA_COLOUR
+
+
 def test_an_overlay_leaves_background_and_no_data_alone():
     ground = np.full((1, 3, 3), 100, np.uint8)
     shown = class_overlay(ground, np.array([[0, 1, 255]], np.uint8), ((0, 0, 0), (200, 0, 100)), opacity=0.5)
@@ -100,7 +106,7 @@ def test_a_contact_sheet_holds_every_case(tmp_path):
 
 def test_cases_side_by_side_fill_line_after_line():
     tiles = [np.full((4, 4, 3), 10 + i, np.uint8) for i in range(5)]
-    sheet = contact_sheet([[tile, tile] for tile in tiles], ["a", "b"], list("abcde"), side=20, across=2, header=Header("title"))
+    sheet = contact_sheet([[tile, tile] for tile in tiles], ["a", "b"], list("abcde"), side=20, across=2, title="title")
     for i in range(5):
         for column in range(2):
             assert (cell(sheet, i, column, side=20, columns=2, across=2, top=48, pitch=52) == 10 + i).all()
@@ -110,13 +116,13 @@ def test_cases_side_by_side_fill_line_after_line():
 def test_a_legend_shows_its_colours_and_wraps_in_a_narrow_sheet():
     tile = np.zeros((8, 8, 3), np.uint8)
     legend = ((get_class_colours(2)[1], "burned area"), ((1, 2, 3), "something quite different"), ((4, 5, 6), "ignore"))
-    sheet = contact_sheet([[tile]], ["x"], side=200, header=Header("classes", legend))
+    sheet = contact_sheet([[tile]], ["x"], side=200, title="classes", legend=legend)
     for colour, _ in legend:
         assert (sheet == colour).all(axis=2).sum() >= 100
     font = ImageFont.load_default(size=14)
-    lines = [line for line, *_ in place_header(Header("classes", legend), font, 216)]
+    lines = [line for line, *_ in place_header("classes", legend, font, 216)]
     assert lines == sorted(lines) and lines[-1] == 2
-    assert [line for line, *_ in place_header(Header("classes", legend), font, 2000)] == [0] * 4
+    assert [line for line, *_ in place_header("classes", legend, font, 2000)] == [0] * 4
 
 
 def test_a_caption_longer_than_its_case_is_cut():
