@@ -13,7 +13,7 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
 
     <scene>_classes.tif      the class of each pixel, 255 where nothing is known; Cloud Optimized GeoTIFF on the scene's own grid
     <scene>_probability.tif  how likely a pixel burns, with --probabilities
-    <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability
+    <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability; _burned.gpkg with --vectors gpkg
     <scene>_preview.png      the scene beside its map
     summary.json, .csv       hectares a class, valid share, fire or not, for all scenes of the folder
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb

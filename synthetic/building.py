@@ -27,7 +27,7 @@ def settle(rng, surface, fuel, sites, size):
 
 
 def build_roads(rng, land_cost, sites):
-    """Lines [(points, width in pixels)] from each site to three random points along the cheapest way. land_cost: (h, w) >= 1, in ROAD_CELLs."""
+    """Lines [(points, width in pixels)] from each site to three random points along the cheapest way. land_cost: (h, w) >= 1 a cell."""
     lines = []
     for row, column in sites:
         start = np.zeros(land_cost.shape, bool)

@@ -201,8 +201,8 @@ def test_a_scene_that_changed_does_not_continue(checkpoint, tmp_path, make_raste
 # ------------------------------------------------------------------------------------------------- killed for real
 
 
-def start(checkpoint, scenes, folder):
-    words = [sys.executable, "inference.py", *scenes, "--checkpoint", checkpoint, "--output-dir", folder, *FLAGS]
+def start(checkpoint, scenes, folder, *more):
+    words = [sys.executable, "inference.py", *scenes, "--checkpoint", checkpoint, "--output-dir", folder, *FLAGS, *more]
     return subprocess.Popen([str(w) for w in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -221,24 +221,27 @@ def bands_of(folder, name):
     return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
 
-def moments(folder, name, bands):
+def moments(folder, name, bands, vectors="geojson"):
     """Functions that tell whether a run is somewhere: after some bands of a scene, or while one of its files is being written."""
     return [
         *(functools.partial(lambda least: bands_of(folder, name) >= least, least) for least in bands),
         *(functools.partial(lambda pattern: any(folder.glob(pattern)), pattern)
-          for pattern in (f".{name}_classes.part/*", f".{name}_burned.part.geojson", f".{name}_probability.part/*")),
+          for pattern in (f".{name}_classes.part/*", f".{name}_burned.part.{vectors}", f".{name}_probability.part/*")),
     ]
 
 
 @pytest.mark.slow
-def test_killed_between_bands_and_while_files_are_written_the_bytes_are_those_of_an_undisturbed_run(checkpoint, tmp_path, make_raster):
+@pytest.mark.parametrize("vectors", ["geojson", "gpkg"])
+def test_killed_between_bands_and_while_files_are_written_the_bytes_are_those_of_an_undisturbed_run(
+    checkpoint, tmp_path, make_raster, vectors
+):
     scene = make_raster("a.tif", numbers(2000, 260), descriptions=BANDS)
-    assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS) == 0
+    assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS, "--vectors", vectors) == 0
     folder = tmp_path / "torn"
-    for has_come in moments(folder, "a", (1, 40)):
-        kill_when(start(checkpoint, [scene], folder), has_come)
+    for has_come in moments(folder, "a", (1, 40), vectors):
+        kill_when(start(checkpoint, [scene], folder, "--vectors", vectors), has_come)
         assert not (folder / "a_classes.tif").exists() and bands_of(folder, "a") > 0
-    assert run(scene, "--checkpoint", checkpoint, "--output-dir", folder, *FLAGS) == 0
+    assert run(scene, "--checkpoint", checkpoint, "--output-dir", folder, *FLAGS, "--vectors", vectors) == 0
     assert differences(folder, tmp_path / "whole") == []
     assert not [p for p in folder.iterdir() if ".part" in p.name]
 
