@@ -235,7 +235,7 @@ def moments(folder, name, bands, vectors="geojson"):
 def test_killed_between_bands_and_while_files_are_written_the_bytes_are_those_of_an_undisturbed_run(
     checkpoint, tmp_path, make_raster, vectors
 ):
-    scene = make_raster("a.tif", numbers(2000, 260), descriptions=BANDS)
+    scene = make_raster("a.tif", numbers(1300, 260), descriptions=BANDS)
     assert run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "whole", *FLAGS, "--vectors", vectors) == 0
     folder = tmp_path / "torn"
     for has_come in moments(folder, "a", (1, 40), vectors):
