@@ -49,6 +49,7 @@ class RunOptions:
 
 DEFAULT_OPTIONS = RunOptions()
 
+
 def read_chipset(folder):
     """chipset.json of a folder as a dict. UserError where the folder or the file is missing or is not ours."""
     path = Path(folder) / DESCRIPTION
@@ -69,8 +70,14 @@ def read_chipset(folder):
 
 
 def read_manifest(folder):
-    """The lines of manifest.jsonl as dicts, in order."""
-    return read_lines(Path(folder) / MANIFEST)
+    """The lines of manifest.jsonl as dicts, in order. UserError where one names a file outside of the folder."""
+    path = Path(folder) / MANIFEST
+    lines = read_lines(path)
+    for line in lines:
+        for name in (str(line.get("file")), str(line.get("mask"))) if isinstance(line, dict) else ():
+            if os.path.isabs(name) or (".." in name and ".." in Path(name).parts):
+                raise UserError(f"{path} lists {name}, which is outside of {folder}; expected names below the folder")
+    return lines
 
 
 def cut_unfinished_line(path):

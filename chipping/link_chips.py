@@ -16,11 +16,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from rasterio.crs import CRS
 
 from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
 from chipping.splits import SPLITS
 from constants import VERSION
+from raster.crs import as_crs
 from runtime.errors import UserError
 from runtime.files import describe_difference, require_writable, settings_hash, write_text
 from vectors.footprint import TOUCH, any_overlap, outline, overlapping_pairs, to_lonlat, window_transform
@@ -235,7 +235,7 @@ def outline_of(lines):
     right, bottom = (max(line["window"][k] + line["window"][k + 2] for line in lines) for k in (0, 1))
     col, row = lines[0]["window"][:2]
     corner = window_transform(lines[0]["transform"], left - col, top - row)  # the first one's own grid begins at its own corner
-    return outline(CRS.from_user_input(lines[0]["crs"]), corner, right - left, bottom - top)
+    return outline(as_crs(lines[0]["crs"]), corner, right - left, bottom - top)
 
 
 def patches_meet(one, other):

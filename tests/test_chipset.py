@@ -118,6 +118,20 @@ def test_overwrite_removes_nothing_that_a_strange_manifest_lists(tmp_path):
     assert (tmp_path / "mine.npy").exists()
 
 
+@pytest.mark.parametrize("key", ["file", "mask"])
+@pytest.mark.parametrize("name", ["../other/a.npy", "train/../../a.npy", "/etc/a.npy"])
+def test_a_manifest_that_leads_out_of_its_folder_is_refused_and_nothing_removed(tmp_path, key, name):
+    with ChipSetWriter(tmp_path / "set", DESCRIPTION) as chipset:
+        chipset.add({"file": "a.npy", key: name})
+    (tmp_path / "other").mkdir()
+    for place in (tmp_path / "other" / "a.npy", tmp_path / "a.npy"):
+        place.touch()
+    with pytest.raises(UserError, match=f"lists {name}, which is outside of"):
+        ChipSetWriter(tmp_path / "set", other(patch_size=16), overwrite=True).__enter__()
+    assert (tmp_path / "other" / "a.npy").exists() and (tmp_path / "a.npy").exists()
+    assert read_chipset(tmp_path / "set")["settings"] == DESCRIPTION["settings"]
+
+
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.docx").write_bytes(b"x")
     with pytest.raises(UserError, match="thesis.docx"), ChipSetWriter(tmp_path, DESCRIPTION):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -477,6 +478,17 @@ def write_patches(folder, split, *places, crs="EPSG:32633", grid=(10, 500_000, 4
     (folder / "chipset.json").write_text(json.dumps(description))
     (folder / "manifest.jsonl").write_text("".join(lines))
     return folder
+
+
+@pytest.mark.parametrize("crs", ["http://127.0.0.1:{}/crs", "/vsicurl/http://127.0.0.1:{}/crs"])
+def test_the_crs_of_a_strangers_manifest_asks_no_server(tmp_path, crs):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        write_patches(tmp_path / "a", "train", (0, 0), crs=crs.format(server.getsockname()[1]))
+        with pytest.raises(UserError, match="is not known; expected an EPSG code or WKT"):
+            link_chips([tmp_path / "a"], tmp_path / "out")
+        server.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_patches_on_other_grids_are_compared_on_the_globe(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pyogrio
@@ -217,6 +218,22 @@ def test_other_files_are_refused_by_their_bytes_whatever_their_name(tmp_path, co
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="expected GeoJSON, GeoPackage, FlatGeobuf or Shapefile"):
         read_polygons([tmp_path / name])
+
+
+@pytest.mark.parametrize("content", [b"fgb\x03fgb" + VRT, b"fgb\x03fgb\x01" + VRT, b"fgb\x03fgb<OGRWFSDataSource><URL>http://127.0.0.1:9/</URL>"])
+@pytest.mark.parametrize("name", ["a.fgb", "a.vrt"])
+def test_a_signature_before_another_format_leads_no_other_driver_to_it(tmp_path, monkeypatch, content, name):
+    monkeypatch.setattr("pyogrio.list_layers", lambda *_: pytest.fail("GDAL was asked"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="expected GeoJSON, GeoPackage, FlatGeobuf or Shapefile"):
+        read_polygons([tmp_path / name])
+
+
+@pytest.mark.parametrize(("name", "other"), [("a.gpkg", "a.zip"), ("a.gpkg", "a.csv"), ("a.fgb", "a.gpkg"), ("a.fgb", "a")])
+def test_a_suffix_leads_no_other_driver_to_a_file(tmp_path, name, other):
+    path = write(tmp_path / name).rename(tmp_path / other)
+    with pytest.raises(UserError, match=f"rename it to end in {Path(name).suffix}"):
+        read_polygons([path])
 
 
 @pytest.mark.parametrize("path", ["/vsicurl/http://127.0.0.1:9/a", "http://127.0.0.1:9/a.gpkg", "WFS:http://127.0.0.1:9/", "/proc", ""])

@@ -1,9 +1,9 @@
 """
 Polygons read from vector files: GeoJSON, GeoPackage, FlatGeobuf, Shapefile.
 
-A file may come from a stranger. Only regular local files of these formats, known by their first bytes, are handed to GDAL (through
-pyogrio): no driver that follows links or asks servers sees one. GeoJSON is parsed here, because GDAL passes over broken features without a
-word and fetches what a `crs` member names.
+A file may come from a stranger. Only regular local files of these formats, known by their first bytes and their suffix, are handed to GDAL
+(through pyogrio): no driver that follows links or asks servers takes one. GeoJSON is parsed here, because GDAL passes over broken features
+without a word and fetches what a `crs` member names.
 """
 
 import functools
@@ -92,10 +92,12 @@ def read_polygons(paths, label_of=lambda feature, path: 1):
 def read_vectors(path):
     """VectorFile of FILE or FILE:LAYER."""
     file, layer = file_and_layer(path)
-    read, signature = format_of(file)
-    if signature is None and layer is not None:
-        raise UserError(f"{file} is GeoJSON, which has no layers; leave out :{layer}")
-    found = VectorFile(*read(file, layer))
+    if is_geojson(file):
+        if layer is not None:
+            raise UserError(f"{file} is GeoJSON, which has no layers; leave out :{layer}")
+        found = VectorFile(*read_geojson(file))
+    else:
+        found = VectorFile(*read_with_ogr(file, layer))
     refuse_impossible_degrees(found, path)
     return found
 
@@ -128,24 +130,34 @@ def fingerprint(paths):
     return digest.hexdigest()[:16]
 
 
-def format_of(file):
-    """(function that reads the file, its signature or None for text)."""
+def is_geojson(file):
+    """
+    Whether a file is text, to be parsed here, and not of a format that GDAL reads. UserError for every other format.
+
+    GDAL looks for the tags of text formats up to the first zero byte, and some drivers take a file by its suffix alone: so the signatures
+    must hold a zero byte before there is room for a tag, and the suffix has to be the format's.
+    """
     try:
         with open(file, "rb") as opened:
             start = opened.read(100)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); expected {FORMATS}") from error
+    suffix = file.suffix.lower()
     if start.startswith(b"SQLite format 3\0") and start[68:72] in (b"GPKG", b"GP10", b"GP11"):
-        return read_with_ogr, "GPKG"
-    if start.startswith(b"fgb\x03fgb"):
-        return read_with_ogr, "FlatGeobuf"
-    if start.startswith(struct.pack(">i", 9994)) and len(start) == 100 and file.suffix.lower() == ".shp":
+        expected = ".gpkg"
+    elif start.startswith(b"fgb\x03fgb") and start[11:12] == b"\0":  # the header's size: GDAL reads none of more than 10 MiB
+        expected = ".fgb"
+    elif start.startswith(struct.pack(">i", 9994)) and len(start) == 100 and suffix == ".shp":
+        expected = ".shp"
         if file.stat().st_size < 2 * struct.unpack(">i", start[24:28])[0]:  # GDAL would read as far as there is something
             raise UserError(f"{file} is shorter than it says of itself; expected a whole file, so copy it again")
-        return read_with_ogr, "Shapefile"
-    if b"\0" in start or start.startswith(b"PK\x03\x04"):
+    elif b"\0" in start or start.startswith((b"PK\x03\x04", b"fgb\x03")):
         raise UserError(f"{file} is in no format that is read here; expected {FORMATS}, unpacked")
-    return read_geojson, None
+    else:
+        return True
+    if suffix != expected:
+        raise UserError(f"{file} holds what is called *{expected} elsewhere; rename it to end in {expected}")
+    return False
 
 
 def refuse_impossible_degrees(found, path):
@@ -259,7 +271,7 @@ def not_an_area(kind, number, path):
 # --- GeoJSON -------------------------------------------------------------------------------------------------------------------
 
 
-def read_geojson(file, layer=None):
+def read_geojson(file):
     """(crs, features, remarks) of a FeatureCollection, a Feature or a bare geometry."""
     content = parse_geojson(file)
     features, flat = [], []
