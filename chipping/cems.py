@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from chipping.splits import SPLITS
+from chipping.patch_set import SPLITS
 from runtime.errors import UserError
 
 IMAGE = "_S2L2A"

@@ -80,6 +80,28 @@ def read_manifest(folder):
     return lines
 
 
+def complete(description):
+    """A description with format, version and the hash of its settings: all of chipset.json."""
+    return {"format": FORMAT, "version": VERSION, **plain(description), "settings_hash": settings_hash(description["settings"])}
+
+
+def find_chips(folder):
+    """([integer, …] sorted, number of broken links, number of .pt files with other names) of a folder."""
+    numbers, broken, foreign = [], 0, 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix != ".pt" or entry.name.startswith("."):
+                continue
+            if not (stem.isdecimal() and stem.isascii() and stem == str(int(stem))):
+                foreign += 1
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                broken += 1
+            else:
+                numbers.append(int(stem))
+    return sorted(numbers), broken, foreign
+
+
 def cut_unfinished_line(path):
     """Remove what a killed run or a full disk left of a last line: the next line would be appended to it."""
     if not Path(path).exists():
@@ -109,12 +131,7 @@ class ChipSetWriter:
 
     def __init__(self, folder, description, overwrite=False, companions=(), unlisted=lambda folder, lines: ()):
         self.folder = Path(folder)
-        self.description = {
-            "format": FORMAT,
-            "version": VERSION,
-            **plain(description),
-            "settings_hash": settings_hash(description["settings"]),
-        }
+        self.description = complete(description)
         self.overwrite = overwrite
         self.companions = companions
         self.unlisted = unlisted

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
 from chipping.scenes import stamps_of
 from constants import IGNORE
+from raster.nodata import valid_pixels
 from raster.source import open_raster, read_bands
 from raster.windows import starts
 from runtime.files import atomic_path
@@ -133,20 +134,10 @@ class SceneReader:
 
     def invalid(self, pixels, window):
         """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where no pixel is."""
-        found = None
-        if pixels.dtype.kind == "f":
-            found = ~np.isfinite(pixels).all(axis=0)
-        for band, nodata in zip(pixels, self.scene.nodata, strict=True):
-            if nodata is not None:
-                here = band == band.dtype.type(nodata)  # as a float it would make floats of all pixels
-                found = here if found is None else found | here
-        if self.scene.zero_is_nodata:
-            here = ~pixels.any(axis=0)
-            found = here if found is None else found | here
+        valid = valid_pixels(pixels, self.scene.nodata, self.scene.zero_is_nodata)
         if self.scene.alpha:
-            here = self.image.dataset_mask(window=window) == 0
-            found = here if found is None else found | here
-        return found if found is not None and found.any() else None
+            valid &= self.image.dataset_mask(window=window) > 0
+        return None if valid.all() else ~valid
 
 
 @contextlib.contextmanager

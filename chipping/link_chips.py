@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from chipping.chipset import DESCRIPTION, FORMAT, MANIFEST, lock, read_chipset, read_manifest
-from chipping.splits import SPLITS
-from constants import VERSION
+from chipping.chipset import DESCRIPTION, MANIFEST, complete, find_chips, lock, read_chipset, read_manifest
+from chipping.patch_set import SPLITS
 from raster.crs import as_crs
 from runtime.errors import UserError
-from runtime.files import describe_difference, require_writable, settings_hash, write_text
+from runtime.files import describe_difference, require_writable, to_json, write_text
 from vectors.footprint import TOUCH, any_overlap, outline, overlapping_pairs, to_lonlat, window_transform
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
@@ -34,23 +33,6 @@ LINK_NAME = re.compile(r"(0|[1-9][0-9]*)(\.pt|_(image|mask)\..+)")  # what a chi
 def proportional_order(count):
     """(count,) indices, of which every prefix holds of each source its share: item i comes at the rank of i * GOLDEN mod 2^64."""
     return np.argsort(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN), kind="stable")
-
-
-def find_chips(folder):
-    """([integer, …] sorted, number of broken links, number of .pt files with other names) of a folder."""
-    numbers, broken, foreign = [], 0, 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix != ".pt" or entry.name.startswith("."):
-                continue
-            if not (stem.isdecimal() and stem.isascii() and stem == str(int(stem))):
-                foreign += 1
-            elif entry.is_symlink() and not os.path.exists(entry.path):
-                broken += 1
-            else:
-                numbers.append(int(stem))
-    return sorted(numbers), broken, foreign
 
 
 def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=False):
@@ -82,7 +64,7 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
     texts = {}
     if manifest is not None:
         settings = {"linked": [{"from": str(s), "chips": report[str(s)]["linked"]} for s in sources]}
-        texts = {MANIFEST: "\n".join(manifest) + "\n", DESCRIPTION: describe(descriptions, settings)}
+        texts = {MANIFEST: "\n".join(manifest) + "\n", DESCRIPTION: to_json(description_of_mix(descriptions, settings))}
     make_folder(destination, links, texts, overwrite)
     with_bands = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") in ("bands", "both")]
     only_oklab = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") == "oklab"]
@@ -91,8 +73,8 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
     return report
 
 
-def describe(descriptions, settings):
-    """The text of the mix's chipset.json: what the first set says, but of what is kept only as much as every chip offers."""
+def description_of_mix(descriptions, settings):
+    """The content of the mix's chipset.json: what the first set says, but of what is kept only as much as every chip offers."""
     shared = {k: v for k, v in descriptions[0].items() if k not in ("format", "version", "settings", "settings_hash", "store", "dtype")}
     stores = {d.get("store") for d in descriptions}
     if None not in stores:  # oklab can be had from bands, not the other way round
@@ -100,8 +82,7 @@ def describe(descriptions, settings):
     dtypes = {d.get("dtype") for d in descriptions}
     if None not in dtypes:
         shared["dtype"] = " and ".join(sorted(dtypes))
-    whole = {"format": FORMAT, "version": VERSION, **shared, "settings": settings, "settings_hash": settings_hash(settings)}
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    return complete({**shared, "settings": settings})
 
 
 def agree(descriptions, sources):

@@ -4,8 +4,7 @@ import collections
 
 import numpy as np
 
-from chipping.chipset import SKIPPED, read_manifest
-from chipping.link_chips import find_chips
+from chipping.chipset import SKIPPED, find_chips, read_manifest
 from chipping.pan_chips import BadChip, band_names, decode_chip, read_chip
 from pictures.brightness import OKLAB
 from pictures.chip_sheets import CELL, pair_sheet

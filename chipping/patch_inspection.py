@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from chipping.chipset import DESCRIPTION, read_manifest
-from chipping.splits import SPLITS
+from chipping.patch_set import SPLITS
 from constants import IGNORE
 from pictures.chip_sheets import CELL, label_sheet
 from pictures.encoding import save_png

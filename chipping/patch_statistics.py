@@ -14,6 +14,7 @@ from chipping.chipset import DESCRIPTION
 from chipping.patch_files import label_outside, load_mask, outside_text, read_image, read_mask
 from chipping.patch_set import SPLITS, read_patch_set
 from constants import IGNORE
+from raster.scale import to_reflectance
 from runtime.device import derived_seed
 from runtime.errors import UserError
 
@@ -85,7 +86,8 @@ def band_statistics(patch_set, patches, seed=0):
     mean = total / count
     # Bands that never vary would be divided by 0; a thousandth is far below any real band's spread.
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0)) / np.abs(patch_set.divide_by)
-    return tuple(((mean + patch_set.offset) / patch_set.divide_by).tolist()), tuple(np.maximum(std, 1e-3).tolist())
+    mean = to_reflectance(mean[:, None, None], patch_set.divide_by, patch_set.offset)
+    return tuple(mean.ravel().tolist()), tuple(np.maximum(std, 1e-3).tolist())
 
 
 def sums_of_files(patch_set, patches, seed):

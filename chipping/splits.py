@@ -8,8 +8,6 @@ import numpy as np
 from runtime.errors import UserError, did_you_mean
 from vectors.footprint import overlapping_pairs, shared_grounds
 
-SPLITS = ("train", "val", "test")
-
 
 def event_of(scene):
     """What happened there: the first underscore-delimited part of the scene's name. DOVE_20241019 → DOVE, EMSR382_AOI01_01 → EMSR382."""

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from chipping.chipset import DESCRIPTION, read_chipset
-from chipping.link_chips import find_chips
+from chipping.chipset import DESCRIPTION, find_chips, read_chipset
 from chipping.pan_chips import SCALE, BadChip, band_names, decode_chip, read_chip
 from pansharpening.augment import turn
 from runtime.device import derived_seed

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from chipping.link_chips import find_chips
+from chipping.chipset import find_chips
 from chipping.pan_chips import BadChip, decode_chip, read_chip
 from pansharpening.classical import METHODS, fuse_whole
 from pansharpening.metrics import error_of_chip

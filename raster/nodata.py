@@ -57,8 +57,14 @@ def valid_pixels(pixels, nodata, zero_is_nodata=False):
         if pixels.dtype.kind == "f":
             valid &= np.isfinite(band)
         if value is not None and value == value:
-            valid &= band != value
+            valid &= band != as_stored(value, band.dtype)
     return valid & (pixels != 0).any(axis=0) if zero_is_nodata else valid
+
+
+def as_stored(value, kind):
+    """A number in an integer type that holds it, since a comparison of integers with a float makes floats of all of them."""
+    fits = kind.kind in "iu" and np.iinfo(kind).min <= value <= np.iinfo(kind).max and value == int(value)
+    return kind.type(value) if fits else value
 
 
 def is_nodata(values, nodata):

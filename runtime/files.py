@@ -126,8 +126,13 @@ def write_text(path, text, sync=True):
 
 
 def write_json(path, value, sync=True):
-    """Indented standard JSON: NaN and infinity become null. sync: see atomic_path."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync)
+    """Write to_json(value). sync: see atomic_path."""
+    write_text(path, to_json(value), sync)
+
+
+def to_json(value):
+    """Indented standard JSON: NaN and infinity become null."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path):

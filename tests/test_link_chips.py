@@ -13,8 +13,8 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform
 
 import chip
-from chipping.chipset import FORMAT, read_chipset, read_manifest
-from chipping.link_chips import find_chips, link_chips, proportional_order
+from chipping.chipset import FORMAT, find_chips, read_chipset, read_manifest
+from chipping.link_chips import link_chips, proportional_order
 from runtime.errors import UserError
 from vectors.footprint import outline
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from chipping.cutting import count_windows
+from chipping.patch_set import SPLITS
 from chipping.patches import describe_skipped, estimate, free_bytes, mean_reflectance
-from chipping.splits import SPLITS, describe_leaks
+from chipping.splits import describe_leaks
 from runtime.words import in_bytes, plural
 
 PLAUSIBLE = (0.0005, 1.5)  # mean reflectance of land or water; beyond it the scale is in doubt
