@@ -9,7 +9,7 @@ from rasterio.errors import RasterioError
 
 from chipping.chip_window import finish_with_blur, finish_with_means, read_ms_window
 from chipping.pan_sums import PanSums
-from chipping.tile_facts import source_of_pair, stamps_of_pair, tile_settings
+from chipping.sources import source_of_pair, stamps_of_pair, tile_settings
 from chipping.window_walk import NODATA, READ_ERROR
 from raster.pair import PairReader
 from runtime.errors import UserError

@@ -15,15 +15,14 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
-from chipping.scenes import stamps_of
+from chipping.sources import stamps_of
 from constants import IGNORE
 from raster.nodata import valid_pixels
 from raster.source import open_raster, read_bands
 from raster.windows import starts
 from runtime.files import atomic_path
 from vectors.footprint import footprint, pixel_corners, window_transform
-from vectors.placing import NOTHING, place_polygons
-from vectors.rasterizing import burn
+from vectors.placing import NOTHING, burn, place_polygons
 
 STRIP_BYTES = 64 << 20  # pixels of one window row that are held at once; wider scenes are read in spans of columns
 STORED_AS_THEY_ARE = ("uint8", "uint16", "int16")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from chipping import cems
-from chipping.pairing import by_key, pair
+from chipping.pairing import by_key, refuse_unpaired
 from chipping.scenes import check_mask
 from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
@@ -86,7 +86,8 @@ def find_files(inputs, is_excluded):
     masks, clouds = {}, {}
     if inputs.masks:
         found = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask")
-        masks = {key: mask for key, (_, mask) in pair(images, {k: p for k, p in found.items() if not is_excluded(k)}).items()}
+        masks = {key: path for key, path in found.items() if not is_excluded(key)}
+        refuse_unpaired(images, masks)
     else:
         for path in inputs.labels:
             file_and_layer(path)

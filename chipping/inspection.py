@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from chipping.ard import is_ard
-from chipping.ard_inspection import inspect_ard
+from chipping.ard import is_ard, read_items, summarise
 from chipping.chipset import DESCRIPTION, read_chipset
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
 from runtime.errors import UserError, did_you_mean
 from runtime.files import refuse_existing
 
 SHEET = "contact_sheet.png"
+MOST_NAMED = 10  # tiles of an ARD that are left out
 
 
 def inspect_pan_chips(*what):
@@ -45,3 +45,20 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
     if kind not in INSPECTORS:
         raise UserError(f"{folder} is a chip set of kind {kind!r}; inspect knows {', '.join(INSPECTORS)}.{did_you_mean(kind, INSPECTORS)}")
     INSPECTORS[kind](folder, description, sheet, seed, say)
+
+
+def inspect_ard(folder, say):
+    """Say a row for each strip of the delivery in `folder`, and the tiles that are left out."""
+    items, skipped = read_items(folder)
+    say(f"{'CID':16s}  {'date':10s}  {'satellite':13s}  {'tiles':>5s}  {'clouds':>6s}  {'km2':>7s}  {'off nadir':>9s}")
+    for row in summarise(items):
+        numbers = [
+            "-" if row[key] is None else f"{row[key]:.{digits}f}{unit}" for key, digits, unit in
+            (("clouds", 0, " %"), ("area_km2", 0, ""), ("off_nadir", 1, ""))
+        ]
+        clouds, area, angle = numbers
+        say(f"{row['cid']:16s}  {row['date']:10s}  {row['satellite']:13s}  {row['tiles']:5d}  {clouds:>6s}  {area:>7s}  {angle:>9s}")
+    for name, reason in skipped[:MOST_NAMED]:
+        say(f"left out: {name}: {reason}")
+    if len(skipped) > MOST_NAMED:
+        say(f"left out: {len(skipped) - MOST_NAMED} more")

@@ -18,7 +18,7 @@ from pathlib import Path
 from chipping.chip_pool import split_work, workers_of
 from chipping.chip_worker import window_centre
 from chipping.chipset import DEFAULT_OPTIONS, SKIPPED, ChipSetWriter, SkipLog, next_chip, pansharpen_description
-from chipping.tile_facts import has_changed, refuse_changed_tiles, source_of_pair, tile_settings
+from chipping.sources import has_changed, refuse_changed_tiles, source_of_pair, tile_settings
 from chipping.window_walk import BEFORE_START, READ_ERROR, Walk
 from raster.colour import has_colour
 from runtime.errors import RunError, UserError

@@ -23,8 +23,8 @@ def by_key(paths, suffix=None, what="image"):
     return keyed
 
 
-def pair(images, masks):
-    """{key: (image, mask)} of two {key: path}. UserError that names a file without a partner."""
+def refuse_unpaired(images, masks):
+    """UserError that names a file of two {key: path} without a partner."""
     lonely_images, lonely_masks = sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys())
     if lonely_images:
         key = lonely_images[0]
@@ -35,7 +35,6 @@ def pair(images, masks):
     if lonely_masks:
         key = lonely_masks[0]
         raise UserError(f"{masks[key]} has no image{and_more(lonely_masks)}; expected an image named {key!r}, or --exclude it.")
-    return {key: (images[key], masks[key]) for key in sorted(images)}
 
 
 def and_more(names):

@@ -17,8 +17,7 @@ from chipping.chipset import DEFAULT_OPTIONS, DESCRIPTION, SKIPPED, ChipSetWrite
 from chipping.cutting import count_windows, rows_of, windows_of
 from chipping.parallel import Cutter, cut_in_order, partition
 from chipping.patch_set import SPLITS
-from chipping.scenes import stamps_of
-from chipping.sources import refuse_changed_sources
+from chipping.sources import refuse_changed_sources, stamps_of
 from raster.scale import to_reflectance
 from raster.windows import starts
 from runtime.errors import RunError, UserError

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from chipping.labels import same_grid
+from chipping.sources import source_of
 from chipping.splits import event_of
-from raster.source import describe, is_remote, mask_stamps
+from raster.source import describe, is_remote
 from runtime.errors import RunError, UserError
 from vectors.footprint import outline
 
@@ -87,25 +88,6 @@ def describe_all(images, strict, note):
     if not infos:
         raise RunError(f"none of {len(images)} images can be opened; the first: {next(iter(broken.values()))}")
     return infos, broken
-
-
-def source_of(info):
-    """
-    Path, size and modification time, of a .msk file beside it too: enough to notice that a source is not the one that chips were cut from.
-    """
-    path = info.path if is_remote(info.path) else os.path.abspath(info.path)
-    return {"path": path, "size": info.size, "mtime": info.mtime, **mask_stamps(path)}
-
-
-def stamps_of(image, masks, clouds):
-    """
-    {"image" | layer | "clouds": [size, mtime, and those of a .msk file]}: what is compared to know a scene's files again.
-
-    image, clouds: sources (see source_of), clouds None without one. masks: {layer: source}.
-    """
-    sources = {"image": image, **masks, **({"clouds": clouds} if clouds else {})}
-    keys = ("size", "mtime", "mask_size", "mask_mtime")
-    return {what: [source[key] for key in keys if key in source] for what, source in sources.items()}
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,18 @@
-"""Refuses to continue a chip set whose source files have changed."""
+"""What a chip set records of its source files, so that it is not continued with files that have changed."""
 
+import os
+
+from raster.source import is_remote, mask_stamps
 from runtime.errors import UserError
+
+STAMPS = ("size", "mtime")
+MASK_STAMPS = ("mask_size", "mask_mtime")  # of the .msk file, where there is one
+FILES = {"ms": ("path", ""), "pan": ("pan", "pan_")}  # of a pair's source: the key of each file's path, and the prefix of its stamps
+
+
+def stamps_in(source, prefix=""):
+    """[size, mtime, and those of a .msk file] of one file in a source."""
+    return [source[prefix + key] for key in (*STAMPS, *MASK_STAMPS) if prefix + key in source]
 
 
 def find_change(old, new):
@@ -28,3 +40,68 @@ def refuse_changed_sources(earlier, now, path_of, folder):
             file = f"the {key} file of {name}" if what == "is gone" else path_of(name, key)
             beside = ".msk" if what == "has changed" and old[key][:2] == new[key][:2] else ""
             raise UserError(f"{file}{beside} {what} since chips were cut into {folder}; pass --overwrite to cut all again")
+
+
+# --- scenes --------------------------------------------------------------------------------------------------------------------
+
+
+def source_of(info):
+    """
+    Path, size and modification time, of a .msk file beside it too: enough to notice that a source is not the one that chips were cut from.
+    """
+    path = info.path if is_remote(info.path) else os.path.abspath(info.path)
+    return {"path": path, "size": info.size, "mtime": info.mtime, **mask_stamps(path)}
+
+
+def stamps_of(image, masks, clouds):
+    """
+    {"image" | layer | "clouds": [size, mtime, and those of a .msk file]}: what is compared to know a scene's files again.
+
+    image, clouds: sources (see source_of), clouds None without one. masks: {layer: source}.
+    """
+    sources = {"image": image, **masks, **({"clouds": clouds} if clouds else {})}
+    return {what: stamps_in(source) for what, source in sources.items()}
+
+
+# --- tiles of pan and ms -------------------------------------------------------------------------------------------------------
+
+
+def tile_settings(tile):
+    """The part of the settings that a tile decides."""
+    facts = {"name": tile.name, "area": list(tile.pair.area), "shift": list(tile.pair.shift), "step": tile.pair.step}
+    if tile.pair.masked != (None, None):
+        facts["masked"] = list(tile.pair.masked)
+    return facts
+
+
+def source_of_pair(pair):
+    """The files of a pair with size and modification time, of .msk files too where there are some; None for what is remote."""
+    source = {"pan": pair.pan, "path": pair.ms}
+    for path, prefix in ((pair.ms, ""), (pair.pan, "pan_")):
+        status = None if is_remote(path) else os.stat(path)
+        source |= {f"{prefix}size": status and status.st_size, f"{prefix}mtime": status and status.st_mtime}
+        source |= {f"{prefix}{key}": value for key, value in mask_stamps(path).items()}
+    return source
+
+
+def stamps_of_pair(source, now=None):
+    """
+    {"ms" | "pan": stamps} of a source. now: today's source of the same tile, which stands in for sizes and times that sets of earlier
+    versions do not state.
+    """
+    if now is not None:
+        source = {**{prefix + key: now[prefix + key] for _, prefix in FILES.values() for key in STAMPS}, **source}
+    return {kind: stamps_in(source, prefix) for kind, (_, prefix) in FILES.items()}
+
+
+def has_changed(old, now):
+    """Whether a tile's files are no longer those of an earlier run. old, now: sources."""
+    return find_change(stamps_of_pair(old, now), stamps_of_pair(now)) is not None
+
+
+def refuse_changed_tiles(lines, sources, folder):
+    """UserError where tiles' files are not those of which the chips or windows of `lines` were made. sources: {tile: source}."""
+    old = {line["tile"]: line["source"] for line in lines}
+    earlier = {tile: stamps_of_pair(source, sources[tile]) for tile, source in old.items()}
+    now = {tile: stamps_of_pair(source) for tile, source in sources.items()}
+    refuse_changed_sources(earlier, now, lambda tile, kind: sources[tile][FILES[kind][0]], folder)

@@ -1,8 +1,7 @@
 """The area of interest of --aoi on a scene's grid."""
 
 from runtime.errors import UserError
-from vectors.placing import place_polygons
-from vectors.rasterizing import burn
+from vectors.placing import burn, place_polygons
 from vectors.reading import read_polygons
 
 

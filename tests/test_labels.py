@@ -12,8 +12,7 @@ from rasterio.warp import transform, transform_geom
 from chipping.labels import parse_label_map, read_aligned, read_polygons, same_grid, to_classes
 from raster.source import describe, open_raster
 from runtime.errors import UserError
-from vectors.placing import place_polygons
-from vectors.rasterizing import burn
+from vectors.placing import burn, place_polygons
 
 GRID = from_origin(500_000, 4_600_000, 10, 10)
 

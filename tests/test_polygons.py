@@ -1,8 +1,9 @@
 """Outlines found strip by strip are those of the whole map: pytest tests/test_polygons.py"""
 
-import io
 import json
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyogrio
@@ -15,7 +16,7 @@ from rasterio.warp import transform
 
 from mapping.polygons import AreaFinder, connected, signed_area
 from raster.area import pixel_areas
-from vectors.writing import WRITERS, Globe, PolygonFile
+from vectors.writing import WRITERS, GeoJSONOutlines, Globe
 
 
 def find(classes, strip, values=None, **options):
@@ -162,15 +163,15 @@ def geojson_text(classes, crs, transform, strip=7, smallest=0.0):
     crs = CRS.from_user_input(crs)
     globe, areas = Globe(crs, transform, *classes.shape), pixel_areas(crs, transform, *classes.shape)
     assert not globe.holds_pole
-    file = io.StringIO()
-    polygons = PolygonFile(file, globe, ["background", "fire", "other"])
     finder = AreaFinder(classes.shape[1], smallest, None if globe.is_lonlat else 64)
-    for row in range(0, len(classes), strip):
-        part = classes[row : row + strip]
-        polygons.add(finder.add(part, part / 2, areas.of_rows(row, row + len(part)), globe.parts(row, len(part))))
-    polygons.add(finder.finish())
-    polygons.finish()
-    return file.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "map.geojson"
+        with GeoJSONOutlines(path, globe, ["background", "fire", "other"]) as outlines:
+            for row in range(0, len(classes), strip):
+                part = classes[row : row + strip]
+                outlines.add(finder.add(part, part / 2, areas.of_rows(row, row + len(part)), globe.parts(row, len(part))))
+            outlines.add(finder.finish())
+        return path.read_text(encoding="utf-8")
 
 
 def winding(ring):

@@ -1,5 +1,5 @@
 """
-Polygons moved into a raster's CRS: only what lies near the raster, on edges so short that their course is kept.
+Polygons moved into a raster's CRS and burned into its pixels: only what lies near the raster, on edges so short that their course is kept.
 
 Far outside of its zone a projection folds over, and within it an edge that is straight in lon/lat is a curve: hence the clipping and the
 points between. In lon/lat one place has several longitudes: most of what is here is about that.
@@ -13,6 +13,7 @@ import antimeridian
 import numpy as np
 import shapely
 from affine import Affine
+from rasterio.features import rasterize
 from shapely.algorithms.cga import signed_area
 
 from raster.crs import NoTransform, as_crs, name_of, transform_box, transform_points, turn_of
@@ -43,8 +44,7 @@ class Placed:
     @functools.cached_property
     def as_dicts(self):
         """Each as GeoJSON, which is what rasterio burns: made once, not for every window."""
-        rings = ((polygon.exterior, *polygon.interiors) for polygon in self.geometries)
-        return [{"type": "Polygon", "coordinates": [shapely.get_coordinates(ring).tolist() for ring in each]} for each in rings]
+        return [shapely.geometry.mapping(polygon) for polygon in self.geometries]
 
 
 NOTHING = Placed(np.empty(0, object), np.empty(0, np.uint8))
@@ -340,3 +340,18 @@ def raster_bounds(transform, col, row, width, height):
     corners = [Affine(*transform[:6]) * p for p in ((col, row), (col + width, row), (col, row + height), (col + width, row + height))]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def burn(placed, transform, window, value=None):
+    """
+    uint8 (height, width) of a window (col, row, width, height): the class of the last polygon over a pixel's centre, 0 elsewhere.
+
+    placed: Placed, in the raster's CRS. transform: the raster's. value: burn this instead of the polygons' classes.
+    """
+    col, row, width, height = window
+    near = np.sort(placed.tree.query(shapely.box(*raster_bounds(transform, col, row, width, height)))) if len(placed) else ()
+    if not len(near):
+        return np.zeros((height, width), np.uint8)
+    shapes = [(placed.as_dicts[k], int(placed.labels[k]) if value is None else value) for k in near]
+    place = Affine(*transform[:6]) * Affine.translation(col, row)
+    return rasterize(shapes, out_shape=(height, width), transform=place, fill=0, dtype=np.uint8)

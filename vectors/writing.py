@@ -121,34 +121,6 @@ def properties_of(area, class_names):
     return properties
 
 
-class PolygonFile:
-    """
-    A GeoJSON FeatureCollection that grows. file: opened for writing text. class_names: name of each class.
-
-        polygons = PolygonFile(file, globe, class_names)
-        polygons.add(areas)      # as often as needed
-        polygons.finish()
-    """
-
-    def __init__(self, file, globe, class_names):
-        self.file, self.globe, self.class_names = file, globe, class_names
-        self.count = 0
-        file.write('{"type": "FeatureCollection", "features": [')
-
-    def add(self, areas):
-        if not areas:
-            return
-        for area, rings in zip(areas, self.globe.rings(areas), strict=True):
-            properties = properties_of(area, self.class_names)
-            geometry = {"type": "Polygon", "coordinates": [np.round(ring, 7).tolist() for ring in rings]}
-            self.file.write(",\n" if self.count else "\n")
-            self.file.write(json.dumps({"type": "Feature", "properties": properties, "geometry": geometry}, ensure_ascii=False))
-            self.count += 1
-
-    def finish(self):
-        self.file.write("\n]}\n")
-
-
 class GeoJSONOutlines:
     """
     Outlines as GeoJSON in lon/lat, cut at the antimeridian; under its name once the block has ended well.
@@ -160,31 +132,33 @@ class GeoJSONOutlines:
 
     def __init__(self, path, globe, class_names):
         self.path, self.globe, self.class_names = path, globe, class_names
-        self.straight, self.parts = None if globe.is_lonlat else STRAIGHT, globe.parts
+        self.straight, self.parts, self.count = None if globe.is_lonlat else STRAIGHT, globe.parts, 0
 
     @staticmethod
     def obstacle(globe):
         """Why there can be no outlines of a raster, or None."""
         return "a pole is inside: no polygons" if globe.holds_pole else None
 
-    @property
-    def count(self):
-        return self.file.count
-
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
-            self.file = PolygonFile(stack.enter_context(open(temporary, "w", encoding="utf-8", newline="\n")), self.globe, self.class_names)
+            self.file = stack.enter_context(open(temporary, "w", encoding="utf-8", newline="\n"))
+            self.file.write('{"type": "FeatureCollection", "features": [')
             self.stack = stack.pop_all()
         return self
 
     def add(self, areas):
-        self.file.add(areas)
+        for area, rings in zip(areas, self.globe.rings(areas) if areas else (), strict=True):
+            geometry = {"type": "Polygon", "coordinates": [np.round(ring, 7).tolist() for ring in rings]}
+            feature = {"type": "Feature", "properties": properties_of(area, self.class_names), "geometry": geometry}
+            self.file.write((",\n" if self.count else "\n") + json.dumps(feature, ensure_ascii=False))
+            self.count += 1
 
     def __exit__(self, *error):
-        if error[0] is None:
-            self.file.finish()
-        return self.stack.__exit__(*error)
+        with self.stack:
+            if error[0] is None:
+                self.file.write("\n]}\n")
+            return self.stack.pop_all().__exit__(*error)
 
 
 class GeoPackageOutlines:
