@@ -19,7 +19,7 @@ from chipping.sources import stamps_of
 from constants import IGNORE
 from raster.nodata import valid_pixels
 from raster.source import open_raster, read_bands
-from raster.windows import starts
+from raster.windows import WindowGrid
 from runtime.files import atomic_path
 from vectors.footprint import footprint, pixel_corners, window_transform
 from vectors.placing import NOTHING, burn, place_polygons
@@ -54,18 +54,9 @@ class Recipe:
     aoi: str | None = None
 
 
-def rows_of(scene, recipe):
-    return starts(scene.height, recipe.size, recipe.stride)
-
-
-def count_windows(scene, recipe):
-    return len(rows_of(scene, recipe)) * len(starts(scene.width, recipe.size, recipe.stride))
-
-
-def windows_of(scene, recipe):
-    """(col, row) of every window in the order of the manifest."""
-    columns = starts(scene.width, recipe.size, recipe.stride)
-    return ((col, row) for row in rows_of(scene, recipe) for col in columns)
+def grid_of(scene, recipe):
+    """WindowGrid of a scene. The manifest has its windows row by row."""
+    return WindowGrid(scene.height, scene.width, recipe.size, recipe.stride)
 
 
 # --- one strip -----------------------------------------------------------------------------------------------------------------
@@ -268,8 +259,7 @@ def cut_rows(reader, rows, folder):
 
     Yields for each window, row by row, its manifest line (with "file") or its line of skipped.jsonl (with "reason").
     """
-    scene, size, stride = reader.scene, reader.recipe.size, reader.recipe.stride
-    columns = starts(scene.width, size, stride)
+    scene, size, columns = reader.scene, reader.recipe.size, grid_of(reader.scene, reader.recipe).columns
     limit = max(size, STRIP_BYTES // (len(scene.bands) * np.dtype(scene.dtype).itemsize * size))
     for row in rows:
         height = min(size, scene.height - row)

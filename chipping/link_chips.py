@@ -111,10 +111,10 @@ def plan_pan_chips(sources, with_manifest):
         if with_manifest:
             lines += [known.get(f"{n}.pt") for n in numbers]
     order = proportional_order(len(items))
-    links = {f"{place}.pt": items[i] for place, i in enumerate(order.tolist())}
+    links = {f"{number}.pt": items[i] for number, i in enumerate(order.tolist())}
     if not with_manifest or any(line is None for line in lines):
         return links, None, report
-    manifest = [rename(lines[i], place) for place, i in enumerate(order.tolist())]
+    manifest = [rename(lines[i], number) for number, i in enumerate(order.tolist())]
     return links, manifest, report
 
 
@@ -135,11 +135,11 @@ def lines_by_file(folder):
     return found
 
 
-def rename(text, place):
+def rename(text, number):
     """A manifest line with its "file" replaced."""
     if text.startswith('{"file": "'):
-        return f'{{"file": "{place}.pt"' + text[text.index('"', 10) + 1 :]
-    return json.dumps({**json.loads(text), "file": f"{place}.pt"}, ensure_ascii=False, separators=(", ", ": "))
+        return f'{{"file": "{number}.pt"' + text[text.index('"', 10) + 1 :]
+    return json.dumps({**json.loads(text), "file": f"{number}.pt"}, ensure_ascii=False, separators=(", ", ": "))
 
 
 def plan_patches(sources):
@@ -155,13 +155,13 @@ def plan_patches(sources):
         report[str(source)] = {"linked": len(lines), "broken": broken, "foreign": 0, "unlisted": 0}
         items += lines
     links, manifest = {}, []
-    for place, i in enumerate(proportional_order(len(items)).tolist()):
+    for number, i in enumerate(proportional_order(len(items)).tolist()):
         base, line = items[i]
         new = dict(line)
         for key, ending in (("file", "image"), ("mask", "mask")):
             if line.get(key):
                 folder = os.path.dirname(line[key])
-                new[key] = os.path.join(folder, f"{place}_{ending}{os.path.splitext(line[key])[1]}")
+                new[key] = os.path.join(folder, f"{number}_{ending}{os.path.splitext(line[key])[1]}")
                 links[new[key]] = real(os.path.join(base, line[key]))
         manifest.append(json.dumps(new, ensure_ascii=False, separators=(", ", ": ")))
     return links, manifest, report

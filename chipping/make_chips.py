@@ -28,10 +28,6 @@ from vectors.footprint import footprint, pixel_corners
 WAITING = ".considered"  # folder of finished chips whose number isn't known yet
 
 
-def do_nothing(_):
-    pass
-
-
 @dataclass(frozen=True)
 class Listeners:
     """
@@ -39,9 +35,9 @@ class Listeners:
     window as soon as it is judged, before it is known which chip it becomes.
     """
 
-    chip: Callable = do_nothing
-    skipped: Callable = do_nothing
-    verdict: Callable = do_nothing
+    chip: Callable = lambda _: None
+    skipped: Callable = lambda _: None
+    verdict: Callable = lambda _: None
 
 
 NO_LISTENERS = Listeners()

@@ -5,8 +5,7 @@ import math
 
 from rasterio.errors import RasterioError, RasterioIOError
 
-from chipping.cutting import SceneReader, cut_rows, rows_of, skip, unreadable_file
-from raster.windows import starts
+from chipping.cutting import SceneReader, cut_rows, grid_of, skip, unreadable_file
 from runtime.errors import UserError
 from runtime.workers import stopping, worker_pool
 
@@ -25,8 +24,9 @@ def partition(scenes, recipe, workers, done):
     tasks = []
     remaining = len(scenes) % workers
     for number, scene in enumerate(scenes):
-        columns = len(starts(scene.width, recipe.size, recipe.stride))
-        rows = rows_of(scene, recipe)[done.get(scene.name, 0) // columns :]
+        grid = grid_of(scene, recipe)
+        columns = len(grid.columns)
+        rows = grid.rows[done.get(scene.name, 0) // columns :]
         length = max(4, math.ceil(BLOCKS_A_TASK * scene.block_height / recipe.stride), WINDOWS_A_TASK // columns)
         if rows and number >= len(scenes) - remaining:
             pieces = math.ceil(workers / remaining)
@@ -61,7 +61,7 @@ class Cutter:
         """A skipped line for every window of a scene that could be opened for planning and cannot be now."""
         scene, size = self.scenes[number], self.recipe.size
         for row in rows:
-            for col in starts(scene.width, size, self.recipe.stride):
+            for col in grid_of(scene, self.recipe).columns:
                 window = (col, row, min(size, scene.width - col), min(size, scene.height - row))
                 yield skip(scene, window, "unreadable", source=unreadable_file(error, scene), detail=str(error)[:200])
 

@@ -6,6 +6,7 @@ killed continues where its manifest ends. chipping/cutting.py cuts a scene, chip
 """
 
 import collections
+import itertools
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -14,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from chipping.chipset import DEFAULT_OPTIONS, DESCRIPTION, SKIPPED, ChipSetWriter, SkipLog
-from chipping.cutting import count_windows, rows_of, windows_of
+from chipping.cutting import grid_of
 from chipping.parallel import Cutter, cut_in_order, partition
 from chipping.patch_set import SPLITS
 from chipping.sources import refuse_changed_sources, stamps_of
 from raster.scale import to_reflectance
-from raster.windows import starts
 from runtime.errors import RunError, UserError
 from runtime.files import remove_leftovers
 
@@ -105,7 +105,7 @@ def new_lines(plan, folder, workers, done):
     """Lines of all windows that are not finished, after their files. done: {scene's name: windows that are, the first ones}."""
     scenes, recipe = plan.scenes, plan.recipe
     # a row is cut as a whole: of its windows, those finished earlier come again and are not listed twice
-    again = {s.name: done.get(s.name, 0) % len(starts(s.width, recipe.size, recipe.stride)) for s in scenes}
+    again = {s.name: done.get(s.name, 0) % len(grid_of(s, recipe).columns) for s in scenes}
     for line in cut_in_order(scenes, recipe, folder, partition(scenes, recipe, workers, done), workers):
         if again[line["scene"]]:
             again[line["scene"]] -= 1
@@ -126,8 +126,8 @@ def keep_finished(chipset, skips, scenes, recipe):
     left = {(line["scene"], line["window"][0], line["window"][1]) for line in skips.lines}
     done, n_made, n_left = {}, 0, 0
     for scene in scenes:
-        finished = 0
-        for col, row in windows_of(scene, recipe):
+        finished, grid = 0, grid_of(scene, recipe)
+        for row, col in itertools.product(grid.rows, grid.columns):
             line = made.get((scene.name, col, row))
             if line is not None:
                 if not all((chipset.folder / line[key]).exists() for key in ("file", "mask")):
@@ -139,7 +139,7 @@ def keep_finished(chipset, skips, scenes, recipe):
                 break
             finished += 1
         done[scene.name] = finished
-        if finished < count_windows(scene, recipe):
+        if finished < grid.count:
             break
     if n_made < len(chipset.lines):
         chipset.keep(n_made)
@@ -174,12 +174,12 @@ def estimate(scenes, recipe, most_windows=48):
 
     Returns (patches, bytes, seconds of one worker); the share of windows that become patches is that of the sample.
     """
-    total = sum(count_windows(s, recipe) for s in scenes)
+    total = sum(grid_of(s, recipe).count for s in scenes)
     step = max(1, len(scenes) // 4)
     tried, kept, size, begin = 0, 0, 0, time.perf_counter()
     cutter = Cutter(scenes, recipe, None)
     for number in range(0, len(scenes), step):
-        rows = rows_of(scenes[number], recipe)
+        rows = grid_of(scenes[number], recipe).rows
         for line in cutter.lines((number, (rows[len(rows) // 2],))):
             tried += 1
             if "file" in line:

@@ -131,7 +131,7 @@ class Ground:
     def overlap(self, i, j):
         """(K,) bool: whether outlines i and j, (K,) each, overlap by more than TOUCH of the smaller pixel in every direction."""
         same = self.crs[i] == self.crs[j]
-        answer = np.zeros(len(i), bool)
+        meets = np.zeros(len(i), bool)
         for which, shapes, turns in ((same, self.own, self.turn), (~same, self.lonlat, np.full(len(self.turn), 360.0))):
             whole, inner, pixels = shapes
             a, b = i[which], j[which]
@@ -140,8 +140,8 @@ class Ground:
             around = np.flatnonzero((turns[a] > 0) & ~found)
             for degrees in (-360.0, 360.0) if len(around) else ():
                 found[around] |= shapely.intersects(inner[a[around]], moved_east(whole[b[around]], degrees))
-            answer[which] = found
-        return answer
+            meets[which] = found
+        return meets
 
 
 def overlapping_pairs(outlines, groups=None):

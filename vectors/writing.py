@@ -88,11 +88,11 @@ class Globe:
             west = np.repeat(self.sides(areas), [sum(len(r) for r in a.rings) for a in areas])
             lon = np.where(west & (lon > 90), -180.0, np.where(~west & (lon < -90), 180.0, lon))
         lonlat = np.split(np.stack([lon, lat], axis=1), np.cumsum(lengths)[:-1])
-        answer = []
+        closed = []
         for area in areas:
             own, lonlat = lonlat[: len(area.rings)], lonlat[len(area.rings) :]
-            answer.append([close_ring(ring, outer=i == 0) for i, ring in enumerate(own)])
-        return answer
+            closed.append([close_ring(ring, outer=i == 0) for i, ring in enumerate(own)])
+        return closed
 
     def sides(self, areas):
         """(len(areas),) bool: does each lie at negative longitudes?"""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chipping.cutting import count_windows
+from chipping.cutting import grid_of
 from chipping.patch_set import SPLITS
 from chipping.patches import describe_skipped, estimate, free_bytes, mean_reflectance
 from chipping.splits import describe_leaks
@@ -27,7 +27,7 @@ def say_estimate(plan, folder, console):
     """Windows, patches, bytes and time that a run would cost. folder: where the patches would go."""
     per_split = {}
     for scene in plan.scenes:
-        per_split[scene.split] = per_split.get(scene.split, 0) + count_windows(scene, plan.recipe)
+        per_split[scene.split] = per_split.get(scene.split, 0) + grid_of(scene, plan.recipe).count
     patches, size, seconds = estimate(plan.scenes, plan.recipe)
     shares = ", ".join(f"{split} {count}" for split, count in sorted(per_split.items()))
     console.result(f"{plural(len(plan.scenes), 'scene')}: {plural(sum(per_split.values()), 'window')} ({shares})")
