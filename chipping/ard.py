@@ -17,7 +17,7 @@ from pathlib import Path
 
 from constants import WORLDVIEW_BANDS
 from raster.pair import Pair, match_pair
-from raster.source import is_remote, s3_keys
+from raster.source import is_remote, s3_client, s3_keys
 from runtime.errors import UserError
 
 PLATFORMS = {"worldview-02": "WorldView-2", "worldview-03": "WorldView-3", "wv02": "WorldView-2", "wv03": "WorldView-3"}
@@ -48,17 +48,11 @@ def read_text(path):
     """The text of a local file, an s3 object or a web page. OSError where it isn't there."""
     path = str(path)
     if path.startswith("s3://"):
-        import boto3
-        from botocore import UNSIGNED
-        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from raster.source import has_credentials
-
         bucket, _, key = path.removeprefix("s3://").partition("/")
-        client = boto3.client("s3", config=None if has_credentials() else Config(signature_version=UNSIGNED))
         try:
-            return client.get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8")
+            return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8")
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error
     if is_remote(path):
@@ -102,18 +96,20 @@ def read_items(folder):
     collections = list_collections(folder)
     if not collections:
         raise UserError(f"{folder} has no acquisition_collections/*.json; expected the folder of an ARD delivery (the one above it?)")
-    hrefs, skipped = {}, []
+    paths, skipped = set(), []
     for path in collections:
         try:
             links = json.loads(read_text(path))["links"]
-            found = [link["href"] for link in links if link.get("rel") == "item"]
+            found = [join(path.rsplit("/", 1)[0], link["href"]) for link in links if link.get("rel") == "item"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             skipped.append((path, f"unreadable collection ({type(error).__name__}: {error})"))
             continue
-        base = path.rsplit("/", 1)[0]
-        hrefs.update(dict.fromkeys((join(base, href) for href in found), path))
+        # whoever wrote the collection chooses no server
+        elsewhere = {item for item in found if is_remote(item) and item.split("/")[:3] != path.split("/")[:3]}
+        skipped += [(item, "on another server than its collection") for item in sorted(elsewhere)]
+        paths.update(set(found) - elsewhere)
     with ThreadPoolExecutor(32 if is_remote(folder) else 1) as pool:
-        results = list(pool.map(read_item, sorted(hrefs)))
+        results = list(pool.map(read_item, sorted(paths)))
     items = [r for r in results if isinstance(r, Item)]
     skipped += [r for r in results if not isinstance(r, Item)]
     return sorted(items, key=lambda item: item.name), skipped
@@ -202,18 +198,17 @@ def summarise(items):
             "date": str(group[0].get("datetime", "?"))[:10],
             "tiles": len(group),
             "clouds": mean_of(group, "tile:clouds_percent"),
-            "area_km2": total_of(group, "tile:data_area"),
+            "area_km2": sum(values_of(group, "tile:data_area")) if values_of(group, "tile:data_area") else None,
             "off_nadir": mean_of(group, "view:off_nadir"),
             "gsd": mean_of(group, "gsd"),
         })
     return sorted(rows, key=lambda row: (row["date"], row["cid"]))
 
 
+def values_of(group, key):
+    return [p[key] for p in group if isinstance(p.get(key), (int, float))]
+
+
 def mean_of(group, key):
-    values = [p[key] for p in group if isinstance(p.get(key), (int, float))]
+    values = values_of(group, key)
     return sum(values) / len(values) if values else None
-
-
-def total_of(group, key):
-    values = [p[key] for p in group if isinstance(p.get(key), (int, float))]
-    return sum(values) if values else None

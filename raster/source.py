@@ -222,16 +222,21 @@ def list_s3(pattern, suffixes=RASTER_SUFFIXES):
     return [f"s3://{bucket}/{k}" for k in keys]
 
 
-def s3_keys(bucket, prefix):
-    """Every key of a bucket below a prefix. UserError with the service's own words where it refuses."""
+def s3_client():
+    """A boto3 client whose requests are signed only where credentials can be found."""
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
+
+    return boto3.client("s3", config=None if has_credentials() else Config(signature_version=UNSIGNED))
+
+
+def s3_keys(bucket, prefix):
+    """Every key of a bucket below a prefix. UserError with the service's own words where it refuses."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    config = None if has_credentials() else Config(signature_version=UNSIGNED)
     try:
-        pages = boto3.client("s3", config=config).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
     except (BotoCoreError, ClientError) as error:
         raise UserError(f"s3://{bucket}/{prefix} can't be listed ({error}); check the name and your credentials") from error

@@ -44,7 +44,19 @@ def test_a_folder_that_is_no_ard_is_an_error(tmp_path):
     assert not ard.is_ard(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"type": "Collection"}', '{"links": 3}', '{"links": ["x"]}'])
+@pytest.mark.parametrize("href", ["http://127.0.0.1:9/a/37/1/2/A.json", "s3://bucket/37/1/2/A.json"])
+def test_a_collection_leads_to_no_server(delivery, monkeypatch, href):
+    read = ard.read_text
+    monkeypatch.setattr(ard, "read_text", lambda path: pytest.fail("it asked") if "://" in str(path) else read(path))
+    text = json.dumps({"links": [{"rel": "item", "href": href}]})
+    (delivery / "acquisition_collections" / "stranger.json").write_text(text)
+    tiles, skipped, _ = open_all(delivery)
+    assert len(tiles) == 3 and skipped == {href: "on another server than its collection"}
+
+
+@pytest.mark.parametrize("text", [
+    "{", "[]", '{"type": "Collection"}', '{"links": 3}', '{"links": ["x"]}', '{"links": [{"rel": "item", "href": 3}]}',
+])
 def test_a_broken_collection_is_left_out_with_a_reason(delivery, text):
     (delivery / "acquisition_collections" / "broken.json").write_text(text)
     tiles, skipped, _ = open_all(delivery)
