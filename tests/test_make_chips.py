@@ -54,7 +54,7 @@ def tiles_of(folder, smallest=32):
     return ard.open_tiles(ard.read_items(folder)[0], None, smallest)[0]
 
 
-def run(folder, delivery, count, recipe=RECIPE, starting_from=None, chip=make_chips.do_nothing, **options):
+def run(folder, delivery, count, recipe=RECIPE, starting_from=None, chip=lambda _: None, **options):
     listeners = make_chips.Listeners(chip=chip)
     return make_chips.make_chips(tiles_of(delivery), recipe, folder, count, starting_from, RunOptions(**options), listeners)
 
