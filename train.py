@@ -112,7 +112,7 @@ def import_libraries():
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, run_folder_of, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
-    global adopt_settings, group_of, settings_of, write_samples, write_scores, load_checkpoint, require_parts
+    global final_reaches, adopt_settings, group_of, settings_of, write_samples, write_scores, load_checkpoint, require_parts
     import numpy as np
     import torch
 
@@ -136,7 +136,7 @@ def import_libraries():
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
-    from runtime.saver import Saver
+    from runtime.saver import Saver, final_reaches
     from runtime.schedule import Schedule
     from runtime.settings import adopt_settings, group_of, settings_of
     from runtime.unreadable import Unreadable
@@ -246,7 +246,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     schedule = Schedule(options.scheduler, options.lr, total_steps, options.warmup)
     counts = new_metrics(patch_set, options, compute.device)
     running = RunningSums(("loss", "ce_loss", "dice_loss"), compute.device, processes, shared=True, counts=counts)
-    unreadable = Unreadable("patches", patch_set.folder, len(data.train) + len(data.val), strict=options.strict)
+    unreadable = Unreadable("patches", patch_set.folder, len(data.train) + len(data.val), processes, strict=options.strict)
 
     # Where the run is. Everything in `state` goes into the checkpoint and comes back on resume.
     position = Position(wandb_id=os.urandom(4).hex() if options.wandb else None)
@@ -260,17 +260,17 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         stalled = options.patience and position.epochs_without_gain >= options.patience
         return position.epoch >= options.epochs or position.step >= total_steps and not position.step_in_epoch or stalled
 
-    resume_with = f"go on with --resume {run_folder.checkpoints / LAST}"
+    if checkpoint and finished() and final_reaches(position, run_folder, KIND):
+        console.say(f"the run in {run_folder.path} is finished after {position.epoch} epochs; "
+                    "raise --epochs (or --max-steps, --patience) to train on")
+        return 0
+    resume_with = f"continue with --resume {run_folder.checkpoints / LAST}"
     with (
         run_folder as folder,
         Saver(folder, state, header, processes, minutes=options.save_minutes, resume_with=resume_with) as saver,
         RunLog(folder, position, console, active=processes.is_first, wandb=options.wandb, tensorboard=options.tensorboard,
                project=options.project, name=options.run_name, config=settings) as log,
     ):
-        if checkpoint and finished() and (folder.checkpoints / FINAL).exists():
-            console.say(f"the run in {folder.path} is finished after {position.epoch} epochs; "
-                        "raise --epochs (or --max-steps, --patience) to train on")
-            return 0
         folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"], data=header["data"],
                             device=str(compute.device), processes=processes.size)
         kept_best = saver.kept_best(console, bool(checkpoint), header["data"]["scored_on"])
@@ -279,11 +279,12 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         console.say(f"{describe_network(model)}, {compute.device}; {len(data.train)} patches for training, {len(data.val)} for "
                     f"validation; {steps} steps an epoch")
 
+        saver.clock.restart()
         while not finished():
             epoch = position.epoch
             model.train()
             with console.progress(steps, f"epoch {epoch}", position.step_in_epoch) as bar:
-                last = position.step_in_epoch + total_steps - position.step
+                last = max(0, position.step_in_epoch + total_steps - position.step)
                 for batch, draws in data.training_batches(epoch, position.step_in_epoch, last):
                     unreadable.note(batch.problems)
                     schedule.set_rate(optimizer, position.step)
@@ -302,7 +303,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
             val, threshold = validate(learner, data, options, unreadable)
             require_finite_loss(val["loss"], "validation", epoch)  # one pixel whose logit is NaN is enough, an ignored one too
             row |= {f"val_{key}": value for key, value in val.items()}
-            unreadable.report(console, processes)
+            unreadable.report(console)
             refuse_all_unreadable(unreadable, data, epoch)
 
             # What follows from them: best so far? lower rate? enough?

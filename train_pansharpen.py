@@ -101,7 +101,7 @@ def import_libraries():
     global score_baselines, sessions, write_chip_samples, follow_changed_data, Compute, choose_device, derived_seed, gradient_scaler
     global seed_everything, EpochBatches, require_finite_loss, require_finite_weights, optimiser_step, BEST, FINAL, LAST, RunFolder
     global RunLog, Position, RunState, RunningSums, Saver, Schedule, adopt_settings, group_of, settings_of, Unreadable, require_parts
-    global save_checkpoint
+    global save_checkpoint, final_reaches
     import torch
 
     from pansharpening import sessions
@@ -121,7 +121,7 @@ def import_libraries():
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
-    from runtime.saver import Saver
+    from runtime.saver import Saver, final_reaches
     from runtime.schedule import Schedule
     from runtime.settings import adopt_settings, group_of, settings_of
     from runtime.unreadable import Unreadable
@@ -200,7 +200,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
     learner = Learner(model=model, optimizer=optimizer, scaler=scaler, spread=model.out_std.clone(), weights=WEIGHTS[options.target],
                       compute=compute, processes=processes)
     running = RunningSums(learner.weights, compute.device, processes)
-    unreadable = Unreadable("chips", options.chips, len(chips), strict=options.strict, most=MOST_UNREADABLE)
+    unreadable = Unreadable("chips", options.chips, len(chips), processes, strict=options.strict, most=MOST_UNREADABLE)
 
     # Where the run is. Everything in `state` goes into the checkpoint and comes back when the session continues.
     position = Position(wandb_id=os.urandom(4).hex() if options.wandb else None)
@@ -212,18 +212,21 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
 
     run_folder = RunFolder(os.path.join(options.sessions_dir, options.session), own, False, processes.is_first, "--session",
                            "holds an earlier session without its checkpoints; remove it, or choose another --session")
+    if position.epoch >= end:
+        console.say(f"session {options.session} has {position.epoch} epochs already; raise --epochs to train on")
+        # final_model.pt is of an earlier epoch where the session was stopped after this one, when more were asked for
+        if (position.epoch, position.step_in_epoch) == (end, 0) and not final_reaches(position, run_folder, KIND):
+            with run_folder:
+                if processes.is_first:
+                    save_checkpoint(run_folder.checkpoints / FINAL, checkpoint)
+        return 0
     with (
         run_folder as folder,
-        Saver(folder, state, header, processes, minutes=options.save_minutes, resume_with="run the same command again to go on") as saver,
+        Saver(folder, state, header, processes, minutes=options.save_minutes,
+              resume_with="run the same command again to continue") as saver,
         RunLog(folder, position, console, active=processes.is_first, wandb=options.wandb, tensorboard=options.tensorboard,
                project=options.project, name=options.session, config=settings) as log,
     ):
-        if position.epoch >= end:
-            console.say(f"session {options.session} has {position.epoch} epochs already; raise --epochs to train on")
-            # final_model.pt is of another epoch where the session was stopped after this one, when more were asked for
-            if processes.is_first and (position.epoch, position.step_in_epoch) == (end, 0) and not saver.final_is_of(position):
-                save_checkpoint(folder.checkpoints / FINAL, checkpoint)
-            return 0
         folder.write_config(settings=settings, model=header["model"], data=header["data"], device=str(compute.device),
                             processes=processes.size)
         kept_best = saver.kept_best(console, own, header["data"]["scored_on"])
@@ -235,6 +238,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
             score_baselines(folder.path / "baselines.json", header["data"]["scored_on"], tests, options.target, options.pbs, processes,
                             console, strict=options.strict)
 
+        saver.clock.restart()
         while position.epoch < end:
             epoch = position.epoch
             model.train()
@@ -251,7 +255,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
             losses, seen = running.means()
             row = {"epoch": epoch, "step": position.step, "lr": schedule.rate(position.step - 1), "chips": seen,
                    "train_loss": sum(losses.values()), **{f"train_{name}": value for name, value in losses.items()}}
-            unreadable.report(console, processes)
+            unreadable.report(console)
             require_finite_loss(row["train_loss"], "training", epoch)
             require_finite_weights(model, position.step)  # the loss is that of the weights before the last step, which may have ruined them
             scores, left_out = {}, len(unreadable) + chips.broken
@@ -407,7 +411,7 @@ def resume(checkpoint, state, data_now, tests, steps_per_epoch, console):
     if isinstance(saved.get("loss_sum"), dict):
         sums = [saved.get("chips_seen", 0), *(saved["loss_sum"].get(name, 0.0) for name in parts["running"].names)]
         saved |= {"running": {"sums": torch.tensor(sums, dtype=torch.float64), "counts": {}}, "epochs_without_gain": 0,
-                  "schedule": parts["schedule"].state_dict(), "unreadable": {f"{n}.pt": why for n, why in saved["bad"].items()}}
+                  "schedule": parts["schedule"].state_dict(), "unreadable": {f"{n}.pt": why for n, why in saved.get("bad", {}).items()}}
     if not tests and before.get("scored_on") is None:  # version 0.1.0 at first: training chips were scored, whichever they were
         before.pop("scored_on", None)
     require_parts({**checkpoint, "state": saved}, {"state": state.names()}, "begun with (--load-from)")

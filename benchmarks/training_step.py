@@ -71,7 +71,8 @@ def main():
         compute, schedule = Compute(device=device, precision=args.precision), Schedule("plateau", 1e-4, 1000)
         learner = train.Learner(model=model, network=model, criterion=criterion, optimizer=optimizer,
                                 scaler=gradient_scaler(device, args.precision), compute=compute, processes=processes)
-        options, unreadable = group_of(train.Options, train.build_parser().parse_args([])), Unreadable("patches", folder, len(data.train))
+        options = group_of(train.Options, train.build_parser().parse_args([]))
+        unreadable = Unreadable("patches", folder, len(data.train), processes)
         metrics = CombinedMetrics(2, device=device)
         running = RunningSums(("loss", "ce_loss", "dice_loss"), device, processes, shared=True, counts=metrics)
         program, bare = [], []

@@ -20,7 +20,7 @@ def score_chips(tests, predict, batch_size, processes, console, *, strict=False,
     Whole batches are dealt out, since a chip's values may depend on its company in the last digit, and each chip's scores keep their place
     in one list: the mean is the same whatever the number of processes.
     """
-    unreadable = Unreadable("chips", tests.folder, len(tests), strict=strict, most=MOST_UNREADABLE)
+    unreadable = Unreadable("chips", tests.folder, len(tests), processes, strict=strict, most=MOST_UNREADABLE)
     results = {}
     for batch in batches_of_process(tests, batch_size, processes, workers=workers):
         unreadable.note(batch.problems)
@@ -33,7 +33,7 @@ def score_chips(tests, predict, batch_size, processes, console, *, strict=False,
             scores = {} if losses is None else {"loss": float(losses[i])}
             results[chip] = scores | metrics.scores_of_chip(truth, image, tests.target, tests.ratio, valid)
     results = {n: s for part in processes.gather(results) for n, s in part.items()}
-    unreadable.report(console, processes)
+    unreadable.report(console)
     ordered = [results[n] for n in sorted(results)]
     means = {}
     for name in ordered[0]:

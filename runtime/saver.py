@@ -1,11 +1,37 @@
 """When and under which names a run's checkpoints are written: by the clock, on a signal, after each epoch."""
 
+import time
+
 from runtime.checkpoint import load_checkpoint, save_checkpoint
-from runtime.clock import Clock
 from runtime.errors import UserError
 from runtime.finite import require_finite_weights
 from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
 from runtime.run_folder import BEST, FINAL, LAST
+
+
+class Clock:
+    """due(): is it time for last.pt? epoch_seconds(): how long did the epoch take?"""
+
+    def __init__(self, save_minutes):
+        self.save_seconds = 60.0 * save_minutes
+        self.restart()
+
+    def restart(self):
+        """Both count from now on: called before the first step, since what comes before may take minutes."""
+        self.saved = self.epoch = time.monotonic()
+
+    def due(self):
+        """True once each `save_minutes`."""
+        if time.monotonic() - self.saved < self.save_seconds:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+    def epoch_seconds(self):
+        """Since the last call."""
+        now = time.monotonic()
+        seconds, self.epoch = now - self.epoch, now
+        return round(seconds, 3)
 
 
 class Saver:
@@ -54,14 +80,6 @@ class Saver:
         if self.processes.highest(STOP if self.stop.requested else NOTHING) and not finished:
             self.stop.leave(f"Saved after epoch {self.state.position.epoch - 1}; {self.resume_with}")
 
-    def final_is_of(self, position):
-        """Does final_model.pt hold this position? One that is missing or damaged does not."""
-        try:
-            state = load_checkpoint(self.folder.checkpoints / FINAL, self.header["kind"])["state"]
-        except UserError:
-            return False
-        return isinstance(state, dict) and (state.get("epoch"), state.get("step_in_epoch")) == (position.epoch, position.step_in_epoch)
-
     def kept_best(self, console, resumed, scored_on):
         """
         The score that an earlier best_model.pt was kept for, the same in all processes; None where there is none or it was reached on
@@ -81,3 +99,12 @@ class Saver:
             console.warn(f"{fault}; the next epoch takes its place")
             position.best_score = position.best_epoch = None
         return score
+
+
+def final_reaches(position, folder, kind):
+    """Whether final_model.pt is of this position or a later one: nothing is left to do. One that is missing or damaged is of none."""
+    try:
+        state = load_checkpoint(folder.checkpoints / FINAL, kind)["state"]
+        return (state["epoch"], state["step_in_epoch"]) >= (position.epoch, position.step_in_epoch)
+    except (UserError, KeyError, TypeError):
+        return False

@@ -33,6 +33,7 @@ class TensorboardTracker(NoTracker):
         for key, value in values.items():
             if value == value:
                 self.writer.add_scalar(key, value, step)
+        self.writer.flush()  # else events wait for up to two minutes, and are lost with a run that is stopped or killed
 
     def finish(self):
         self.writer.close()

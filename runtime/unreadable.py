@@ -23,14 +23,15 @@ class Problem(NamedTuple):
 
 class Unreadable:
     """
-    {file name: reason} of one run.
+    {file name: reason} of one run. Each process notes what it meets; report() and state_dict() merge, so all processes call them.
 
     what, folder, total: for messages such as "3 of 120 patches in FOLDER". strict: the first one is a RunError. most: share of `total`
     beyond which it is no accident any more, a RunError.
     """
 
-    def __init__(self, what, folder, total, *, strict=False, most=1.0):
-        self.what, self.folder, self.total, self.strict, self.most = what, folder, total, strict, most
+    def __init__(self, what, folder, total, processes, *, strict=False, most=1.0):
+        self.what, self.folder, self.total, self.processes = what, folder, total, processes
+        self.strict, self.most = strict, most
         self.files, self.reported = {}, 0
 
     def __len__(self):
@@ -54,15 +55,15 @@ class Unreadable:
         if len(self.files) > self.most * self.total:
             raise RunError(f"{self.in_words()}; make the {self.what} again")
 
-    def merge(self, processes):
+    def merge(self):
         """Make it the same in all processes: all of them call it."""
-        for files in processes.gather(self.files):
+        for files in self.processes.gather(self.files):
             self.files |= files
         self.files = dict(sorted(self.files.items()))
 
-    def report(self, console, processes):
+    def report(self, console):
         """Merge, and warn of files that came since the last report."""
-        self.merge(processes)
+        self.merge()
         self.refuse_too_many()
         if len(self.files) > self.reported:
             console.warn(f"{self.in_words()} and are left out")
@@ -79,6 +80,7 @@ class Unreadable:
         return f"; {len(self.files)} unreadable {self.what} left out" if self.files else ""
 
     def state_dict(self):
+        self.merge()
         return dict(self.files)
 
     def load_state_dict(self, state):

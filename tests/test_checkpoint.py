@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.distributed import Processes
 from runtime.errors import UserError, explain
 from runtime.logs import Console
 from runtime.run_folder import RunFolder, run_folder_of
 from runtime.run_log import MetricsFile
 from runtime.schedule import Schedule
 from runtime.trackers import NoTracker, start_wandb
+from runtime.unreadable import Problem, Unreadable
 
 WHOLE = {"kind": "segmentation", "model": {}, "settings": {"lr": 0.1}, "state": {"model": {"w": torch.arange(3.0)}, "epoch": 2}, "data": {}}
 
@@ -215,3 +217,20 @@ def test_a_missing_wandb_is_a_warning_and_nothing_more(tmp_path, monkeypatch, ca
     tracker = start_wandb(True, "p", None, {}, tmp_path, Console(quiet=True))
     tracker.log({"loss": 1.0}, step=0)
     assert type(tracker) is NoTracker and "not installed" in capsys.readouterr().err
+
+
+def test_files_that_other_processes_could_not_read_are_kept_in_a_checkpoint_too(capsys):
+    class Two(Processes):
+        def gather(self, value):
+            return [value, {"b.npy": "cut short"}]
+
+    noted = Unreadable("patches", "set", 8, Two())
+    noted.note([Problem("a.npy", "missing")])
+    kept = noted.state_dict()
+    assert kept == {"a.npy": "missing", "b.npy": "cut short"}
+    noted.report(Console())
+    assert "2 of 8 patches" in capsys.readouterr().err  # a save in between does not silence them
+    resumed = Unreadable("patches", "set", 8, Processes())
+    resumed.load_state_dict(kept)
+    resumed.report(Console())
+    assert resumed.left_out() == "; 2 unreadable patches left out" and not capsys.readouterr().err

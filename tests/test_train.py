@@ -344,7 +344,7 @@ class Logits(torch.nn.Module):
 def one_validation(patches, model, batch_size=4):
     data = WildfireDataModule(patches, batch_size=batch_size, num_workers=0)
     data.setup()
-    unreadable = Unreadable("patches", patches, len(data.val), strict=True)
+    unreadable = Unreadable("patches", patches, len(data.val), Processes(), strict=True)
     scores, _ = train.validate(learner_of(model), data, options_of(), unreadable)
     return scores
 

@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 from patch_factory import write_patch_set
+from training_programs import Killed, at_step, kill
 
 import train
 from runtime.checkpoint import load_checkpoint
@@ -54,3 +55,21 @@ def test_a_best_model_that_is_gone_is_replaced_by_the_next_epoch(patches, tmp_pa
     train.main(["--resume", str(last), "--epochs", "4"])
     assert "takes its place" in capsys.readouterr().err
     assert load_checkpoint(best)["state"]["epoch"] == 4
+
+
+def test_a_shorter_run_is_finished_from_the_start_and_keeps_all_its_rows(patches, tmp_path, capsys):
+    train.main(flags(patches, tmp_path, "--save-every", "1"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    train.main(["--resume", str(tmp_path / "checkpoints" / "checkpoint_epoch_0.pt"), "--epochs", "1"])
+    assert "is finished after 1 epochs" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_resumed_inside_an_epoch_with_fewer_max_steps_than_it_has_taken_a_run_takes_no_more(patches, tmp_path):
+    """Killed in the ninth step, the third of its epoch; the fourth is the limit."""
+    with at_step(8, kill), pytest.raises(Killed):
+        train.main(flags(patches, tmp_path, "--steps-per-epoch", "6", "--save-minutes", "0"))
+    with at_step(-1, kill) as steps:
+        train.main(["--resume", str(tmp_path / "checkpoints" / "last.pt"), "--max-steps", "4", "--quiet"])
+    assert next(steps) == 0 and without_time(tmp_path)[-1]["step"] == "8"
+    assert load_checkpoint(tmp_path / "checkpoints" / "final_model.pt")["state"]["step"] == 8

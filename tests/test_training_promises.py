@@ -1,5 +1,6 @@
 """What every training program promises. A new one joins with an entry in training_programs.py."""
 
+import csv
 import importlib
 import json
 import os
@@ -32,6 +33,8 @@ from training_programs import (
     same,
     torchrun,
 )
+
+from runtime import saver
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 
@@ -135,7 +138,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(program, data, u
             assert program.run(command(data, run)) == code
         assert signal.getsignal(number) == before
         line = the_line(capsys, program)
-        assert f"epoch {expected[0]}" in line and "go on" in line
+        assert f"epoch {expected[0]}" in line and "continue" in line
         state = load(run)["state"]
         assert (state["epoch"], state["step_in_epoch"], state["step"]) == expected
         command = program.go_on
@@ -169,11 +172,34 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(p
     assert_same_run(run, undisturbed)
 
 
-def test_a_finished_run_says_so_and_is_not_touched(program, data, finished, capsys):
+def test_a_finished_run_says_so_and_is_not_touched(program, data, finished, capsys, monkeypatch):
+    """Nor is a tracker started for it."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
     before = bytes_of(finished)
-    words = [word for word in program.go_on(data, finished) if word != "--quiet"]
+    words = [word for word in program.go_on(data, finished, "--wandb", "--tensorboard") if word != "--quiet"]
     assert program.run(words) == 0
-    assert "raise --epochs" in capsys.readouterr().err and bytes_of(finished) == before
+    said = capsys.readouterr().err
+    assert "raise --epochs" in said and "wandb" not in said and bytes_of(finished) == before
+
+
+def test_killed_before_its_final_model_a_longer_run_still_gets_it(program, data, finished):
+    """One of fewer epochs lies there."""
+    shorter = (finished / "checkpoints" / FINAL).read_bytes()
+    assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1)) == 0
+    (finished / "checkpoints" / FINAL).write_bytes(shorter)
+    assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1)) == 0
+    assert same(*(load(finished, name)["state"] for name in (FINAL, LAST)))
+
+
+def test_what_comes_before_the_first_step_is_no_time_of_the_first_epoch(program, data, run, monkeypatch):
+    """A thousand seconds pass before it."""
+    passed, looked = [0.0], saver.Saver.kept_best
+    monkeypatch.setattr(saver, "time", types.SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    monkeypatch.setattr(saver.Saver, "kept_best", lambda *given: passed.insert(0, 1000.0) or looked(*given))
+    assert program.run(program.begin(data, run, "--epochs", 1)) == 0
+    with open(run / "metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert passed[0] and 0 < float(row["seconds"]) < 1000
 
 
 def test_more_epochs_train_on_and_leave_the_rows_before(program, data, finished, undisturbed):
@@ -319,7 +345,7 @@ def test_a_file_that_cannot_be_read_is_left_out_named_and_counted_or_fatal_when_
 
 
 def test_wandb_and_tensorboard_are_told_the_row_of_every_epoch_and_wandb_goes_on_with_the_same_run(program, data, run, monkeypatch):
-    logged, begun, scalars = [], [], {}
+    logged, begun, scalars, flushed = [], [], {}, []
 
     class Run:
         def log(self, values, step):
@@ -331,6 +357,9 @@ def test_wandb_and_tensorboard_are_told_the_row_of_every_epoch_and_wandb_goes_on
     class Writer:
         def __init__(self, folder):
             assert folder == str(run / "tensorboard")
+
+        def flush(self):
+            flushed.append(set(scalars))
 
         def add_scalar(self, name, value, step):
             scalars.setdefault(step, {})[name] = value
@@ -348,6 +377,7 @@ def test_wandb_and_tensorboard_are_told_the_row_of_every_epoch_and_wandb_goes_on
     assert program.run(program.go_on(data, run, *flags, "--epochs", 2)) == 0
     assert [entry if entry == "finished" else entry[0] for entry in logged] == [0, "finished", 1, "finished"]
     assert scalars == dict(entry for entry in logged if entry != "finished")
+    assert flushed == [{0}, {0, 1}]  # else a run that is stopped loses them
     for step, row in enumerate(rows(run)):
         told = {name.replace("/", "_"): value for name, value in scalars[step].items()}
         assert {"epoch", "lr", "train_loss"} < set(told) and len([name for name in told if not name.startswith("train_")]) > 3
@@ -454,7 +484,7 @@ def test_a_signal_to_all_processes_ends_a_run_after_its_step_with_everything_sav
     assert wait_for(process, lambda: (run / "metrics.csv").exists() and len(rows(run)) >= 2)
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 143 and "go on" in said and "Traceback" not in said and len(said.splitlines()) == 1
+    assert process.returncode == 143 and "continue" in said and "Traceback" not in said and len(said.splitlines()) == 1
     assert load(run)["state"]["epoch"] >= 1
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(process.pid, 0)
