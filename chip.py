@@ -64,7 +64,7 @@ def join_signed(argv):
 
 
 def stop_at_sigterm(number, frame):
-    raise Terminated("What was finished is safe; run the same command again to go on")
+    raise Terminated("What was finished is safe; run the same command again to continue")
 
 
 def main(argv=None):

@@ -187,7 +187,7 @@ def tell_story(demo, overwrite, save_pictures, console):
 
 
 def stop(number, frame):
-    raise Terminated("Start the same command again to go on.")
+    raise Terminated("Run the same command again to continue.")
 
 
 class Stages:
@@ -312,7 +312,7 @@ def run_command(console, *words):
     if code in (130, -2):
         raise KeyboardInterrupt
     if code:
-        raise RunError(f"{words[0]} ended with exit code {code}; start the demo again to go on from here")
+        raise RunError(f"{words[0]} ended with exit code {code}; start the demo again to continue from here")
 
 
 def own_data_commands():
@@ -326,7 +326,7 @@ def own_data_commands():
         ),
         ("Look at them before you spend time on them.", "python chip.py inspect patches"),
         (
-            "Train. It goes on where it was if it is interrupted and started with --resume.",
+            "Train. An interrupted run continues with --resume.",
             "python train.py --patches-dir patches --num-classes 2 --output-dir output",
         ),
         (

@@ -237,8 +237,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     set_up(data, ("train", "val"), checkpoint)
     steps, patch_set = data.batches.steps, data.patch_set
     total_steps = min(options.epochs * steps, options.max_steps or options.epochs * steps)
-    if processes.is_first:
-        require_writable(options.output_dir)  # before weights are downloaded
+    run_folder.make()  # before weights are downloaded
 
     # Model, loss, optimiser
     learner = make_learner(options, data, choice, checkpoint, compute, processes, console)

@@ -214,12 +214,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
                            "holds an earlier session without its checkpoints; remove it, or choose another --session")
     if position.epoch >= end:
         console.say(f"session {options.session} has {position.epoch} epochs already; raise --epochs to train on")
-        # final_model.pt is of an earlier epoch where the session was stopped after this one, when more were asked for
-        if (position.epoch, position.step_in_epoch) == (end, 0) and not final_reaches(position, run_folder, KIND):
-            with run_folder:
-                if processes.is_first:
-                    save_checkpoint(run_folder.checkpoints / FINAL, checkpoint)
-        return 0
+        return conclude_again(checkpoint, position, end, run_folder, processes)
     with (
         run_folder as folder,
         Saver(folder, state, header, processes, minutes=options.save_minutes,
@@ -381,6 +376,15 @@ def make_model(options, chips, checkpoint):
         raise UserError(f"the checkpoint sharpens {', '.join(model.config.bands)} by {model.config.ratio}, {options.chips} has "
                         f"{', '.join(chips.bands)} and ratio {chips.ratio}; pass the chips that go with it")
     return model
+
+
+def conclude_again(checkpoint, position, end, run_folder, processes):
+    """A session that is at its end already gets its final_model.pt, where it was stopped here when more epochs were asked for."""
+    if (position.epoch, position.step_in_epoch) == (end, 0) and not final_reaches(position, run_folder, KIND):
+        with run_folder:
+            if processes.is_first:
+                save_checkpoint(run_folder.checkpoints / FINAL, checkpoint)
+    return 0
 
 
 def describe_network(model):

@@ -92,7 +92,7 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
                 if options.strict and line.get("reason") == "unreadable":
                     raise RunError(f"{line['source']} cannot be read at window {line['window']} ({line['detail']}); --strict stops here")
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"{sum(tally.patches.values())} patches are safe; run the same command again to go on") from error
+            raise KeyboardInterrupt(f"{sum(tally.patches.values())} patches are safe; run the same command again to continue") from error
     if not tally.patches:
         why = f"no patch could be cut from {len(plan.scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}"
         if tally.unreadable:

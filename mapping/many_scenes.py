@@ -177,7 +177,7 @@ def map_share(run, mine, count, console):
             records[name] = map_or_skip(run, name, path, f"[{number}/{len(mine)}] {name}", console)
             tell_record(console, records[name], said)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("What is finished is safe; run the same command again to go on") from error
+            raise KeyboardInterrupt("What is finished is safe; run the same command again to continue") from error
         except (UserError, RunError) as error:
             outside = isinstance(error, OutsideArea)
             if count == 1 or run.settings.strict and not outside:
@@ -194,7 +194,7 @@ def map_or_skip(run, name, path, place, console):
     if record is not None:
         console.say(f"{place} is mapped already")
         return record
-    again = ", going on where an earlier run stopped" if files.is_unfinished() else ""
+    again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
     console.say(f"{place}: {plan_words(plan, run.facts)}{again}")
 
     def progress(total, done):

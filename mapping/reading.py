@@ -98,7 +98,7 @@ def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
     except RasterioError as error:
         if is_remote(plan.info.path):
             where = f"{plan.info.path} stopped answering at row {window.row_off}"
-            raise RunError(f"{where} ({why(error)}); run the same command again to go on") from error
+            raise RunError(f"{where} ({why(error)}); run the same command again to continue") from error
     block_height, block_width = block_shape
     for row in range(window.row_off, window.row_off + window.height, block_height):
         for column in range(window.col_off, window.col_off + window.width, block_width):

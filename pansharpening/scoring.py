@@ -10,6 +10,7 @@ from pansharpening.dataset import MOST_UNREADABLE, batches_of_process
 from raster.colour import bands_to_oklab
 from runtime.errors import UserError
 from runtime.files import read_json, write_json
+from runtime.logs import SilentConsole
 from runtime.unreadable import Unreadable
 
 
@@ -59,7 +60,8 @@ def score_baselines(path, scored_on, tests, target, batch_size, processes, conso
             images = torch.cat(images)
             return (bands_to_oklab(images, tests.bands) if target == "oklab" else images), None
 
-        found[method], _ = score_chips(tests, predict, batch_size, processes, console, strict=strict)
+        # chips that cannot be read are told of once, when the network is scored
+        found[method], _ = score_chips(tests, predict, batch_size, processes, SilentConsole(), strict=strict)
     if processes.is_first:
         write_json(path, {"scored_on": scored_on, **found})
         for name, scores in found.items():

@@ -132,7 +132,7 @@ def code_of_first_failure(store, error):
 
 class SumOverProcesses(torch.autograd.Function):
     """
-    y = Σ over processes of x. Every process goes on to compute the same loss of y, and is asked for the gradient that its own x causes:
+    y = Σ over processes of x. Every process then computes the same loss of y, and is asked for the gradient that its own x causes:
     dL/dx = dL/dy. (Adding dL/dy over the processes as well would count the one loss once for each of them.)
     """
 

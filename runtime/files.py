@@ -93,7 +93,7 @@ def try_lock(file):
     """
     Lock an open file or folder until it is closed or the process ends. → False where another process has it.
 
-    Where the platform or the disk has no such locks (NFS may have none), everything goes on without: True.
+    Where the platform or the disk has no such locks (NFS may have none), work continues without: True.
     """
     if fcntl is not None:
         try:

@@ -60,13 +60,6 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
         return super()._get_help_string(action)
 
 
-def require_finite(args, *names):
-    """UserError for numbers that a flag's type lets pass, but nothing can be computed with: infinity, integers beyond 63 bits."""
-    for name in names:
-        if not abs(getattr(args, name)) < 2**63:
-            raise UserError(f"--{name.replace('_', '-')} must be below 2 ** 63, got {getattr(args, name)}")
-
-
 def add_common_flags(parser):
     """--quiet, --debug, --version: the same in every program."""
     group = parser.add_argument_group("talking")

@@ -35,7 +35,7 @@ class RunFolder:
         if not self.active:
             return self
         self.refuse_earlier_run()
-        require_writable(self.path)
+        self.make()
         require_writable(self.checkpoints)
         self.take_lock()
         remove_leftovers(self.path)
@@ -51,6 +51,11 @@ class RunFolder:
             how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"
             usual = f"holds an earlier run; {how}, pass --overwrite, or choose another {self.flag}"
             raise UserError(f"{self.path} {self.occupied or usual}")
+
+    def make(self):
+        """Make the folder; UserError where it cannot be written to."""
+        if self.active:
+            require_writable(self.path)
 
     def holds_a_run(self):
         return any(self.checkpoints.glob("*.pt")) or (self.path / "metrics.csv").exists()

@@ -30,7 +30,7 @@ class RunLog:
     def epoch(self, row, **only_in_the_table):
         """row: {column: number}. NaN and None are empty cells, and not tracked."""
         self.table.add({**row, **only_in_the_table})
-        named = {grouped(key): value for key, value in row.items()}
+        named = {grouped(key): value for key, value in row.items() if cell(value)}
         for tracker in self.trackers:
             tracker.log(named, step=row["epoch"])
 

@@ -19,7 +19,7 @@ class WandbTracker(NoTracker):
         self.run = run
 
     def log(self, values, step):
-        self.run.log({key: value for key, value in values.items() if value == value}, step=step)
+        self.run.log(values, step=step)
 
     def finish(self):
         self.run.finish()
@@ -31,8 +31,7 @@ class TensorboardTracker(NoTracker):
 
     def log(self, values, step):
         for key, value in values.items():
-            if value == value:
-                self.writer.add_scalar(key, value, step)
+            self.writer.add_scalar(key, value, step)
         self.writer.flush()  # else events wait for up to two minutes, and are lost with a run that is stopped or killed
 
     def finish(self):
@@ -42,7 +41,7 @@ class TensorboardTracker(NoTracker):
 def start_wandb(wanted, project, name, config, folder, console, run_id=None):
     """
     A tracker with log(values, step) and finish(). Without network set WANDB_MODE=offline. A missing package or login is a warning: the run
-    goes on, and metrics.csv has everything.
+    continues, and metrics.csv has everything.
     """
     if not wanted:
         return NoTracker()
@@ -52,10 +51,10 @@ def start_wandb(wanted, project, name, config, folder, console, run_id=None):
         os.environ.setdefault("WANDB_SILENT", "true")
         run = wandb.init(project=project, name=name, config=config, dir=str(folder), id=run_id, resume="allow" if run_id else None)
     except ImportError:
-        console.warn("--wandb was asked for, but wandb is not installed (pip install wandb); going on without it")
+        console.warn("--wandb was asked for, but wandb is not installed (pip install wandb); continuing without it")
         return NoTracker()
     except Exception as error:  # no login, no network: nothing that a training run should die of
-        console.warn(f"--wandb was asked for, but wandb cannot start ({' '.join(str(error).split())[:150]}); going on without it")
+        console.warn(f"--wandb was asked for, but wandb cannot start ({' '.join(str(error).split())[:150]}); continuing without it")
         return NoTracker()
     return WandbTracker(run)
 
@@ -67,6 +66,6 @@ def start_tensorboard(wanted, folder, console):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        console.warn("--tensorboard was asked for, but tensorboard is not installed (pip install tensorboard); going on without it")
+        console.warn("--tensorboard was asked for, but tensorboard is not installed (pip install tensorboard); continuing without it")
         return NoTracker()
     return TensorboardTracker(SummaryWriter(str(Path(folder) / "tensorboard")))

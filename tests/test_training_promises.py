@@ -223,6 +223,14 @@ def test_a_run_goes_on_in_another_precision(program, data, finished):
     assert [row["epoch"] for row in rows(finished)] == [str(epoch) for epoch in range(4)]
 
 
+def test_a_run_in_float16_goes_on_with_its_loss_scale(program, data, finished):
+    assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1, "--precision", "fp16")) == 0
+    change(finished, LAST, lambda checkpoint: checkpoint["state"]["scaler"].update(scale=1024.0, _growth_tracker=7))
+    assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 2)) == 0
+    scaler = load(finished)["state"]["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (1024.0, 7 + STEPS)
+
+
 def test_a_checkpoint_of_a_gpu_goes_on_without_one(program, data, finished, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")

@@ -34,7 +34,7 @@ class Program:
     items: int  # that one step of the tiny flags takes
     data_flags: Callable  # folder of the data → flags
     folder_flags: Callable  # folder of the run → flags that begin one there
-    resume_flags: Callable  # folder of the run → flags that go on with it
+    resume_flags: Callable  # folder of the run → flags that continue it
     tiny: tuple  # flags of the smallest run worth the name, with dropout where there is any
     smooth: tuple  # flags that leave out what two processes draw differently
     batch: Callable  # items an optimiser step → flags
