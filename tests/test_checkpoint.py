@@ -8,12 +8,17 @@ import pickle
 import pytest
 import torch
 
+from metrics import SegmentationMetrics
+from runtime.changed_data import follow_changed_data
 from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.distributed import Processes
 from runtime.errors import UserError, explain
 from runtime.logs import Console
+from runtime.optimiser_step import optimiser_step
 from runtime.run_folder import RunFolder, run_folder_of
 from runtime.run_log import MetricsFile
+from runtime.run_state import Position
+from runtime.running_sums import RunningSums
 from runtime.schedule import Schedule
 from runtime.trackers import NoTracker, start_wandb
 from runtime.unreadable import Problem, Unreadable
@@ -220,10 +225,6 @@ def test_a_missing_wandb_is_a_warning_and_nothing_more(tmp_path, monkeypatch, ca
 
 
 def test_files_that_other_processes_could_not_read_are_kept_in_a_checkpoint_too(capsys):
-    class Two(Processes):
-        def gather(self, value):
-            return [value, {"b.npy": "cut short"}]
-
     noted = Unreadable("patches", "set", 8, Two())
     noted.note([Problem("a.npy", "missing")])
     kept = noted.state_dict()
@@ -234,3 +235,82 @@ def test_files_that_other_processes_could_not_read_are_kept_in_a_checkpoint_too(
     resumed.load_state_dict(kept)
     resumed.report(Console())
     assert resumed.left_out() == "; 2 unreadable patches left out" and not capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ what the loops share
+
+
+class Two(Processes):
+    """The first of two processes, the other of which always has the same share."""
+
+    def __init__(self):
+        super().__init__(size=2)
+
+    def sum(self, tensor):
+        return 2 * tensor
+
+    def add_gradients(self, parameters):
+        for parameter in parameters:
+            parameter.grad *= 2
+
+    def gather(self, value):
+        return [value, {"b.npy": "cut short"}]
+
+
+def count(pixels):
+    metrics = SegmentationMetrics(2)
+    metrics.update(torch.ones(1, 1, pixels), torch.ones(1, 1, pixels, dtype=torch.uint8))
+    return metrics
+
+
+def test_running_sums_are_those_of_all_processes():
+    sums = RunningSums(("l1",), torch.device("cpu"), Two(), counts=count(3))
+    sums.add({"l1": torch.tensor(5.0)}, 3)
+    assert sums.means() == ({"l1": 10.0 / 6}, 6) and int(sums.summed_counts()["confusion"].sum()) == 6
+    kept = sums.state_dict()
+    first, second = (RunningSums(("l1",), torch.device("cpu"), Processes(rank, 1), counts=count(1)) for rank in (0, 1))
+    for part in (first, second):
+        part.load_state_dict(kept)
+    assert first.means() == ({"l1": 10.0 / 6}, 6) and int(first.summed_counts()["confusion"].sum()) == 6
+    assert second.means() == ({"l1": 0.0}, 0) and int(second.summed_counts()["confusion"].sum()) == 0
+    other = RunningSums(("l1",), torch.device("cpu"), Processes(1, 1), shared=True)
+    other.add({"l1": torch.tensor(5.0)}, 3)
+    assert other.means() == ({"l1": 0.0}, 0)  # what is shared counts in the first process alone
+
+
+def one_optimiser_step(gradient, processes, **how):
+    """The weight 0 of one number after a step of size 1 with a loss scale of 8."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(model(torch.tensor([[gradient]])).sum()).backward()
+    optimiser_step(model, torch.optim.SGD(model.parameters(), lr=1.0), scaler, processes, **how)
+    return model.weight.item()
+
+
+def test_an_optimiser_step_adds_unscales_divides_and_clips():
+    assert one_optimiser_step(6.0, Processes()) == -6.0
+    assert one_optimiser_step(6.0, Two(), samples=4) == -3.0
+    assert one_optimiser_step(6.0, Two(), samples=4, grad_clip=0.5) == pytest.approx(-0.5)
+    assert one_optimiser_step(6.0, Two(), samples=4, grad_clip=5.0) == -3.0
+    assert one_optimiser_step(6.0, Processes(), took_part=False) == 0.0
+
+
+@pytest.mark.parametrize("part", ["trained_on", "scored_on"])
+def test_on_other_data_only_what_no_longer_holds_is_forgotten(part, capsys):
+    position = Position(epoch=2, step_in_epoch=3, step=23, best_score=0.5, best_epoch=1, epochs_without_gain=4)
+    sums, schedule = RunningSums(("l1",), torch.device("cpu"), Processes()), Schedule("plateau", 1.0, 100)
+    unreadable = Unreadable("patches", "set", 8, Processes())
+    sums.add({"l1": torch.tensor(5.0)}, 1)
+    schedule.step_epoch(0.5)
+    unreadable.note([Problem("a.npy", "missing")])
+    before = {"trained_on": "a", "scored_on": "b"}
+    follow_changed_data(Console(), "patches", before, {**before, part: "c"}, position=position, running=sums, schedule=schedule,
+                        unreadable=unreadable, steps_per_epoch=7)
+    assert "other patches" in capsys.readouterr().err
+    if part == "trained_on":
+        assert (position.epoch, position.step_in_epoch, position.step, position.best_score) == (2, 0, 14, 0.5)
+        assert sums.means()[1] == 0 and not len(unreadable) and schedule.best == 0.5
+    else:
+        assert (position.step_in_epoch, position.step, position.best_score, position.best_epoch) == (3, 23, None, None)
+        assert position.epochs_without_gain == 0 and sums.means()[1] == 1 and len(unreadable) and schedule.best == -math.inf

@@ -73,3 +73,14 @@ def test_resumed_inside_an_epoch_with_fewer_max_steps_than_it_has_taken_a_run_ta
         train.main(["--resume", str(tmp_path / "checkpoints" / "last.pt"), "--max-steps", "4", "--quiet"])
     assert next(steps) == 0 and without_time(tmp_path)[-1]["step"] == "8"
     assert load_checkpoint(tmp_path / "checkpoints" / "final_model.pt")["state"]["step"] == 8
+
+
+def test_the_plateau_goes_on_where_it_was(patches, tmp_path):
+    """One more epoch without gain than the patience of five: the rate is halved."""
+    train.main(flags(patches, tmp_path))
+    last = tmp_path / "checkpoints" / "last.pt"
+    checkpoint = load_checkpoint(last)
+    checkpoint["state"]["schedule"].update(best=2.0, bad_epochs=5)
+    torch.save(checkpoint, last)
+    train.main(["--resume", str(last), "--epochs", str(EPOCHS + 2), "--quiet"])
+    assert [row["lr"] for row in without_time(tmp_path)[-2:]] == ["0.01", "0.005"]

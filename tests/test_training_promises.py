@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training_process import gradients_of
 from training_programs import (
     EPOCHS,
@@ -35,6 +36,7 @@ from training_programs import (
 )
 
 from runtime import saver
+from runtime.run_log import RunLog
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 
@@ -127,6 +129,55 @@ def test_killed_at_a_step_and_resumed_is_the_undisturbed_run(program, data, undi
         assert program.run(program.go_on(data, run)) == 0
     assert next(steps) == EPOCHS * STEPS - (step if save_minutes == 0 else step // STEPS * STEPS)
     assert_same_run(run, undisturbed)
+
+
+def test_a_checkpoint_of_version_0_1_0_inside_an_epoch_goes_on_to_the_undisturbed_run(program, data, undisturbed, run):
+    with at_step(STEPS + 1, kill), pytest.raises(Killed):
+        program.run(program.begin(data, run, "--save-minutes", 0))
+    change(run, LAST, program.make_old)
+    assert "running" not in load(run)["state"]
+    assert program.run(program.go_on(data, run)) == 0
+    for row, whole in zip(rows(run), rows(undisturbed), strict=True):
+        numbers, expected = ({key: float(value or 0) for key, value in found.items()} for found in (row, whole))
+        assert numbers == pytest.approx(expected)  # its sums were float32
+    assert all(same(load(run, name)["state"][part], load(undisturbed, name)["state"][part])
+               for name in (LAST, FINAL) for part in ("model", "optimizer", "step", "best_score"))
+
+
+def test_a_signal_while_an_epoch_is_scored_ends_the_run_after_it_and_one_in_the_last_epoch_does_not(
+    program, data, undisturbed, run, capsys, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        tell = RunLog.epoch
+        patch.setattr(RunLog, "epoch", lambda *given, **more: tell(*given, **more) or os.kill(os.getpid(), signal.SIGTERM))
+        assert program.run(program.begin(data, run)) == 143
+        assert "Saved after epoch 0" in the_line(capsys, program) and load(run)["state"]["epoch"] == 1
+        assert program.run(program.go_on(data, run)) == 0
+    assert_same_run(run, undisturbed)
+
+
+def test_a_resumed_run_that_is_stopped_at_once_has_saved_what_it_knew_of_the_data(program, data, finished):
+    before = load(finished)["data"]
+    with at_step(0, lambda _: os.kill(os.getpid(), signal.SIGINT)):
+        assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1)) == 130
+    assert same(load(finished)["data"], before) and load(finished)["state"]["step_in_epoch"] == 1
+
+
+def test_every_step_has_the_rate_of_its_place_in_the_warm_up_and_a_gradient_within_its_limit(program, data, run):
+    seen = []
+
+    def look(optimizer, *_):
+        (group,) = optimizer.param_groups
+        norm = torch.cat([p.grad.flatten() for p in group["params"] if p.grad is not None]).norm()
+        seen.append((group["lr"], float(norm)))
+
+    handle = register_optimizer_step_pre_hook(look)
+    try:
+        assert program.run(program.begin(data, run, "--epochs", 1, "--warmup", 4, "--lr", 0.004, "--grad-clip", 0.001)) == 0
+    finally:
+        handle.remove()
+    assert seen == [(pytest.approx(lr), pytest.approx(0.001, rel=1e-3)) for lr in (0.001, 0.002, 0.003)]
+    assert float(rows(run)[0]["lr"]) == pytest.approx(0.003)
 
 
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(program, data, undisturbed, run, capsys):

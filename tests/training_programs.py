@@ -19,6 +19,7 @@ from patch_factory import read_lines, write_patch_set
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import chip
+from pansharpening.network import with_old_names
 from runtime.errors import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +44,7 @@ class Program:
     unbeatable: float  # a best_score that no epoch reaches
     spoil: Callable  # (data, folder) → (folder of the same data with one more training item that can't be read, that file's name)
     spoil_held_out: Callable  # (data, number): makes this held-out item unreadable; → its name
+    make_old: Callable  # (checkpoint): gives it the layout of version 0.1.0
 
     def begin(self, data, folder, *more):
         """Words of a command line that begins a tiny run."""
@@ -84,6 +86,13 @@ def spoil_held_out_patch(data, number):
     return path.name
 
 
+def make_old_patches(checkpoint):
+    state = checkpoint["state"]
+    running = state.pop("running")
+    state["running_loss"], state["running_counts"] = running["sums"][1:].float(), running["counts"]
+    state["unreadable"], state["threshold"] = list(state["unreadable"]), checkpoint["data"]["threshold"]
+
+
 def make_pairs(folder, train=12, held_out=2, seed=0):
     for name, count, number in (("train", train, 2 * seed), ("test", held_out, 2 * seed + 1)):
         chip.main(["fake-chips", "-o", str(folder / name), "-c", str(count), "-s", "32", "-r", str(number), "--quiet"])
@@ -104,13 +113,22 @@ def spoil_held_out_pair(data, number):
     return f"{number}.pt"
 
 
+def make_old_pairs(checkpoint):
+    state = checkpoint["state"]
+    chips, *sums = state.pop("running")["sums"].tolist()
+    state["loss_sum"], state["chips_seen"] = dict(zip(("l1", "angle"), sums, strict=True)), int(chips)
+    state["bad"] = {name.removesuffix(".pt"): reason for name, reason in state.pop("unreadable").items()}
+    state["model"] = with_old_names(state["model"])
+    del state["schedule"], state["epochs_without_gain"]
+
+
 PROGRAMS = [
     Program(
         "train", make_patches, 2, lambda data: ["--patches-dir", data], lambda folder: ["--output-dir", folder],
         lambda folder: ["--resume", folder / "checkpoints" / "last.pt"],
         tiny=("--architecture", "contrastunet", "--batch-size", "2", "--lr", "0.01"), smooth=("--architecture", "smallunet"),
         batch=lambda count: ["--batch-size", count], other_shape=("--num-classes", "5"), workers="--num-workers", unbeatable=2.0,
-        spoil=spoil_patch, spoil_held_out=spoil_held_out_patch,
+        spoil=spoil_patch, spoil_held_out=spoil_held_out_patch, make_old=make_old_patches,
     ),
     Program(
         "train_pansharpen", make_pairs, 4, lambda data: ["--chips", data / "train", "--test-chips", data / "test"],
@@ -118,7 +136,7 @@ PROGRAMS = [
         lambda folder: ["--sessions-dir", folder.parent, "--session", folder.name],
         tiny=("--width", "16", "--depth", "1", "--pbs", "2", "--lbs", "4", "--lr", "0.001"), smooth=(),
         batch=lambda count: ["--lbs", count, "--pbs", max(1, count // 4)], other_shape=("--width", "32"), workers="--workers",
-        unbeatable=-1.0, spoil=spoil_pair, spoil_held_out=spoil_held_out_pair,
+        unbeatable=-1.0, spoil=spoil_pair, spoil_held_out=spoil_held_out_pair, make_old=make_old_pairs,
     ),
 ]
 
