@@ -259,7 +259,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         stalled = options.patience and position.epochs_without_gain >= options.patience
         return position.epoch >= options.epochs or position.step >= total_steps and not position.step_in_epoch or stalled
 
-    if checkpoint and finished() and final_reaches(position, run_folder, KIND):
+    if checkpoint and finished() and final_reaches(position, run_folder, KIND, processes):
         console.say(f"the run in {run_folder.path} is finished after {position.epoch} epochs; "
                     "raise --epochs (or --max-steps, --patience) to train on")
         return 0

@@ -380,7 +380,7 @@ def make_model(options, chips, checkpoint):
 
 def conclude_again(checkpoint, position, end, run_folder, processes):
     """A session that is at its end already gets its final_model.pt, where it was stopped here when more epochs were asked for."""
-    if (position.epoch, position.step_in_epoch) == (end, 0) and not final_reaches(position, run_folder, KIND):
+    if (position.epoch, position.step_in_epoch) == (end, 0) and not final_reaches(position, run_folder, KIND, processes):
         with run_folder:
             if processes.is_first:
                 save_checkpoint(run_folder.checkpoints / FINAL, checkpoint)

@@ -101,10 +101,17 @@ class Saver:
         return score
 
 
-def final_reaches(position, folder, kind):
-    """Whether final_model.pt is of this position or a later one: nothing is left to do. One that is missing or damaged is of none."""
-    try:
-        state = load_checkpoint(folder.checkpoints / FINAL, kind)["state"]
-        return (state["epoch"], state["step_in_epoch"]) >= (position.epoch, position.step_in_epoch)
-    except (UserError, KeyError, TypeError):
-        return False
+def final_reaches(position, folder, kind, processes):
+    """
+    Whether final_model.pt is of this position or a later one: nothing is left to do. One that is missing or damaged is of none.
+
+    The first process looks for all.
+    """
+    reached = False
+    if processes.is_first:
+        try:
+            state = load_checkpoint(folder.checkpoints / FINAL, kind)["state"]
+            reached = (state["epoch"], state["step_in_epoch"]) >= (position.epoch, position.step_in_epoch)
+        except (UserError, KeyError, TypeError):
+            pass
+    return bool(processes.highest(int(reached)))
