@@ -363,3 +363,16 @@ def test_a_validation_asks_for_numbers_at_its_end_and_not_each_batch(patches):
 def test_a_single_logit_that_is_not_a_number_shows_in_the_validation_loss(patches, pixel, value):
     assert np.isfinite(one_validation(patches, Logits())["loss"])
     assert np.isnan(one_validation(patches, Logits(pixel, value))["loss"])
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_before_its_model_is_called_the_best(patches, tmp_path, monkeypatch):
+    whole = train.validate
+
+    def spoilt(*given):
+        scores, threshold = whole(*given)
+        return {**scores, "loss": float("nan")}, threshold
+
+    monkeypatch.setattr(train, "validate", spoilt)
+    with pytest.raises(RunError, match="validation loss is NaN or infinite after epoch 0; lower --lr"):
+        run(patches, tmp_path, "--epochs", 1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.pt"] and not (tmp_path / "metrics.csv").exists()

@@ -349,6 +349,7 @@ def test_a_session_has_its_files_and_the_newest_is_linked(three_epochs):
     assert set(baselines) == {"bicubic", "brovey", "gsa", "mtf-glp-hpm"} and set(baselines["gsa"]) == {"ergas", "sam", "q2n", "psnr"}
     checkpoint = load_checkpoint(folder / "checkpoints" / "last.pt", "pansharpen")
     assert checkpoint["data"]["reach"] % 4 == 0 and checkpoint["data"]["bands"] == list(WORLDVIEW_BANDS)
+    assert [row["chips"] for row in rows(three_epochs)] == ["12"] * 3  # the sums of an epoch begin at nothing
 
 
 def test_it_learns(chips, tmp_path):
