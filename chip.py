@@ -24,6 +24,7 @@ from chipping.commands.console import LoggedConsole
 from constants import VERSION
 from runtime.errors import Advice, Terminated, run_program
 from runtime.flags import Parser, add_common_flags
+from runtime.network import add_network_flag, permit
 
 # Each module has add_arguments(parser), which imports nothing heavy so that --help answers at once, and run(args, console).
 COMMANDS = {
@@ -34,6 +35,8 @@ COMMANDS = {
     "link-chips": (link_chips, "several folders of chips → one folder of links, mixed proportionally"),
     "inspect": (inspect, "what is in a chip set: words, and a contact sheet"),
 }
+
+OPENING_RASTERS = ("make-patches", "make-chips", "get-reflectance")
 
 # Flags whose value may begin with a minus: `--offset -1000,-1000` is a value and no flag.
 SIGNED_FLAGS = ("--offset", "--nodata", "--label-map", "--shift")
@@ -47,6 +50,8 @@ def build_parser():
     for name, (module, summary) in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(child)
+        if name in OPENING_RASTERS:
+            add_network_flag(child)
         add_common_flags(child)
         child.add_argument("--log", metavar="FILE", default=argparse.SUPPRESS, help="append everything that is said to FILE")
     return parser
@@ -73,6 +78,8 @@ def main(argv=None):
         return 0  # under torchrun the first process does the work, with as many workers: the same files as without
     # One thread a process, --workers for more: BLAS threads that wait for each other double the CPU time of small matrices.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if args.command in OPENING_RASTERS:
+        permit(vars(args).values(), args.allow_network)
     before = signal.signal(signal.SIGTERM, stop_at_sigterm)
     try:
         with LoggedConsole(args.quiet, args.log) as console:

@@ -30,6 +30,7 @@ from runtime.errors import RunError, Terminated, UserError, run_program
 from runtime.files import describe_difference, read_json, refuse_existing, require_writable, write_json
 from runtime.flags import Parser, add_common_flags, parse_with_config
 from runtime.logs import Console
+from runtime.network import add_network_flag, permit
 from runtime.values import whole
 
 ROOT = Path(__file__).resolve().parent
@@ -79,6 +80,7 @@ def build_parser():
     group.add_argument("--masks", nargs="+", metavar="PATTERN", help="labels with the scenes' names; masks/ beside them by default")
     group.add_argument("--chips", metavar="DIR", help="pan/ms chips for a sharpening checkpoint; those it was trained on by default")
     group.add_argument("--cases", type=whole(1), default=6, help="how many of the best, median and worst each")
+    add_network_flag(group)
     add_common_flags(parser)
     return parser
 
@@ -86,6 +88,7 @@ def build_parser():
 def main(argv=None):
     args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
     check_flags(args, given)
+    permit(vars(args).values(), args.allow_network)
     console = Console(args.quiet)
     if not args.checkpoint:
         demo = Demo(Path(args.output_dir or "demo"), args.seed, FAST if args.fast else FULL, args.device)
@@ -99,13 +102,14 @@ def main(argv=None):
     request = PictureRequest(
         path=args.checkpoint, folder=Path(args.output_dir or "pictures"), overwrite=args.overwrite, device=args.device, cases=args.cases,
         patches_dir=args.patches_dir, split=args.split, scenes=args.scenes, masks=args.masks, chips=args.chips,
+        allow_network=args.allow_network,
     )
     return SHOW[checkpoint["kind"]](checkpoint, request, console)
 
 
 def check_flags(args, given):
     """Refuses combinations of flags that contradict each other, before anything is imported."""
-    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "cases")
+    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "cases", "allow_network")
     story = ("seed", "fast", "save_pictures")
     for name in given:
         flag = "--" + name.replace("_", "-")
@@ -357,6 +361,7 @@ class PictureRequest:
     scenes: list | None
     masks: list | None
     chips: str | None
+    allow_network: bool = False
 
 
 def show_segmentation(checkpoint, request, console):
@@ -390,7 +395,7 @@ def map_scenes(checkpoint, request, console):
     data = checkpoint["data"]
     scenes = list_rasters(request.scenes)
     masks = list_rasters(request.masks) if request.masks else []
-    flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite
+    flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite + ["--allow-network"] * request.allow_network
     maps = request.folder / "maps"
     code = inference.main([*scenes, "--checkpoint", request.path, "--output-dir", str(maps), "--device", request.device, *flags])
     if code:

@@ -25,6 +25,7 @@ import sys
 
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+from runtime.network import add_network_flag, permit
 from runtime.values import names, number, numbers, whole
 
 
@@ -75,6 +76,7 @@ def build_parser():
                        "(0: PyTorch's own choice)")
     group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")
     group.add_argument("--compile", action="store_true", help="torch.compile: slow to start, faster for many windows")
+    add_network_flag(parser)
     add_common_flags(parser)
     return parser
 
@@ -82,6 +84,7 @@ def build_parser():
 def main(argv=None):
     args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
     check_combinations(args)
+    permit(vars(args).values(), args.allow_network)
     if args.method:
         return sharpen(args, given, None)
 

@@ -19,6 +19,7 @@ from constants import WORLDVIEW_BANDS
 from raster.pair import Pair, match_pair
 from raster.source import is_remote, s3_client, s3_keys
 from runtime.errors import UserError
+from runtime.network import may_ask
 
 PLATFORMS = {"worldview-02": "WorldView-2", "worldview-03": "WorldView-3", "wv02": "WorldView-2", "wv03": "WorldView-3"}
 RATIO = 4
@@ -105,7 +106,7 @@ def read_items(folder):
             skipped.append((path, f"unreadable collection ({type(error).__name__}: {error})"))
             continue
         # whoever wrote the collection chooses no server
-        elsewhere = {item for item in found if is_remote(item) and item.split("/")[:3] != path.split("/")[:3]}
+        elsewhere = {item for item in found if is_remote(item) and item.split("/")[:3] != path.split("/")[:3] and not may_ask(item)}
         skipped += [(item, "on another server than its collection") for item in sorted(elsewhere)]
         paths.update(set(found) - elsewhere)
     with ThreadPoolExecutor(32 if is_remote(folder) else 1) as pool:

@@ -8,6 +8,7 @@ import numpy as np
 from chipping.labels import same_grid
 from chipping.sources import source_of
 from chipping.splits import event_of
+from raster.rules import NotAllowed
 from raster.source import describe, is_remote
 from runtime.errors import RunError, UserError
 from vectors.footprint import outline
@@ -79,7 +80,7 @@ def describe_all(images, strict, note):
         try:
             infos[name] = describe(path)
         except UserError as error:
-            if not is_remote(path) and not os.path.exists(path):
+            if isinstance(error, NotAllowed) or (not is_remote(path) and not os.path.exists(path)):
                 raise
             if strict:
                 raise RunError(f"{error} (--strict)") from error

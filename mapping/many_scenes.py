@@ -18,11 +18,12 @@ from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
 from mapping.summary import update_summaries
 from mapping.weights_hash import weights_hash
-from raster.source import describe, list_rasters, scene_name
+from raster.source import describe, is_remote, list_rasters, scene_name
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import read_lines, require_writable
 from runtime.logs import Console
+from runtime.network import may_ask
 from vectors.reading import read_polygons
 
 
@@ -108,6 +109,9 @@ def scenes_of_checkpoint(data, console):
     if not by_split[split]:
         raise UserError(f"no scene was given, and the checkpoint's patch set ({folder or 'not named'}) names none; pass the scenes to map")
     why = "" if split == "test" else ", since there is no test split"
+    for path in by_split[split]:
+        if is_remote(path) and not may_ask(path):
+            raise UserError(f"{folder} leads to {path}; pass --allow-network if you trust it, or the scenes to map")
     console.say(f"no scene was given: mapping the {len(by_split[split])} of the {split} split of {folder}{why}")
     return by_split[split]
 

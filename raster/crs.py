@@ -6,6 +6,7 @@ CRS only the horizontal part counts.
 """
 
 import functools
+import re
 
 import numpy as np
 import pyproj
@@ -14,6 +15,7 @@ from pyproj.exceptions import CRSError, ProjError
 from runtime.errors import UserError
 
 LONLAT = "EPSG:4326"
+CRS_NAME = re.compile(r"[A-Za-z]\w*:[\w.+-]+|urn:[\w.:+-]+|[A-Z][A-Z0-9_]+\s*\[.*", re.DOTALL)  # AUTHORITY:CODE, URN, WKT
 
 
 class NoTransform(UserError):
@@ -36,6 +38,8 @@ def text_of(crs):
 @functools.lru_cache(maxsize=256)
 def parse_crs(text):
     try:
+        if not CRS_NAME.fullmatch(text):  # a URL, the name of a file, a list of steps: nothing that a file has to say
+            raise CRSError(text)
         crs = pyproj.CRS.from_user_input(text)
     except CRSError as error:
         raise NoTransform(f"the CRS {text[:40]!r} is not known; expected an EPSG code or WKT") from error

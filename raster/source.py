@@ -15,15 +15,20 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
+from raster.reopened import Reopened
+from raster.rules import DRIVERS, drivers_for, refuse_overviews_elsewhere
 from runtime.errors import UserError
+from runtime.network import allow_server_of, is_address
 
 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the programs tell it themselves where it matters, once
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 CACHE_BYTES = 256 << 20  # as an option of rasterio.Env this is in bytes; as an environment variable GDAL would read megabytes
 
-LOCAL_OPTIONS = {"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": "YES"}
+SAFE_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO"}
+LOCAL_OPTIONS = {**SAFE_OPTIONS, "GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": "YES"}
 REMOTE_OPTIONS = {
+    **SAFE_OPTIONS,
     "GDAL_CACHEMAX": CACHE_BYTES,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder for each file; side files are not looked for
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
@@ -70,7 +75,7 @@ class RasterInfo:
 
 
 def is_remote(path):
-    return urlparse(str(path)).scheme in ("s3", "http", "https")
+    return is_address(path)
 
 
 @contextlib.contextmanager
@@ -78,16 +83,33 @@ def open_raster(path):
     """
     A rasterio dataset for a path, s3:// or https:// address, with GDAL's options for it in force as long as it is open.
 
-    Raises UserError where the file is missing, is no raster, or the server does not answer. One handle for one thread and one process.
+    Raises UserError where the file is missing, is no raster that may be opened (raster/rules.py), or the server does not answer. What
+    leads to the address of a path from a file asks runtime.network.may_ask. One handle for one thread and one process.
     """
     with gdal_environment(path):
         try:
-            with without_georeference_warning():
-                dataset = rasterio.open(path)
+            dataset = Reopened(functools.partial(open_allowed, path))
         except (RasterioIOError, RasterioError) as error:
             raise UserError(why_not_opened(path, error)) from error
-        with dataset:
+        with contextlib.closing(dataset):
             yield dataset
+
+
+def open_allowed(path):
+    """A rasterio dataset of a path or address in one of the formats that are read here."""
+    if is_remote(path):
+        allow_server_of(path)
+        name, drivers = path, list(DRIVERS)
+    else:
+        name, drivers = Path(path).absolute(), drivers_for(path)  # a Path: no part of it reads as a scheme
+    with without_georeference_warning():
+        dataset = rasterio.DatasetReader(name, driver=drivers)  # rasterio.open takes but one driver
+    try:
+        refuse_overviews_elsewhere(dataset, path)
+    except UserError:
+        dataset.close()
+        raise
+    return dataset
 
 
 def read_bands(dataset, indexes, window=None, dtype=None, **how):
@@ -145,6 +167,8 @@ def why_not_opened(path, error):
     if not is_remote(path) and os.path.isdir(path):
         return f"{path} is a folder; expected a raster file"
     advice = "; download it first, the server can't send parts of a file" if "Range downloading" in str(error) else ""
+    if is_remote(path) and urlparse(str(path)).path.endswith(".vrt"):
+        advice = "; a VRT is not read from a server, download it first (and pass --allow-network)"
     return f"{path} can't be opened as a raster ({' '.join(str(error).split())[:160]}){advice}"
 
 

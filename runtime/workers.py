@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from runtime import network
 from runtime.errors import RunError
 
 METHOD = "forkserver" if os.name == "posix" else "spawn"
@@ -55,7 +56,7 @@ def worker_pool(count, modules, prepare=None, arguments=()):
     if METHOD == "forkserver":
         start_server(modules)
     stop = context.Event()
-    pool = ProcessPoolExecutor(count, context, begin, (stop, prepare, arguments))
+    pool = ProcessPoolExecutor(count, context, begin, (stop, dict(network.allowed), prepare, arguments))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -73,13 +74,14 @@ def stopping():
     return stop_event is not None and stop_event.is_set()
 
 
-def begin(stop, prepare, arguments):
+def begin(stop, permission, prepare, arguments):
     """
     The first thing a worker does. SIGINT reaches the whole process group and is handled by the parent; workers of a parent that was killed
     exit, since the next run works in the same folder.
     """
     global stop_event
     stop_event = stop
+    network.take_over(permission)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -9,7 +9,6 @@ without a word and fetches what a `crs` member names.
 import functools
 import hashlib
 import json
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,10 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from raster.crs import LONLAT, NoTransform, as_crs, name_of
+from raster.crs import CRS_NAME, LONLAT, NoTransform, as_crs, name_of
 from runtime.errors import UserError, did_you_mean, one_line
 
 FORMATS = "GeoJSON, GeoPackage, FlatGeobuf or Shapefile (.shp)"
-CRS_NAME = re.compile(r"[A-Za-z]\w*:[\w.+-]+|urn:[\w.:+-]+|[A-Z][A-Z0-9_]+\s*\[.*", re.DOTALL)  # AUTHORITY:CODE, URN, WKT
 AREAS = ("Polygon", "MultiPolygon")
 COLLECTION, POLYGON, MULTIPOLYGON = 7, 3, 6  # shapely.get_type_id
 
