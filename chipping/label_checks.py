@@ -5,7 +5,8 @@ import numpy as np
 from chipping.input_files import some
 from chipping.labels import read_labels, read_polygons, to_classes
 from constants import IGNORE
-from raster.source import open_raster
+from raster.sensor_place import why_without_grid
+from raster.source import describe, open_raster
 from runtime.errors import UserError
 from vectors.placing import place_polygons
 
@@ -22,7 +23,7 @@ def check_polygons(scenes, recipe, note):
             continue
         for scene in scenes:
             if scene.crs is None:
-                raise UserError(f"{scene.image} has no CRS, so {flag} cannot be placed on it; set one (gdal_edit.py -a_srs)")
+                raise UserError(f"{flag} cannot be placed: {scene.image} {why_without_grid(describe(scene.image))}")
         polygons = read_polygons(paths, *(arguments if flag == "--labels" else ()))
         for remark in polygons.remarks:
             note(remark)

@@ -1,5 +1,6 @@
 """The area of interest of --aoi on a scene's grid."""
 
+from raster.sensor_place import why_without_grid
 from runtime.errors import UserError
 from vectors.placing import burn, place_polygons
 from vectors.reading import read_polygons
@@ -17,8 +18,8 @@ def require_area(info, path):
     """
     if path is None:
         return None
-    if info.crs is None:
-        raise UserError(f"{info.path} has no CRS, so --aoi cannot be placed on it; leave it out or set one (gdal_edit.py -a_srs)")
+    if info.crs is None or (info.sensor_place and info.transform.is_identity):
+        raise UserError(f"--aoi cannot be placed: {info.path} {why_without_grid(info)}")
     shapes = place_polygons(read_polygons([path]), info.crs, info.transform, info.width, info.height)
     if not shapes:
         raise OutsideArea(f"{path} does not touch {info.path}")

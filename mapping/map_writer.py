@@ -10,6 +10,7 @@ from constants import IGNORE, VERSION, get_class_colours
 from mapping.polygons import AreaFinder
 from mapping.preview import Preview
 from mapping.summary import Counter
+from raster.sensor_place import why_without_grid
 from raster.writer import write_cog
 from runtime.errors import RunError
 from vectors.writing import WRITERS, Globe
@@ -68,6 +69,8 @@ def place_on_globe(info, areas, writer):
     """(Globe for outlines or None, [why there are none]). writer: one of vectors.writing.WRITERS."""
     if areas is None:
         reason = "no CRS" if info.crs is None else "its CRS does not lead to the globe"
+        if info.sensor_place and info.transform.is_identity:
+            reason = f"it {why_without_grid(info)}"
         return None, [f"{reason}: no polygons, no hectares"]
     globe = Globe(info.crs, info.transform, info.height, info.width)
     obstacle = writer.obstacle(globe)
@@ -100,7 +103,7 @@ class Outlines:
 def open_rasters(stack, paths, plan, model, settings):
     """(writer of the class map, writer of the probabilities or None), both closed by the ExitStack."""
     info = plan.info
-    place = {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform}
+    place = {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform, "sensor_place": info.sensor_place}
     colours = dict(enumerate(get_class_colours(len(model.classes))))
     tags = making_tags(plan, model, settings)
     class_file = stack.enter_context(write_cog(

@@ -80,7 +80,8 @@ def fuse(pair, path, sharpener, settings, *, overwrite=False, progress=None):
     width, height = pair.area[2] * ratio, pair.area[3] * ratio
     output = write_cog(
         path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.fine_crs(),
-        transform=pair.fine_transform(), nodata=form.nodata, descriptions=form.descriptions, scales=form.scales, offsets=form.offsets,
+        transform=pair.fine_transform(), sensor_place=pair.fine_sensor_place(), nodata=form.nodata, descriptions=form.descriptions,
+        scales=form.scales, offsets=form.offsets,
         overviews="values", compress="ZSTD",
         tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, settings)},
     )

@@ -54,6 +54,15 @@ class Pair:
     pan_band: int = 1
     masked: tuple = (None, None)
 
+    def fine_sensor_place(self):
+        """SensorPlace of the grid of fine_transform(), of the file that gives its georeference; None where that has none."""
+        pan, ms = describe(self.pan).sensor_place, describe(self.ms).sensor_place
+        if pan and not (self.transform and not self.pan_place):
+            return pan.moved(*(s + self.ratio * position for s, position in zip(self.shift, self.area[:2], strict=True)))
+        if ms and not self.pan_place:
+            return ms.moved(*(self.step * position for position in self.area[:2]), self.ratio / self.step)
+        return None
+
     def inside(self, area):
         """This pair limited to area (column, row, width, height)."""
         left, top = max(area[0], self.area[0]), max(area[1], self.area[1])

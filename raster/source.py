@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 
 from raster.reopened import Reopened
 from raster.rules import DRIVERS, drivers_for, refuse_overviews_elsewhere
+from raster.sensor_place import sensor_place_of
 from runtime.errors import UserError
 from runtime.network import allow_server_of, is_address
 
@@ -52,6 +53,7 @@ class RasterInfo:
     block_shapes: (rows, columns) a band. size: bytes of the file, None where unknown; mtime: seconds, None for remote files.
     nodata: of the first band; nodatavals: of each.
     alpha_band: zero-based, None without one. has_mask: an alpha band or a mask of its own says which pixels are there.
+    sensor_place: SensorPlace where it has ground control points or RPCs, else None.
     """
 
     path: str
@@ -72,6 +74,7 @@ class RasterInfo:
     mtime: float | None
     alpha_band: int | None = None
     has_mask: bool = False
+    sensor_place: object = None
 
 
 def is_remote(path):
@@ -196,6 +199,7 @@ def describe(path):
             alpha_band=next((i for i, c in enumerate(dataset.colorinterp) if c == ColorInterp.alpha), None),
             has_mask=any(flag in flags for flags in dataset.mask_flag_enums for flag in (MaskFlags.alpha, MaskFlags.per_dataset)
                          if MaskFlags.nodata not in flags),
+            sensor_place=sensor_place_of(dataset),
         )
 
 

@@ -84,7 +84,8 @@ def stack_xml(infos, names):
     lines = [
         f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">',
         f"  <SRS>{escape(wkt)}</SRS>" if wkt else "",
-        f"  <GeoTransform>{', '.join(repr(float(v)) for v in grid.transform.to_gdal())}</GeoTransform>",
+        "" if has_points_alone(grid) else f"  <GeoTransform>{', '.join(repr(float(v)) for v in grid.transform.to_gdal())}</GeoTransform>",
+        *(grid.sensor_place.vrt() if grid.sensor_place else ()),
     ]
     for number, (info, name) in enumerate(zip(infos, names, strict=True), start=1):
         if info.crs != grid.crs:
@@ -125,6 +126,10 @@ def stack_xml(infos, names):
             ]
         lines.append("  </VRTRasterBand>")
     return "\n".join(line for line in [*lines, "</VRTDataset>"] if line) + "\n"
+
+
+def has_points_alone(info):
+    return info.sensor_place is not None and bool(info.sensor_place.gcps) and info.transform.is_identity
 
 
 def border(info, place, grid):

@@ -76,7 +76,7 @@ class RowWriter:
 def write_cog(
     path, *, height, width, count=1, dtype="uint8", crs=None, transform=None, nodata=None,
     descriptions=(), colours=None, scales=(), offsets=(), tags=None, band_tags=(), overviews="classes",
-    compress="DEFLATE",
+    compress="DEFLATE", sensor_place=None,
 ):
     """
     A RowWriter whose rows become the Cloud Optimized GeoTIFF `path` when the block ends well; nothing is left when it does not.
@@ -84,6 +84,7 @@ def write_cog(
     colours: {value: (red, green, blue)} for the first band. scales, offsets: per band, value = stored · scale + offset.
     overviews: "classes" takes the nearest pixel, "values" the average. compress: "ZSTD" suits large images of many bands,
     at half the time of "DEFLATE"; GDAL before 2.3 can't read it. BigTIFF is used where the size may need it.
+    sensor_place: SensorPlace or None; its ground control points are left out where there is a CRS, the transform where there is none.
     RunError where the file can't be written (a full disk).
     """
     path = Path(path)
@@ -93,7 +94,7 @@ def write_cog(
         "tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel",
         "compress": "ZSTD", "zstd_level": 1, "predictor": 1 if integer else 3, "bigtiff": "IF_SAFER", "num_threads": thread_count(),
     }
-    if transform is not None and not transform.is_identity:
+    if transform is not None and not transform.is_identity and (sensor_place is None or crs is not None):
         profile["transform"] = transform
     # Deflate is what every reader knows. Level 2 takes two thirds of the time of level 6; a map of 1.7 billion pixels is then 60 MB.
     finish = {
@@ -115,6 +116,8 @@ def write_cog(
                 thinned.append((step, RowWriter(dataset)))
             dataset = stack.enter_context(create(stage, profile))
             describe_bands(dataset, descriptions, colours, scales, offsets, tags, band_tags)
+            if sensor_place is not None:
+                sensor_place.write(dataset, with_grid="transform" in profile)
             writer = RowWriter(dataset, thinned)
             yield writer
             writer.finish()
