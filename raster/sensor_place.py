@@ -48,7 +48,11 @@ class SensorPlace:
             dataset.rpcs = self.rpcs
 
     def warp_line(self, path, nodata=None):
-        """The gdalwarp line that puts a raster (nodata: its own) on a UTM grid, or on one in the points' CRS where that does not lead to the globe."""
+        """
+        The gdalwarp line that puts a raster on a UTM grid, or on one in the points' CRS where that does not lead to the globe.
+
+        nodata: the raster's own value.
+        """
         name = os.path.basename(str(path))
         files = f"{shlex.quote(str(path))} {shlex.quote(os.path.splitext(name)[0] + '_warped.tif')}"
         files = files if nodata is not None else f"-dstnodata 0 {files}"  # what the turned raster does not cover is no black ground

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard
+from runtime import network
 from runtime.errors import UserError
 
 SIDE = 64  # ms pixels
@@ -52,6 +53,17 @@ def test_a_collection_leads_to_no_server(delivery, monkeypatch, href):
     (delivery / "acquisition_collections" / "stranger.json").write_text(text)
     tiles, skipped, _ = open_all(delivery)
     assert len(tiles) == 3 and skipped == {href: "on another server than its collection"}
+
+def test_a_collection_leads_to_a_server_where_that_is_allowed(delivery, monkeypatch):
+    asked = []
+    read = ard.read_text
+    monkeypatch.setattr(ard, "read_text", lambda path: asked.append(str(path)) or read(path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda address, timeout: (_ for _ in ()).throw(OSError(address)))
+    monkeypatch.setitem(network.allowed, "everywhere", True)
+    href = "http://127.0.0.1:9/a/37/1/2/A.json"
+    (delivery / "acquisition_collections" / "stranger.json").write_text(json.dumps({"links": [{"rel": "item", "href": href}]}))
+    _, skipped, _ = open_all(delivery)
+    assert href in asked and skipped == {"37/1/2/A": "missing item JSON"}
 
 
 @pytest.mark.parametrize("text", [

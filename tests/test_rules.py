@@ -1,5 +1,6 @@
 """What GDAL may open of a stranger's file: no driver of texts, no byte of other files, no code, no server."""
 
+import json
 import socket
 import threading
 
@@ -12,6 +13,7 @@ from rasterio.windows import Window
 
 import chip
 from mapping.inputs import InputFlags, plan_input
+from mapping.many_scenes import scenes_of_checkpoint
 from mapping.reading import read_slabs
 from raster.crs import NoTransform, as_crs
 from raster.rules import NotAllowed, check_vrt
@@ -19,6 +21,7 @@ from raster.source import describe, open_raster
 from raster.stack import stack_bands
 from runtime import network
 from runtime.errors import RunError, UserError
+from runtime.logs import Console
 
 SIMPLE = '<SimpleSource><SourceFilename relativeToVRT="1">{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
 
@@ -250,3 +253,12 @@ def test_a_crs_is_a_code_an_urn_or_wkt(name):
 def test_codes_urns_and_wkt_are_a_crs():
     for text in ("EPSG:32633", "urn:ogc:def:crs:EPSG::32633", pyproj.CRS("EPSG:32633").to_wkt()):
         assert as_crs(text).to_epsg() == 32633
+
+
+def test_a_patch_set_sends_nobody_to_a_server(tmp_path):
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"split": "test", "source": {"path": "https://example.org/a.tif"}}) + "\n")
+    data = {"patches_dir": str(tmp_path)}
+    with pytest.raises(UserError, match="leads to https://example.org/a.tif; pass --allow-network"):
+        scenes_of_checkpoint(data, Console(quiet=True))
+    network.permit([], everywhere=True)
+    assert scenes_of_checkpoint(data, Console(quiet=True)) == ["https://example.org/a.tif"]
