@@ -32,7 +32,7 @@ from runtime.device import derived_seed
 from runtime.distributed import Processes
 from runtime.epoch_batches import ChangingBatches, EpochBatches, batches_in_order, make_loader
 from runtime.errors import UserError
-from runtime.npy import read_array_into
+from runtime.npy import BadArray, read_array_into
 from runtime.unreadable import Problem
 
 
@@ -93,7 +93,7 @@ class PatchDataset(Dataset):
                 else:
                     images[place] = read_image(patch.image, shape, bands_last=not self.described)
                 label = read_mask(patch.mask, masks[place], self.num_classes, self.plane if self.described else None)
-            except (OSError, ValueError, EOFError) as error:
+            except BadArray as error:
                 problems.append(Problem(patch.image.name, " ".join(str(error).split())[:160], index=index))
                 images[place] = 0 if self.dtype else np.zeros(shape, dtype=np.uint8)
                 masks[place] = IGNORE

@@ -3,18 +3,18 @@
 import numpy as np
 
 from constants import IGNORE
-from runtime.npy import read_array_into
+from runtime.npy import BadArray, read_array, read_array_into
 
 STORED_TYPES = (np.uint8, np.uint16, np.int16, np.float32)  # what images stay in; every other type becomes float32
 
 
 def read_image(path, shape, bands_last=False):
-    """(bands, height, width) as stored. shape: the expected one; bands_last: of the older form. ValueError for another shape."""
-    image = np.load(path)
+    """(bands, height, width) as stored. shape: the expected one; bands_last: of the older form. BadArray for another shape."""
+    image = read_array(path)
     if bands_last and image.ndim == 3:
         image = image.transpose(2, 0, 1)
     if image.shape != shape:
-        raise ValueError(f"expected (bands, height, width) {shape}, found {image.shape}")
+        raise BadArray(f"expected (bands, height, width) {shape}, found {image.shape}")
     return image if image.dtype in STORED_TYPES else image.astype(np.float32)
 
 
@@ -27,21 +27,13 @@ def read_mask(path, out, num_classes, plane=None):
     if plane is not None:
         read_array_into(path, out, plane=plane)
         return label_outside(out, num_classes)
-    mask = load_mask(path)
+    mask = read_array(path)
     if mask.shape != out.shape:
-        raise ValueError(f"expected a mask of (height, width) {out.shape}, found {mask.shape}")
+        raise BadArray(f"expected a mask of (height, width) {out.shape}, found {mask.shape}")
     label = label_outside(mask, num_classes)
     if label is None:
         out[:] = mask
     return label
-
-
-def load_mask(path):
-    """The labels of a .npy in the type they have. ValueError where they are no numbers."""
-    mask = np.load(path)
-    if mask.dtype.kind not in "buif":
-        raise ValueError(f"expected labels as numbers, found {mask.dtype}")
-    return mask
 
 
 def label_outside(mask, num_classes):

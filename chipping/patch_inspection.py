@@ -14,6 +14,7 @@ from pictures.encoding import save_png
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
 from runtime.files import read_lines, require_writable
+from runtime.npy import BadArray, read_array
 from runtime.words import in_bytes, plural
 
 MOST = 24  # patches on a sheet
@@ -134,14 +135,18 @@ def choose_patches(lines, description, seed, most=MOST):
 def save_sheet(folder, description, lines, sheet):
     """Draw the patches of manifest `lines` into the PNG `sheet`. Returns the files that can't be read."""
     step = max(1, description["chip_size"] // CELL)
+    shape = len(description["bands"]), description["chip_size"], description["chip_size"]
     patches, captions, unreadable = [], [], []
     for line in lines:
         try:
-            stored = np.load(folder / line["file"], mmap_mode="r")
+            stored = read_array(folder / line["file"], mapped=True)
+            labels = read_array(folder / line["mask"], mapped=True)
+            if stored.shape != shape or labels.shape[1:] != shape[1:] or not len(labels):
+                raise BadArray(f"expected (bands, height, width) {shape}, found {stored.shape} and labels of {labels.shape}")
             image = to_reflectance(np.asarray(stored[:, ::step, ::step], np.float64), description["divide_by"], description["offset"])
-            patches.append((image, np.load(folder / line["mask"])[0, ::step, ::step]))
+            patches.append((image, np.asarray(labels[0, ::step, ::step])))
             captions.append(f"{line['split']}  {line['scene']}  row {line['window'][1]}  col {line['window'][0]}")
-        except (OSError, ValueError, EOFError):
+        except BadArray:
             unreadable.append(line["file"])
     if not patches:
         raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again with --overwrite")
@@ -163,9 +168,9 @@ def inspect_predecessor(folder, say):
         for path in images:
             mask = path.with_name(path.name.replace("_image.npy", "_mask.npy"))
             try:
-                image = np.load(path, mmap_mode="r")
-                labels = np.load(mask) if mask.exists() else None
-            except (OSError, ValueError, EOFError):
+                image = read_array(path, mapped=True)
+                labels = read_array(mask) if mask.exists() else None
+            except BadArray:
                 unreadable += 1
                 continue
             shapes[f"{'×'.join(map(str, image.shape))} {image.dtype}"] += 1

@@ -10,11 +10,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-import numpy as np
-
 from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
 from runtime.errors import UserError
+from runtime.npy import BadArray, shape_of
 
 SPLITS = ("train", "val", "test")
 
@@ -158,9 +157,9 @@ def read_older_set(folder, num_classes, layer):
         raise UserError(f"{folder} holds no patches: expected {DESCRIPTION}, or train/…_image.npy; make them with chip.py make-patches")
     for patch in patches:
         try:
-            height, width, bands = np.load(patch.image, mmap_mode="r").shape
+            height, width, bands = shape_of(patch.image)
             break
-        except (OSError, ValueError, EOFError):
+        except (BadArray, ValueError):
             continue
     else:
         raise UserError(f"no patch of {folder} can be read as (height, width, bands); make them again")

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from chipping.chipset import DESCRIPTION
-from chipping.patch_files import label_outside, load_mask, outside_text, read_image, read_mask
+from chipping.patch_files import label_outside, outside_text, read_image, read_mask
 from chipping.patch_set import SPLITS, read_patch_set
 from constants import IGNORE
 from raster.scale import to_reflectance
 from runtime.device import derived_seed
 from runtime.errors import UserError
+from runtime.npy import BadArray, read_array
 
 FIRE_SHARE = 0.01  # a patch with more burned than this share of its valid pixels is a "fire patch"
 WEIGHT_RATIO_CAP = 50.0  # class weights: the rarest class counts at most this many times the commonest
@@ -28,8 +29,8 @@ def count_class_pixels(patches, num_classes):
     for patch in patches:
         if patch.class_pixels is None:
             try:
-                mask = load_mask(patch.mask)
-            except (OSError, ValueError, EOFError):
+                mask = read_array(patch.mask)
+            except BadArray:
                 mask = np.zeros(0, dtype=np.uint8)  # told when the patch itself is read
             if (label := label_outside(mask, num_classes)) is not None:
                 raise UserError(outside_text(patch.mask, label, num_classes))
@@ -100,7 +101,7 @@ def sums_of_files(patch_set, patches, seed):
         try:
             image = read_image(patch.image, (bands, *patch_set.patch_shape), not patch_set.described).astype(np.float64)
             label = read_mask(patch.mask, mask, num_classes, patch_set.plane if patch_set.described else None)
-        except (OSError, ValueError, EOFError):
+        except BadArray:
             continue
         if label is None:
             values = image[:, (mask != IGNORE) & np.isfinite(image).all(axis=0)]

@@ -229,7 +229,7 @@ def test_masks_of_the_older_form_that_are_no_numbers_are_unreadable(tmp_path):
     np.save(folder / "train" / "EMSR100_AOI01_01_r0_c0_mask.npy", np.full((16, 16), "fire"))
     (problem,) = module(folder).train.__getitems__([0]).problems
     text, fatal = str(problem), problem.fatal
-    assert not fatal and "expected labels as numbers" in text
+    assert not fatal and "expected numbers" in text
 
 
 def test_mean_and_deviation_from_the_manifest_are_those_of_the_valid_pixels(patches):
