@@ -1,7 +1,6 @@
 """Judges the windows of a tile and makes their chips: what one worker of make-chips does."""
 
 import contextlib
-import json
 from dataclasses import asdict
 
 import rasterio
@@ -13,7 +12,7 @@ from chipping.sources import source_of_pair, stamps_of_pair, tile_settings
 from chipping.window_walk import NODATA, READ_ERROR
 from raster.pair import PairReader
 from runtime.errors import UserError
-from runtime.files import settings_hash, write_json
+from runtime.files import read_json, settings_hash, write_json
 from runtime.workers import stopping
 from vectors.footprint import footprint, pixel_corners
 
@@ -109,8 +108,8 @@ class TileJudge:
         if self.folder is None or not (self.folder / f"{i}.json").exists() or not (self.folder / f"{i}.pt").exists():
             return None
         try:
-            verdict = json.loads((self.folder / f"{i}.json").read_text(encoding="utf-8"))
-        except ValueError:  # a power cut came before it was on the disk
+            verdict = read_json(self.folder / f"{i}.json")
+        except UserError:  # a power cut came before it was on the disk
             return None
         return verdict if verdict.pop("origin", None) == self.origin else None
 

@@ -7,12 +7,16 @@ window that became no chip, with the reason. A run that was killed leaves chips 
 not listed, which the next run writes again with the same bytes.
 """
 
+import itertools
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from chipping import fields
+from chipping.fields import find_problem, problem_of_patches
 from constants import MANIFEST, VERSION
 from runtime.errors import UserError
 from runtime.files import (
@@ -22,6 +26,7 @@ from runtime.files import (
     read_lines,
     remove_leftovers,
     require_writable,
+    scan_lines,
     settings_hash,
     try_lock,
     write_json,
@@ -32,6 +37,7 @@ FORMAT = "chipmill-chipset-1"
 REMOVING = "chipmill-removing-1"  # the format that chipset.json states while --overwrite removes the chips of an earlier run
 DESCRIPTION = "chipset.json"
 SKIPPED = "skipped.jsonl"
+CHIP_NAME = re.compile(r"(0|[1-9][0-9]*)\.pt")
 PATCH_KEYS = ("chip_size", "bands", "divide_by", "offset", "layers", "classes")  # what readers of a patch set need
 
 
@@ -58,26 +64,50 @@ def read_chipset(folder):
     if not path.exists():
         raise UserError(f"{folder} has no {DESCRIPTION}; expected a folder made by chip.py")
     description = read_json(path)
-    if isinstance(description, dict) and description.get("format") == REMOVING:
+    if description.get("format") == REMOVING:
         raise UserError(f"a run with --overwrite was stopped while it removed the chips of {folder}; run that command again")
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else type(description).__name__
+    if description.get("format") != FORMAT:
+        found = str(description.get("format"))[:40]
         raise UserError(f"{path}: expected format {FORMAT!r}, found {found!r}; it is not a chip set of this version")
-    expected = ("kind", *(PATCH_KEYS if description.get("kind") == "patches" else ()))
-    if missing := [key for key in expected if key not in description]:
+    is_patches = description.get("kind") == "patches"
+    if missing := [key for key in ("kind", *(PATCH_KEYS if is_patches else ())) if key not in description]:
         raise UserError(f"{path} lacks {', '.join(missing)}; make the chips again")
+    problem = find_problem(description, fields.PATCHES if is_patches else fields.DESCRIPTION)
+    if problem := problem or (problem_of_patches(description) if is_patches else None):
+        raise UserError(f"{path} {problem}; make the chips again")
     return description
 
 
-def read_manifest(folder):
-    """The lines of manifest.jsonl as dicts, in order. UserError where one names a file outside of the folder."""
+def read_manifest(folder, needs=()):
+    """
+    The lines of manifest.jsonl as dicts, in order, their fields checked. needs: names of fields that every line has to have.
+
+    UserError for a line that is none, and for one that names a file outside of the folder.
+    """
     path = Path(folder) / MANIFEST
-    lines = read_lines(path)
-    for line in lines:
-        for name in (str(line.get("file")), str(line.get("mask"))) if isinstance(line, dict) else ():
-            if os.path.isabs(name) or (".." in name and ".." in Path(name).parts):
-                raise UserError(f"{path} lists {name}, which is outside of {folder}; expected names below the folder")
+    return check_lines(path, read_lines(path), needs)
+
+
+def read_skipped(folder, needs=()):
+    """The lines of skipped.jsonl, as read_manifest."""
+    path = Path(folder) / SKIPPED
+    return check_lines(path, read_lines(path), needs)
+
+
+def check_lines(path, lines, needs=(), remedy="make the chips again"):
+    """`lines` of a file, if their fields are right; else a UserError that names the first line that is not."""
+    for number, line in enumerate(lines, start=1):
+        if problem := find_problem(line, fields.LINE, needs):
+            raise UserError(f"{path}, line {number} {problem}; {remedy}")
+        refuse_outside(path, line)
     return lines
+
+
+def refuse_outside(path, line):
+    """UserError where a line of `path` names a file that is not below its folder."""
+    for name in (str(line.get("file")), str(line.get("mask"))):
+        if os.path.isabs(name) or (".." in name and ".." in Path(name).parts):
+            raise UserError(f"{path} lists {name}, which is outside of {path.parent}; expected names below the folder")
 
 
 def complete(description):
@@ -102,15 +132,18 @@ def find_chips(folder):
     return sorted(numbers), broken, foreign
 
 
-def cut_unfinished_line(path):
-    """Remove what a killed run or a full disk left of a last line: the next line would be appended to it."""
-    if not Path(path).exists():
-        return
-    with open(path, "rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+def cut_torn_lines(path, needs):
+    """
+    (lines, whether some are lost) of a file that is continued: the lines up to the first that a kill, a full disk or a power cut has torn.
+
+    What follows is cut off. UserError for a line that is whole and not ours.
+    """
+    lines, size, _ = scan_lines(path)
+    check_lines(Path(path), lines, needs, "pass --overwrite to make all again")
+    torn = Path(path).exists() and size < os.path.getsize(path)
+    if torn:
+        os.truncate(path, size)
+    return lines, torn
 
 
 class ChipSetWriter:
@@ -119,8 +152,9 @@ class ChipSetWriter:
 
     folder: where. description: the content of chipset.json without format, version and hash; its "settings" decide whether an earlier run's
     chips may be continued: other settings are a UserError that says what differs. companions: names of files and folders beside the
-    manifest that --overwrite removes with the chips. unlisted: a function of (folder, lines) to the names of chips that a killed run may
-    have left without a line; --overwrite removes them too. Temporary files of a killed run are removed in any case.
+    manifest that --overwrite removes with the chips. unlisted: a function of (folder, lines, whether lines are lost) to the names of chips
+    that have no line; --overwrite removes them too. needs: fields that a line of the manifest has to have. Temporary files of a killed run
+    are removed in any case. A set without a line has nothing to lose: other settings begin it anew.
 
         with ChipSetWriter(folder, description, overwrite=False) as chipset:
             chipset.lines                    # what earlier runs have made, in order
@@ -129,15 +163,18 @@ class ChipSetWriter:
     Two programs at once in one folder are refused: the manifest is locked while it is open.
     """
 
-    def __init__(self, folder, description, overwrite=False, companions=(), unlisted=lambda folder, lines: ()):
+    def __init__(self, folder, description, overwrite=False, companions=(), unlisted=lambda folder, lines, torn: (), needs=("file",)):
         self.folder = Path(folder)
         self.description = complete(description)
         self.overwrite = overwrite
         self.companions = companions
-        self.unlisted = unlisted
-        self.lines = []
+        self.unlisted, self.needs = unlisted, needs
+        # torn: lines of an earlier run are lost. replaces: an earlier set was here, and its chips are gone.
+        self.lines, self.torn, self.replaces = [], False, False
 
     def __enter__(self):
+        if not self.overwrite:
+            self.refuse_foreign()
         require_writable(self.folder)
         self.file = open(self.folder / MANIFEST, "a+", encoding="utf-8")
         lock(self.file, self.folder)
@@ -149,24 +186,30 @@ class ChipSetWriter:
             raise
         return self
 
+    def refuse_foreign(self):
+        """UserError for a folder with other things in it. Before anything is written there."""
+        if not self.folder.is_dir() or (self.folder / DESCRIPTION).exists():
+            return
+        strangers = [n for n in sorted(os.listdir(self.folder)) if not n.startswith(".")]
+        if strangers == [MANIFEST] and not os.path.getsize(self.folder / MANIFEST):
+            return  # of a run that was killed before it wrote its description
+        if strangers:
+            raise UserError(f"{self.folder} is not empty and not a chip set ({', '.join(strangers[:3])} …); "
+                            "choose another folder, or pass --overwrite")
+
     def begin(self):
         """Continue, start, or refuse: decided by the description that is already there."""
         path = self.folder / DESCRIPTION
         if path.exists() and not self.overwrite:
             old = read_chipset(self.folder)
-            if old["settings_hash"] != self.description["settings_hash"]:
+            if old.get("settings_hash") == self.description["settings_hash"]:
+                self.lines, self.torn = cut_torn_lines(self.folder / MANIFEST, self.needs)
+                return
+            if scan_lines(self.folder / MANIFEST)[0]:
                 difference = difference_of_settings(old.get("settings", {}), self.description["settings"])
                 raise UserError(f"{self.folder} holds chips made with other settings ({difference}); "
                                 "choose another folder, or pass --overwrite to replace them")
-            self.lines = read_manifest(self.folder)
-            cut_unfinished_line(self.folder / MANIFEST)
-            return
-        if not self.overwrite:
-            strangers = [n for n in sorted(os.listdir(self.folder)) if n != MANIFEST and not n.startswith(".")]
-            if strangers or os.path.getsize(self.folder / MANIFEST):
-                raise UserError(f"{self.folder} is not empty and not a chip set ({', '.join(strangers[:3])} …); "
-                                "choose another folder, or pass --overwrite")
-        else:
+        if path.exists() or self.overwrite:
             self.remove_listed()
         self.file.truncate(0)
         write_json(path, self.description)
@@ -176,17 +219,21 @@ class ChipSetWriter:
         Delete the chips of an earlier run: those that its manifest lists, and those that a killed run may have left unlisted.
 
         First chipset.json gets the format REMOVING, so that at no moment a set claims chips which are no longer there. The manifest is
-        emptied after the chips are gone: a run that was killed in between leaves the next one what it needs to finish.
+        emptied after the chips are gone: a run that was killed in between leaves the next one what it needs to finish. Lines that are torn
+        or no lines of ours are passed over.
         """
         path = self.folder / DESCRIPTION
-        lines = read_manifest(self.folder) if path.exists() else []  # a manifest without chipset.json is not ours
+        lines, _, problem = scan_lines(self.folder / MANIFEST) if path.exists() else ([], 0, None)  # else the manifest is not ours
+        for line in lines:
+            refuse_outside(self.folder / MANIFEST, line)
         if path.exists():
+            self.replaces = True
             write_json(path, {"format": REMOVING})
         for line in lines:
             for key in ("file", "mask"):
-                if line.get(key):
+                if line.get(key) and isinstance(line[key], str):
                     (self.folder / line[key]).unlink(missing_ok=True)
-        for name in (*self.companions, *(self.unlisted(self.folder, lines) if path.exists() else ())):
+        for name in (*self.companions, *(self.unlisted(self.folder, lines, problem is not None) if path.exists() else ())):
             companion = self.folder / name
             if companion.is_dir():
                 shutil.rmtree(companion)
@@ -230,13 +277,13 @@ class SkipLog:
             skips.rewrite(lines)  # keep only these of them
             skips.add({…})
 
-    path: of the file. keep_empty: the file is there even when it has no line. ensure_ascii: other characters are escaped.
+    path: of the file. keep_empty: the file is there even when it has no line. ensure_ascii: other characters are escaped. needs: fields
+    that a line has to have.
     """
 
-    def __init__(self, path, keep_empty=False, ensure_ascii=False):
+    def __init__(self, path, keep_empty=False, ensure_ascii=False, needs=()):
         self.path, self.keep_empty, self.ensure_ascii = Path(path), keep_empty, ensure_ascii
-        cut_unfinished_line(self.path)
-        self.lines = read_lines(self.path)
+        self.lines, self.torn = cut_torn_lines(self.path, needs)
         self.file = None
 
     def __enter__(self):
@@ -284,15 +331,17 @@ def difference_of_settings(old, new):
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
-def next_chip(folder, lines):
+def next_chip(folder, lines, torn=False):
     """
     [name] of the one chip 0.pt, 1.pt, … that a killed run can have left unlisted: that after the last line, and without a line one of any
-    number.
+    number. torn: lines after these are lost; then all chips after the last, without a gap.
     """
-    if lines:
-        return [f"{int(Path(lines[-1]['file']).stem) + 1}.pt"]
-    chips = [path.name for path in folder.glob("*.pt") if path.stem.isdecimal()]
-    return chips if len(chips) == 1 else []
+    chips = find_chips(folder)[0]
+    numbers = [int(match[1]) for line in lines if (match := CHIP_NAME.fullmatch(str(line.get("file"))))]
+    if not numbers:
+        return [f"{n}.pt" for n in chips] if torn or len(chips) == 1 else []
+    after = itertools.takewhile(set(chips).__contains__, itertools.count(numbers[-1] + 1))
+    return [f"{n}.pt" for n in (after if torn else itertools.islice(after, 1))]
 
 
 def lock(file, folder):

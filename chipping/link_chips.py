@@ -21,7 +21,7 @@ from chipping.chipset import DESCRIPTION, MANIFEST, complete, find_chips, lock, 
 from chipping.patch_set import SPLITS
 from raster.crs import as_crs
 from runtime.errors import UserError
-from runtime.files import describe_difference, require_writable, to_json, write_text
+from runtime.files import describe_difference, parse_object, require_writable, shorten, to_json, write_text
 from vectors.footprint import TOUCH, any_overlap, outline, overlapping_pairs, to_lonlat, window_transform
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
@@ -128,10 +128,17 @@ def lines_by_file(folder):
     if not path.exists():
         return {}
     found = {}
-    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
-        # our own writer puts "file" first; parsing a hundred thousand lines of JSON for one word takes a second
-        file = text.split('"', 4)[3] if text.startswith('{"file": "') else json.loads(text)["file"]
-        found[file] = text
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            # our own writer puts "file" first; parsing a hundred thousand lines of JSON for one word takes a second
+            whole = text.startswith(b'{"file": "') and text.endswith(b"}")
+            file = text.decode("utf-8").split('"', 4)[3] if whole else parse_object(text)["file"]
+            if not isinstance(file, str):
+                raise ValueError(f"names {shorten(file)} as a file")
+        except (ValueError, KeyError) as error:
+            problem = f"lacks {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"{path}, line {number} {problem}; run the command that made {folder} again") from error
+        found[file] = text.decode("utf-8")
     return found
 
 
@@ -147,7 +154,7 @@ def plan_patches(sources):
     items, report = [], {}
     for source in sources:
         lines, broken = [], 0
-        for line in read_manifest(source):
+        for line in read_manifest(source, ("file",)):
             missing = [line[k] for k in ("file", "mask") if line.get(k) and not os.path.exists(Path(source) / line[k])]
             broken += bool(missing)
             if not missing:

@@ -8,6 +8,7 @@ in a hidden folder until their number is known. So chips are the same bytes for 
 interruption. chipping/chip_window.py reduces a window.
 """
 
+import math
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -26,6 +27,8 @@ from runtime.files import remove_leftovers
 from vectors.footprint import footprint, pixel_corners
 
 WAITING = ".considered"  # folder of finished chips whose number isn't known yet
+SKIP_NEEDS = ("i", "tile", "left", "top", "reason")  # fields of a line of skipped.jsonl that a run reads
+NEEDS = ("file", "i", "tile", "left", "top", "source")  # of manifest.jsonl
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, options=DEFAULT
     check_recipe(recipe, tiles)
     folder, tiles = Path(folder), sorted(tiles, key=lambda tile: tile.name)
     with (
-        ChipSetWriter(folder, description_of(recipe, tiles), options.overwrite, (SKIPPED, WAITING), next_chip) as chipset,
-        SkipLog(folder / SKIPPED, keep_empty=True, ensure_ascii=True) as skips,
+        ChipSetWriter(folder, description_of(recipe, tiles), options.overwrite, (SKIPPED, WAITING), next_chip, NEEDS) as chipset,
+        SkipLog(folder / SKIPPED, keep_empty=True, ensure_ascii=True, needs=SKIP_NEEDS) as skips,
         workers_of(options.workers) as judge,
     ):
         run = ChipRun(tiles, recipe, chipset, skips, listeners, options.strict)
@@ -79,7 +82,9 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, options=DEFAULT
     if run.walk.accepted < start + count:
         reasons = run.earlier_reasons + Counter(run.summary["skipped"])
         why = ", ".join(f"{n} x {reason}" for reason, n in sorted(reasons.items())) or "every place for a window is used"
-        raise RunError(f"made {max(0, run.walk.accepted - start)} of {count} chips: no tile is left to try ({why})")
+        there = len(run.chipset.lines)
+        remains = f"; {folder} has {there}, and training takes them as they are" if there else ""
+        raise RunError(f"made {max(0, run.walk.accepted - start)} of {count} chips: no tile is left to try ({why}){remains}")
     return run.summary
 
 
@@ -132,7 +137,11 @@ class ChipRun:
     def resume(self, first):
         """Take over what earlier runs have done. first: number of the folder's first chip."""
         before = self.finished_windows(first)
-        for line in before:
+        for place, line in enumerate(before):
+            if line["i"] > self.last_known and not self.walk.is_next(line["i"]):
+                before = before[:place]
+                self.forget_after(before)
+                break
             self.walk.record(line["i"], line["tile"], (line["left"], line["top"]), line["reason"])
         self.earlier_reasons = Counter(line["reason"] for line in before if line["reason"] not in (None, BEFORE_START))
         unreadable = Counter(line["tile"] for line in before if line["reason"] == READ_ERROR)
@@ -140,6 +149,18 @@ class ChipRun:
             "made": 0, "present": len(self.chipset.lines), "considered": 0, "first": first, "skipped": defaultdict(int),
             "unreadable": defaultdict(int, unreadable),
         }
+
+    @property
+    def last_known(self):
+        """The window up to which neither of the two files has lost a line; infinity where none is torn."""
+        ends = [lines[-1]["i"] if lines else -1 for lines, torn in (
+            (self.chipset.lines, self.chipset.torn or not self.chipset.lines), (self.skips.lines, self.skips.torn)) if torn]
+        return min(ends, default=math.inf)
+
+    def forget_after(self, before):
+        """Drop the lines of windows after those of `before`: a power cut has lost one of their number, and they are judged again."""
+        self.chipset.keep(sum(line["reason"] is None for line in before))
+        self.skips.rewrite([line for line in before if line["reason"] is not None])
 
     def finished_windows(self, first):
         """

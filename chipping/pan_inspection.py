@@ -4,13 +4,13 @@ import collections
 
 import numpy as np
 
-from chipping.chipset import SKIPPED, find_chips, read_manifest
+from chipping.chipset import find_chips, read_manifest, read_skipped
 from chipping.pan_chips import BadChip, band_names, decode_chip, read_chip
 from pictures.brightness import OKLAB
 from pictures.chip_sheets import CELL, pair_sheet
 from pictures.encoding import save_png
 from raster.colour import has_colour
-from runtime.files import read_lines, require_writable
+from runtime.files import require_writable
 from runtime.words import in_bytes, plural
 
 MOST = 12  # chips on a sheet
@@ -61,7 +61,7 @@ def say_shapes(chips, say):
 
 
 def say_manifest(folder, say):
-    lines = read_manifest(folder)
+    lines = read_manifest(folder, ("tile", "cid", "valid_fraction"))
     if lines:
         tiles = collections.Counter(line["tile"] for line in lines)
         valid = [line["valid_fraction"] for line in lines]
@@ -69,7 +69,7 @@ def say_manifest(folder, say):
         say(f"from {plural(len(tiles), 'tile')}, {each}; valid {min(valid):.1%} at least")
         cids = collections.Counter(line["cid"] for line in lines)
         say("by strip: " + ", ".join(f"{cid} {n}" for cid, n in cids.most_common(8)) + (" …" if len(cids) > 8 else ""))
-    reasons = collections.Counter(line["reason"] for line in read_lines(folder / SKIPPED))
+    reasons = collections.Counter(line["reason"] for line in read_skipped(folder, ("reason",)))
     reasons.pop("before-start", None)
     if reasons:
         say("windows left out: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()))

@@ -6,25 +6,33 @@ import random
 
 import numpy as np
 
-from chipping.chipset import DESCRIPTION, read_manifest
+from chipping.chipset import DESCRIPTION, MANIFEST, read_manifest, read_skipped
+from chipping.fields import problem_of_patch
 from chipping.patch_set import SPLITS
 from constants import IGNORE
 from pictures.chip_sheets import CELL, label_sheet
 from pictures.encoding import save_png
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
-from runtime.files import read_lines, require_writable
+from runtime.files import require_writable
 from runtime.npy import BadArray, read_array
 from runtime.words import in_bytes, plural
 
 MOST = 24  # patches on a sheet
+NEEDS = (  # fields of a manifest line
+    "file", "mask", "split", "scene", "event", "window", "layers", "class_pixels", "cloud_cover", "dtype", "band_sum", "band_sum_squares",
+    "valid_pixels",
+)
 
 
 def inspect_patches(folder, description, sheet, seed, say):
     """Describe a patch set line by line, and draw its contact sheet. description: of chipset.json; sheet: a path or None."""
-    lines = read_manifest(folder)
+    lines = read_manifest(folder, NEEDS)
     if not lines:
         raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
+    for number, line in enumerate(lines, start=1):
+        if problem := problem_of_patch(line, description):
+            raise UserError(f"{folder / MANIFEST}, line {number} {problem}; make the patches again")
     for text in patch_lines(folder, description, lines):
         say(text)
     if sheet:
@@ -53,7 +61,7 @@ def patch_lines(folder, description, lines):
     statistics = zip(bands, band_statistics(train or lines, description), strict=True)
     figures = ", ".join(f"{band} {mean:.4g} ± {deviation:.4g}" for band, (mean, deviation) in statistics)
     yield f"mean ± standard deviation of the reflectance{' (train)' if train else ''}: {figures}"
-    yield from skipped_lines(read_lines(folder / "skipped.jsonl"))
+    yield from skipped_lines(read_skipped(folder, ("reason",)))
 
 
 def split_lines(split, lines, description):
@@ -78,7 +86,7 @@ def skipped_lines(lines):
         return
     reasons = collections.Counter(line["reason"] for line in lines)
     yield f"left out: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common())}"
-    for source in sorted({line["source"] for line in lines if line["reason"] == "unreadable"}):
+    for source in sorted({str(line.get("source")) for line in lines if line["reason"] == "unreadable"}):
         yield f"  could not be read: {source}"
 
 
@@ -103,7 +111,7 @@ def class_text(lines, layer, names):
 
 def band_statistics(lines, description):
     """[(mean, standard deviation)] a band in reflectance, from the manifest's sums."""
-    pixels = sum(line["valid_pixels"] for line in lines)
+    pixels = sum(line["valid_pixels"] for line in lines) or 1
     result = []
     for band, (divisor, offset) in enumerate(zip(description["divide_by"], description["offset"], strict=True)):
         mean = math.fsum(line["band_sum"][band] for line in lines) / pixels

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest
+from chipping.fields import problem_of_patch
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
 from runtime.errors import UserError
 from runtime.npy import BadArray, shape_of
@@ -94,11 +95,12 @@ def read_described_set(folder, num_classes, layer):
     patches = []
     for number, line in enumerate(lines, start=1):
         try:
+            if problem := problem_of_patch(line, description):
+                raise UserError(f"{folder / MANIFEST}, line {number} {problem}; make the patches again")
             if layer in line.get("layers", layers):
                 patches.append(patch_of_line(folder, line, layer))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else f"is not that of a patch ({error})"
-            raise UserError(f"{folder / MANIFEST}, line {number} {what}; make the patches again") from error
+        except KeyError as error:
+            raise UserError(f"{folder / MANIFEST}, line {number} lacks {error}; make the patches again") from error
     if not patches:
         found = f"none of its {len(lines)} patches has labels of layer {layer}" if lines else "its manifest lists no patches"
         raise UserError(f"{folder} has nothing to train on: {found}; make patches with chip.py make-patches")
@@ -108,7 +110,7 @@ def read_described_set(folder, num_classes, layer):
 
 
 def patch_of_line(folder, line, layer):
-    """The Patch of a manifest's line. KeyError, TypeError, ValueError or AttributeError where the line does not describe one."""
+    """The Patch of a manifest's line, whose fields are checked. KeyError where the line lacks one."""
     column, row, width, height = line["window"]
     return Patch(
         folder / line["file"], folder / line["mask"], line["split"], line["scene"], line.get("event") or line["scene"],

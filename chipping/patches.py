@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chipping.chipset import DEFAULT_OPTIONS, DESCRIPTION, SKIPPED, ChipSetWriter, SkipLog
+from chipping.chipset import DEFAULT_OPTIONS, SKIPPED, ChipSetWriter, SkipLog
 from chipping.cutting import grid_of
 from chipping.parallel import Cutter, cut_in_order, partition
 from chipping.patch_set import SPLITS
@@ -22,6 +22,9 @@ from chipping.sources import refuse_changed_sources, stamps_of
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
 from runtime.files import remove_leftovers
+
+NEEDS = ("file", "mask", "scene", "split", "window", "valid_pixels", "band_sum", "class_pixels", "source", "label_sources")  # of a line
+SKIP_NEEDS = ("scene", "window", "reason")  # of a line of skipped.jsonl
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Tally:
         else:
             self.skipped[line["reason"]] += 1
             if line["reason"] == "unreadable":
-                self.unreadable[line["source"]] += 1
+                self.unreadable[str(line.get("source"))] += 1
 
 
 def added(total, more):
@@ -69,12 +72,14 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
     first window that cannot be read.
     """
     folder, tally = Path(folder), Tally()
-    chips_before = (folder / DESCRIPTION).exists()
-    with ChipSetWriter(folder, plan.description, options.overwrite, companions=(SKIPPED,)) as chipset, SkipLog(folder / SKIPPED) as skips:
+    with (
+        ChipSetWriter(folder, plan.description, options.overwrite, companions=(SKIPPED,), needs=NEEDS) as chipset,
+        SkipLog(folder / SKIPPED, needs=SKIP_NEEDS) as skips,
+    ):
         for split in {scene.split for scene in plan.scenes}:
             (folder / split).mkdir(exist_ok=True)
             remove_leftovers(folder / split)
-        if chips_before and options.overwrite:
+        if chipset.replaces:
             remove_strays(folder)
         refuse_other_files((*chipset.lines, *skips.lines), plan.scenes, folder)
         done = keep_finished(chipset, skips, plan.scenes, plan.recipe)

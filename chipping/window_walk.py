@@ -83,6 +83,18 @@ class Walk:
         corner = ((offset + at) * pair.step for offset, at in zip(pair.area[:2], (left, top), strict=True))
         return expected_share(self.blocks[pair.ms], *corner, self.recipe.window * pair.step) >= self.recipe.minimum_valid
 
+    def is_next(self, i):
+        """Whether window i is the one that comes next: all before it are done, or passed over."""
+        return all(self.passes_over(j) for j in range(self.cursor, i))
+
+    def passes_over(self, i):
+        """Whether window i is not considered: of a retired or used up tile, or at a place that was taken."""
+        tile, left, top = self.position(i)
+        return (
+            tile.name in self.retired or left is None or (left, top) in self.used[tile.name]
+            or len(self.used[tile.name]) == count_places(self.recipe.sampler, *self.room(tile))
+        )
+
     def record(self, i, tile_name, corner, reason):
         """Take window i at corner (left, top) as done. reason: None or BEFORE_START for one that makes a chip."""
         self.cursor = i + 1

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.files import describe_difference, plain, try_lock
+from runtime.files import describe_difference, plain, scan_lines, try_lock
 
+NAME = "journal.jsonl"
 SAVE_BYTES = 256 << 20  # after so many bytes the disk is asked to have them: a power cut costs no more than that
 
 
@@ -56,7 +57,7 @@ class Journal:
     def __init__(self, folder, settings, overwrite=False):
         self.folder, self.settings = Path(folder), plain(settings)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lines_file = open(self.folder / "journal.jsonl", "a+b")
+        self.lines_file = open(self.folder / NAME, "a+b")
         self.bands_file = open(self.folder / "bands.bin", "a+b")
         try:
             self.lock()
@@ -72,12 +73,8 @@ class Journal:
             raise UserError(f"another run is making the map in {self.folder}; wait for it, or choose another --output-dir")
 
     def read_lines(self, overwrite):
-        """The lines of the bands that are whole; of bands with other settings none, or a UserError."""
-        self.lines_file.seek(0)
-        complete = [text for text in self.lines_file.read().splitlines(keepends=True) if text.endswith(b"\n")]
-        if not complete:
-            return []
-        head, *lines = map(json.loads, complete)
+        """The lines of the bands that are whole; of bands with other settings none, or a UserError. A torn line ends what is whole."""
+        head, *lines = scan_lines(self.folder / NAME)[0] or [self.settings]
         if head != self.settings and overwrite:
             return []
         if head != self.settings:
@@ -85,12 +82,15 @@ class Journal:
                 f"{self.folder} holds an unfinished map made with other settings ({describe_difference(head, self.settings)}); "
                 "run with those to finish it, or pass --overwrite to begin anew"
             )
-        whole = []
+        whole, row, start, size = [], 0, 0, os.fstat(self.bands_file.fileno()).st_size
         for line in lines:
-            self.bands_file.seek(line["start"])
+            if not fits(line, row, start) or start + sum(line["bytes"]) > size:
+                break
+            self.bands_file.seek(start)
             if zlib.crc32(self.bands_file.read(sum(line["bytes"]))) != line["crc"]:
                 break  # a power cut can lose bytes that were written before the line
             whole.append(line)
+            row, start = row + line["shape"][0], start + sum(line["bytes"])
         return whole
 
     def keep_only(self, lines):
@@ -154,6 +154,21 @@ class Journal:
         """The map is finished: what led to it is not needed any more."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fits(line, row, start):
+    """Whether a line describes the band that begins at a row of the scene and a byte of the file."""
+    try:
+        (rows, width), (bands, high, wide), (deflated, burned, thumbnail) = line["shape"], line["thumbnail"], line["bytes"]
+        numbers = rows, width, bands, high, wide, deflated, burned, thumbnail, line["windows"]
+        return (
+            all(type(n) is int and n >= 0 for n in numbers) and rows > 0 and (line["row"], line["start"]) == (row, start)
+            and line["type"] in ("uint8", "float32") and burned == rows * width * np.dtype(line["type"]).itemsize
+            and thumbnail == 2 * bands * high * wide
+            and isinstance(line["highest"], int | float) and isinstance(line["unreadable"], list) and "crc" in line
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def as_line(value):

@@ -104,7 +104,11 @@ def scenes_of_checkpoint(data, console):
     """The scenes of the test split of the patches that a checkpoint was trained on; of the validation split where there are none."""
     folder = data.get("patches_dir")
     lines = read_lines(Path(folder) / MANIFEST) if folder else []
-    by_split = {split: list(dict.fromkeys(line["source"]["path"] for line in lines if line["split"] == split)) for split in ("test", "val")}
+    try:
+        sources = [(line["split"], str(line["source"]["path"])) for line in lines]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{Path(folder) / MANIFEST} does not say of which scene each patch is; pass the scenes to map") from error
+    by_split = {split: list(dict.fromkeys(path for its_split, path in sources if its_split == split)) for split in ("test", "val")}
     split = "test" if by_split["test"] else "val"
     if not by_split[split]:
         raise UserError(f"no scene was given, and the checkpoint's patch set ({folder or 'not named'}) names none; pass the scenes to map")

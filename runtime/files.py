@@ -135,29 +135,59 @@ def to_json(value):
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path):
+def parse_object(content):
+    """The JSON object that `content`, bytes in UTF-8, is, as a dict. ValueError says what it is instead."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("is not valid JSON (nested too deeply)") from error
+    except ValueError as error:  # UnicodeDecodeError too
+        raise ValueError(f"is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"is {shorten(value)}, expected an object in braces")
+    return value
+
+
+def read_json(path):
+    """The object of a JSON file as a dict. UserError where there is none."""
+    try:
+        return parse_object(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; expected a JSON file") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected a JSON file") from error
+    except ValueError as error:
+        raise UserError(f"{path} {error}; repair or remove it") from error
+
+
+def scan_lines(path):
+    """
+    (lines as dicts, their bytes in the file, what is wrong with the next one or None) of a .jsonl file, up to the first that is torn.
+
+    A kill leaves a last line without its end, which is no problem; a power cut leaves zeros, or anything. No file has no lines.
+    """
+    lines, size = [], 0
+    try:
+        with open(path, "rb") as file:
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                lines.append(parse_object(text))
+                size += len(text)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected a file of JSON lines") from error
+    except ValueError as error:
+        return lines, size, str(error)
+    return lines, size, None
 
 
 def read_lines(path):
     """The lines of a .jsonl file as dicts; none where it is missing. A last line that a killed run left unfinished is not there."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    lines = []
-    with open(path, encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            if not text.endswith("\n"):
-                break
-            try:
-                lines.append(json.loads(text))
-            except ValueError as error:
-                raise UserError(f"{path}, line {number} is not valid JSON ({error}); make it again") from error
+    lines, _, problem = scan_lines(path)
+    if problem:
+        raise UserError(f"{path}, line {len(lines) + 1} {problem}; run the command that wrote it again")
     return lines
 
 

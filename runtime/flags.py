@@ -108,7 +108,7 @@ def read_config(path, parser):
     if Path(path).suffix.lower() == ".json":
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"--config {path} is not valid JSON: {error}") from error
     else:
         import yaml

@@ -148,7 +148,7 @@ def test_two_writers_in_one_folder_are_refused(tmp_path):
     assert "another program is writing" in done.stdout
 
 
-@pytest.mark.parametrize("content, words", [("{", "not valid JSON"), ("[]", "expected format"), ('{"format": "v9"}', "'v9'")])
+@pytest.mark.parametrize("content, words", [("{", "not valid JSON"), ("[]", "expected an object"), ('{"format": "v9"}', "'v9'")])
 def test_a_description_that_is_not_ours_is_named(tmp_path, content, words):
     (tmp_path / "chipset.json").write_text(content)
     with pytest.raises(UserError, match=words):

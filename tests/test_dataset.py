@@ -156,7 +156,8 @@ def test_sets_that_can_not_be_trained_on_are_one_line(patches, tmp_path, change,
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"window": None}, "lacks 'window'"), ({"class_pixels": None}, "lacks 'class_pixels'"), ({"mask": None}, "lacks 'mask'"),
-     ({"class_pixels": {"other": [1]}}, "lacks 'mask'"), ({"window": [0, 0]}, "is not that of a patch"), (5, "is not that of a patch")],
+     ({"class_pixels": {"other": [1]}}, "lacks 'mask'"), ({"window": [0, 0]}, r"has window \[0, 0\], expected 4 numbers"),
+     (5, "is 5, expected an object")],
 )
 def test_a_manifest_line_that_does_not_describe_a_patch_is_named_with_its_number(patches, change, words):
     lines = read_lines(patches)

@@ -464,6 +464,25 @@ def test_a_torn_line_of_what_was_skipped_is_cut(delivery, tmp_path, twelve):
     assert contents(tmp_path / "chips") == contents(twelve)
 
 
+@pytest.mark.parametrize("tail", [b"", b"\0\0\0\n", b"\0\0\0"])
+@pytest.mark.parametrize(("name", "kept"), [("manifest.jsonl", 0), ("manifest.jsonl", 5), ("skipped.jsonl", 0), ("skipped.jsonl", 1)])
+def test_a_power_cut_that_took_lines_of_one_file_alone_changes_no_chip(delivery, tmp_path, twelve, name, kept, tail):
+    shutil.copytree(twelve, tmp_path / "chips")
+    path = tmp_path / "chips" / name
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) > kept
+    if not tail and (kept or name == "skipped.jsonl"):
+        tail = lines[kept][:-9]  # half a line
+    path.write_bytes(b"".join(lines[:kept]) + tail)
+    run(tmp_path / "chips", delivery, 12)
+    assert contents(tmp_path / "chips") == contents(twelve)
+
+
+def test_too_few_chips_are_a_failure_that_says_what_training_would_do_with_them(delivery, tmp_path):
+    with pytest.raises(RunError, match=r"made (\d+) of 5000 chips: no tile is left .*chips has \1, and training takes them as they are"):
+        run(tmp_path / "chips", delivery, 5000, replace(RECIPE, sampler="grid"))
+
+
 def test_rasters_of_the_same_name_from_elsewhere_do_not_continue_a_set(delivery, tmp_path):
     other = shutil.copytree(delivery, tmp_path / "ard")
     run(tmp_path / "chips", delivery, 3)

@@ -1,0 +1,120 @@
+"""
+What the fields of chipset.json, manifest.jsonl and skipped.jsonl may hold.
+
+A set may come from a stranger or from a power cut. Whoever reads one gets these types: else find_problem says what is wrong, and the reader
+names the file and the line.
+"""
+
+import math
+from dataclasses import dataclass
+
+from runtime.files import shorten
+
+TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Field:
+    """expected: in words. fits(value): whether it is that."""
+
+    expected: str
+    fits: callable
+
+
+def is_text(value):
+    return isinstance(value, str)
+
+
+def is_number(value):
+    return type(value) is int and abs(value) < 2**63 or type(value) is float and math.isfinite(value)
+
+
+def list_of(fits, *lengths):
+    return lambda value: isinstance(value, list) and (not lengths or len(value) in lengths) and all(map(fits, value))
+
+
+def dict_of(fits):
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def or_none(field):
+    return Field(f"{field.expected} or null", lambda value: value is None or field.fits(value))
+
+
+TEXT, NUMBER = Field("text", is_text), Field("a number", is_number)
+WHOLE = Field("a whole number from 0 on", lambda value: type(value) is int and 0 <= value < 2**63)
+SIZE = Field("a whole number above 0", lambda value: type(value) is int and 0 < value < 2**31)
+OBJECT = Field("an object", lambda value: isinstance(value, dict))
+NUMBERS = Field("a list of numbers", list_of(is_number))
+NAMES = Field("a list of names", lambda value: list_of(is_text)(value) and len(value) > 0)
+COUNTS = Field("lists of whole numbers by layer", dict_of(list_of(WHOLE.fits)))
+SCALE = Field("a number or a list of numbers", lambda value: is_number(value) or NUMBERS.fits(value))
+
+LINE = {  # of manifest.jsonl and skipped.jsonl
+    **dict.fromkeys(("file", "mask", "split", "scene", "tile", "cid", "reason", "detail"), TEXT),
+    **dict.fromkeys(("i", "left", "top", "valid_pixels"), WHOLE),
+    **dict.fromkeys(("cloud_cover", "valid_fraction", "valid_ms", "valid_pan", "lat", "lon"), or_none(NUMBER)),
+    **dict.fromkeys(("event", "crs"), or_none(TEXT)),
+    **dict.fromkeys(("band_sum", "band_sum_squares"), or_none(NUMBERS)),
+    **dict.fromkeys(("label_sources", "stamps"), OBJECT),
+    "cloud_source": or_none(OBJECT),
+    "source": Field("an object or text", lambda value: isinstance(value, dict | str | None)),
+    "dtype": Field("a type of numbers", lambda value: value in TYPES if is_text(value) else False),
+    "layers": NAMES,
+    "class_pixels": COUNTS,
+    "window": Field("4 numbers", list_of(is_number, 4)),
+    "scene_size": or_none(Field("2 numbers", list_of(is_number, 2))),
+    "transform": or_none(Field("6 numbers", list_of(is_number, 6, 9))),
+}
+
+DESCRIPTION = {  # chipset.json
+    **dict.fromkeys(("kind", "store", "dtype", "settings_hash"), TEXT),
+    **dict.fromkeys(("chip_size", "ratio"), SIZE),
+    **dict.fromkeys(("bands", "layers"), NAMES),
+    **dict.fromkeys(("divide_by", "offset"), SCALE),
+    "nodata": or_none(NUMBER),
+    "classes": Field("lists of names by layer", dict_of(NAMES.fits)),
+    "settings": Field(
+        "an object", lambda value: isinstance(value, dict)
+        and list_of(lambda tile: isinstance(tile, dict) and is_text(tile.get("name")))(value.get("tiles", []))
+    ),
+}
+PATCHES = {  # chipset.json of a patch set
+    **DESCRIPTION,
+    "divide_by": Field("a list of numbers other than 0", lambda value: NUMBERS.fits(value) and 0 not in value),
+    "offset": NUMBERS,
+}
+
+
+def find_problem(value, fields, needs=()):
+    """What is wrong with an object of a JSON file, in words that follow its place, or None. needs: fields that have to be there."""
+    for name in needs:
+        if name not in value:
+            return f"lacks '{name}'"
+    for name, field in fields.items():
+        if name in value and not field.fits(value[name]):
+            return f"has {name} {shorten(value[name])}, expected {field.expected}"
+    return None
+
+
+def problem_of_patches(description):
+    """What is wrong with chipset.json of a patch set whose fields fit by themselves, or None."""
+    bands, layers = description["bands"], description["layers"]
+    for name in ("divide_by", "offset"):
+        if len(description[name]) != len(bands):
+            return f"has {len(description[name])} numbers in {name}, expected one for each of the {len(bands)} bands"
+    if lacking := [layer for layer in layers if layer not in description["classes"]]:
+        return f"names no classes of layer {lacking[0]}"
+    return None
+
+
+def problem_of_patch(line, description):
+    """What is wrong with the counts of a patch's manifest line, measured by the description of its set; None where they fit."""
+    classes, bands = description["classes"], description["bands"]
+    for layer, pixels in line.get("class_pixels", {}).items():
+        if layer in classes and len(pixels) != len(classes[layer]):
+            return f"counts {len(pixels)} classes of layer {layer}, expected {len(classes[layer])}"
+    for name in ("band_sum", "band_sum_squares"):
+        if line.get(name) is not None and len(line[name]) != len(bands):
+            return f"has {len(line[name])} numbers in {name}, expected {len(bands)}"
+    return None
