@@ -362,6 +362,9 @@ def test_geojson_with_a_projected_crs_member_is_understood(tmp_path):
     ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": 7}}}', "is not GeoJSON"),
     ('{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": ["x"]}}}', "is not GeoJSON"),
     ("[" * 100_000, "is not GeoJSON"),
+    (json.dumps({"type": "Polygon", "coordinates": [[[15, 41.55], [15.01, 41.55]]]}), "no polygon .*fewer than 3 distinct points"),
+    (json.dumps({"type": "Polygon", "coordinates": []}), "no polygon"),
+    (json.dumps({"type": "Polygon", "coordinates": [[["15", "41"], ["15", "42"], ["16", "42"]]]}), "feature 0 has coordinates"),
 ])
 def test_what_is_no_polygon_file_is_said(tmp_path, content, words):
     path = tmp_path / "a.geojson"

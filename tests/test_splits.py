@@ -182,6 +182,18 @@ def test_hundreds_of_scenes_of_one_ground_are_compared_by_place_and_across_split
     assert sum(compared) < 2000
 
 
+@pytest.mark.parametrize("val", [0, 1, 20])
+def test_scenes_of_one_ground_are_looked_up_for_the_smaller_splits_alone(monkeypatch, val):
+    looked_up = []
+    original = Ground.near
+    monkeypatch.setattr(Ground, "near", lambda self, i: looked_up.append(len(i)) or original(self, i))
+    outlines = {f"S{k:04}": square(500_000 + k / 10) for k in range(300)}  # no two at the same place
+    split = {name: "val" if k < val else "train" for k, name in enumerate(outlines)}
+    found = leaks(split, outlines)
+    assert len(found) == val * (300 - val) and sum(looked_up) == val
+    assert {tuple(sorted((split[found.names[i]], split[found.names[j]]))) for i, j in found.pairs} <= {("train", "val")}
+
+
 def test_a_raster_without_crs_has_no_outline_and_leaks_nowhere():
     assert outline(None, from_origin(0, 0, 1, 1), 10, 10) is None
     assert pairs([None, square(500_000), None]) == []

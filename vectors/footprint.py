@@ -176,12 +176,20 @@ def overlapping_pairs(outlines, groups=None):
 
 
 def overlapping_places(outlines, groups):
-    """Yields (a, b), (K,) indices each, a < b, of outlines of different groups that overlap. groups: (N,) int."""
-    ground = Ground(outlines)
-    for start in range(0, len(outlines), CHUNK):
-        a, b = ground.near(np.arange(start, min(start + CHUNK, len(outlines))))
-        wanted = (a < b) & (groups[a] != groups[b])
-        a, b = np.divmod(np.unique(a[wanted] * len(outlines) + b[wanted]), len(outlines))
+    """
+    Yields (a, b), (K,) indices each, a < b, of outlines of different groups that overlap. groups: (N,) int.
+
+    Of two of different groups one at least is not of the largest: neighbours are looked up for those alone.
+    """
+    names, counts = np.unique(groups, return_counts=True)
+    largest = names[counts.argmax()]
+    asked = np.flatnonzero(groups != largest)
+    ground = Ground(outlines) if len(asked) else None
+    for start in range(0, len(asked), CHUNK):
+        i, j = ground.near(asked[start : start + CHUNK])
+        wanted = (groups[i] != groups[j]) & ((groups[j] == largest) | (i < j))
+        i, j = i[wanted], j[wanted]
+        a, b = np.divmod(np.unique(np.minimum(i, j) * len(outlines) + np.maximum(i, j)), len(outlines))
         meets = ground.overlap(a, b)
         yield a[meets], b[meets]
 
