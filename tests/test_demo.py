@@ -300,8 +300,28 @@ def test_a_mask_on_another_grid_is_refused(story, tmp_path, make_raster):
         )
 
 
+def without_times(folder):
+    """{name: content} of a demo's files, without its place, and without the seconds that its stages and epochs took."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and ".stages" not in p.parts and p.suffix != ".pt"):
+        content = path.read_bytes()
+        if path.suffix in (".json", ".jsonl", ".csv", ".html"):
+            content = content.replace(str(folder).encode(), b"")
+        if path.name == "metrics.csv":
+            content = [row.rsplit(b",", 1)[0] for row in content.splitlines()]
+            assert path.read_bytes().splitlines()[0].endswith(b",seconds")
+        if path.suffix == ".html":
+            content = re.sub(rb"<footer>.*|[0-9]+[^<>0-9]{1,8}(s|seconds|minutes|min)\b", b"", content, flags=re.DOTALL)
+        found[str(path.relative_to(folder))] = content
+    return found
+
+
+def test_the_scenes_have_one_modification_time(story):
+    assert {path.stat().st_mtime for path in (story.folder / "scenes").rglob("*.tif")} == {demo.GENERATED}
+
+
 @pytest.mark.slow
-def test_a_killed_demo_goes_on_where_it_was(tmp_path):
+def test_a_killed_demo_goes_on_where_it_was(tmp_path, story):
     import time
 
     words = [sys.executable, str(ROOT / "demo.py"), "--fast", "--output-dir", str(tmp_path / "demo")]
@@ -315,3 +335,6 @@ def test_a_killed_demo_goes_on_where_it_was(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "patches: done earlier" in done.stderr and (tmp_path / "demo" / "report.html").exists()
+    undisturbed, resumed = without_times(story.folder), without_times(tmp_path / "demo")
+    assert undisturbed.keys() == resumed.keys()
+    assert [name for name in undisturbed if undisturbed[name] != resumed[name]] == ["run/config.json"]  # the device as it was asked for
