@@ -13,7 +13,7 @@ from patch_factory import write_patch_set
 
 from chipping.inspection import inspect_folder
 from chipping.patch_set import read_patch_set
-from chipping.patch_statistics import band_statistics
+from chipping.patch_statistics import band_statistics, count_class_pixels
 from dataset import PatchDataset
 from runtime.npy import BadArray, read_array, read_array_into, shape_of
 
@@ -137,3 +137,25 @@ def test_damaged_patches_are_named_by_the_dataset_the_statistics_and_inspect(tmp
         patch.band_sum = None
     mean, _ = band_statistics(found, train)
     assert len(mean) == len(found.bands) and np.isfinite(mean).all()
+
+
+def test_damaged_patches_of_the_older_form_are_counted_and_left_out(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for n in range(len(DAMAGED) + 1):
+            np.save(tmp_path / split / f"S_r0_c{n}_image.npy", np.full((8, 8, 3), 0.25, np.float32))
+            np.save(tmp_path / split / f"S_r0_c{n}_mask.npy", np.eye(8, dtype=np.uint8))
+    for n, content in enumerate(DAMAGED.values()):
+        (tmp_path / "train" / f"S_r0_c{n}_image.npy").write_bytes(content)
+        (tmp_path / "val" / f"S_r0_c{n}_mask.npy").write_bytes(content)
+    found = read_patch_set(tmp_path, 2)
+    for split in ("train", "val"):
+        patches = found.of_split(split)
+        count_class_pixels(patches, 2)
+        batch = PatchDataset(found, patches).__getitems__(range(len(patches)))
+        assert len(batch.problems) == len(DAMAGED)
+        assert (batch.images != 0).any((1, 2, 3)).sum() == (batch.masks != 255).any((1, 2)).sum() == 1
+    assert band_statistics(found, found.of_split("train"))[0] == (0.25,) * 3
+    said = []
+    inspect_folder(tmp_path, say=said.append)
+    assert [text.count(f"{len(DAMAGED)} can't be read") for text in said] == [1, 1, 0]
