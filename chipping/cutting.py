@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
 from chipping.sources import stamps_of
 from constants import IGNORE
+from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
 from raster.source import open_raster, read_bands
 from raster.windows import WindowGrid
@@ -125,8 +126,9 @@ class SceneReader:
     def invalid(self, pixels, window):
         """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where no pixel is."""
         valid = valid_pixels(pixels, self.scene.nodata, self.scene.zero_is_nodata)
-        if self.scene.alpha:
-            valid &= self.image.dataset_mask(window=window) > 0
+        hidden = hidden_pixels(self.image, self.scene.masked, window)
+        if hidden is not None:
+            valid &= ~hidden
         return None if valid.all() else ~valid
 
 

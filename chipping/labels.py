@@ -8,6 +8,7 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 from rasterio.windows import Window
 
 from constants import IGNORE
+from raster.hidden import hidden_pixels
 from runtime.errors import UserError, did_you_mean
 from vectors import reading
 from vectors.placing import raster_bounds
@@ -164,7 +165,7 @@ def read_labels(dataset, window=None, hides=False, shape=None):
     values = dataset.read(1, window=window, out_shape=shape)
     if not hides:
         return values, None
-    hidden = dataset.dataset_mask(window=window, out_shape=shape) == 0
+    hidden = hidden_pixels(dataset, 0, window, shape)
     values[hidden] = 0
     return values, hidden
 

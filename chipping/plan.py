@@ -13,6 +13,7 @@ from chipping.scenes import describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
 from raster.bands import choose_bands
+from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
 from runtime.errors import RunError, UserError
@@ -69,7 +70,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     split_of, outlines, shared = assign_splits(infos, folder_splits, broken, splits)
     label_files, unreadable = find_label_files(infos, files, labels.align, strict, note)
     broken |= unreadable
-    scenes, zero_fill = build_scenes(
+    scenes, zero_fill, alphas = build_scenes(
         infos, channels, split_of=split_of, label_files=label_files, sources=files.sources, nodata=pixels.nodata, is_cems=is_cems
     )
     if not scenes:
@@ -89,11 +90,14 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
         raise UserError("--ignore-clouds needs cloud masks; pass --clouds, or leave it out")
     check_polygons(scenes, recipe, note)
     black_white = check_masks(scenes, recipe, note)
+    if alphas:
+        note(next(iter(alphas.values())) + (f"; so in {len(alphas)} of {len(infos)} scenes" if len(alphas) > 1 else ""))
     if zero_fill:
         note(f"{len(zero_fill)} of {len(infos)} scenes have no nodata tag ({some(zero_fill)}): pixels that are 0 in all bands are nodata "
              "there, since an offset would make them values; pass --nodata if that is wrong")
     description = description_of(
-        scenes, recipe, bands=channels.names, class_names=class_names, align=labels.align, has_clouds=bool(files.clouds), seed=splits.seed
+        scenes, recipe, bands=channels.names, class_names=class_names, align=labels.align, has_clouds=bool(files.clouds), seed=splits.seed,
+        masked={scene.name: scene.masked for scene in scenes if scene.masked != own_mask(infos[scene.name])},
     )
     return Plan(
         scenes=scenes, recipe=recipe, description=description, broken=broken, leaks=shared,
@@ -227,29 +231,39 @@ def held_out(text, flag, names, broken):
 
 def build_scenes(infos, channels, *, split_of, label_files, sources, nodata, is_cems):
     """
-    ([Scene] of those with label files, sorted by name; names of those whose zeros are nodata for want of a tag).
+    ([Scene] of those with label files, sorted by name; names of those whose zeros are nodata for want of a tag; {scene: sentence} of
+    those in which a band counts as alpha).
 
     infos: {scene: RasterInfo}. split_of: {scene: split}. label_files: {scene: (masks, clouds)} of find_label_files. sources: of InputFiles.
     nodata: text of --nodata.
     """
-    scenes, zero_fill = [], []
+    scenes, zero_fill, alphas = [], [], {}
     for name in sorted(label_files):
         info, bands, shift = infos[name], channels.positions[name], channels.shifts[name]
         values = decide_nodata(info, bands, nodata)
         if zero_is_fill(info, bands, values, (*channels.scale.offset, *shift), nodata):
             zero_fill.append(name)
         zero_is_nodata = is_cems or name in zero_fill
+        hides = data_bands(info, [b + 1 for b in bands])
+        if hides.remark:
+            alphas[name] = hides.remark
         scenes.append(
-            make_scene(name, split_of[name], info, bands, values, zero_is_nodata, shift, *label_files[name], sources.get(name))
+            make_scene(
+                name, split_of[name], info, bands, values, zero_is_nodata, hides.masked, shift, *label_files[name], sources.get(name)
+            )
         )
-    return scenes, zero_fill
+    return scenes, zero_fill, alphas
 
 
 # --- chipset.json --------------------------------------------------------------------------------------------------------------
 
 
-def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, seed):
-    """The content of chipset.json. Its "settings" decide whether an earlier set may be continued, so their keys are part of the format."""
+def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, seed, masked):
+    """
+    The content of chipset.json. Its "settings" decide whether an earlier set may be continued, so their keys are part of the format.
+
+    masked: {scene: what hides its pixels} where that is not what GDAL alone says, as sets of before took it.
+    """
     nodata = shared_value({scene.name: one_or_each(scene.nodata) for scene in scenes})
     return {
         "kind": "patches",
@@ -260,6 +274,7 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
             "class_field": recipe.class_field, "align": align, "clouds": has_clouds, "max_cloud": recipe.max_cloud,
             "ignore_clouds": recipe.ignore_clouds, "min_valid": recipe.min_valid, "aoi": fingerprint([recipe.aoi] if recipe.aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": names_by_split(scenes),
+            **({"masked": masked} if masked else {}),
         },
         "chip_size": recipe.size,
         "bands": bands,

@@ -35,7 +35,7 @@ class Scene:
 
     block_height: rows that are decoded together. bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
     c, d, e, f). nodata: the value that means no data in each of the bands, or None. zero_is_nodata: pixels that are 0 in all of them are no
-    data. masks: {layer: LabelFile}. clouds: LabelFile or None. alpha: whether the file's own mask or alpha band has to be looked at. shift:
+    data. masks: {layer: LabelFile}. clouds: LabelFile or None. masked: what else hides pixels, see raster.hidden.DataBands. shift:
     what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
     """
 
@@ -51,7 +51,7 @@ class Scene:
     transform: tuple
     nodata: tuple
     zero_is_nodata: bool
-    alpha: bool
+    masked: int | tuple | None
     shift: tuple
     masks: dict
     clouds: LabelFile | None
@@ -120,7 +120,7 @@ def short(crs):
     return crs.to_string()[:40] if crs is not None else "no CRS"
 
 
-def make_scene(name, split, info, bands, nodata, zero_is_nodata, shift, masks, clouds, source=None):
+def make_scene(name, split, info, bands, nodata, zero_is_nodata, masked, shift, masks, clouds, source=None):
     """Scene from what the checks found."""
     kinds = [np.dtype(info.dtypes[b]) for b in bands]
     if any(k.kind not in "iuf" for k in kinds):
@@ -130,7 +130,7 @@ def make_scene(name, split, info, bands, nodata, zero_is_nodata, shift, masks, c
         width=info.width, height=info.height,
         block_height=max(info.block_shapes[b][0] for b in bands),
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6],
-        nodata=nodata, zero_is_nodata=zero_is_nodata, alpha=info.has_mask, shift=shift, masks=masks, clouds=clouds,
+        nodata=nodata, zero_is_nodata=zero_is_nodata, masked=masked, shift=shift, masks=masks, clouds=clouds,
         source=source or source_of(info),
     )
 

@@ -7,6 +7,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from raster.bands import is_cems_image, match_bands
+from raster.hidden import data_bands, hidden_pixels
 from raster.nodata import decide_nodata, one_or_each, valid_pixels, zero_is_fill
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, to_reflectance
 from raster.source import RasterInfo, open_raster, read_bands
@@ -47,6 +48,7 @@ class SceneInput:
 
     indexes: 1-based, in the order of the model's bands. scale: reflectance = (stored + offset) / divide_by.
     nodata: stored value, or None; one a band where they differ. zero_is_nodata: a pixel that is 0 in all of the bands is nodata too.
+    masked: what else hides pixels, see raster.hidden.DataBands. alpha: a sentence where a band counts as alpha, or None.
     matched, scaled: where bands and scale come from, in words for the log. sample: see sample_range, where it has been read.
     """
 
@@ -57,6 +59,8 @@ class SceneInput:
     zero_is_nodata: bool
     matched: str
     scaled: str
+    masked: int | tuple | None = None
+    alpha: str | None = None
     sample: np.ndarray | None = field(default=None, compare=False)
 
 
@@ -79,7 +83,8 @@ def plan_input(info, data, mean=None, flags=NO_FLAGS):
         each = decide_nodata(info, zero_based, flags.nodata)
         nodata = one_or_each(each)
         zero_is_nodata = zero_is_nodata or zero_is_fill(info, zero_based, each, scale.offset, flags.nodata)
-    plan = SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled)
+    hides = data_bands(info, indexes)
+    plan = SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled, hides.masked, hides.remark)
     if flags.divide_by is not None:  # a scale that is given is not checked against pixels
         return plan
     sample = sample_range(plan)
@@ -131,9 +136,12 @@ def sample_range(plan, grid=4, side=64):
                 window = Window(column, row, min(side, info.width), min(side, info.height))
                 try:
                     pixels = read_bands(dataset, plan.indexes, window)
+                    hidden = hidden_pixels(dataset, plan.masked, window)
                 except RasterioError:
                     continue  # it is named when the map is made
                 valid = valid_pixels(pixels, plan.nodata, zero_is_nodata=True)
+                if hidden is not None:
+                    valid &= ~hidden
                 pieces.append(pixels[:, valid].astype(np.float64))
     values = np.concatenate(pieces, axis=1) if pieces else np.empty((len(plan.indexes), 0))
     if values.shape[1] == 0:

@@ -9,7 +9,7 @@ def plan_words(plan, facts):
     divisors, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in (plan.scale.divide_by, plan.scale.offset))
     scale = f"(value + {offsets}) / {divisors}" if any(plan.scale.offset) else f"value / {divisors}"
     found = f"bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}"
-    return f"{info.width} × {info.height}, {found}{f'; {seen}' if seen else ''}"
+    return f"{info.width} × {info.height}, {found}{f'; {plan.alpha}' if plan.alpha else ''}{f'; {seen}' if seen else ''}"
 
 
 def reflectance_words(plan, bands, mean):

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
 from raster.source import is_remote, open_raster, read_bands
 from runtime.errors import RunError
@@ -49,7 +49,6 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     # Of an image in one piece GDAL has to keep the whole, or would decode it for each slab anew.
     kept = block_height * block_width * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize if block_height > height else 0
     with open_raster(info.path) as dataset, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES + 2 * kept):
-        has_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[plan.indexes[0] - 1]
         areas = {}  # the area in whole slabs, by their first rows: burned alike wherever a run begins, or an edge could fall otherwise
         for row in range(start_row // height * height, info.height, height):
             rows = min(height, info.height - row)
@@ -68,7 +67,7 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
                 if near is not None and not ((near >= part.start - margin) & (near < part.stop + margin)).any():
                     continue
                 window = Window(column, row, part.stop - part.start, rows)
-                read_piece(dataset, plan, window, slab, has_mask, (block_height, block_width), strict)
+                read_piece(dataset, plan, window, slab, (block_height, block_width), strict)
             yield slab
 
 
@@ -90,10 +89,10 @@ def stored_type(dtypes):
     return common if common in (np.uint8, np.int16, np.uint16) else np.dtype(np.float32)
 
 
-def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
+def read_piece(dataset, plan, window, slab, block_shape, strict):
     """Fill a window of a slab; where it can't be read, block by block, so that only damaged blocks are lost."""
     try:
-        fill(dataset, plan, window, slab, has_mask)
+        fill(dataset, plan, window, slab)
         return
     except RasterioError as error:
         if is_remote(plan.info.path):
@@ -107,7 +106,7 @@ def read_piece(dataset, plan, window, slab, has_mask, block_shape, strict):
                 min(block_width, window.col_off + window.width - column), min(block_height, window.row_off + window.height - row),
             )
             try:
-                fill(dataset, plan, block, slab, has_mask)
+                fill(dataset, plan, block, slab)
             except RasterioError as error:
                 if strict:
                     raise RunError(f"{plan.info.path} can't be read at {block_words(block)} ({why(error)})") from error
@@ -119,12 +118,13 @@ def why(error):
     return " ".join(str(error.__cause__ or error).split())[:160]
 
 
-def fill(dataset, plan, window, slab, has_mask):
+def fill(dataset, plan, window, slab):
     """Read a window of the raster into the slab's pixels and valid."""
     pixels = read_bands(dataset, plan.indexes, window)
     valid = valid_pixels(pixels, plan.nodata, plan.zero_is_nodata)
-    if has_mask:
-        valid &= dataset.read_masks(plan.indexes[0], window=window) > 0
+    hidden = hidden_pixels(dataset, plan.masked, window)
+    if hidden is not None:
+        valid &= ~hidden
     rows = slice(window.row_off - slab.row, window.row_off - slab.row + window.height)
     columns = slice(window.col_off, window.col_off + window.width)
     with np.errstate(over="ignore"):  # a float64 nodata beyond float32 becomes inf, and is not valid anyway

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raster.hidden import own_mask
 from raster.source import mask_stamps
 from runtime.files import plain
 from vectors.reading import fingerprint
@@ -43,12 +44,13 @@ def band_settings(plan, model, settings):
     """What decides the pixels of a map, in JSON's types. Not the batch size or the device: they change no more than the last digit."""
     area = fingerprint([settings.aoi]) if settings.aoi else None
     info = plan.info
+    hides = {} if plan.masked == own_mask(info) else {"masked": plan.masked}  # records of before know what GDAL says alone
     return plain({
         "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
         "model": model.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
-        "probabilities": settings.probabilities or "uint8", "aoi": area,
+        "probabilities": settings.probabilities or "uint8", "aoi": area, **hides,
     })
 
 

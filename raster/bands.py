@@ -1,6 +1,7 @@
 """Finds the bands of a raster: by number, by description in any usual spelling, or by their order."""
 
 from constants import SENTINEL2_L2A_BANDS, band_role
+from raster.hidden import data_bands
 from runtime.errors import UserError, did_you_mean
 
 
@@ -54,12 +55,13 @@ def match_bands(info, wanted, given=None):
     if not described and is_cems_image(info) and set(wanted) <= set(SENTINEL2_L2A_BANDS):
         return [SENTINEL2_L2A_BANDS.index(b) + 1 for b in wanted], "by the order of a Sentinel-2 L2A file of 12 bands"
     if not any(found) and not (described and any(band_role(n) for n in described)):
-        everything = list(range(1, info.count + 1))
-        for order in (everything, [i for i in everything if i - 1 != info.alpha_band]):
-            if len(order) == len(wanted):
-                return order, "by order"
+        order = data_bands(info).bands
+        if len(order) == len(wanted):
+            return list(order), "by order"
     missing = [b for b, f in zip(wanted, found, strict=True) if not f]
     has = f"bands {', '.join(n or '(unnamed)' for n in names)}" if described else f"{info.count} bands without names"
+    if not described and data_bands(info).remark:
+        has += f" (band {info.alpha_band + 1} counts as alpha)"
     lacks = f" (no {', '.join(missing)})" if described and missing else ""
     raise UserError(
         f"{info.path} has {has}; the checkpoint wants {len(wanted)}: {', '.join(wanted)}{lacks}. "
@@ -112,7 +114,7 @@ def choose_bands(infos, wanted=None, known_names=None):
 def band_positions(wanted, described, info):
     """Zero-based positions of the bands of one raster that `wanted` names (see choose_bands); without it all but an alpha band."""
     if not wanted:
-        return tuple(b for b in range(info.count) if b != info.alpha_band)
+        return tuple(b - 1 for b in data_bands(info).bands)
     positions = []
     for word in (w.strip() for w in wanted.split(",")):
         if word.isdigit() and word not in described:

@@ -11,12 +11,12 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from constants import BGRN_BANDS, WORLDVIEW_BANDS
+from raster.hidden import alpha_remark, data_bands, hidden_pixels
 from raster.nodata import is_nodata
 from raster.source import describe, open_raster, read_bands
 from runtime.errors import UserError
@@ -34,7 +34,7 @@ class Pair:
     crs, transform: of the ms grid in true pixels, None without georeference. nodata, dtypes: (pan, ms), the type that holds all bands.
     remarks: sentences for the log. pan_place: (crs, transform) of pan, None without georeference.
     indexes: 1-based bands of ms that are read, in this order; None for all. pan_band: the 1-based band of pan that is none of alpha.
-    masked: (pan, ms), what marks nodata: the 1-based alpha band of the file, 0 for a mask of its own, None without either.
+    masked: (pan, ms), what hides pixels, see raster.hidden.DataBands.
     """
 
     pan: str
@@ -97,7 +97,8 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     bands: names; by default the file's own descriptions, else those of an 8-band or BGRN sensor.
     """
     p, m = describe(pan), describe(ms)
-    (pan_bands, pan_masked), (ms_bands, ms_masked) = data_bands(p), data_bands(m, named=len(bands or ()))
+    pan_data, ms_data = data_bands(p), data_bands(m, range(1, m.count + 1) if len(bands or ()) == m.count else ())
+    pan_bands, ms_bands = pan_data.bands, ms_data.bands
     if len(pan_bands) != 1:
         raise UserError(f"{pan} has {p.count} bands; expected 1, a panchromatic image")
     if len(ms_bands) < 2:
@@ -108,8 +109,8 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
         raise UserError(f"the bands of {ms} have different nodata values ({found}); give all of them one (gdal_translate -a_nodata 0)")
     step = 2 if look_for_doubling and is_doubled(ms, m, ms_bands) else 1
     remarks = []
-    if len(ms_bands) < m.count:
-        remarks.append(alpha_remark(m))
+    if ms_data.remark:
+        remarks.append(ms_data.remark)
     if step == 2:
         remarks.append(f"{ms} is stored with every pixel doubled: reading every second one, {m.width // 2} x {m.height // 2} pixels")
     width, height = m.width // step, m.height // step
@@ -134,51 +135,14 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
         tuple(i.nodatavals[b[0] - 1] for i, b in ((p, pan_bands), (m, ms_bands))),
         tuple(np.result_type(*(i.dtypes[n - 1] for n in b)).name for i, b in ((p, pan_bands), (m, ms_bands))),
         tuple(remarks), (p.crs, p.transform) if georeferenced[0] else None, None if len(ms_bands) == m.count else ms_bands,
-        pan_bands[0], (pan_masked, ms_masked),
+        pan_bands[0], (pan_data.masked, ms_data.masked),
     )
-
-
-def alpha_remark(info):
-    return f"band {info.alpha_band + 1} of {info.path} is an alpha band: it marks nodata, and is no band of chips or maps"
 
 
 def with_alpha_as_data(pair, info):
     """A pair in which the band that GDAL calls alpha is read as data, since the user or the file names it, and marks no nodata."""
-    masked = pair.masked[0], data_bands(info, named=info.count)[1]
+    masked = pair.masked[0], data_bands(info, (info.alpha_band + 1,)).masked
     return replace(pair, masked=masked, remarks=tuple(remark for remark in pair.remarks if remark != alpha_remark(info)))
-
-
-def data_bands(info, named=0):
-    """
-    (1-based bands of a raster that are data, what marks nodata, see Pair.masked).
-
-    named: how many bands the user has named; naming all means that all are data. GDAL calls the fourth band of any 8-bit file alpha unless
-    told otherwise, near infrared too: there the values decide.
-    """
-    everything = tuple(range(1, info.count + 1))
-    if info.alpha_band is None:
-        return everything, 0 if info.has_mask else None
-    if named != info.count and ((info.count, info.dtypes[0]) != (4, "uint8") or holds_alpha(info)):
-        # of files with more than four bands GDAL makes no mask of alpha
-        return tuple(b for b in everything if b - 1 != info.alpha_band), 0 if info.has_mask else info.alpha_band + 1
-    with open_raster(info.path) as dataset:  # a mask beside that band counts all the same
-        return everything, 0 if info.has_mask and MaskFlags.alpha not in dataset.mask_flag_enums[0] else None
-
-
-def holds_alpha(info, side=64):
-    """Whether the band that is called alpha holds opaque and transparent pixels, hardly anything between: looked at in nine places."""
-    opaque, between = 0, 0
-    with open_raster(info.path) as dataset:
-        for x in (0.2, 0.5, 0.8):
-            for y in (0.2, 0.5, 0.8):
-                place = Window(max(0, int(info.width * x) - side // 2), max(0, int(info.height * y) - side // 2), side, side)
-                try:
-                    values = dataset.read(info.alpha_band + 1, window=place.intersection(Window(0, 0, info.width, info.height)))
-                except RasterioError:
-                    continue  # a broken file is an error where its pixels are needed
-                opaque += int(np.count_nonzero(values == 255))
-                between += int(np.count_nonzero((values > 0) & (values < 255)))
-    return between <= 0.1 * opaque
 
 
 def relate_transforms(p, ms_transform, width, height, m):
@@ -306,10 +270,9 @@ class PairReader:
         return np.where(touched, np.float32(0 if nodata is None else nodata), values)
 
 
-def write_nodata(values, dataset, window, alpha, nodata):
-    """Set `values` (C, H, W), a window of `dataset`, to nodata where its alpha band (1-based; 0: its own mask) hides a pixel."""
-    shown = dataset.read(alpha, window=window) if alpha else dataset.dataset_mask(window=window)
-    values[:, shown == 0] = 0 if nodata is None else nodata
+def write_nodata(values, dataset, window, masked, nodata):
+    """Set `values` (C, H, W), a window of `dataset`, to nodata where `masked` (of DataBands) hides a pixel."""
+    values[:, hidden_pixels(dataset, masked, window)] = 0 if nodata is None else nodata
 
 
 def keys_weights(t):

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from raster.hidden import data_bands
 from raster.source import describe, is_remote, scene_name
 from runtime.errors import UserError, did_you_mean
 from runtime.files import require_writable, write_text
@@ -70,7 +71,7 @@ def stack_bands(paths, bands, folder, is_excluded=lambda scene: False):
 def finest(infos, band):
     """The file of a band with the smallest pixels; two equal ones are an error."""
     infos = sorted(infos, key=lambda info: (abs(info.transform.a), info.path))
-    if infos[0].count != 1:
+    if data_bands(infos[0]).bands != (1,):
         raise UserError(f"{infos[0].path} has {infos[0].count} bands; --stack expects one band a file")
     if len(infos) > 1 and abs(infos[0].transform.a) == abs(infos[1].transform.a):
         raise UserError(f"two files for band {band} of one scene: {infos[0].path} and {infos[1].path}; narrow --images")
@@ -90,8 +91,9 @@ def stack_xml(infos, names):
     for number, (info, name) in enumerate(zip(infos, names, strict=True), start=1):
         if info.crs != grid.crs:
             raise UserError(f"{info.path} and {grid.path} have different coordinate systems; --stack needs one a scene")
-        if info.has_mask:  # a VRT has one mask for all bands, and these may hide different pixels
-            raise UserError(f"{info.path} has a mask of its own, which --stack would lose; write it as nodata (gdalwarp -dstnodata 0 A B)")
+        if data_bands(info).masked is not None:  # a VRT has one mask for all bands, and these may hide different pixels
+            what = "a mask of its own" if info.alpha_band is None else "an alpha band"
+            raise UserError(f"{info.path} has {what}, which --stack would lose; write it as nodata (gdalwarp -dstnodata 0 A B)")
         placed = ~grid.transform * info.transform
         left, top = placed * (0, 0)
         right, bottom = placed * (info.width, info.height)
