@@ -157,10 +157,27 @@ def test_points_and_lines_are_refused_in_every_format(tmp_path, other):
 @pytest.mark.parametrize("place", [[500_000, 4_500_000], [10, 95], [-190, 40]])
 def test_degrees_that_are_none_are_refused_in_every_format(tmp_path, place):
     x, y = place
-    with pytest.raises(UserError, match=re.escape(f"has the coordinate {x:g}, {y:g}; expected degrees")):
+    with pytest.raises(UserError, match=re.escape(f"has the coordinate {x:.9g}, {y:.9g}; expected degrees")):
         read_text(tmp_path, collection(polygon([x, y], [x + 1, y], [x, y + 1])))
     with pytest.raises(UserError, match="expected degrees"):
         read_polygons([write(tmp_path / "a.gpkg", [shapely.Polygon([(x, y), (x + 1, y), (x, y + 1)])])])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_advice_for_metres_taken_for_degrees_makes_a_file_that_is_read(tmp_path, name):
+    """As ogr2ogr -a_srs does, which writes the coordinates as they are under the CRS that is given."""
+    metres = shapely.box(500100, 4499500, 500500.5, 4499900)
+    path = write(tmp_path / name, [metres], crs="EPSG:4326", kind="Polygon")
+    with pytest.raises(UserError, match=r"500100, 4499500; expected degrees") as failed:
+        read_vectors(path)
+    target, source = re.search(r"ogr2ogr -a_srs EPSG:… (\S+) (\S+)$", str(failed.value)).groups()
+    assert source == str(path)
+    _, _, wkb, _ = pyogrio.raw.read(source)
+    mended = tmp_path / target
+    pyogrio.raw.write(mended, geometry=wkb, field_data=[], fields=[], driver="GPKG", geometry_type="Polygon", crs="EPSG:32633")
+    found = read_vectors(mended)
+    assert found.crs == "EPSG:32633" and found.features[0].geometry.equals(metres)
+
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])

@@ -167,9 +167,11 @@ def refuse_impossible_degrees(found, path):
     wrong = (bounds[:, 0] < -181) | (bounds[:, 2] > 361) | (bounds[:, 1] < -90) | (bounds[:, 3] > 90)
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
+        file, layer = file_and_layer(path)
+        # -t_srs alone changes nothing: GDAL, too, takes such numbers for degrees
         raise UserError(
-            f"{path}: feature {found.features[first].number} has the coordinate {bounds[first, 0]:g}, {bounds[first, 1]:g}; "
-            "expected degrees (lon, lat). Convert it to lon/lat, or to a GeoPackage, which names its CRS"
+            f"{path}: feature {found.features[first].number} has the coordinate {bounds[first, 0]:.9g}, {bounds[first, 1]:.9g}; "
+            f"expected degrees (lon, lat). State its CRS: ogr2ogr -a_srs EPSG:… {file.stem}_crs.gpkg {file}{f' {layer}' if layer else ''}"
         )
 
 
