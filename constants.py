@@ -1,5 +1,7 @@
 """Sensors, bands, classes, colours and scales: what every program agrees on. No torch, no numpy, nothing to compute."""
 
+import re
+
 VERSION = "0.1.0"
 MANIFEST = "manifest.jsonl"  # of a chip set: one line a chip
 
@@ -57,6 +59,9 @@ BAND_ALIASES = {
     "swir1": ("B11", "swir16", "swir_16", "swir1"),
     "swir2": ("B12", "swir22", "swir_22", "swir2"),
 }
+# What stacked rasters write around a band's name: 20240711_B3, 0_B3, 20240711T100031_20240711T100501_T33TWN_B3, B3_2024-07-11.
+ACQUISITION = r"(?:\d{8}|\d{4}-\d{2}-\d{2})(?:t\d{6})?|t\d{2}[a-z]{3}|s2[a-d]"
+BEFORE_BAND, AFTER_BAND = re.compile(rf"(?:(?:{ACQUISITION}|\d+)[_ ])+"), re.compile(rf"(?:[_ ](?:{ACQUISITION}))+$")
 
 
 def get_class_names(num_classes, names=None):
@@ -76,8 +81,9 @@ def get_class_colours(num_classes):
 
 
 def band_role(name):
-    """What a band sees ("red", "nir", "swir2" …) by its name in any of the usual spellings, or None."""
+    """What a band sees ("red", "nir", "swir2" …) by its name in any of the usual spellings, beside a date or tile too, or None."""
     plain = (name or "").strip().lower()
+    plain = AFTER_BAND.sub("", plain[found.end():] if (found := BEFORE_BAND.match(plain)) else plain)
     for role, spellings in BAND_ALIASES.items():
         if plain == role or plain in (s.lower() for s in spellings):
             return role

@@ -64,7 +64,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
         note("--val and --test decide the splits; the folders train, val and test are ignored")
         folder_splits = None
     infos, broken = describe_all(files.images, strict, note)
-    channels = choose_channels(infos, pixels, is_cems)
+    channels = choose_channels(infos, pixels, is_cems, note)
     class_names = classes_of_layers(files, labels.classes, is_cems)
     refuse_unknown_classes(label_map, class_names)
     split_of, outlines, shared = assign_splits(infos, folder_splits, broken, splits)
@@ -116,10 +116,10 @@ def stride_of(windows):
 # --- bands and scale -----------------------------------------------------------------------------------------------------------
 
 
-def choose_channels(infos, pixels, is_cems):
-    """Channels of all scenes. infos: {scene: RasterInfo}; pixels: Pixels."""
+def choose_channels(infos, pixels, is_cems, note):
+    """Channels of all scenes. infos: {scene: RasterInfo}; pixels: Pixels. note(text): remarks."""
     wanted = pixels.bands or (",".join(CEMS_BANDS) if is_cems else None)
-    positions, names = choose_bands(infos, wanted, SENTINEL2_L2A_BANDS if is_cems else None)
+    positions, names = choose_bands(infos, wanted, SENTINEL2_L2A_BANDS if is_cems else None, note)
     divide_by = pixels.divide_by
     if is_cems and divide_by is None and is_published_form(infos, positions):
         divide_by = "1"

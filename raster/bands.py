@@ -77,14 +77,15 @@ def is_cems_image(info):
 # ---------------------------------------------------------------------------------------------- the same bands of many rasters
 
 
-def choose_bands(infos, wanted=None, known_names=None):
+def choose_bands(infos, wanted=None, known_names=None, note=lambda text: None):
     """
     ({scene: zero-based positions}, [names]) of the same bands in all scenes.
 
     infos: {scene: RasterInfo}. wanted: "1,2,5" (numbers from 1) or descriptions ("B04,B8A" or a role such as red, nir, swir2), None for
-    every band. known_names: names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError.
+    every band. known_names: names where the format fixes them and the files carry none. Scenes whose bands differ are a UserError; where
+    numbers say which they are, a remark to note(text).
     """
-    chosen, names, named_by = {}, None, None
+    chosen, names, named_by, others = {}, None, None, []
     by_number = bool(wanted) and all(word.strip().isdigit() for word in wanted.split(","))
     for scene, info in infos.items():
         described = [d or "" for d in info.descriptions]
@@ -104,9 +105,15 @@ def choose_bands(infos, wanted=None, known_names=None):
                 if a:
                     names[i], named_by[i] = a, info
             elif a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b):
-                remedy = "their descriptions" if a and b else "bands by number"
-                raise UserError(f"{info.path} has band {a!r} where {named_by[i].path} has {b!r}; pass --bands, {remedy}")
+                differs = f"{info.path} has band {a!r} where {named_by[i].path} has {b!r}"
+                if not by_number:
+                    numbers = ",".join(str(p + 1) for p in positions)
+                    raise UserError(f"{differs}; if they are alike, pass --bands by number, such as --bands {numbers}")
+                others.append(differs)
         chosen[scene] = positions
+    if others:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        note(f"{others[0]}{more}; they count as the same band, as --bands {wanted} says")
     labels = [name or f"band_{p + 1}" for name, p in zip(names, chosen[next(iter(chosen))], strict=True)]
     return chosen, labels
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,9 @@ import chip
 from chipping import parallel
 from chipping.chipset import read_chipset, read_manifest
 from chipping.cutting import compact, spans, sums
+from constants import band_role
+from raster.bands import choose_bands
+from raster.source import describe
 from raster.windows import starts
 from runtime.errors import RunError, UserError
 
@@ -1028,8 +1032,43 @@ def test_bands_by_number_need_no_descriptions_in_every_file(scene, cut, tmp_path
     with pytest.raises(UserError, match="has band 'B02' where images/a_1.tif has ''.*by number"):
         cut("--patch-size", 8, folder="other")
     scene("d_1", image, descriptions=("B02", "B05", ""), transform=from_origin(600_000, 4_600_000, 10, 10))
-    with pytest.raises(UserError, match="d_1.tif has band 'B05' where images/b_1.tif has 'B04'"):
-        cut("--patch-size", 8, "--bands", "1,2", folder="other")
+    assert len(cut("--patch-size", 8, "--bands", "1,2", folder="other")) == 4
+    notes = []
+    choose_bands({n: describe(f"images/{n}.tif") for n in ("b_1", "c_1", "d_1")}, "1,2", note=notes.append)
+    assert notes == ["images/d_1.tif has band 'B05' where images/b_1.tif has 'B04'; they count as the same band, as --bands 1,2 says"]
+
+
+def test_the_advice_for_bands_of_other_names_makes_the_set(scene, cut, tmp_path):
+    image = ramp(8, 8, 3)
+    scene("a_1", image, descriptions=("x", "y", "z"))
+    scene("b_1", image[::-1], descriptions=("x", "y", "w"), transform=from_origin(600_000, 4_600_000, 10, 10))
+    with pytest.raises(UserError, match="b_1.tif has band 'w' where images/a_1.tif has 'z'") as failed:
+        cut("--patch-size", 8)
+    flags = re.search(r"such as (--bands \S+)$", str(failed.value)).group(1).split()
+    assert flags == ["--bands", "1,2,3"]
+    one, other = cut("--patch-size", 8, *flags)
+    assert (np.load(tmp_path / "patches" / other["file"]) == image[::-1]).all()
+
+
+@pytest.mark.parametrize("flags", [(), ("--bands", "1,2"), ("--bands", "B3,B8"), ("--bands", "green,nir")])
+def test_band_names_with_a_date_in_them_are_those_bands(scene, cut, tmp_path, flags):
+    """As Earth Engine's toBands and stacks of dates name them."""
+    image = ramp(8, 8, 2)
+    names = {"a_1": ("20240711_B3", "20240711_B8"), "b_1": ("20240805T100031_20240805T100501_T33TWN_B3", "0_B8"),
+             "c_1": ("B03", "B8_2024-08-05")}
+    for i, (name, words) in enumerate(names.items()):
+        scene(name, image, descriptions=words, transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    lines = cut("--patch-size", 8, *flags)
+    assert all((np.load(tmp_path / "patches" / line["file"]) == image).all() for line in lines) and len(lines) == 3
+
+
+
+@pytest.mark.parametrize(("name", "role"), [
+    ("20240711_B3", "green"), ("B8A_20240711", "narrow_nir"), ("2024-07-11 red", "red"), ("S2A_20240711_B12", "swir2"), ("0_B8", "nir"),
+    ("nir_2", None), ("SR_B2", None), ("20240711", None), ("20240711_", None), ("B3_1", None), ("10_20", None),
+])
+def test_what_a_band_sees_is_told_by_its_part_of_the_name(name, role):
+    assert band_role(name) == role
 
 
 def test_classes_without_a_training_pixel_are_told(scene, tmp_path, monkeypatch, capsys):
