@@ -58,7 +58,7 @@ def scale_of_pairs(tiles, divide_by=None, offset=None):
     for tile, scale in zip(tiles, scales, strict=True):
         if not all(map(same_number, scale, scales[0])):
             raise UserError(
-                f"{tile.pair.ms} says divisor {scale[0]:g} and offset {scale[1]:g}, {tiles[0].pair.ms} says {scales[0][0]:g} and "
-                f"{scales[0][1]:g}; make their chips in separate folders, or pass --divide-by and --offset where tags are wrong"
+                f"{tile.pair.ms} says divisor {scale[0]:.12g} and offset {scale[1]:.12g}, {tiles[0].pair.ms} says {scales[0][0]:.12g} and "
+                f"{scales[0][1]:.12g}; make their chips in separate folders, or pass --divide-by and --offset where tags are wrong"
             )
     return scales[0]

@@ -15,7 +15,7 @@ from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_
 from raster.bands import choose_bands
 from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
-from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags
+from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, scale_words
 from runtime.errors import RunError, UserError
 from vectors.reading import fingerprint
 
@@ -148,10 +148,14 @@ def common_scale(infos, positions, names, divide_by, offset):
     shifts = {}
     for name, scale in scales.items():
         shift = np.subtract(scale.offset, lowest)
-        if not np.allclose(scale.divide_by, first.divide_by, rtol=1e-6) or not np.allclose(shift, np.rint(shift), atol=1e-6):
+        divisors_differ = ~np.isclose(scale.divide_by, first.divide_by, rtol=1e-6)
+        differ = divisors_differ | ~np.isclose(shift, np.rint(shift), atol=1e-6)
+        if differ.any():
+            band = int(np.argmax(differ))
+            other = first_name if divisors_differ[band] else next(n for n, s in scales.items() if s.offset[band] == lowest[band])
             raise UserError(
-                f"{infos[name].path} says offset {scale.offset[0]:g} and divisor {scale.divide_by[0]:g}, {infos[first_name].path} "
-                f"{first.offset[0]:g} and {first.divide_by[0]:g}; pass --divide-by and --offset, or make one patch set for each"
+                f"{names[band]} has {scale_words(scale, band)} in {infos[name].path}, {scale_words(scales[other], band)} in "
+                f"{infos[other].path}; pass --divide-by and --offset, or make one patch set for each"
             )
         shifts[name] = tuple(int(s) for s in np.rint(shift))
     return Scale(first.divide_by, lowest), shifts

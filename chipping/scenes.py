@@ -109,8 +109,8 @@ def check_mask(image, mask, align, what="mask"):
         difference = f"{mask.path} is in {short(mask.crs)}, its image in {short(image.crs)}"
     else:
         difference = (
-            f"{mask.path} lies elsewhere than its image (origins {mask.transform.c:g}, {mask.transform.f:g} and "
-            f"{image.transform.c:g}, {image.transform.f:g})"
+            f"{mask.path} lies elsewhere than its image (origins {mask.transform.c:.12g}, {mask.transform.f:.12g} and "
+            f"{image.transform.c:.12g}, {image.transform.f:.12g})"
         )
     remedy = f"pass --align to warp the {what} to the image's grid" if known else "bring them onto one grid (without a CRS --align can't)"
     raise UserError(f"{difference}; {remedy}")

@@ -9,7 +9,7 @@ from rasterio.windows import Window
 from raster.bands import is_cems_image, match_bands
 from raster.hidden import data_bands, hidden_pixels
 from raster.nodata import decide_nodata, one_or_each, valid_pixels, zero_is_fill
-from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, to_reflectance
+from raster.scale import USUAL_SCALES, Scale, decide_scale, parse_numbers, scale_from_tags, to_reflectance
 from raster.source import RasterInfo, open_raster, read_bands
 from runtime.errors import UserError
 
@@ -120,7 +120,7 @@ def require_plausible(plan, wanted, mean, medians):
         shown, expected = ", ".join(f"{m:.3g}" for m in medians), ", ".join(f"{m:.3g}" for m in reference)
         raise UserError(
             f"{plan.info.path} doesn't fit the scale {plan.scaled} (divide by {divisors}): medians {shown}, usual {expected}. "
-            "Pass --divide-by (often 10000, 255 or 1) and --offset"
+            f"Pass --divide-by ({USUAL_SCALES}) and --offset"
         )
 
 

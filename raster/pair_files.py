@@ -4,7 +4,7 @@ import math
 import re
 from collections import defaultdict
 
-from raster.scale import decide_scale, parse_numbers, scale_from_tags
+from raster.scale import decide_scale, parse_numbers, scale_from_tags, scale_words
 from raster.source import describe, list_rasters, scene_name
 from runtime.errors import UserError
 
@@ -67,7 +67,7 @@ def compare_tags(pair, offset_given):
         return  # which scale_of_pair refuses for itself
     if ms and pan and same_number(ms.divide_by[0], pan.divide_by[0]) and (offset_given or same_number(ms.offset[0], pan.offset[0])):
         return
-    of_ms, of_pan = (f"divisor {t.divide_by[0]:g} and offset {t.offset[0]:g}" if t else "nothing of a scale" for t in (ms, pan))
+    of_ms, of_pan = (scale_words(t) if t else "nothing of a scale" for t in (ms, pan))
     raise UserError(f"the tags of {pair.pan} say {of_pan}, those of {pair.ms} {of_ms}; pass one scale with --divide-by and --offset")
 
 

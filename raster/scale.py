@@ -4,8 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raster.hidden import data_bands, hidden_pixels
+from raster.nodata import valid_pixels
 from raster.source import open_raster
 from runtime.errors import UserError
+
+# Landsat Collection 2 Level 2: reflectance = 0.0000275 · stored − 0.2
+USUAL_SCALES = "10000: Sentinel-2; 36363.64, with --offset -7272.73: Landsat Collection 2; 255: 8 bit; 1: reflectance"
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,11 @@ def band_words(info, band):
     return f"band {band + 1}" + (f" ({info.descriptions[band]})" if info.descriptions[band] else "")
 
 
+def scale_words(scale, band=0):
+    """`divisor 10000 and offset -1000` of a band (zero-based), with the digits that tell two scales apart."""
+    return f"divisor {scale.divide_by[band]:.12g} and offset {scale.offset[band]:.12g}"
+
+
 def tidy(number):
     whole = round(number)
     return float(whole) if abs(number - whole) <= 1e-9 * max(1.0, abs(number)) else number
@@ -106,7 +116,7 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
     if tags is not None:
         return Scale(tags.divide_by, offset if offset is not None else tags.offset)
     raise UserError(
-        f"the scale of {info.path} is not known; pass --divide-by (10000: Sentinel-2, 255: 8 bit, 1: reflectance) and --offset. "
+        f"the scale of {info.path} is not known; pass --divide-by ({USUAL_SCALES}) and --offset. "
         f"Found {value_ranges(info, bands, names)}"
     )
 
@@ -118,11 +128,10 @@ def value_ranges(info, bands, names, side=256):
         with open_raster(info.path) as dataset:
             step = max(1, max(info.width, info.height) // side)
             shape = (max(1, info.height // step), max(1, info.width // step))
+            hidden = hidden_pixels(dataset, data_bands(info, [b + 1 for b in bands]).masked, shape=shape)
             for band, name in zip(bands, names, strict=True):
-                values = dataset.read(band + 1, out_shape=shape).astype(float)
-                values = values[np.isfinite(values)]
-                if info.nodata is not None:
-                    values = values[values != info.nodata]
+                values = dataset.read(band + 1, out_shape=shape)
+                values = values[valid_pixels(values[None], info.nodatavals[band]) & (True if hidden is None else ~hidden)].astype(float)
                 words.append(f"{name} {describe_values(values)}")
     except Exception as error:  # the message is about the scale; that a pixel can't be read will be said when it matters
         return f"values that can't be read ({' '.join(str(error).split())[:80]})"

@@ -707,7 +707,7 @@ def test_the_summary_says_what_was_made_and_what_comes_next(scene, cut, tmp_path
 def test_remarks_are_in_the_log_also_when_they_are_not_shown(scene, cut, tmp_path, capsys):
     scene("a_1", ramp(8, 8))
     for _ in range(2):  # the second run appends
-        cut("--patch-size", 8, "--log", tmp_path / "run.log")
+        cut("--patch-size", 8, "--log", tmp_path / "run.log", divide_by=("--divide-by", "30000"))
     remark = "note: everything is for training; train.py needs a validation split (--val NAMES or --val 0.2)"
     lines = (tmp_path / "run.log").read_text().splitlines()
     assert capsys.readouterr().err == "" and [line[21:] for line in lines].count(remark) == 2
@@ -1061,6 +1061,40 @@ def test_band_names_with_a_date_in_them_are_those_bands(scene, cut, tmp_path, fl
     lines = cut("--patch-size", 8, *flags)
     assert all((np.load(tmp_path / "patches" / line["file"]) == image).all() for line in lines) and len(lines) == 3
 
+
+
+def test_the_advice_for_a_landsat_scene_gives_its_reflectance(scene, tmp_path, monkeypatch, capsys):
+    """Collection 2 Level 2 by its guide: reflectance = 0.0000275 · DN − 0.2, fill 0."""
+    monkeypatch.chdir(tmp_path)
+    reflectance = np.random.default_rng(0).uniform(0.02, 0.4, (2, 32, 32))
+    stored = np.rint((reflectance + 0.2) / 2.75e-5).astype("uint16")
+    stored[:, :4] = 0
+    scene("LC08", stored, descriptions=("SR_B2", "SR_B3"), nodata=0)
+    words = "make-patches --images images --masks masks --patch-size 32 --overwrite --patches-dir patches".split()
+    with pytest.raises(UserError, match="the scale of .* is not known") as failed:
+        chip.main(words)
+    divisor, offset = re.search(r"([\d.]+), with --offset (-[\d.]+): Landsat Collection 2", str(failed.value)).groups()
+    chip.main([*words, "--divide-by", divisor, "--offset", offset])
+    (line,) = read_manifest("patches")
+    means = [(total / line["valid_pixels"] + float(offset)) / float(divisor) for total in line["band_sum"]]
+    assert means == pytest.approx(reflectance[:, 4:].mean((1, 2)), abs=1e-5) and line["valid_pixels"] == 28 * 32
+    assert "is not that of land" not in capsys.readouterr().err
+    chip.main([*words, "--divide-by", "10000", "--quiet"])
+    assert "the mean reflectance of SR_B2, SR_B3 is not that of land or water" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("offsets", [((0, -999.5), (0, -999.0)), ((0, -999.0), (0, -999.5)), ((0, -1000.0004), (0, -1000.0))])
+def test_offsets_that_differ_by_little_are_told_apart_and_the_advice_makes_the_set(scene, cut, offsets):
+    """Only the second band differs: the first is not what the message is about."""
+    for i, (name, added) in enumerate(zip(("a_1", "b_1"), offsets, strict=True)):
+        scene(name, ramp(8, 8), scales=(1e-4, 1e-4), offsets=[o * 1e-4 for o in added], descriptions=("B03", "B04"),
+              transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
+    with pytest.raises(UserError, match=r"^B04 has .*pass --divide-by and --offset") as failed:
+        cut("--patch-size", 8, divide_by=())
+    told = dict(re.findall(r"divisor 10000 and offset (\S+) in images/(\w+)\.tif", str(failed.value)))
+    assert sorted(map(float, told)) == pytest.approx(sorted(added[1] for added in offsets), abs=1e-7)
+    assert set(told.values()) == {"a_1", "b_1"}
+    assert len(cut("--patch-size", 8, divide_by=("--divide-by", "10000"))) == 2
 
 
 @pytest.mark.parametrize(("name", "role"), [

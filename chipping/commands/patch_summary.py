@@ -8,7 +8,7 @@ from chipping.patches import describe_skipped, estimate, free_bytes, mean_reflec
 from chipping.splits import describe_leaks
 from runtime.words import in_bytes, plural
 
-PLAUSIBLE = (0.0005, 1.5)  # mean reflectance of land or water; beyond it the scale is in doubt
+PLAUSIBLE = (0.0005, 1.0)  # mean reflectance of land or water; beyond it the scale is in doubt
 
 
 def say_splits(plan, console):
@@ -49,7 +49,7 @@ def say_summary(plan, tally, folder, console):
     means = dict(zip(names, mean_reflectance(tally, plan.description), strict=True))
     console.result("mean reflectance: " + ", ".join(f"{band} {mean:.4g}" for band, mean in means.items()))
     if odd := [band for band, mean in means.items() if not PLAUSIBLE[0] < mean < PLAUSIBLE[1]]:
-        console.note(f"the mean reflectance of {', '.join(odd)} is not that of land or water; are --divide-by and --offset right?")
+        console.warn(f"the mean reflectance of {', '.join(odd)} is not that of land or water; are --divide-by and --offset right?")
     for layer, pixels in tally.train_pixels.items():
         say_absent(plan, layer, [name for name, n in zip(plan.description["classes"][layer], pixels, strict=True) if not n], console)
     skipped = f"; left out {plural(sum(tally.skipped.values()), 'window')} ({describe_skipped(tally)})" if tally.skipped else ""
