@@ -14,6 +14,7 @@ import numpy as np
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
+from chipping.cloud_masks import CloudRule, cloudy_pixels
 from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
 from chipping.sources import stamps_of
 from constants import IGNORE
@@ -35,7 +36,8 @@ class Recipe:
     How a scene is cut into patches.
 
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
-    cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255. min_valid: share of valid pixels
+    cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255; all that is
+    cloudy with a cloud_rule, which says what is (None: 1 to 3). min_valid: share of valid pixels
     below which a window is left out (one without any always is). polygons, aoi: vector files.
     """
 
@@ -48,6 +50,7 @@ class Recipe:
     label_map: tuple = ()
     max_cloud: float = 0.5
     ignore_clouds: tuple = ()
+    cloud_rule: CloudRule | None = None
     min_valid: float = 0.0
     polygons: tuple = ()
     class_field: str | None = None
@@ -104,9 +107,12 @@ class SceneReader:
         cloudy = None
         if self.clouds is not None:
             values, outside = self.labels(self.clouds, scene.clouds, window)
-            cloudy = (values > 0) & (values != IGNORE)
+            cloudy = cloudy_pixels(values, recipe.cloud_rule, scene.clouds.path, scene.clouds.nodata)
+            if recipe.cloud_rule is not None:  # 0 may be cloud, which is also what lies beyond the mask
+                for empty in (outside, invalid):
+                    cloudy = cloudy if empty is None else cloudy & ~empty
             if recipe.ignore_clouds:
-                masks[:, np.isin(values, recipe.ignore_clouds)] = IGNORE
+                masks[:, np.isin(values, recipe.ignore_clouds) if recipe.cloud_rule is None else cloudy] = IGNORE
         inside = None
         if self.area is not None:
             inside = burn(self.area, scene.transform, (col, row, width, height), value=1) > 0

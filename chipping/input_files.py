@@ -98,11 +98,12 @@ def find_files(inputs, is_excluded):
     return InputFiles(images=images, masks={"mask": masks}, clouds=clouds, sources=sources)
 
 
-def find_label_files(infos, files, align, strict, note):
+def find_label_files(infos, files, align, strict, note, cloud_bands=1):
     """
     ({scene: ({layer: LabelFile}, cloud LabelFile or None)}, {scene: why} of those whose masks cannot be opened).
 
     infos: {scene: RasterInfo} of images, against which masks are checked. files: InputFiles. align: masks may be on another grid.
+    cloud_bands: how many a cloud mask has.
     """
     found, unreadable = {}, {}
     for name in sorted(infos):
@@ -110,7 +111,9 @@ def find_label_files(infos, files, align, strict, note):
             masks = {
                 layer: check_mask(infos[name], describe(paths[name]), align) for layer, paths in files.masks.items() if name in paths
             }
-            clouds = check_mask(infos[name], describe(files.clouds[name]), align, "cloud mask") if name in files.clouds else None
+            clouds = None
+            if name in files.clouds:
+                clouds = check_mask(infos[name], describe(files.clouds[name]), align, "cloud mask", cloud_bands)
         except UserError as error:
             if error.__cause__ is None:  # it opened, and does not fit
                 raise

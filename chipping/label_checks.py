@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from chipping.cloud_masks import cloudy_pixels
 from chipping.input_files import some
 from chipping.labels import read_labels, read_polygons, to_classes
 from constants import IGNORE
@@ -35,6 +36,27 @@ def check_polygons(scenes, recipe, note):
             note(f"{len(missed)} of {len(scenes)} scenes meet no polygon of {flag} ({some(missed)}): they {what}")
 
 
+def check_clouds(scenes, recipe):
+    """UserError where a cloud mask, read at reduced resolution where it is large, holds what is neither cloud nor none."""
+    for scene in scenes:
+        values = preview_of(scene.clouds) if scene.clouds else None
+        if values is not None:
+            cloudy_pixels(values, recipe.cloud_rule, scene.clouds.path, scene.clouds.nodata)
+
+
+def preview_of(mask):
+    """Values of a LabelFile at reduced resolution; None where they can't be read, which is counted window by window."""
+    try:
+        with open_raster(mask.path) as dataset:
+            step = max(1, -(-max(dataset.width, dataset.height) // PREVIEW))
+            shape = (max(1, dataset.height // step), max(1, dataset.width // step))
+            return read_labels(dataset, hides=mask.hides, shape=shape)[0]
+    except Exception as error:
+        if isinstance(error, UserError) and error.__cause__ is None:
+            raise
+        return None
+
+
 def check_masks(scenes, recipe, note):
     """
     UserError where a mask, read at reduced resolution where it is large, holds a value that is no class.
@@ -45,15 +67,9 @@ def check_masks(scenes, recipe, note):
     num_classes = dict(zip(recipe.layers, recipe.classes, strict=True))
     for scene in scenes:
         for layer, mask in scene.masks.items():
-            try:
-                with open_raster(mask.path) as dataset:
-                    step = max(1, -(-max(dataset.width, dataset.height) // PREVIEW))
-                    shape = (max(1, dataset.height // step), max(1, dataset.width // step))
-                    values, _ = read_labels(dataset, hides=mask.hides, shape=shape)
-            except Exception as error:
-                if isinstance(error, UserError) and error.__cause__ is None:
-                    raise
-                continue  # unreadable pixels are counted window by window
+            values = preview_of(mask)
+            if values is None:
+                continue
             if seen.get(layer, set()) <= {0, IGNORE}:
                 seen[layer] = seen.get(layer, set()) | set(np.unique(values).tolist())
             to_classes(values, num_classes[layer], mask.nodata, recipe.label_map, mask.path)

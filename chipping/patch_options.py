@@ -52,13 +52,15 @@ class Labels:
 class Windows:
     """
     Which windows become patches. size, stride: pixels; stride None is 7/8 of the size. max_cloud, min_valid: shares, 0 to 1. ignore_clouds:
-    cloud classes that become ignore. aoi: path of polygons.
+    cloud classes that become ignore. cloud_values, cloud_bits: what is cloudy in a cloud mask. aoi: path of polygons.
     """
 
     size: int = 256
     stride: int | None = None
     max_cloud: float = 0.5
     ignore_clouds: str | None = None
+    cloud_values: str | None = None
+    cloud_bits: str | None = None
     min_valid: float = 0.0
     aoi: str | None = None
 

@@ -1,13 +1,14 @@
 """Validates the input of make-patches and builds its plan."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from chipping import cems
+from chipping.cloud_masks import parse_cloud_rule
 from chipping.cutting import Recipe
 from chipping.input_files import NUM_CLASSES_OF_LAYER, find_inputs, find_label_files, some
-from chipping.label_checks import check_masks, check_polygons
+from chipping.label_checks import check_clouds, check_masks, check_polygons
 from chipping.labels import parse_label_map
 from chipping.scenes import describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
@@ -58,6 +59,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     stride = stride_of(windows)
     label_map = tuple(sorted(parse_label_map(labels.label_map).items()))
     is_cems = inputs.dataset_dir is not None
+    cloud_rule = parse_cloud_rule(windows.cloud_values, windows.cloud_bits)
     files = find_inputs(inputs, strict, note)
     folder_splits = files.splits
     if folder_splits and (splits.val or splits.test):
@@ -68,7 +70,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     class_names = classes_of_layers(files, labels.classes, is_cems)
     refuse_unknown_classes(label_map, class_names)
     split_of, outlines, shared = assign_splits(infos, folder_splits, broken, splits)
-    label_files, unreadable = find_label_files(infos, files, labels.align, strict, note)
+    label_files, unreadable = find_label_files(infos, files, labels.align, strict, note, cloud_rule.bands if cloud_rule else 1)
     broken |= unreadable
     scenes, zero_fill, alphas = build_scenes(
         infos, channels, split_of=split_of, label_files=label_files, sources=files.sources, nodata=pixels.nodata, is_cems=is_cems
@@ -81,14 +83,20 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     recipe = Recipe(
         size=windows.size, stride=stride, layers=tuple(class_names), classes=tuple(map(len, class_names.values())),
         divide_by=channels.scale.divide_by, offset=channels.scale.offset, label_map=label_map, max_cloud=windows.max_cloud,
-        ignore_clouds=parse_cloud_classes(windows.ignore_clouds), min_valid=windows.min_valid, polygons=tuple(inputs.labels or ()),
+        ignore_clouds=parse_cloud_classes(windows.ignore_clouds), cloud_rule=cloud_rule, min_valid=windows.min_valid,
+        polygons=tuple(inputs.labels or ()),
         class_field=labels.class_field, class_names=tuple(next(iter(class_names.values()))), aoi=windows.aoi,
     )
     if recipe.max_cloud < 1 and not files.clouds and is_cems:
         note("no cloud mask (_CM) was found: no patch is left out for clouds")
     if recipe.ignore_clouds and not files.clouds:
         raise UserError("--ignore-clouds needs cloud masks; pass --clouds, or leave it out")
+    if cloud_rule and not files.clouds:
+        raise UserError("--cloud-values and --cloud-bits need cloud masks; pass --clouds, or leave them out")
+    if cloud_rule and recipe.ignore_clouds not in ((), (1,)):
+        raise UserError("with --cloud-values or --cloud-bits all clouds are of one class; pass --ignore-clouds without a value")
     check_polygons(scenes, recipe, note)
+    check_clouds(scenes, recipe)
     black_white = check_masks(scenes, recipe, note)
     if alphas:
         note(next(iter(alphas.values())) + (f"; so in {len(alphas)} of {len(infos)} scenes" if len(alphas) > 1 else ""))
@@ -278,7 +286,7 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
             "class_field": recipe.class_field, "align": align, "clouds": has_clouds, "max_cloud": recipe.max_cloud,
             "ignore_clouds": recipe.ignore_clouds, "min_valid": recipe.min_valid, "aoi": fingerprint([recipe.aoi] if recipe.aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": names_by_split(scenes),
-            **({"masked": masked} if masked else {}),
+            **({"masked": masked} if masked else {}), **({"cloud_rule": asdict(recipe.cloud_rule)} if recipe.cloud_rule else {}),
         },
         "chip_size": recipe.size,
         "bands": bands,

@@ -94,10 +94,11 @@ def describe_all(images, strict, note):
 # --- masks ---------------------------------------------------------------------------------------------------------------------
 
 
-def check_mask(image, mask, align, what="mask"):
+def check_mask(image, mask, align, what="mask", bands=1):
     """LabelFile for a mask of an image (two RasterInfo); UserError where they don't fit."""
-    if mask.count != 1:
-        raise UserError(f"{mask.path} has {mask.count} bands; expected one band of class numbers")
+    if mask.count != bands:
+        expected = "one band of class numbers" if bands == 1 else f"{bands}, as --cloud-values says"
+        raise UserError(f"{mask.path} has {mask.count} bands; expected {expected}")
     if same_grid(image, mask):
         return LabelFile(mask.path, mask.nodata, False, source_of(mask), mask.has_mask)
     known = image.crs is not None and mask.crs is not None

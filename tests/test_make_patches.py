@@ -1097,6 +1097,61 @@ def test_offsets_that_differ_by_little_are_told_apart_and_the_advice_makes_the_s
     assert len(cut("--patch-size", 8, divide_by=("--divide-by", "10000"))) == 2
 
 
+CLOUDS = {  # product: (values that are clear, values that are cloud or shadow), by the products' guides
+    "fmask": ([64, 192, 32, 16, 255], [2, 4, 8, 64 + 2]),
+    "qa_pixel": ([21824, 21952, 1], [22280, 23888, 54596, 21826]),
+    "scl": ([0, 1, 2, 4, 5, 6, 7, 11], [3, 8, 9, 10]),
+    "cm": ([0, 255], [1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("product", CLOUDS)
+@pytest.mark.parametrize("how", ["product", "numbers"])
+def test_cloud_masks_of_the_usual_products_are_read_as_the_advice_says(scene, cut, make_raster, tmp_path, product, how):
+    clear, cloudy = CLOUDS[product]
+    values = np.resize([*clear, *cloudy], (8, 8)).astype("uint16" if product == "qa_pixel" else "uint8")
+    scene("a", ramp(8, 8))
+    make_raster("clouds/a.tif", values)
+    words = ("--patch-size", 8, "--clouds", "clouds", "--max-cloud-cover", 1)
+    if product != "cm":
+        with pytest.raises(UserError, match=r"clouds/a.tif holds the value \d+; expected 0 \(clear\), 1 to 3") as failed:
+            cut(*words)
+        assert product in re.search(r"Pass --cloud-values (\S+),", str(failed.value)).group(1).split("|")
+    flags = ("--cloud-values", product)
+    if how == "numbers":
+        bits = {"fmask": "1,2,3", "qa_pixel": "4,3,2,1"}
+        flags = ("--cloud-bits", bits[product]) if product in bits else ("--cloud-values", ",".join(map(str, cloudy)))
+    (line,) = cut(*words, *flags, "--ignore-clouds")
+    expected = np.isin(values, cloudy)
+    assert line["cloud_cover"] == round(expected.mean(), 6)
+    assert ((np.load(tmp_path / "patches" / line["mask"])[0] == 255) == expected).all()
+
+
+def test_planets_udm2_is_cloudy_where_its_first_band_is_not_clear(scene, cut, make_raster, tmp_path):
+    udm2 = np.zeros((8, 8, 8), np.uint8)
+    udm2[0, :, 3:] = 1
+    image = ramp(8, 8) + 1
+    image[:, 0] = 0
+    scene("a", image, nodata=0)
+    make_raster("clouds/a.tif", udm2)
+    with pytest.raises(UserError, match="clouds/a.tif has 8 bands; expected one band"):
+        cut("--patch-size", 8, "--clouds", "clouds")
+    (line,) = cut("--patch-size", 8, "--clouds", "clouds", "--cloud-values", "udm2")
+    assert line["cloud_cover"] == round(3 * 7 / 64, 6)  # what is nodata in the image is not cloud
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--cloud-values", "sclx"), "Did you mean 'scl'"), (("--cloud-bits", "64"), "bits from 0 to 31"),
+    (("--cloud-bits", "a"), "--cloud-bits"),
+    (("--cloud-values", "1", "--cloud-bits", "1"), "exclude each other"), (("--cloud-values", "cm"), "need cloud masks"),
+    (("--clouds", "masks", "--cloud-values", "cm", "--ignore-clouds", "2"), "without a value"),
+])
+def test_flags_of_cloud_masks_that_make_no_sense_are_refused(scene, cut, words, message):
+    scene("a", ramp(8, 8))
+    with pytest.raises(UserError, match=message):
+        cut("--patch-size", 8, *words)
+
+
 @pytest.mark.parametrize(("name", "role"), [
     ("20240711_B3", "green"), ("B8A_20240711", "narrow_nir"), ("2024-07-11 red", "red"), ("S2A_20240711_B12", "swir2"), ("0_B8", "nir"),
     ("nir_2", None), ("SR_B2", None), ("20240711", None), ("20240711_", None), ("B3_1", None), ("10_20", None),

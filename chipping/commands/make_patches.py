@@ -37,6 +37,9 @@ def add_arguments(parser):
     windows.add_argument("--stride", type=whole(1), metavar="PX", help="from patch to patch in pixels, 7/8 of the size by default")
     windows.add_argument("--max-cloud-cover", type=number(0, 1), default=0.5, metavar="SHARE",
                          help="leave out windows above this cloudy share")
+    windows.add_argument("--cloud-values", metavar="LIST",
+                         help="values of the cloud masks that are cloudy (8,9,10), or their product: fmask, qa_pixel, scl, cm, udm2")
+    windows.add_argument("--cloud-bits", metavar="LIST", help="bits, from 0, that mean cloudy in bit-packed cloud masks (1,3)")
     windows.add_argument("--ignore-clouds", nargs="?", const="1", metavar="CLASSES",
                          help="cloud classes whose pixels become ignore in the patches that are kept; 1 without a value")
     windows.add_argument("--min-valid", type=number(0, 1), default=0.0, metavar="SHARE",
@@ -92,6 +95,7 @@ def run(args, console):
             Pixels(bands=args.bands, divide_by=args.divide_by, offset=args.offset, nodata=args.nodata),
             Labels(classes=args.classes, class_field=args.class_field, label_map=args.label_map, align=args.align),
             Windows(size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
+                    cloud_values=args.cloud_values, cloud_bits=args.cloud_bits,
                     min_valid=args.min_valid, aoi=args.aoi),
             Splits(val=args.val, test=args.test, split_by=args.split_by, seed=args.seed, allow_overlap=args.allow_overlap),
             strict=args.strict, note=console.note,
