@@ -227,13 +227,23 @@ def list_rasters(patterns, suffixes=RASTER_SUFFIXES):
         elif os.path.isdir(pattern):
             matches = [os.path.join(pattern, n) for n in os.listdir(pattern) if n.lower().endswith(suffixes) and n[0] != "."]
         elif glob.has_magic(pattern) and not os.path.exists(pattern):
-            matches = [m for m in glob.glob(pattern, recursive=True) if m.lower().endswith(suffixes)]
+            matches = [m for m in expand(pattern) if m.lower().endswith(suffixes)]
         else:
             matches = [pattern] if os.path.exists(pattern) else []
         if not matches:
-            raise UserError(f"{pattern} matches no raster; expected {', '.join(suffixes)} files")
+            signs = " ([ ] are signs of a pattern: write [[] for [)" if "[" in pattern else ""
+            raise UserError(f"{pattern} matches no raster; expected {', '.join(suffixes)} files{signs}")
         found.update(matches)
     return sorted(found)
+
+
+def expand(pattern):
+    """Paths that match a local glob. Folders that exist as they are written are no part of the pattern: `scenes [2024]/*.tif`."""
+    folder, rest = os.path.split(pattern)
+    while folder and not os.path.isdir(folder):
+        folder, last = os.path.split(folder)
+        rest = os.path.join(last, rest)
+    return glob.glob(os.path.join(glob.escape(folder), rest), recursive=True) or glob.glob(pattern, recursive=True)
 
 
 def list_s3(pattern, suffixes=RASTER_SUFFIXES):

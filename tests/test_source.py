@@ -32,6 +32,28 @@ def test_rasters_are_listed_sorted_and_once(make_raster, tmp_path):
     assert [scene_name(p) for p in list_rasters(tmp_path / "**" / "*.tif")][-1] == "c"
 
 
+@pytest.mark.parametrize("pattern", ["scenes [2024]/i/*.tif", "scenes [2024]/*/s*.tif", "scenes [2024]/**/*.tif", "scenes [[]2024]/i/s.tif",
+                                     "scenes [2024]/i/s.tif", "scene[s] [[]2024]/i/*.tif"])
+def test_brackets_in_the_name_of_a_folder_that_exists_are_no_pattern(make_raster, tmp_path, monkeypatch, pattern):
+    path = make_raster("scenes [2024]/i/s.tif", np.zeros((2, 2), "uint8"))
+    assert list_rasters(tmp_path / pattern) == [str(path)]
+    monkeypatch.chdir(tmp_path)
+    assert list_rasters(pattern) == ["scenes [2024]/i/s.tif"] and list_rasters(f"./{pattern}") == ["./scenes [2024]/i/s.tif"]
+
+
+def test_a_bracket_pattern_of_folders_goes_on_to_match_several(make_raster, tmp_path):
+    for name in ("a/x.tif", "b/x.tif", "c/x.tif", "[ab]/notes/x.tif"):
+        make_raster(name, np.zeros((2, 2), "uint8"))
+    assert [Path(p).parent.name for p in list_rasters(tmp_path / "[ab]" / "*.tif")] == ["a", "b"]
+
+
+def test_the_advice_for_brackets_in_a_file_name_finds_the_file(make_raster, tmp_path):
+    path = make_raster("s [1] x.tif", np.zeros((2, 2), "uint8"))
+    with pytest.raises(UserError, match=r"matches no raster; .* write \[\[\] for \["):
+        list_rasters(tmp_path / "s [1]*.tif")
+    assert list_rasters(tmp_path / "s [[]1]*.tif") == [str(path)]
+
+
 @pytest.mark.parametrize("pattern", ["none", "*.tif", "notes.txt/*.tif"])
 def test_a_pattern_without_a_match_is_named(tmp_path, pattern):
     with pytest.raises(UserError, match="matches no raster"):
