@@ -36,6 +36,10 @@ def check_polygons(scenes, recipe, note):
             note(f"{len(missed)} of {len(scenes)} scenes meet no polygon of {flag} ({some(missed)}): they {what}")
 
 
+def black_white_words(label_map):
+    return f"the masks hold 0 and {IGNORE} only, and {IGNORE} means ignore: pass --label-map={label_map} if it is a class"
+
+
 def check_clouds(scenes, recipe):
     """UserError where a cloud mask, read at reduced resolution where it is large, holds what is neither cloud nor none."""
     for scene in scenes:
@@ -61,7 +65,7 @@ def check_masks(scenes, recipe, note):
     """
     UserError where a mask, read at reduced resolution where it is large, holds a value that is no class.
 
-    Returns the layers whose masks hold 0 and 255 only.
+    Returns {layer: --label-map that makes classes of both} of those whose masks hold 0 and 255 only, which would be background and ignore.
     """
     suspicious, seen = {}, {}  # seen: {layer: values}, not extended once there is a third
     num_classes = dict(zip(recipe.layers, recipe.classes, strict=True))
@@ -74,10 +78,15 @@ def check_masks(scenes, recipe, note):
                 seen[layer] = seen.get(layer, set()) | set(np.unique(values).tolist())
             to_classes(values, num_classes[layer], mask.nodata, recipe.label_map, mask.path)
             if mask.nodata is not None and 0 <= mask.nodata < num_classes[layer] and mask.nodata not in dict(recipe.label_map):
-                suspicious.setdefault(mask.nodata, []).append(mask.path)
-    for value, paths in suspicious.items():
+                suspicious.setdefault((layer, mask.nodata), []).append(mask.path)
+    black_white = {
+        layer: ("0=0," if (layer, 0) in suspicious else "") + f"{IGNORE}=1"
+        for layer, values in seen.items() if values == {0, IGNORE} and IGNORE not in dict(recipe.label_map)
+    }
+    for (layer, value), paths in suspicious.items():
+        advice = black_white[layer] if layer in black_white and value == 0 else f"{value:g}={value:g}"
         note(
             f"{len(paths)} masks have {value:g} as nodata tag ({some(paths)}), so class {value:g} is ignored there; "
-            f"pass --label-map={value:g}={value:g} if it is a class"
+            f"pass --label-map={advice} if it is a class"
         )
-    return [layer for layer, values in seen.items() if values == {0, IGNORE}]
+    return black_white

@@ -16,6 +16,7 @@ import numpy as np
 
 from chipping.chipset import DEFAULT_OPTIONS, SKIPPED, ChipSetWriter, SkipLog
 from chipping.cutting import grid_of
+from chipping.label_checks import black_white_words
 from chipping.parallel import Cutter, cut_in_order, partition
 from chipping.patch_set import SPLITS
 from chipping.sources import refuse_changed_sources, stamps_of
@@ -102,6 +103,8 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
         why = f"no patch could be cut from {len(plan.scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}"
         if tally.unreadable:
             raise RunError(why)
+        if plan.black_white and tally.skipped["nothing labelled"]:
+            raise UserError(f"{why}; {black_white_words(next(iter(plan.black_white.values())))}")
         raise UserError(f"{why}; check --nodata, --aoi, --max-cloud-cover and --min-valid against the images")
     return tally
 

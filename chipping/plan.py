@@ -26,7 +26,7 @@ class Plan:
     """
     scenes: list of Scene, sorted by name. recipe: Recipe. description: content of chipset.json. broken: {scene: why} of images that cannot
     be opened. leaks: (scene, split, scene, split) that share ground. unplaced: scenes without CRS, for which that cannot be known.
-    black_white: layers whose masks hold 0 and 255 only, as far as they were read.
+    black_white: {layer: --label-map} of masks that hold 0 and 255 only, see check_masks.
     """
 
     scenes: list
@@ -35,7 +35,7 @@ class Plan:
     broken: dict
     leaks: list
     unplaced: list
-    black_white: list
+    black_white: dict
 
 
 @dataclass(frozen=True)

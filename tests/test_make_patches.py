@@ -1097,6 +1097,30 @@ def test_offsets_that_differ_by_little_are_told_apart_and_the_advice_makes_the_s
     assert len(cut("--patch-size", 8, divide_by=("--divide-by", "10000"))) == 2
 
 
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize("burnt", [slice(2, 6), slice(0, 8)])
+def test_the_advice_for_masks_of_0_and_255_gives_both_classes(scene, tmp_path, monkeypatch, capsys, nodata, burnt):
+    """As gdal_rasterize -burn 255 -a_nodata 0 writes them: under the tag nothing at all is labelled."""
+    monkeypatch.chdir(tmp_path)
+    mask = np.zeros((8, 16), np.uint8)
+    mask[:, burnt] = 255
+    scene("a", ramp(8, 16), mask, mask_how={"nodata": nodata})
+    words = "make-patches --images images --masks masks --divide-by 30000 --patch-size 8 --stride 8 --overwrite --patches-dir patches"
+    words = words.split()
+    if nodata == 0:
+        with pytest.raises(UserError, match="no patch could be cut .*the masks hold 0 and 255 only") as failed:
+            chip.main(words)
+        told = str(failed.value)
+        assert "so class 0 is ignored there; pass --label-map=0=0,255=1" in capsys.readouterr().err
+    else:
+        chip.main(words)
+        told = capsys.readouterr().err
+    (flag,) = set(re.findall(r"--label-map=[\d=,]+", told))
+    chip.main([*words, flag])
+    counts = np.sum([line["class_pixels"]["mask"] for line in read_manifest("patches")], axis=0)
+    assert counts.tolist() == [(mask == 0).sum(), (mask == 255).sum()]
+
+
 CLOUDS = {  # product: (values that are clear, values that are cloud or shadow), by the products' guides
     "fmask": ([64, 192, 32, 16, 255], [2, 4, 8, 64 + 2]),
     "qa_pixel": ([21824, 21952, 1], [22280, 23888, 54596, 21826]),

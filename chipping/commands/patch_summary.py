@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from chipping.cutting import grid_of
+from chipping.label_checks import black_white_words
 from chipping.patch_set import SPLITS
 from chipping.patches import describe_skipped, estimate, free_bytes, mean_reflectance
 from chipping.splits import describe_leaks
@@ -69,7 +70,5 @@ def say_absent(plan, layer, names, console):
     if not names:
         return
     which = f" ({layer})" if len(plan.recipe.layers) > 1 else ""
-    mapped = {value for value, _ in plan.recipe.label_map}
-    hint = "; the masks hold 0 and 255 only, and 255 means ignore: pass --label-map=255=1 if it is a class"
-    unmapped_255 = layer in plan.black_white and 255 not in mapped
-    console.note(f"no pixel of the training patches is {' or '.join(names)}{which}{hint if unmapped_255 else ''}")
+    hint = f"; {black_white_words(plan.black_white[layer])}" if layer in plan.black_white else ""
+    console.note(f"no pixel of the training patches is {' or '.join(names)}{which}{hint}")
