@@ -6,6 +6,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform, transform_geom
 
@@ -192,7 +193,7 @@ def test_web_mercator_ends_at_the_antimeridian(tmp_path, turned):
     assert (burnt(tmp_path, geometry, "EPSG:3857", grid, 400, 400) == ((np.abs(lon) < 170) & (np.abs(lat) < 60))).all()
 
 
-SINUSOIDAL = "+proj=sinu +lon_0=0 +R=6371007.181 +units=m"
+SINUSOIDAL = CRS.from_string("+proj=sinu +lon_0=0 +R=6371007.181 +units=m").to_wkt()
 
 
 @pytest.mark.parametrize("around", [0, -360], ids=["beyond 180", "beyond -180"])
@@ -228,7 +229,7 @@ def test_a_raster_that_goes_on_beyond_the_poles_is_labelled_up_to_them(tmp_path)
 
 
 def test_a_picture_of_the_globe_from_afar_takes_the_polygons_that_it_shows(tmp_path):
-    crs, grid = "+proj=geos +h=35785831 +lon_0=0 +sweep=y", from_origin(-6e6, 6e6, 60_000, 60_000)
+    crs, grid = CRS.from_string("+proj=geos +h=35785831 +lon_0=0 +sweep=y").to_wkt(), from_origin(-6e6, 6e6, 60_000, 60_000)
     for _ in range(2):  # GDAL answers in another way after twenty errors
         assert burnt(tmp_path, box(-10, -10, 10, 10), crs, grid, 200, 200).any()
         assert not burnt(tmp_path, box(150, 20, 170, 50), crs, grid, 200, 200).any(), "on the other side"
