@@ -16,7 +16,6 @@ With a checkpoint: scene, truth, map and errors of the best, median and worst ca
 import dataclasses
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from constants import SENTINEL2_DIVISOR, SENTINEL2_OFFSET, VERSION
 from runtime.errors import RunError, Terminated, UserError, run_program
-from runtime.files import describe_difference, read_json, refuse_existing, require_writable, write_json
+from runtime.files import describe_difference, read_json, refuse_existing, remove_tree, require_writable, write_json
 from runtime.flags import Parser, add_common_flags, parse_with_config
 from runtime.logs import Console
 from runtime.network import add_network_flag, permit
@@ -215,7 +214,7 @@ class Stages:
             raise UserError(f"{folder} holds a demo with other settings ({difference}); pass --overwrite or another --output-dir")
         if old is not None and overwrite:
             for name in self.MADE:
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                remove_tree(self.folder / name)
             (self.folder / "report.html").unlink(missing_ok=True)
         require_writable(self.folder)
         write_json(stamp, settings)
@@ -241,7 +240,7 @@ def generate_scenes(demo, console):
     size, part = demo.size, demo.folder / "scenes.part"
     splits = ["train"] * size.train_scenes + ["val"] * size.val_scenes + ["test"]
     console.say(f"generating {len(splits)} scenes of burnt country")
-    shutil.rmtree(part, ignore_errors=True)
+    remove_tree(part)
     bar = console.progress(len(splits), "scenes")
     quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is told by this process alone
     pool = ProcessPoolExecutor(size.workers, mp_context=get_context("spawn"), **quietly)
@@ -261,7 +260,7 @@ def generate_scenes(demo, console):
     bar.close()
     for path in part.rglob("*.tif"):
         os.utime(path, (GENERATED, GENERATED))  # manifests and records state it: two demos of one seed are the same bytes
-    shutil.rmtree(demo.folder / "scenes", ignore_errors=True)
+    remove_tree(demo.folder / "scenes")
     os.replace(part, demo.folder / "scenes")
 
 

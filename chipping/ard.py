@@ -16,13 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from constants import WORLDVIEW_BANDS
+from raster import source
 from raster.pair import Pair, match_pair
-from raster.source import is_remote, s3_client, s3_keys
+from raster.source import is_remote, s3_client, s3_keys, within
 from runtime.errors import UserError
+from runtime.names import path_inside
 from runtime.network import may_ask
+from runtime.words import shortened
 
 PLATFORMS = {"worldview-02": "WorldView-2", "worldview-03": "WorldView-3", "wv02": "WorldView-2", "wv03": "WorldView-3"}
 RATIO = 4
+MOST_BYTES = 64 << 20  # of a collection or an item
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,49 @@ class Item:
 
 
 def read_text(path):
-    """The text of a local file, an s3 object or a web page. OSError where it isn't there."""
+    """The text of a local file, an s3 object or a web page. OSError where it isn't there, or does not arrive whole or in time."""
     path = str(path)
-    if path.startswith("s3://"):
-        from botocore.exceptions import BotoCoreError, ClientError
+    if not is_remote(path):
+        return Path(path).read_text(encoding="utf-8")
+    content = within(source.REQUEST_SECONDS, lambda: read_s3(path) if path.startswith("s3://") else read_page(path))
+    if len(content) > MOST_BYTES:
+        raise OSError(f"longer than {MOST_BYTES} bytes")
+    return content.decode("utf-8")
 
-        bucket, _, key = path.removeprefix("s3://").partition("/")
-        try:
-            return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8")
-        except (BotoCoreError, ClientError) as error:
-            raise OSError(str(error)) from error
-    if is_remote(path):
-        from urllib.request import urlopen
 
-        with urlopen(path, timeout=30) as response:
-            return response.read().decode("utf-8")
-    return Path(path).read_text(encoding="utf-8")
+def read_s3(path):
+    """At most MOST_BYTES + 1 bytes of an s3 object. FileNotFoundError, OSError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    try:
+        return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read(MOST_BYTES + 1)
+    except ClientError as error:
+        missing = error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404")
+        raise (FileNotFoundError if missing else OSError)(str(error)) from error
+    except BotoCoreError as error:
+        raise OSError(str(error)) from error
+
+
+def read_page(path):
+    """At most MOST_BYTES + 1 bytes of a web page. FileNotFoundError, OSError."""
+    from http.client import HTTPException, IncompleteRead
+    from urllib.error import HTTPError
+    from urllib.parse import quote
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(quote(path, safe="/:?&=%#@+,;~!$'()*[]"), timeout=30) as response:
+            content, expected = response.read(MOST_BYTES + 1), response.length
+    except HTTPError as error:
+        raise (FileNotFoundError if error.code == 404 else OSError)(str(error)) from error
+    except IncompleteRead as error:
+        raise OSError("the answer was cut off") from error
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    if expected and len(content) <= MOST_BYTES:  # with a size given, read() takes a connection that breaks for the end
+        raise OSError(f"the answer was cut off, {expected} bytes before its end")
+    return content
 
 
 def is_ard(folder):
@@ -101,19 +132,37 @@ def read_items(folder):
     for path in collections:
         try:
             links = json.loads(read_text(path))["links"]
-            found = [join(path.rsplit("/", 1)[0], link["href"]) for link in links if link.get("rel") == "item"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if not isinstance(links, list):
+                raise TypeError("its links are no list")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             skipped.append((path, f"unreadable collection ({type(error).__name__}: {error})"))
             continue
+        found = set()
+        for link in links:
+            try:
+                if link.get("rel") == "item":
+                    found.add(item_path(folder, path, link["href"]))
+            except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+                skipped.append((path, f"unreadable collection link {shortened(repr(link), 80)} ({type(error).__name__}: {error})"))
         # whoever wrote the collection chooses no server
         elsewhere = {item for item in found if is_remote(item) and item.split("/")[:3] != path.split("/")[:3] and not may_ask(item)}
         skipped += [(item, "on another server than its collection") for item in sorted(elsewhere)]
-        paths.update(set(found) - elsewhere)
+        paths.update(found - elsewhere)
     with ThreadPoolExecutor(32 if is_remote(folder) else 1) as pool:
         results = list(pool.map(read_item, sorted(paths)))
     items = [r for r in results if isinstance(r, Item)]
     skipped += [r for r in results if not isinstance(r, Item)]
     return sorted(items, key=lambda item: item.name), skipped
+
+
+def item_path(folder, collection, href):
+    """Where a collection's link leads. UserError where that is a local file outside of `folder`, TypeError where it is no text."""
+    if not isinstance(href, str) or not href:
+        raise TypeError(f"its href is {href!r}, expected text")
+    path = join(collection.rpartition("/")[0], href)
+    if not is_remote(path) and not is_remote(collection):
+        path_inside(folder, os.path.relpath(path, folder), os.path.basename(collection))
+    return path
 
 
 def read_item(path):
@@ -125,9 +174,9 @@ def read_item(path):
         properties = json.loads(read_text(path))["properties"]
         if not isinstance(properties, dict):
             raise TypeError("properties is no object")
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return name, "missing item JSON"
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return name, f"unreadable item JSON ({type(error).__name__}: {error})"
     return Item(name, cid, folder, properties)
 

@@ -21,6 +21,7 @@ from constants import MANIFEST, VERSION
 from runtime.errors import UserError
 from runtime.files import (
     describe_difference,
+    open_own,
     plain,
     read_json,
     read_lines,
@@ -32,6 +33,7 @@ from runtime.files import (
     write_json,
     write_text,
 )
+from runtime.names import path_inside, require_real_folder
 
 FORMAT = "chipmill-chipset-1"
 REMOVING = "chipmill-removing-1"  # the format that chipset.json states while --overwrite removes the chips of an earlier run
@@ -104,10 +106,10 @@ def check_lines(path, lines, needs=(), remedy="make the chips again"):
 
 
 def refuse_outside(path, line):
-    """UserError where a line of `path` names a file that is not below its folder."""
-    for name in (str(line.get("file")), str(line.get("mask"))):
-        if os.path.isabs(name) or (".." in name and ".." in Path(name).parts):
-            raise UserError(f"{path} lists {name}, which is outside of {path.parent}; expected names below the folder")
+    """UserError where a line of `path` names a file that is not below its folder. What is no text is no name."""
+    for name in (line.get("file"), line.get("mask")):
+        if isinstance(name, str) and name:
+            path_inside(path.parent, name, path)
 
 
 def complete(description):
@@ -142,7 +144,8 @@ def cut_torn_lines(path, needs):
     check_lines(Path(path), lines, needs, "pass --overwrite to make all again")
     torn = Path(path).exists() and size < os.path.getsize(path)
     if torn:
-        os.truncate(path, size)
+        with open_own(path, "rb+") as file:
+            file.truncate(size)
     return lines, torn
 
 
@@ -176,7 +179,7 @@ class ChipSetWriter:
         if not self.overwrite:
             self.refuse_foreign()
         require_writable(self.folder)
-        self.file = open(self.folder / MANIFEST, "a+", encoding="utf-8")
+        self.file = open_own(self.folder / MANIFEST, "a+", encoding="utf-8")
         lock(self.file, self.folder)
         try:
             self.begin()
@@ -224,18 +227,19 @@ class ChipSetWriter:
         """
         path = self.folder / DESCRIPTION
         lines, _, problem = scan_lines(self.folder / MANIFEST) if path.exists() else ([], 0, None)  # else the manifest is not ours
+        listed = [self.folder / line[key] for line in lines for key in ("file", "mask") if line.get(key) and isinstance(line[key], str)]
         for line in lines:
             refuse_outside(self.folder / MANIFEST, line)
+        for place in sorted({file.parent for file in listed}):
+            require_real_folder(place, self.folder)
         if path.exists():
             self.replaces = True
             write_json(path, {"format": REMOVING})
-        for line in lines:
-            for key in ("file", "mask"):
-                if line.get(key) and isinstance(line[key], str):
-                    (self.folder / line[key]).unlink(missing_ok=True)
+        for file in listed:
+            file.unlink(missing_ok=True)
         for name in (*self.companions, *(self.unlisted(self.folder, lines, problem is not None) if path.exists() else ())):
             companion = self.folder / name
-            if companion.is_dir():
+            if companion.is_dir() and not companion.is_symlink():
                 shutil.rmtree(companion)
             else:
                 companion.unlink(missing_ok=True)
@@ -301,7 +305,7 @@ class SkipLog:
 
     def add(self, line):
         if self.file is None:
-            self.file = open(self.path, "a", encoding="utf-8")
+            self.file = open_own(self.path, "a", encoding="utf-8")
         self.file.write(to_line(line, self.ensure_ascii))
         self.file.flush()
 

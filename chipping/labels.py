@@ -10,6 +10,7 @@ from rasterio.windows import Window
 from constants import IGNORE
 from raster.hidden import hidden_pixels
 from runtime.errors import UserError, did_you_mean
+from runtime.words import shortened
 from vectors import reading
 from vectors.placing import raster_bounds
 
@@ -124,7 +125,7 @@ def class_of(feature, path, class_field, classes, mapping):
     if class_field not in feature.properties:
         raise UserError(
             f"{path}: feature {feature.number} has no property {class_field!r}.{did_you_mean(class_field, feature.properties)} "
-            f"It has {', '.join(feature.properties) or 'none'}"
+            f"It has {shortened(', '.join(feature.properties), 200) or 'none'}"
         )
     value = feature.properties[class_field]
     if value in classes:
@@ -135,7 +136,8 @@ def class_of(feature, path, class_field, classes, mapping):
         label = None
     if label is None or not (0 <= label < len(classes) or label == IGNORE):
         raise UserError(
-            f"{path}: feature {feature.number} has {class_field} = {value!r}; expected 0..{len(classes) - 1} or one of {', '.join(classes)}"
+            f"{path}: feature {feature.number} has {class_field} = {shortened(repr(value), 60)}; expected 0..{len(classes) - 1} "
+            f"or one of {', '.join(classes)}"
         )
     return label
 

@@ -21,7 +21,16 @@ from chipping.chipset import DESCRIPTION, MANIFEST, complete, find_chips, lock, 
 from chipping.patch_set import SPLITS
 from raster.crs import as_crs
 from runtime.errors import UserError
-from runtime.files import describe_difference, parse_object, require_writable, shorten, to_json, write_text
+from runtime.files import (
+    describe_difference,
+    open_own,
+    parse_object,
+    remove_tree,
+    require_writable,
+    shorten,
+    to_json,
+    write_text,
+)
 from vectors.footprint import TOUCH, any_overlap, outline, overlapping_pairs, to_lonlat, window_transform
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
@@ -266,7 +275,7 @@ def make_folder(destination, links, texts, overwrite):
         if earlier.exists() and not destination.exists():
             os.rename(earlier, destination)
         for leftover in (hidden, earlier):  # of a run that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_tree(leftover)
         made_before = read_earlier(destination, links, texts, overwrite)
         if made_before == {**links, **texts}:
             return
@@ -289,7 +298,7 @@ def make_folder(destination, links, texts, overwrite):
 @contextlib.contextmanager
 def locked(path, folder):
     """Keep other runs of link-chips out of `folder` by the lock file `path`, which is gone afterwards."""
-    with open(path, "a", encoding="utf-8") as file:
+    with open_own(path, "a", encoding="utf-8") as file:
         lock(file, folder)
         try:
             yield

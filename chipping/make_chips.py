@@ -10,7 +10,6 @@ interruption. chipping/chip_window.py reduces a window.
 
 import math
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,12 +17,13 @@ from pathlib import Path
 
 from chipping.chip_pool import split_work, workers_of
 from chipping.chip_worker import window_centre
-from chipping.chipset import DEFAULT_OPTIONS, SKIPPED, ChipSetWriter, SkipLog, next_chip, pansharpen_description
+from chipping.chipset import DEFAULT_OPTIONS, MANIFEST, SKIPPED, ChipSetWriter, SkipLog, next_chip, pansharpen_description
 from chipping.sources import has_changed, refuse_changed_tiles, source_of_pair, tile_settings
 from chipping.window_walk import BEFORE_START, READ_ERROR, Walk
 from raster.colour import has_colour
 from runtime.errors import RunError, UserError
-from runtime.files import remove_leftovers
+from runtime.files import make_own_folder, remove_leftovers, remove_tree
+from runtime.names import path_inside, require_real_folder
 from vectors.footprint import footprint, pixel_corners
 
 WAITING = ".considered"  # folder of finished chips whose number isn't known yet
@@ -66,7 +66,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, options=DEFAULT
         first, start = where_to_start(chipset.lines, starting_from, folder)
         run.resume(first)
         waiting = folder / WAITING
-        waiting.mkdir(exist_ok=True)
+        make_own_folder(waiting)
         remove_leftovers(waiting)
         run.remake_missing(lambda batch: judge(split_work(batch, recipe, waiting, options.workers)))
         while run.walk.accepted < start + count:
@@ -77,7 +77,7 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, options=DEFAULT
                 break
             verdicts = judge(split_work(batch, recipe, None if before_start else waiting, options.workers), listeners.verdict)
             run.take_batch(batch, verdicts, goal, before_start)
-        shutil.rmtree(waiting, ignore_errors=True)
+        remove_tree(waiting)
     run.summary["retired"] = sorted(run.walk.retired)
     if run.walk.accepted < start + count:
         reasons = run.earlier_reasons + Counter(run.summary["skipped"])
@@ -187,6 +187,9 @@ class ChipRun:
         missing = [line for line in self.chipset.lines if line["file"] not in there]
         if not missing:
             return
+        for line in missing:
+            for place, name in ((self.folder, line["file"]), (self.folder / WAITING, f"{line['i']}.pt")):
+                require_real_folder(path_inside(place, name, self.folder / MANIFEST).parent, place)
         by_name = {tile.name: tile for tile in self.tiles}
         verdicts = judge([(line["i"], by_name[line["tile"]], line["left"], line["top"]) for line in missing])
         for line in missing:

@@ -17,12 +17,12 @@ A chip has `bands`, `oklab` or both; Oklab can be computed from bands, not the o
 import io
 import os
 import pickle
-import warnings
 
 import numpy as np
 import torch
 
 from raster.colour import bands_to_oklab
+from runtime.checkpoint import OversizedRecords, load_tensors
 from runtime.errors import UserError
 from runtime.files import atomic_path
 
@@ -75,12 +75,12 @@ def write_chip(path, chip):
 def read_chip(path):
     """The dict of a chip with tensors as stored, checked. BadChip where it is missing, broken, hostile or in another format."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's warnings about foreign pickles: the errors below say what matters
-            chip = torch.load(path, weights_only=True, map_location="cpu")
+        chip = load_tensors(path)
     except FileNotFoundError as error:
         target = os.path.realpath(path)
         raise BadChip("missing" if target == str(path) else f"missing (broken link to {target})") from error
+    except OversizedRecords as error:
+        raise BadChip(f"refused: {error}") from error
     except pickle.UnpicklingError as error:  # torch's own text begins with a paragraph on what PyTorch 2.6 changed
         raise BadChip("unreadable (a pickle of something else than tensors, or damaged; nothing in it was run)") from error
     except Exception as error:  # torch.load raises half a dozen kinds for a broken or foreign file
@@ -101,6 +101,8 @@ def find_problem(chip):
         if isinstance(tensor, torch.Tensor) and not is_plain(tensor):
             gradient = ", with a gradient" * tensor.requires_grad
             return f"{key} is a tensor of {tensor.layout} on {tensor.device}{gradient}; expected plain numbers in memory"
+        if isinstance(tensor, torch.Tensor) and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            return f"{key} repeats fewer numbers than its shape {tuple(tensor.shape)} has; expected all of them in the file"
     for key in ("pan", "mul"):
         if not isinstance(chip.get(key), torch.Tensor) or chip[key].ndim != 3:
             return f"{key} is missing or not (C, H, W)"

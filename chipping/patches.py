@@ -7,7 +7,6 @@ killed continues where its manifest ends. chipping/cutting.py cuts a scene, chip
 
 import collections
 import itertools
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,16 @@ from chipping.sources import refuse_changed_sources, stamps_of
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
 from runtime.files import remove_leftovers
+from runtime.names import require_real_folder, require_short_names
+
+# {reason of a window that is left out (chipping/cutting.py): what to do where most are}
+REMEDIES = {
+    "outside the area": "check that --aoi lies on the images",
+    "no valid pixel": "all pixels count as nodata: where they are values, pass --nodata none --overwrite",
+    "too few valid pixels": "pass a smaller --min-valid, with --overwrite",
+    "clouds": "pass a larger --max-cloud-cover, with --overwrite",
+    "nothing labelled": "check that the labels lie on the images and are not nodata there",
+}
 
 NEEDS = ("file", "mask", "scene", "split", "window", "valid_pixels", "band_sum", "class_pixels", "source", "label_sources")  # of a line
 SKIP_NEEDS = ("scene", "window", "reason")  # of a line of skipped.jsonl
@@ -73,6 +82,7 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
     first window that cannot be read.
     """
     folder, tally = Path(folder), Tally()
+    require_short_names(f"{scene.name}_r{scene.height}_c{scene.width}_image.npy" for scene in plan.scenes)
     with (
         ChipSetWriter(folder, plan.description, options.overwrite, companions=(SKIPPED,), needs=NEEDS) as chipset,
         SkipLog(folder / SKIPPED, needs=SKIP_NEEDS) as skips,
@@ -105,7 +115,8 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
             raise RunError(why)
         if plan.black_white and tally.skipped["nothing labelled"]:
             raise UserError(f"{why}; {black_white_words(next(iter(plan.black_white.values())))}")
-        raise UserError(f"{why}; check --nodata, --aoi, --max-cloud-cover and --min-valid against the images")
+        reason = next(iter(dict(tally.skipped.most_common(1))), None)
+        raise UserError(f"{why}; {REMEDIES.get(reason, 'check --aoi and --patch-size against the images')}")
     return tally
 
 
@@ -172,6 +183,7 @@ def refuse_other_files(lines, scenes, folder):
 def remove_strays(folder):
     """Delete patches that a killed run of other settings wrote and its manifest does not list."""
     for split in SPLITS:
+        require_real_folder(folder / split, folder)
         for path in (*folder.glob(f"{split}/*_r*_c*_image.npy"), *folder.glob(f"{split}/*_r*_c*_mask.npy")):
             path.unlink()
 
@@ -199,14 +211,6 @@ def estimate(scenes, recipe, most_windows=48):
     seconds = time.perf_counter() - begin
     share = kept / max(1, tried)
     return round(total * share), round(total * size / max(1, tried)), total * seconds / max(1, tried)
-
-
-def free_bytes(folder):
-    """Free bytes on the disk where `folder` is or will be."""
-    folder = Path(folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def mean_reflectance(tally, description):

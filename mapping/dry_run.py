@@ -1,12 +1,10 @@
 """Tells for each scene what mapping it would take: windows, seconds, memory, disk."""
 
-import time
-
-import torch
-
+from mapping.cost import memory_of, seconds_a_window
 from mapping.messages import plan_words
 from mapping.scene import window_grid
 from runtime.errors import UserError
+from runtime.words import for_terminal
 
 
 def dry_run(run, scenes):
@@ -16,7 +14,7 @@ def dry_run(run, scenes):
         try:
             plan = run.plan(path)
         except UserError as error:
-            print(f"{name}: can't be mapped: {error}")
+            print(for_terminal(f"{name}: can't be mapped: {error}"))
             bad += 1
             continue
         info, settings = plan.info, run.settings
@@ -24,25 +22,9 @@ def dry_run(run, scenes):
         count = window_grid(info, settings).count
         memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
         disk = info.width * info.height * (2 if settings.probabilities != "float32" else 5)
-        print(
+        print(for_terminal(
             f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
-        )
+        ))
     print(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {run.output_dir}")
     return 2 if bad else 0
-
-
-def seconds_a_window(run, plan):
-    """Measured on a batch of zeros, after one that warms up."""
-    predictor = run.predictor(plan)
-    batch = torch.zeros(run.batch_size, len(plan.indexes), run.settings.window, run.settings.window, device=run.compute.device)
-    predictor.probabilities(batch)
-    start = time.perf_counter()
-    predictor.probabilities(batch).cpu()
-    return (time.perf_counter() - start) / run.batch_size
-
-
-def memory_of(info, window, bands, classes):
-    """Bytes for the strip of windows, its sums and the slabs that are read ahead."""
-    across, deep = max(info.width, window), max(info.block_shapes[0][0], 128)
-    return across * (window * (classes * 8 + bands * 4) + 3 * deep * bands * 4)

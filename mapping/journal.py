@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.files import describe_difference, plain, scan_lines, try_lock
+from runtime.files import describe_difference, make_own_folder, open_own, plain, scan_lines, try_lock
 
 NAME = "journal.jsonl"
 SAVE_BYTES = 256 << 20  # after so many bytes the disk is asked to have them: a power cut costs no more than that
@@ -56,9 +56,10 @@ class Journal:
 
     def __init__(self, folder, settings, overwrite=False):
         self.folder, self.settings = Path(folder), plain(settings)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.lines_file = open(self.folder / NAME, "a+b")
-        self.bands_file = open(self.folder / "bands.bin", "a+b")
+        make_own_folder(self.folder.parent)
+        make_own_folder(self.folder)
+        self.lines_file = open_own(self.folder / NAME, "a+b")
+        self.bands_file = open_own(self.folder / "bands.bin", "a+b")
         try:
             self.lock()
             self.lines = self.read_lines(overwrite)

@@ -9,6 +9,7 @@ import torch
 
 from constants import MANIFEST
 from mapping.area_of_interest import OutsideArea
+from mapping.cost import tell_large
 from mapping.dry_run import dry_run
 from mapping.inputs import InputFlags, plan_input
 from mapping.map_files import MapFiles, finished_record
@@ -23,7 +24,9 @@ from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import read_lines, require_writable
 from runtime.logs import Console
+from runtime.names import require_short_names
 from runtime.network import may_ask
+from runtime.words import for_terminal
 from vectors.reading import read_polygons
 
 
@@ -83,6 +86,7 @@ def choose_scenes(patterns, data, settings, output_dir, console):
     """
     scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
     refuse_inputs_as_outputs(scenes, output_dir, settings)
+    require_short_names(path for name in scenes for path in MapFiles(output_dir, name).outputs(settings).values())
     if settings.aoi:
         for remark in read_polygons([settings.aoi]).remarks:
             console.warn(remark)
@@ -152,7 +156,7 @@ def map_all(run, patterns, processes, first):
     # Each process tells of its own scenes, so none of them is silent.
     line, code = conclude(*map_scenes(run, scenes, processes, Console(run.quiet)), run.output_dir)
     if processes.is_first:
-        print(line)
+        print(for_terminal(line))
     return code
 
 
@@ -204,6 +208,7 @@ def map_or_skip(run, name, path, place, console):
         return record
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
     console.say(f"{place}: {plan_words(plan, run.facts)}{again}")
+    tell_large(run, plan, name, console)
 
     def progress(total, done):
         return console.progress(total, name, initial=done).update

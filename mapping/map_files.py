@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapping.settings import full_settings
-from mapping.summary import HIDDEN
+from mapping.summary import HIDDEN, read_record
 from raster.writer import scratch_of
 from runtime.errors import UserError
-from runtime.files import clear_scratch, describe_difference, plain, read_json, write_json
+from runtime.files import clear_scratch, describe_difference, plain, write_json
 from vectors.writing import WRITERS
 
 
@@ -39,6 +39,11 @@ class MapFiles:
         """Whether an earlier run began this map and did not finish it."""
         return (self.scratch / "journal.jsonl").exists()
 
+    def journal_size(self):
+        """Bytes that an earlier run has written of this map."""
+        path = self.scratch / "bands.bin"
+        return path.stat().st_size if path.is_file() else 0
+
     def remove(self, names):
         """Delete files of the output folder, by their names, with what a run that was killed while writing them left."""
         for path in (Path(self.folder) / name for name in names):
@@ -58,7 +63,7 @@ def finished_record(files, plan, model, settings):
     if not existing:
         return None
     if files.record.exists():
-        earlier, now = read_json(files.record), plain(full_settings(plan, model, settings))
+        earlier, now = read_record(files.record), plain(full_settings(plan, model, settings))
         if earlier["settings"] == now and set(earlier["files"]) == {path.name for path in existing}:
             return earlier
         if earlier["settings"] not in (now, None):  # None: of a map that was not finished
@@ -77,7 +82,7 @@ def begin_record(files, settings):
     other outputs, leaves no stale file either.
     """
     expected = {path.name for path in files.outputs(settings).values()}
-    earlier = set(read_json(files.record)["files"]) if files.record.exists() else set()
+    earlier = set(read_record(files.record)["files"]) if files.record.exists() else set()
     write_json(files.record, {"settings": None, "files": sorted(earlier | expected)})
     files.remove(earlier - expected)
     return expected

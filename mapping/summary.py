@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.files import read_json, write_json, write_text
+from runtime.errors import UserError
+from runtime.files import open_own, read_json, write_json, write_text
+from vectors.writing import WRITERS
 
 try:
     import fcntl
@@ -15,6 +17,7 @@ except ImportError:  # Windows: two processes that finish at the same moment are
     fcntl = None
 
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
+ENDINGS = ("_classes.tif", "_probability.tif", "_preview.png", *(f"_burned{writer.ending}" for writer in WRITERS.values()))
 COLUMNS = (
     "scene", "valid_fraction", "has_fire", "fire_confidence", "fire_fraction", "burned_hectares", "valid_hectares", "polygons",
     "unreadable_blocks",
@@ -91,6 +94,22 @@ def write_summaries(output_dir, records):
     write_text(output_dir / "summary.csv", text.getvalue())
 
 
+def read_record(path):
+    """
+    The record of a scene's map, <folder>/.chipmill/<scene>.json. UserError where it is none, or names files that are not that scene's.
+
+    What it names may be deleted, so a record from elsewhere must not lead to other files.
+    """
+    record, names = read_json(path), {f"{path.stem}{ending}" for ending in ENDINGS}
+    if not isinstance(record, dict) or not isinstance(record.get("files"), list) or "settings" not in record:
+        raise UserError(f"{path} is not the record of a map; remove it, and pass --overwrite to make the map again")
+    if missing := {*COLUMNS, "classes"} - record.keys() if record["settings"] is not None else ():
+        raise UserError(f"{path} lacks {min(missing)}; remove it, and pass --overwrite to make the map again")
+    if foreign := [name for name in record["files"] if not isinstance(name, str) or name not in names]:
+        raise UserError(f"{path} names {foreign[0]!r}, which is no file of the map of {path.stem}; remove it")
+    return record
+
+
 def update_summaries(output_dir):
     """
     summary.json and summary.csv over all scenes that are mapped in a folder, by whatever run and process.
@@ -98,9 +117,9 @@ def update_summaries(output_dir):
     Under a lock: the process that finishes last reads the records of all others, and writes the table that stays.
     """
     folder = Path(output_dir) / HIDDEN
-    with open(folder / "summary.lock", "w") as lock:
+    with open_own(folder / "summary.lock", "a") as lock:
         if fcntl:
             with contextlib.suppress(OSError):  # a disk without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
-        records = [record for path in sorted(folder.glob("*.json")) if (record := read_json(path))["settings"] is not None]
-        write_summaries(output_dir, [r for r in records if (Path(output_dir) / r["files"][0]).exists()])
+        records = [record for path in sorted(folder.glob("*.json")) if (record := read_record(path))["settings"] is not None]
+        write_summaries(output_dir, [r for r in records if r["files"] and (Path(output_dir) / r["files"][0]).exists()])

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from constants import band_role
+from runtime.checkpoint import OversizedRecords, load_tensors
 from runtime.errors import UserError, did_you_mean
 
 RGB_POSITION = {"red": 0, "green": 1, "blue": 2}  # pretrained first convolutions expect red, green, blue in this order
@@ -91,7 +92,9 @@ def weights_from_file(path):
 
             state = load_file(path, device="cpu")
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_tensors(path)
+    except OversizedRecords as error:
+        raise UserError(f"--encoder-weights {path} was refused: {error}") from error
     except Exception as error:
         raise UserError(f"--encoder-weights {path} cannot be read as a state dict of tensors ({type(error).__name__})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}

@@ -16,6 +16,8 @@ from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import clear_scratch, require_writable
 from runtime.logs import Console
+from runtime.names import require_short_names
+from runtime.words import for_terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def sharpen_all(run, pans, mss, processes, first):
     failed = sharpen_pairs(run, planned, processes, Console(run.quiet))
     if processes.is_first:
         missing = f"; failed: {', '.join(failed)}" if failed else ""
-        print(f"sharpened {len(planned) - len(failed)} of {len(planned)} into {run.output_dir}{missing}")
+        print(for_terminal(f"sharpened {len(planned) - len(failed)} of {len(planned)} into {run.output_dir}{missing}"))
     return 1 if failed else 0
 
 
@@ -93,6 +95,7 @@ def plan_pair(run, pan, ms, console):
     scale, why = choose_scale(run, pair)
     path = os.path.join(run.output_dir, f"{place_of(ms)}_sharpened.tif")
     refuse_inputs(pair, path)
+    require_short_names([path])
     form = choose_form(pair, run.checkpoint["data"]["target"] if run.checkpoint else "bands", run.rgb, scale)
     for remark in pair.remarks:
         console.say(remark)

@@ -5,7 +5,9 @@ import functools
 import glob
 import os
 import re
+import threading
 import warnings
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,12 +21,15 @@ from raster.reopened import Reopened
 from raster.rules import DRIVERS, drivers_for, refuse_overviews_elsewhere
 from raster.sensor_place import sensor_place_of
 from runtime.errors import UserError
+from runtime.names import require_text
 from runtime.network import allow_server_of, is_address
 
 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the programs tell it themselves where it matters, once
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 CACHE_BYTES = 256 << 20  # as an option of rasterio.Env this is in bytes; as an environment variable GDAL would read megabytes
+
+REQUEST_SECONDS = 120  # that a request for a list or a text may take as a whole
 
 SAFE_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO"}
 LOCAL_OPTIONS = {**SAFE_OPTIONS, "GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": "YES"}
@@ -234,6 +239,8 @@ def list_rasters(patterns, suffixes=RASTER_SUFFIXES):
             signs = " ([ ] are signs of a pattern: write [[] for [)" if "[" in pattern else ""
             raise UserError(f"{pattern} matches no raster; expected {', '.join(suffixes)} files{signs}")
         found.update(matches)
+    for path in found:
+        require_text(path, "the name of the raster")
     return sorted(found)
 
 
@@ -260,6 +267,28 @@ def list_s3(pattern, suffixes=RASTER_SUFFIXES):
     return [f"s3://{bucket}/{k}" for k in keys]
 
 
+def within(seconds, work):
+    """
+    work() in a thread, for a request as a whole: the timeouts of libraries begin again with every byte that arrives. TimeoutError after
+    `seconds`; the thread is left behind and ends with the program.
+    """
+    result = Future()
+
+    def run():
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return result.result(seconds)
+    except TimeoutError as error:
+        if result.done():
+            raise
+        raise TimeoutError(f"no whole answer in {seconds:g} s") from error
+
+
 def s3_client():
     """A boto3 client whose requests are signed only where credentials can be found."""
     import boto3
@@ -275,8 +304,11 @@ def s3_keys(bucket, prefix):
 
     try:
         pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
-    except (BotoCoreError, ClientError) as error:
+        keys, pages = [], iter(pages)
+        while (page := within(REQUEST_SECONDS, lambda: next(pages, None))) is not None:
+            keys += [item["Key"] for item in page.get("Contents", [])]
+        return keys
+    except (BotoCoreError, ClientError, TimeoutError) as error:
         raise UserError(f"s3://{bucket}/{prefix} can't be listed ({error}); check the name and your credentials") from error
 
 

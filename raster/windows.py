@@ -14,8 +14,12 @@ def starts(length, size, stride):
         raise ValueError(f"stride must be 1..{size} so that every pixel is covered, got {stride}")
     if length <= size:
         return [0]
-    count = -(-(length - size) // stride) + 1
-    return [min(i * stride, length - size) for i in range(count)]
+    return [min(i * stride, length - size) for i in range(count_of(length, size, stride))]
+
+
+def count_of(length, size, stride):
+    """How many windows cover `length` pixels: len(starts(…))."""
+    return 1 if length <= size else -(-(length - size) // stride) + 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class WindowGrid:
 
     @property
     def count(self):
-        return len(self.rows) * len(self.columns)
+        """How many windows there are; also for rasters whose windows no list could hold."""
+        return count_of(self.height, self.size, self.stride) * count_of(self.width, self.size, self.stride)
 
     def first_row_for(self, row):
         """First row of the first windows that reach `row` or below: where reading begins for a map that is finished above `row`."""

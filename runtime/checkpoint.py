@@ -10,6 +10,7 @@ Checkpoints: one .pt of plain dicts, tensors, numbers and strings, read with wei
     data      what the network was trained on: bands, scale, offset, nodata, classes, chip size …
 """
 
+import os
 import pickle
 import sys
 import warnings
@@ -21,6 +22,7 @@ import torch
 from constants import VERSION
 from runtime.errors import UserError
 from runtime.files import atomic_path
+from runtime.words import in_bytes
 
 FORMAT = "chipmill-checkpoint-1"
 
@@ -61,6 +63,40 @@ def canonical(value):
     return sys.intern(value) if type(value) is str else value
 
 
+class OversizedRecords(Exception):
+    """A .pt file would need more memory than its size. The message says why."""
+
+
+def load_tensors(path):
+    """
+    What a .pt file of tensors, plain containers and text holds, on the CPU. It runs no code, and needs about the file's size of memory.
+
+    OversizedRecords before anything is read where a record is compressed or larger than the file; torch.load's errors otherwise.
+    """
+    refuse_oversized_records(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of files that it then refuses; one line is enough
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def refuse_oversized_records(path):
+    """
+    OversizedRecords unless the records of a .pt file, a zip, are stored as they are and fit into it side by side.
+
+    torch.save writes them so. torch.load would also inflate compressed ones: 31 MB became 6.7 GB.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # torch takes it for its older format, whose sizes the reading itself compares with the file
+            return
+        size, records = os.fstat(file.fileno()).st_size, zipfile.ZipFile(file).infolist()
+    if packed := [record for record in records if record.compress_type != zipfile.ZIP_STORED]:
+        largest = max(packed, key=lambda record: record.file_size)
+        raise OversizedRecords(f"its record {largest.filename} is compressed, {in_bytes(largest.file_size)} when unpacked; "
+                               "expected what torch.save writes")
+    if (total := sum(record.file_size for record in records)) > size:
+        raise OversizedRecords(f"its records claim {in_bytes(total)} in a file of {in_bytes(size)}; expected what torch.save writes")
+
+
 def load_checkpoint(path, kind=None):
     """
     The dict, on the CPU, with the file's "path" for what is said about it.
@@ -74,9 +110,9 @@ def load_checkpoint(path, kind=None):
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist{nearby(path)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of files that it then refuses; one line is enough
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
+    except OversizedRecords as error:
+        raise UserError(f"{path} was refused: {error}; take another") from error
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):  # torch's format, with other objects in it
             raise UserError(f"{path} was refused: it holds more than tensors and text, which could run code; take another") from error

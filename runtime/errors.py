@@ -1,11 +1,14 @@
 """Errors that a user can act on: one line on stderr and an exit code, never a traceback unless asked for."""
 
+import contextlib
 import difflib
 import errno
 import os
 import sys
 import threading
 from dataclasses import dataclass
+
+from runtime.words import for_terminal
 
 LONGEST_SURPRISE = 300  # characters of an unexpected error's text: compilers put whole programs into theirs
 
@@ -47,9 +50,9 @@ def did_you_mean(word, choices):
 
 
 def one_line(error):
-    """The message of any exception on one line."""
+    """The message of any exception on one line, fit for a terminal."""
     text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return for_terminal(text) or type(error).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,7 @@ def run_program(main, advice=None):
     """
     argv = sys.argv[1:]
     name = os.path.basename(sys.argv[0])
+    prepare_output()
     try:
         code = main(argv) or 0
         sys.stdout.flush()
@@ -86,6 +90,23 @@ def run_program(main, advice=None):
         if is_first_process() or processes_have_met.is_set() or not isinstance(error, UserError):
             print(f"{name}: {text}", file=sys.stderr)
     leave(code)
+
+
+def prepare_output():
+    """
+    Make print() safe: closed standard files (`>&-`) are replaced by nothing, and a character that the terminal's encoding lacks is escaped.
+
+    Without the first the next file that is opened would be written to by mistake; without the second a name of other bytes ends the run.
+    """
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            with contextlib.suppress(OSError):
+                os.dup2(getattr(sys, name).fileno(), number)
+        elif number == 1 and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def leave(code):
@@ -109,14 +130,14 @@ def explain(error, advice=Advice()):
     if isinstance(error, Terminated):
         return 143, f"stopped by SIGTERM. {one_line(error)}"
     if isinstance(error, KeyboardInterrupt):
-        return 130, f"stopped by Ctrl-C. {error}".rstrip(". ") + "."
+        return 130, f"stopped by Ctrl-C. {for_terminal(error)}".rstrip(". ") + "."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 1, f"failed: no space left on the disk ({one_line(error)}); free some, then {advice.again}"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
         why = "the disk quota is used up" if error.errno == errno.EDQUOT else "the disk or ulimit allows no file of that size"
         return 1, f"failed: {why} ({one_line(error)}); take another folder or raise the limit, then {advice.again}"
     if isinstance(error, PermissionError) or isinstance(error, OSError) and error.errno == errno.EROFS:
-        return 1, f"failed: no permission to write or read {error.filename}; choose another folder or change its rights"
+        return 1, f"failed: no permission to write or read {for_terminal(error.filename)}; choose another folder or change its rights"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return 1, f"failed: out of memory ({one_line(error)[:200]}); {advice.memory}"
     text = one_line(error)

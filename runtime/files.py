@@ -15,18 +15,21 @@ try:
 except ImportError:  # Windows has no such lock: two runs into one folder are then not noticed
     fcntl = None
 
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # of os.open: a symbolic link is an error; Windows has no such flag
 
 @contextlib.contextmanager
 def atomic_path(path, sync=True):
     """
     A temporary path in the same folder, renamed to `path` when the block ends well and removed when it does not.
 
-    It keeps the suffix, which some drivers need, and its name is the same in every run: the next run overwrites what a killed one left.
-    `sync` forces the bytes to disk first, for files that must survive a power cut.
+    It keeps the suffix, which some drivers need, and its name is the same in every run: the next run replaces what a killed one left. It is
+    a new and empty file: a link that lies there is removed, not followed. `sync` forces the bytes to disk first, for files that must
+    survive a power cut.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
+        create_new(temporary)
         yield temporary
         if sync:
             sync_file(temporary)
@@ -38,6 +41,40 @@ def atomic_path(path, sync=True):
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def create_new(path):
+    """Make an empty file, in place of what has its name: neither a file nor a link that lies there is opened."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666))
+
+
+def open_own(path, mode, **options):
+    """open() for a file that one of our folders has under a fixed name. UserError where it is a symbolic link, which is not followed."""
+    try:
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags | NO_FOLLOW, 0o666), **options)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):
+            raise UserError(f"{path} is a symbolic link, which is not followed where something is written; remove it") from error
+        raise
+
+
+def make_own_folder(path):
+    """Make a folder of a fixed name in one of ours. UserError where it is a symbolic link."""
+    path = Path(path)
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link, which is not followed where something is written; remove it")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_tree(path):
+    """Remove a folder and what is in it; of a link only the link. Nothing where there is none."""
+    path = Path(path)
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sync_file(path):
@@ -58,22 +95,28 @@ def scratch_folder(path):
     lock = lock_folder(path)
     try:
         for leftover in path.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
         if lock is not None:
             os.close(lock)
 
 
 def lock_folder(path):
-    """Make a folder that is this process's alone, until the file descriptor that is returned is closed or the process ends, however."""
+    """
+    Make a folder that is this process's alone, until the file descriptor that is returned is closed or the process ends, however.
+
+    A link of its name is removed: what it leads to is not ours to empty.
+    """
     while True:
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if fcntl is None:
                 return None
-            lock = os.open(path, os.O_RDONLY)
+            lock = os.open(path, os.O_RDONLY | NO_FOLLOW)
         except (FileExistsError, FileNotFoundError) as error:  # whoever had it removes it just now, or what is there is no folder
             if os.path.lexists(path) and not path.is_dir():
                 raise UserError(f"{path} is a file where a folder for temporary files has to be; remove it") from error
@@ -108,7 +151,7 @@ def try_lock(file):
 def clear_scratch(path):
     """Remove the scratch folder of a killed run whose output is whole and will not be written again. One in use stays."""
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or path.is_symlink():
         with contextlib.suppress(UserError), scratch_folder(path):
             pass
 
@@ -249,7 +292,15 @@ def require_writable(folder):
     probe = folder / f".{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        create_new(probe)
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder or change its rights") from error
+
+
+def free_bytes(folder):
+    """Free bytes on the disk where `folder` is or will be."""
+    folder = Path(folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

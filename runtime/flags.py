@@ -6,6 +6,7 @@ from pathlib import Path
 
 from constants import VERSION
 from runtime.errors import UserError, did_you_mean
+from runtime.names import require_text
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +20,11 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)  # an abbreviation that works today is a wrong flag after the next release
         super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        for word in args or ():
+            require_text(word, "the argument")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         """UserError, one line: the same for a wrong flag as for a wrong value that is found later."""

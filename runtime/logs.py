@@ -2,6 +2,8 @@
 
 import sys
 
+from runtime.words import for_terminal
+
 
 class Console:
     """say() writes a line to stderr, progress() shows a bar on a terminal; silent when quiet. Results go to stdout with print()."""
@@ -11,16 +13,16 @@ class Console:
 
     def say(self, text):
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(for_terminal(text), file=sys.stderr, flush=True)
 
     def warn(self, text):
         """For what the user should know even when quiet."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(for_terminal(f"warning: {text}"), file=sys.stderr, flush=True)
 
     def progress(self, total, description, initial=0):
         from tqdm import tqdm
 
-        hidden = self.quiet or not sys.stderr.isatty()
+        description, hidden = for_terminal(description, 60), self.quiet or not sys.stderr.isatty()
         return tqdm(total=total, desc=description, initial=initial, disable=hidden, leave=False, dynamic_ncols=True, file=sys.stderr)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import remove_leftovers, require_writable, try_lock, write_json
+from runtime.files import open_own, remove_leftovers, require_writable, try_lock, write_json
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 # What a run writes into its folder, and what scoring it adds.
@@ -62,7 +62,7 @@ class RunFolder:
 
     def take_lock(self):
         """An advisory lock that the system lets go when the process ends, however it ends."""
-        self.lock_file = open(self.path / ".lock", "a", encoding="utf-8")
+        self.lock_file = open_own(self.path / ".lock", "a", encoding="utf-8")
         if not try_lock(self.lock_file):
             self.lock_file.close()
             raise UserError(f"another run is writing into {self.path}; wait for it, or choose another {self.flag}")

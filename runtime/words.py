@@ -1,9 +1,38 @@
-"""Quantities as words: sizes of files and counts for the terminal; areas, shares and durations for pages."""
+"""Text for people: what goes to the terminal, made harmless; sizes and counts for it; areas, shares and durations for pages."""
 
 import math
+import re
 
-UNITS = ("B", "kB", "MB", "GB", "TB")
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 THIN = "\u202f"  # narrow no-break space: 1 302, 94 %
+
+
+# What a terminal may act on or show as something else: control characters but tab and newline, characters that turn the direction of
+# writing, line separators, and surrogates, by which Python keeps bytes that are not UTF-8.
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_LINE = 1000  # characters; two long paths and a sentence
+
+
+def for_terminal(text, longest=LONGEST_LINE):
+    """
+    Text that may hold names and values from other people's files, fit for a terminal: control characters escaped as in repr(), bytes that
+    are not UTF-8 as \\xff, and each line shortened in its middle to `longest` characters.
+    """
+    return "\n".join(shortened(UNSAFE.sub(escaped, line), longest) for line in str(text).split("\n"))
+
+
+def escaped(match):
+    code = ord(match[0])
+    code = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # how os.fsdecode keeps a byte
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def shortened(text, longest):
+    """Text of at most `longest` characters: its beginning, … and its end, where an error says what to do."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 3
+    return f"{text[: longest - tail - 1]}…{text[len(text) - tail :]}"
 
 
 def in_bytes(size):

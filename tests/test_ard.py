@@ -1,12 +1,17 @@
 """Reading an ARD delivery: what is used, what is left out, and the reason for each."""
 
+import contextlib
+import http.server
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import ard
+from raster import source
 from runtime import network
 from runtime.errors import UserError
 
@@ -63,7 +68,7 @@ def test_a_collection_leads_to_a_server_where_that_is_allowed(delivery, monkeypa
     href = "http://127.0.0.1:9/a/37/1/2/A.json"
     (delivery / "acquisition_collections" / "stranger.json").write_text(json.dumps({"links": [{"rel": "item", "href": href}]}))
     _, skipped, _ = open_all(delivery)
-    assert href in asked and skipped == {"37/1/2/A": "missing item JSON"}
+    assert href in asked and skipped == {"37/1/2/A": f"unreadable item JSON (OSError: {href})"}
 
 
 @pytest.mark.parametrize("text", [
@@ -75,12 +80,100 @@ def test_a_broken_collection_is_left_out_with_a_reason(delivery, text):
     assert len(tiles) == 3 and "unreadable collection" in str(skipped)
 
 
+@pytest.mark.parametrize(("link", "reason"), [
+    ({"rel": "item", "href": 7}, "its href is 7, expected text"), ({"rel": "item"}, "KeyError"), ("x", "AttributeError"),
+    ({"rel": "item", "href": "../../outside/37/1/2/A.json"}, "outside of"), ({"rel": "item", "href": "/etc/hostname"}, "outside of"),
+    ({"rel": "item", "href": "a" * 100_000 + "\0"}, "as a file"),
+])
+def test_a_broken_link_is_left_out_and_the_other_links_of_its_collection_are_not(delivery, link, reason):
+    path = next((delivery / "acquisition_collections").glob("*.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "links": [link, *content["links"]]}))
+    tiles, unread, _ = open_all(delivery)
+    assert len(tiles) == 3 and list(unread) == [str(path)] and reason in unread[str(path)]
+
+
+def test_a_space_in_a_link_leads_to_the_file_of_that_name(delivery):
+    old = item_files(delivery)[0].parent
+    new = old.with_name("2023 11 30")
+    old.rename(new)
+    for path in (delivery / "acquisition_collections").glob("*.json"):
+        path.write_text(path.read_text().replace(f"{old.parent.name}/2023-11-30", f"{old.parent.name}/2023 11 30"))
+    tiles, skipped, _ = open_all(delivery)
+    assert len(tiles) == 3 and skipped == {} and any("/2023 11 30/" in tile.name for tile in tiles)
+
+
+@pytest.fixture
+def answers():
+    """{path: function of a request handler}, and the address of a server on this machine that answers so."""
+    found = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            found[self.path](self)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def answer(text, length=None):
+    def give(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(text) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    return give
+
+
+def drip(headers):
+    def give(handler):
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"X: " if headers else b"\r\n"))
+            for _ in range(200):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+                time.sleep(0.05)
+
+    return give
+
+
+def test_what_a_server_answers_wrongly_is_named_and_left_out(answers, monkeypatch):
+    found, address = answers
+    monkeypatch.setattr(source, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(ard, "MOST_BYTES", 1000)
+    item = b'{"properties": {"platform": "worldview-03"}}'
+    found |= {
+        "/37/1/2/good%20one.json": answer(item), "/37/1/2/cut.json": answer(item, 900), "/37/1/2/body.json": drip(headers=False),
+        "/37/1/2/head.json": drip(headers=True), "/37/1/2/gone.json": lambda handler: handler.send_error(404),
+        "/37/1/2/no.json": lambda handler: handler.send_error(500), "/37/1/2/long.json": answer(item + b" " * 2000),
+        "/37/1/2/noise.json": lambda handler: handler.wfile.write(b"\0\1 nothing\r\n\r\n"),
+    }
+    begun = time.monotonic()
+    assert ard.read_item(f"{address}/37/1/2/good one.json").cid == "GOOD ONE"
+    said = {name: ard.read_item(f"{address}/37/1/2/{name}.json")[1] for name in ("cut", "body", "head", "gone", "no", "long", "noise")}
+    assert time.monotonic() - begun < 5  # and not the ten seconds that a dripping server takes
+    words = {"cut": "cut off", "body": "no whole answer in 0.5 s", "head": "no whole answer in 0.5 s", "gone": "missing item JSON",
+             "no": "500", "long": "longer than 1000 bytes", "noise": "BadStatusLine"}
+    assert all(words[name] in text for name, text in said.items()), said
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda path: path.write_text("{"), "unreadable item"),
         (lambda path: path.write_text("{}"), "unreadable item"),
         (lambda path: path.unlink(), "missing item"),
+        (lambda path: path.write_text('{"properties": ' * 100_000), "RecursionError"),
+        (lambda path: path.write_text('{"properties": {"a": ' + "[" * 100_000 + "]" * 100_000 + "}}"), "RecursionError"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "unreadable item"),
+        (lambda path: path.unlink() or path.mkdir(), "unreadable item"),
         (lambda path: path.write_text('{"properties": {}}'), "no platform"),
         (lambda path: path.write_text('{"properties": {"platform": "worldview-01"}}'), "unsupported satellite"),
         (lambda path: path.with_name(path.stem + "-ms.tif").unlink(), "does not exist"),

@@ -1,16 +1,23 @@
 """Checkpoints, run folders, schedules, metrics.csv: what a run leaves behind. Run: pytest tests/test_checkpoint.py"""
 
+import copy
 import csv
 import math
 import os
 import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
+from chipping.pan_chips import BadChip, read_chip
 from metrics import SegmentationMetrics
+from nets.smp_network import weights_from_file
 from runtime.changed_data import follow_changed_data
-from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from runtime.distributed import Processes
 from runtime.errors import UserError, explain
 from runtime.logs import Console
@@ -23,6 +30,7 @@ from runtime.schedule import Schedule
 from runtime.trackers import NoTracker, start_wandb
 from runtime.unreadable import Problem, Unreadable
 
+ROOT = Path(__file__).resolve().parent.parent
 WHOLE = {"kind": "segmentation", "model": {}, "settings": {"lr": 0.1}, "state": {"model": {"w": torch.arange(3.0)}, "epoch": 2}, "data": {}}
 
 
@@ -125,6 +133,73 @@ def test_what_is_no_whole_checkpoint_of_ours_is_one_line(tmp_path, how, words):
     assert not os.path.exists("/tmp/chipmill_was_here")
 
 
+def rezip(path, source, change):
+    """A copy of a .pt file whose records change(name, content) gives as (content, compression)."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", compresslevel=1) as new:
+        for name in old.namelist():
+            content, compression = change(name, old.read(name))
+            new.writestr(zipfile.ZipInfo(name), content, compression, compresslevel=1)
+    return path
+
+
+MEET_IT = """
+import resource, sys
+from chipping.pan_chips import read_chip
+from nets.smp_network import weights_from_file
+from runtime.checkpoint import load_checkpoint
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for load in (load_checkpoint, read_chip, weights_from_file):
+    try:
+        load(sys.argv[1])
+    except Exception as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def make_bomb(path, megabytes):
+    save_checkpoint(path.with_name("small.pt"), WHOLE)
+    return rezip(path, path.with_name("small.pt"), lambda name, content: (
+        (bytes(megabytes << 20) if name.endswith("data/0") else content), zipfile.ZIP_DEFLATED))
+
+
+def test_a_compressed_record_is_refused_before_it_is_loaded_whoever_reads_it(tmp_path, monkeypatch):
+    bomb = make_bomb(tmp_path / "bomb.pt", 4)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    for load, kind in ((load_checkpoint, UserError), (read_chip, BadChip), (weights_from_file, UserError)):
+        with pytest.raises(kind, match="refused: its record .*data/0 is compressed, 4.2 MB when unpacked"):
+            load(bomb)
+
+
+@pytest.mark.slow
+def test_a_compressed_record_takes_no_memory(tmp_path):
+    bomb = make_bomb(tmp_path / "bomb.pt", 200)
+    assert bomb.stat().st_size < 2 << 20
+    done = subprocess.run([sys.executable, "-c", MEET_IT, bomb], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *said, grown = done.stdout.splitlines()
+    assert len(said) == 3 and int(grown) < 50, done.stdout
+
+
+def test_records_that_claim_more_than_the_file_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    path = tmp_path / "overlapping.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data/0", bytes(10_000))
+        for number in range(1, 9):  # nine records at one place of the file
+            record = copy.copy(file.infolist()[0])
+            record.filename = f"archive/data/{number}"
+            file.filelist.append(record)
+    with pytest.raises(UserError, match="its records claim 90.0 kB in a file of 1"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_torch_saves_is_loaded_in_both_of_its_formats(tmp_path, new):
+    torch.save({"w": torch.arange(1000.0), "none": torch.zeros(0)}, tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+    assert load_tensors(tmp_path / "a.pt")["w"].sum() == 499_500 and weights_from_file(tmp_path / "a.pt")["w"].shape == (1000,)
+
+
 def test_a_failure_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "last.pt", WHOLE)
 
@@ -139,10 +214,10 @@ def test_a_failure_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkey
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
-def test_a_full_disk_is_called_so_and_leaves_the_old_checkpoint(tmp_path):
+def test_a_full_disk_is_called_so_and_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"kind": "segmentation", "model": {}, "settings": {}, "state": {"step": 1}, "data": {}})
-    (tmp_path / ".last.part.pt").symlink_to("/dev/full")  # the temporary file's name: every write to it meets a full disk
+    monkeypatch.setattr("runtime.files.create_new", lambda path: path.symlink_to("/dev/full"))  # every write meets a full disk
     with pytest.raises(OSError, match="last.pt") as full:
         save_checkpoint(path, {"kind": "segmentation", "model": {}, "settings": {}, "state": {"step": torch.zeros(10**6)}, "data": {}})
     assert explain(full.value)[0] == 1 and "no space left on the disk" in explain(full.value)[1]

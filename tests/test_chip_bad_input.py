@@ -125,7 +125,7 @@ def test_only_nodata_is_bad_input_and_the_line_says_why(say, make_raster):
     make_raster("images/a.tif", np.zeros((2, 8, 20), np.uint16), nodata=0)
     make_raster("masks/a.tif", np.ones((8, 20), np.uint8))
     code, line = say()
-    assert code == 2 and "no patch could be cut" in line and "3 no valid pixel; check --nodata" in line
+    assert code == 2 and "no patch could be cut" in line and "3 no valid pixel; all pixels count as nodata" in line
 
 
 def test_only_nan_and_infinity_is_bad_input_too(say, make_raster):

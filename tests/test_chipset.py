@@ -126,7 +126,7 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused_and_nothing_removed(
     (tmp_path / "other").mkdir()
     for place in (tmp_path / "other" / "a.npy", tmp_path / "a.npy"):
         place.touch()
-    with pytest.raises(UserError, match=f"lists {name}, which is outside of"):
+    with pytest.raises(UserError, match=f"names {name}, which is outside of"):
         ChipSetWriter(tmp_path / "set", other(patch_size=16), overwrite=True).__enter__()
     assert (tmp_path / "other" / "a.npy").exists() and (tmp_path / "a.npy").exists()
     assert read_chipset(tmp_path / "set")["settings"] == DESCRIPTION["settings"]

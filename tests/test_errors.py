@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import RunError, Terminated, UserError, did_you_mean, run_program
+from runtime.logs import Console
+from runtime.words import for_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,3 +68,47 @@ def test_one_of_several_processes_leaves_with_its_code_and_what_it_said(tmp_path
     environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, "done", "")
+
+
+@pytest.mark.parametrize("argv0, said", [("chip.py", UserError), ("train.py", RuntimeError), ("train.py", KeyboardInterrupt)])
+def test_control_characters_and_bytes_in_a_message_are_escaped(monkeypatch, capsys, argv0, said):
+    _, text = leave_with(monkeypatch, capsys, said("a\x1b]0;owned\x07.tif \x9b31m \udcff \u202egnp.exe"))
+    assert "a\\x1b]0;owned\\x07.tif \\x9b31m \\xff \\u202egnp.exe" in text and text.rstrip("\n").isprintable()
+
+
+def test_a_message_as_long_as_a_file_keeps_its_beginning_and_its_remedy(monkeypatch, capsys):
+    _, text = leave_with(monkeypatch, capsys, UserError("the file names " + "x" * 150_000 + "; pass another"))
+    assert text.startswith("chip.py: error: the file names xxx") and text.count("…") == 1 and len(text) < 1100
+    assert text.endswith("; pass another\n")
+
+
+def test_the_console_escapes_what_it_says_and_warns(capsys):
+    console = Console()
+    console.say("scene \x1b[2J\nsecond line\ttab × ä\u202f%")
+    console.warn("\x9d0;title\udce4")
+    assert capsys.readouterr().err == "scene \\x1b[2J\nsecond line\ttab × ä\u202f%\nwarning: \\x9d0;title\\xe4\n"
+
+
+@pytest.mark.parametrize("text", ["plain", "ä × … → 火", "two\nlines", "", "a" * 1000])
+def test_ordinary_text_goes_to_the_terminal_as_it_is(text):
+    assert for_terminal(text) == text
+
+
+def run_code(body, **streams):
+    code = f"import sys\nsys.argv = ['chip.py']\nfrom runtime.errors import run_program\ndef main(argv):\n    {body}\nrun_program(main)"
+    closing = " ".join(f"{number}>&-" for number in streams.pop("closed", ()))
+    return subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closing}', sys.executable, code], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, **streams})
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_a_closed_standard_file_is_no_failure_and_no_file_is_written_in_its_place(tmp_path, closed):
+    path = tmp_path / "data"
+    done = run_code(f"f = open({str(path)!r}, 'w'); print('out'); print('err', file=sys.stderr); f.write('mine'); f.close()", closed=closed)
+    assert done.returncode == 0 and path.read_text() == "mine"
+    assert done.stdout == ("" if 1 in closed else "out\n") and done.stderr == ("" if 2 in closed else "err\n")
+
+
+def test_a_terminal_that_lacks_a_character_gets_it_escaped():
+    done = run_code("print('3 \u00d7 4')", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 \\xd7 4\n", "")

@@ -111,6 +111,13 @@ def test_two_scenes_of_one_name_are_refused(mapped, make_raster, tmp_path):
         mapped(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_scene_whose_name_is_too_long_for_its_map_is_refused_before_any_work(mapped, make_raster, tmp_path):
+    make_raster(f"{'a' * 240}.tif", numbers(20, 20), descriptions=BANDS)
+    with pytest.raises(UserError, match="_burned.geojson would be a file name of 255 bytes, .* to be 14 shorter"):
+        mapped(tmp_path)
+    assert not (tmp_path / "maps").exists()
+
+
 def test_a_map_never_replaces_a_scene(checkpoint, make_raster, tmp_path):
     for name in ("a.tif", "a_classes.tif"):
         make_raster(name, numbers(20, 20), descriptions=BANDS)

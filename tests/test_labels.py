@@ -10,10 +10,11 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform, transform_geom
 
-from chipping.labels import parse_label_map, read_aligned, read_polygons, same_grid, to_classes
+from chipping.labels import class_of, parse_label_map, read_aligned, read_polygons, same_grid, to_classes
 from raster.source import describe, open_raster
 from runtime.errors import UserError
 from vectors.placing import burn, place_polygons
+from vectors.reading import Feature
 
 GRID = from_origin(500_000, 4_600_000, 10, 10)
 
@@ -416,3 +417,13 @@ def test_aligning_across_coordinate_systems_agrees_with_a_point_by_point_look_up
     assert inside.any() and (outside == ~inside).mean() > 0.99
     agreement = values[inside & ~outside] == truth[rows[inside & ~outside], columns[inside & ~outside]]
     assert agreement.mean() > 0.97  # GDAL's warp may err by an eighth of a pixel, so a centre near a border may fall on the other side
+
+
+@pytest.mark.parametrize("properties", [
+    {"class": "\x1b]0;owned\x07" + "x" * 150_000}, {f"property {number}": 1 for number in range(10_000)}, {"x" * 150_000: 1},
+])
+def test_a_wrong_class_field_is_one_short_line_whatever_the_properties_are(properties):
+    feature = Feature(3, shapely.box(0, 0, 1, 1), properties)
+    with pytest.raises(UserError, match="^fires.geojson: feature 3 has ") as caught:
+        class_of(feature, "fires.geojson", "class", ["background", "fire"], {})
+    assert len(str(caught.value)) < 350 and "\x1b" not in str(caught.value)

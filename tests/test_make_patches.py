@@ -21,6 +21,7 @@ import chip
 from chipping import parallel
 from chipping.chipset import read_chipset, read_manifest
 from chipping.cutting import compact, spans, sums
+from chipping.patches import REMEDIES
 from constants import band_role
 from raster.bands import choose_bands
 from raster.source import describe
@@ -1205,3 +1206,40 @@ def test_classes_without_a_training_pixel_are_told(scene, tmp_path, monkeypatch,
     scene("b_1", ramp(8, 8), mask, transform=from_origin(501_000, 4_600_000, 10, 10))
     said = remarks("--classes", "land,water,snow", folder="p2")
     assert "no pixel of the training patches is water or snow\n" in said and "255 only" not in said
+
+
+# --- what is said where nothing could be cut, and what cannot be written ---
+
+
+@pytest.mark.parametrize("image, mask, words, remedy, said", [
+    (np.full((2, 16, 16), 7), None, ("--nodata", "7"), ("--nodata", "none"), "4 no valid pixel; .* pass --nodata none --overwrite$"),
+    (np.arange(512).reshape(2, 16, 16) % 100, None, ("--nodata", "5", "--min-valid", "1"), ("--nodata", "5", "--min-valid", "0.1"),
+     "4 too few valid pixels; pass a smaller --min-valid, with --overwrite$"),
+])
+def test_where_no_patch_could_be_cut_the_commonest_reason_has_a_remedy_that_works(scene, cut, image, mask, words, remedy, said):
+    scene("DOVE_1", image.astype(np.uint16), mask)
+    size = ("--patch-size", 8, "--stride", 8)
+    with pytest.raises(UserError, match=said):
+        cut(*size, *words)
+    assert len(cut(*size, *remedy, "--overwrite")) == 4
+
+
+def test_every_reason_to_leave_a_window_out_has_a_remedy():
+    source = (ROOT / "chipping" / "cutting.py").read_text()
+    reasons = set(re.findall(r'return skipped\("([^"]+)"', source))
+    assert len(reasons) == 5 and reasons == set(REMEDIES)
+
+
+def test_a_scene_whose_name_is_too_long_is_refused_before_any_work(scene, cut, tmp_path):
+    scene("a" * 240, ramp(16, 16))
+    with pytest.raises(UserError, match="would be a file name of .* bytes"):
+        cut("--patch-size", 8)
+    assert not (tmp_path / "patches").exists()
+
+
+def test_very_many_windows_are_told_before_they_are_cut(scene, cut, monkeypatch, capsys):
+    monkeypatch.setattr("chipping.commands.patch_summary.MANY_WINDOWS", 4)
+    scene("DOVE_1", ramp(16, 16))
+    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "1", "--patch-size", "8", "--stride", "8",
+               "--patches-dir", "patches"])
+    assert "note: 4 windows will be judged" in capsys.readouterr().err

@@ -33,6 +33,7 @@ BAD = {
     "no data": (lambda: float_chip(bands=torch.ones(8, 16, 16, device="meta")), "bands is a tensor of torch.strided on meta"),
     "with gradient": (lambda: float_chip(bands=torch.ones(8, 16, 16, requires_grad=True)), "with a gradient"),
     "no bands": (lambda: float_chip(mul=torch.ones(0, 4, 4), bands=torch.ones(0, 16, 16)), "without bands"),
+    "few numbers": (lambda: float_chip(bands=torch.ones(1).expand(8, 16, 16)), "bands repeats fewer"),
     "a list": (lambda: [make_chip()], "not a chipmill-pan-1 chip"),
 }
 

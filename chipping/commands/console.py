@@ -4,6 +4,7 @@ import datetime
 
 from runtime.errors import UserError
 from runtime.logs import Console
+from runtime.words import for_terminal
 
 
 class LoggedConsole(Console):
@@ -24,7 +25,7 @@ class LoggedConsole(Console):
             self.file.close()
 
     def result(self, text):
-        print(text, flush=True)
+        print(for_terminal(text), flush=True)
         self.log(text)
 
     def say(self, text):
@@ -41,5 +42,5 @@ class LoggedConsole(Console):
     def log(self, text):
         """For the file alone."""
         if self.file:
-            self.file.write(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
+            self.file.write(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {for_terminal(text)}\n")
             self.file.flush()

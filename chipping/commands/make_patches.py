@@ -78,7 +78,7 @@ def run(args, console):
     import tempfile
 
     from chipping.chipset import RunOptions
-    from chipping.commands.patch_summary import say_estimate, say_splits, say_summary
+    from chipping.commands.patch_summary import say_estimate, say_size, say_splits, say_summary
     from chipping.cutting import grid_of
     from chipping.patch_options import Inputs, Labels, Pixels, Splits, Windows
     from chipping.patches import make_patches
@@ -104,6 +104,8 @@ def run(args, console):
         if args.dry_run:
             say_estimate(plan, args.patches_dir, console)
             return
-        with console.progress(sum(grid_of(scene, plan.recipe).count for scene in plan.scenes), "windows") as bar:
+        windows = sum(grid_of(scene, plan.recipe).count for scene in plan.scenes)
+        say_size(windows, args.patches_dir, console)
+        with console.progress(windows, "windows") as bar:
             tally = make_patches(plan, args.patches_dir, RunOptions(workers, args.overwrite, args.strict), progress=bar.update)
     say_summary(plan, tally, args.patches_dir, console)

@@ -5,10 +5,12 @@ from pathlib import Path
 from chipping.cutting import grid_of
 from chipping.label_checks import black_white_words
 from chipping.patch_set import SPLITS
-from chipping.patches import describe_skipped, estimate, free_bytes, mean_reflectance
+from chipping.patches import describe_skipped, estimate, mean_reflectance
 from chipping.splits import describe_leaks
+from runtime.files import free_bytes
 from runtime.words import in_bytes, plural
 
+MANY_WINDOWS = 1_000_000  # from which on a run says how many there are before it begins
 PLAUSIBLE = (0.0005, 1.0)  # mean reflectance of land or water; beyond it the scale is in doubt
 
 
@@ -36,6 +38,13 @@ def say_estimate(plan, folder, console):
         f"about {patches} patches, {in_bytes(size)} on disk ({in_bytes(free_bytes(folder))} are free), {in_time(seconds)} with one worker"
     )
     console.result("nothing was written (--dry-run)")
+
+
+def say_size(windows, folder, console):
+    """A note before very many windows are cut: it can take days."""
+    if windows >= MANY_WINDOWS:
+        console.note(f"{windows:,} windows will be judged, and {in_bytes(free_bytes(folder))} are free on the disk; --dry-run tells the "
+                     "patches, bytes and time to expect")
 
 
 def in_time(seconds):

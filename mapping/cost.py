@@ -1,0 +1,61 @@
+"""What mapping a scene takes: windows, seconds, memory and disk."""
+
+import time
+
+import torch
+
+from mapping.scene import window_grid
+from runtime.errors import UserError
+from runtime.files import free_bytes
+from runtime.words import duration, in_bytes
+
+LARGE = 20_000  # windows from which on a run says beforehand what a scene takes
+BEST_DEFLATE = 1000  # to one: no raster is compressed better
+
+
+def tell_large(run, plan, name, console):
+    """
+    Say what a large scene of a MapRun takes, before it is mapped. plan: SceneInput.
+
+    UserError where the disk cannot hold the unfinished map however well it is compressed: less than that may be enough, more is not there.
+    """
+    info, settings, files = plan.info, run.settings, run.files(name)
+    least, free = least_disk(info, settings) - files.journal_size(), free_bytes(run.output_dir)
+    if least > free:
+        raise UserError(f"{name} ({info.width} × {info.height} pixels) takes at least {in_bytes(least)} of disk while it is mapped, and "
+                        f"{in_bytes(free)} are free; choose another --output-dir, or map a part of it")
+    count = window_grid(info, settings).count
+    if count >= LARGE:
+        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
+        console.say(f"{name}: {count:,} windows, about {long_duration(count * seconds_a_window(run, plan))}; {in_bytes(memory)} of memory "
+                    f"beside the network, and at least {in_bytes(least)} of disk on the way")
+
+
+def long_duration(seconds):
+    """duration(), in hours, days and years where they are many."""
+    for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return duration(seconds)
+
+
+def seconds_a_window(run, plan):
+    """Measured on a batch of zeros, after one that warms up."""
+    predictor = run.predictor(plan)
+    batch = torch.zeros(run.batch_size, len(plan.indexes), run.settings.window, run.settings.window, device=run.compute.device)
+    predictor.probabilities(batch)
+    start = time.perf_counter()
+    predictor.probabilities(batch).cpu()
+    return (time.perf_counter() - start) / run.batch_size
+
+
+def memory_of(info, window, bands, classes):
+    """Bytes for the strip of windows, its sums and the slabs that are read ahead."""
+    across, deep = max(info.width, window), max(info.block_shapes[0][0], 128)
+    return across * (window * (classes * 8 + bands * 4) + 3 * deep * bands * 4)
+
+
+def least_disk(info, settings):
+    """Bytes that the journal takes at least: probabilities as they are, classes as if they were all the same."""
+    pixels = info.width * info.height
+    return pixels * (4 if settings.probabilities == "float32" else 1) + pixels // BEST_DEFLATE

@@ -1,0 +1,269 @@
+"""Names in files from somebody else lead nowhere but below their folder, and links at the names of temporary files are not followed."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from chipping.chipset import DESCRIPTION, MANIFEST, ChipSetWriter, SkipLog
+from chipping.link_chips import link_chips
+from chipping.patches import remove_strays
+from mapping.journal import Journal
+from mapping.map_files import MapFiles, begin_record
+from mapping.settings import MapSettings
+from mapping.summary import read_record
+from raster.source import list_rasters
+from runtime.errors import UserError
+from runtime.files import atomic_path, clear_scratch, open_own, remove_tree, require_writable, scratch_folder, write_json
+from runtime.flags import Parser
+from runtime.names import path_inside, require_real_folder, require_short_names
+from runtime.run_folder import RunFolder
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file outside of the folder `ours`, which must stay as it is."""
+    (tmp_path / "ours").mkdir()
+    path = tmp_path / "victim.txt"
+    path.write_text("precious")
+    yield path
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../victim.txt", "train/../../victim.txt", "..", "a\0b", "", None, 7, ["a"]])
+def test_what_leaves_a_folder_or_is_no_name_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="^manifest.jsonl names .*expected"):
+        path_inside(tmp_path, name, "manifest.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "train/a.npy", "a..b.npy", "train/..a", "…/ä ö.npy"])
+def test_names_below_a_folder_are_resolved(tmp_path, name):
+    assert path_inside(tmp_path, name, "manifest.jsonl") == tmp_path / name
+
+
+def test_a_folder_that_leads_out_by_a_link_is_told_from_one_that_stays_inside(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "there").mkdir(parents=True)
+    (folder / "inside").symlink_to("there")
+    (folder / "outside").symlink_to(tmp_path)
+    (tmp_path / "set2").mkdir()  # its name begins like the folder's
+    (folder / "beside").symlink_to(tmp_path / "set2")
+    (tmp_path / "link").symlink_to(folder)  # the folder itself may be a link
+    for place in ("there", "inside", "gone", "."):
+        require_real_folder(folder / place, folder)
+        require_real_folder(tmp_path / "link" / place, tmp_path / "link")
+    for place in ("outside", "beside", "outside/deeper"):
+        with pytest.raises(UserError, match="outside of .* remove the link"):
+            require_real_folder(folder / place, folder)
+
+
+# ----------------------------------------------------------------------------------------------------- chip sets
+
+
+def make_set(folder, *lines):
+    with ChipSetWriter(folder, {"kind": "pansharpen", "settings": {}}) as chipset:
+        for line in lines:
+            chipset.add(line)
+
+
+@pytest.mark.parametrize("key", ["file", "mask"])
+@pytest.mark.parametrize("how", ["relative", "absolute", "link"])
+def test_overwriting_a_set_deletes_nothing_outside_of_it_and_nothing_at_all(tmp_path, victim, how, key):
+    folder = tmp_path / "ours"
+    name = {"relative": "../victim.txt", "absolute": str(victim), "link": "train/victim.txt"}[how]
+    if how == "link":
+        (folder / "train").symlink_to(tmp_path)
+    make_lines = [{"file": "0.pt"}, {"file": "1.pt", key: name}]
+    (folder / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in make_lines))
+    write_json(folder / DESCRIPTION, {"format": "chipmill-chipset-1", "kind": "pansharpen"})
+    (folder / "0.pt").write_text("a chip")
+    with pytest.raises(UserError, match="outside of"), ChipSetWriter(folder, {"kind": "pansharpen", "settings": {}}, overwrite=True):
+        pass
+    assert (folder / "0.pt").exists() and json.loads((folder / DESCRIPTION).read_text())["kind"] == "pansharpen"
+
+
+def test_a_linked_chip_is_removed_as_a_link(tmp_path, victim):
+    make_set(tmp_path / "set", {"file": "0.pt"})
+    (tmp_path / "set" / "0.pt").symlink_to(victim)
+    with ChipSetWriter(tmp_path / "set", {"kind": "pansharpen", "settings": {}}, overwrite=True):
+        assert not os.path.lexists(tmp_path / "set" / "0.pt")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "skipped.jsonl"])
+def test_a_list_that_is_a_link_is_not_written_through(tmp_path, victim, name):
+    (tmp_path / "ours" / name).symlink_to(victim)
+    with pytest.raises(UserError, match="symbolic link"):
+        if name == MANIFEST:
+            ChipSetWriter(tmp_path / "ours", {"kind": "pansharpen", "settings": {}}, overwrite=True).__enter__()
+        else:
+            SkipLog(tmp_path / "ours" / name)
+
+
+def test_companions_and_strays_of_a_linked_folder_stay(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    np.save(other / "a_r0_c0_image.npy", np.zeros(1))
+    make_set(tmp_path / "set")
+    (tmp_path / "set" / ".considered").symlink_to(other)
+    with ChipSetWriter(tmp_path / "set", {"kind": "pansharpen", "settings": {}}, overwrite=True, companions=(".considered",)):
+        assert not os.path.lexists(tmp_path / "set" / ".considered")
+    (tmp_path / "set" / "train").symlink_to(other)
+    with pytest.raises(UserError, match="outside of"):
+        remove_strays(tmp_path / "set")
+    assert os.listdir(other) == ["a_r0_c0_image.npy"]
+
+
+def test_link_chips_takes_no_name_from_outside_and_follows_no_link_of_its_own_names(tmp_path, victim):
+    make_set(tmp_path / "a", {"file": "0.pt"})
+    (tmp_path / "a" / "0.pt").touch()
+    for name in (".mix.part", ".mix.old.part"):
+        (tmp_path / name).symlink_to(tmp_path / "ours")
+    link_chips([tmp_path / "a"], tmp_path / "mix")
+    assert os.listdir(tmp_path / "ours") == [] and not (tmp_path / "mix").is_symlink() and (tmp_path / "mix" / "0.pt").is_symlink()
+    (tmp_path / ".mix2.lock").symlink_to(tmp_path / "new")
+    with pytest.raises(UserError, match="symbolic link"):
+        link_chips([tmp_path / "a"], tmp_path / "mix2")
+    assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- maps
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "ABSOLUTE", "other_classes.tif", "scene_classes.tif/../../victim.txt", "scene.tif", 3])
+def test_the_record_of_a_map_names_that_scenes_outputs_only(tmp_path, victim, name):
+    files = MapFiles(tmp_path / "ours", "scene")
+    files.record.parent.mkdir()
+    (tmp_path / "ours" / "other_classes.tif").touch()
+    (tmp_path / "ours" / "scene.tif").touch()
+    write_json(files.record, {"settings": None, "files": [str(victim) if name == "ABSOLUTE" else name]})
+    with pytest.raises(UserError, match="no file of the map of scene; remove it"):
+        begin_record(files, MapSettings(window=32, precision="fp32"))
+    assert (tmp_path / "ours" / "other_classes.tif").exists() and (tmp_path / "ours" / "scene.tif").exists()
+
+
+@pytest.mark.parametrize("text", [
+    "[]", "3", '{"settings": null}', '{"files": []}', '{"settings": null, "files": "a"}', '{"settings": 1, "files": []}',
+])
+def test_a_record_that_is_none_is_one_line(tmp_path, text):
+    (tmp_path / "scene.json").write_text(text)
+    with pytest.raises(UserError, match="scene.json .*remove it"):
+        read_record(tmp_path / "scene.json")
+
+
+def test_an_own_record_still_clears_what_the_new_map_will_not_have(tmp_path):
+    files = MapFiles(tmp_path, "a.b")
+    files.record.parent.mkdir()
+    for ending in ("_classes.tif", "_burned.gpkg", "_burned.geojson", "_probability.tif", "_preview.png"):
+        (tmp_path / f"a.b{ending}").touch()
+    names = sorted(p.name for p in tmp_path.glob("a.b_*"))
+    write_json(files.record, {"settings": None, "files": names})
+    begin_record(files, MapSettings(window=32, precision="fp32"))
+    assert sorted(p.name for p in tmp_path.glob("a.b_*")) == ["a.b_burned.geojson", "a.b_classes.tif", "a.b_preview.png"]
+
+
+@pytest.mark.parametrize("linked", [".chipmill", ".chipmill/scene", ".chipmill/scene/journal.jsonl", ".chipmill/scene/bands.bin"])
+def test_an_unfinished_map_is_not_written_through_a_link(tmp_path, victim, linked):
+    path = tmp_path / "ours" / linked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(victim if path.suffix else tmp_path)
+    with pytest.raises(UserError, match="symbolic link"):
+        Journal(tmp_path / "ours" / ".chipmill" / "scene", {"a": 1}, overwrite=True)
+
+
+# --------------------------------------------------------------------------------------- names of temporary files
+
+
+def test_a_link_at_the_name_of_a_temporary_file_is_replaced(tmp_path, victim):
+    (tmp_path / ".a.part.json").symlink_to(victim)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1} and not (tmp_path / "a.json").is_symlink()
+    (tmp_path / ".b.part.txt").symlink_to(tmp_path / "not there")
+    with atomic_path(tmp_path / "b.txt") as temporary:
+        temporary.write_text("b")
+    assert not (tmp_path / "not there").exists() and not os.path.lexists(tmp_path / ".b.part.txt")
+
+
+def test_a_temporary_file_that_appears_meanwhile_is_not_opened(tmp_path, monkeypatch, victim):
+    unlink = os.unlink
+
+    def unlink_and_plant(path, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            if os.path.lexists(path):
+                unlink(path)
+        os.symlink(victim, path)
+
+    monkeypatch.setattr(os, "unlink", unlink_and_plant)
+    with pytest.raises(FileExistsError), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("harm")
+
+
+def test_temporary_files_have_the_rights_that_the_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert os.stat(tmp_path / "a.json").st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("work", [scratch_folder, clear_scratch])
+def test_a_scratch_folder_that_is_a_link_is_not_emptied(tmp_path, victim, work):
+    (tmp_path / "scratch").symlink_to(tmp_path)
+    if work is scratch_folder:
+        with scratch_folder(tmp_path / "scratch") as folder:
+            (folder / "victim.txt").write_text("harm")
+    else:
+        clear_scratch(tmp_path / "scratch")
+    assert not os.path.lexists(tmp_path / "scratch")
+
+
+def test_a_link_in_a_scratch_folder_is_removed_as_a_link(tmp_path, victim):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "link").symlink_to(tmp_path)
+    with scratch_folder(tmp_path / "scratch") as folder:
+        assert os.listdir(folder) == []
+
+
+def test_removing_a_tree_removes_of_a_link_the_link(tmp_path, victim):
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    for name in ("link", "tree", "gone"):
+        remove_tree(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["ours", "victim.txt"]
+
+
+def test_locks_and_probes_are_not_made_through_links(tmp_path, victim):
+    (tmp_path / "ours" / ".lock").symlink_to(tmp_path / "new")
+    with pytest.raises(UserError, match="symbolic link"), RunFolder(tmp_path / "ours"):
+        pass
+    (tmp_path / "ours" / f".{os.getpid()}.part").symlink_to(tmp_path / "new")
+    require_writable(tmp_path / "ours")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(FileNotFoundError):
+        open_own(tmp_path / "none" / "a", "a")
+
+
+# ------------------------------------------------------------------------------------- names that cannot be written
+
+
+def test_a_name_that_is_too_long_with_its_ending_is_told_by_how_much(tmp_path):
+    fits = "a" * (255 - len(".") - len(".part") - len("-journal") - len("_burned.gpkg"))
+    require_short_names([tmp_path / f"{fits}_burned.gpkg"])
+    with atomic_path(tmp_path / f"{fits}_burned.gpkg") as temporary:
+        temporary.with_name(f"{temporary.name}-journal").touch()  # as SQLite does
+    with pytest.raises(UserError, match="2 shorter"):
+        require_short_names([tmp_path / f"{fits}ab_burned.gpkg"])
+    with pytest.raises(UserError, match="1 shorter"):  # bytes count, not letters
+        require_short_names([tmp_path / f"{fits[:-1]}ä_burned.gpkg"])
+
+
+def test_rasters_whose_name_is_not_utf_8_are_refused(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"sc\xff.tif")
+    open(path, "wb").close()
+    for pattern in (tmp_path, tmp_path / "*.tif", os.fsdecode(path)):
+        with pytest.raises(UserError, match=r"sc\\udcff.tif' is not UTF-8; rename it"):
+            list_rasters([pattern])
+    with pytest.raises(UserError, match="the argument 'a.udcff' is not UTF-8"):
+        Parser(prog="chip.py").parse_args(["a\udcff"])
