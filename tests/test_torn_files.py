@@ -203,7 +203,7 @@ def test_the_advice_of_a_run_that_cut_nothing_is_accepted_in_the_same_folder(mak
         where = from_origin(500_000 + 1000 * "ab".index(name), 4_600_000, 10, 10)
         make_raster(f"images/{name}.tif", np.zeros((2, 24, 24), np.uint16), transform=where, nodata=0)
     code, line, _ = make()
-    assert code == 2 and "check --nodata" in line
+    assert code == 2 and "pass --nodata none" in line
     code, _, found = make("--nodata", "none")
     assert code == 0 and found["manifest.jsonl"].count(b"\n") == 18 and "skipped.jsonl" not in found
     code, line, _ = make("--nodata", "1")
