@@ -9,12 +9,12 @@ from multiprocessing import sharedctypes
 
 from runtime.errors import Terminated
 
-NOTHING, SAVE, STOP = 0, 1, 2  # what a process asks for at the end of a step; the highest of all processes counts
+NOTHING, SAVE, INTERRUPT, TERMINATE = range(4)  # what a process asks for at the end of a step; the highest of all processes counts
 
 
 class StopRequest:
     """
-    Context manager. `requested` turns true with the first SIGINT or SIGTERM; a second one interrupts at once.
+    Context manager. `wanted` names the first SIGINT or SIGTERM that came; a second one interrupts at once.
 
     leave(text) raises KeyboardInterrupt (exit code 130) for SIGINT, Terminated (143) for SIGTERM.
     """
@@ -35,11 +35,13 @@ class StopRequest:
         self.received = number
 
     @property
-    def requested(self):
-        return self.received is not None
+    def wanted(self):
+        """NOTHING, INTERRUPT or TERMINATE."""
+        return NOTHING if self.received is None else TERMINATE if self.received == signal.SIGTERM else INTERRUPT
 
-    def leave(self, text):
-        raise Terminated(text) if self.received == signal.SIGTERM else KeyboardInterrupt(text)
+    def leave(self, text, wanted=None):
+        """wanted: what the processes have agreed on, for one that did not get the signal itself."""
+        raise Terminated(text) if (wanted or self.wanted) == TERMINATE else KeyboardInterrupt(text)
 
     def __exit__(self, *exception):
         for number, handler in self.handlers.items():

@@ -5,7 +5,7 @@ import time
 from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
 from runtime.finite import require_finite_weights
-from runtime.interrupts import NOTHING, SAVE, STOP, StopRequest
+from runtime.interrupts import NOTHING, SAVE, StopRequest
 from runtime.run_folder import BEST, FINAL, LAST
 
 
@@ -65,20 +65,21 @@ class Saver:
 
     def after_step(self):
         """Save when the clock or a signal in any process wants it; on a signal leave (KeyboardInterrupt or Terminated)."""
-        wanted = self.processes.highest(STOP if self.stop.requested else SAVE if self.clock.due() else NOTHING)
+        wanted = self.processes.highest(self.stop.wanted or (SAVE if self.clock.due() else NOTHING))
         if not wanted:
             return
         position = self.state.position
         require_finite_weights(self.state.parts["model"], position.step)
         self.save(LAST)
-        if wanted == STOP:
-            self.stop.leave(f"Saved in epoch {position.epoch} after step {position.step}; {self.resume_with}")
+        if wanted > SAVE:
+            self.stop.leave(f"Saved in epoch {position.epoch} after step {position.step}; {self.resume_with}", wanted)
 
     def after_epoch(self, finished):
         """last.pt, written after everything else of the epoch: a run killed before it does the epoch again, with the same result."""
         self.save(LAST)
-        if self.processes.highest(STOP if self.stop.requested else NOTHING) and not finished:
-            self.stop.leave(f"Saved after epoch {self.state.position.epoch - 1}; {self.resume_with}")
+        wanted = self.processes.highest(self.stop.wanted)
+        if wanted > NOTHING and not finished:
+            self.stop.leave(f"Saved after epoch {self.state.position.epoch - 1}; {self.resume_with}", wanted)
 
     def kept_best(self, console, resumed, scored_on):
         """

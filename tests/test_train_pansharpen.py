@@ -29,7 +29,7 @@ from runtime.checkpoint import load_checkpoint
 from runtime.distributed import Processes
 from runtime.epoch_batches import EpochBatches
 from runtime.errors import RunError, UserError
-from runtime.interrupts import StopRequest
+from runtime.interrupts import INTERRUPT, NOTHING, StopRequest
 from runtime.run_state import Position
 
 ROOT = Path(train_pansharpen.__file__).parent
@@ -717,10 +717,10 @@ def test_the_final_model_is_that_of_the_last_epoch_asked_for(chips, tmp_path, th
     assert load_checkpoint(final)["state"]["epoch"] == 4 and final.read_bytes() == last.read_bytes()
 
     def stop_after_one_epoch(self):
-        return len(rows(tmp_path)) == 5
+        return INTERRUPT if len(rows(tmp_path)) == 5 else NOTHING
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopRequest, "requested", property(stop_after_one_epoch))
+        patch.setattr(StopRequest, "wanted", property(stop_after_one_epoch))
         with pytest.raises(KeyboardInterrupt, match="after epoch 4"):
             train(tmp_path, chips, epochs=6)
     assert load_checkpoint(final)["state"]["epoch"] == 4 and load_checkpoint(last)["state"]["epoch"] == 5

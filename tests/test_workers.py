@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.interrupts import leaving_flag, worker_init
+from runtime.errors import Terminated
+from runtime.interrupts import INTERRUPT, NOTHING, TERMINATE, StopRequest, leaving_flag, worker_init
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = f"""
@@ -58,3 +59,13 @@ def test_a_signal_ends_a_worker_only_when_its_parent_leaves(method):
     finally:
         leaving_flag().value = 0
         process.kill()
+
+
+def test_a_process_that_got_no_signal_leaves_as_the_one_that_did():
+    """Under torchrun one process is signalled and all leave: with its exit code, whoever tells first."""
+    with StopRequest() as stop:
+        assert stop.wanted == NOTHING
+        with pytest.raises(Terminated, match="saved"):
+            stop.leave("saved", TERMINATE)
+        with pytest.raises(KeyboardInterrupt, match="saved"):
+            stop.leave("saved", INTERRUPT)
