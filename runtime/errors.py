@@ -131,6 +131,9 @@ def explain(error, advice=Advice()):
         return 143, f"stopped by SIGTERM. {one_line(error)}"
     if isinstance(error, KeyboardInterrupt):
         return 130, f"stopped by Ctrl-C. {for_terminal(error)}".rstrip(". ") + "."
+    if isinstance(error, ModuleNotFoundError):
+        return 1, (f"failed: the module {error.name} is not installed for {for_terminal(sys.executable)}; run `make env`, then "
+                   "`source .venv/bin/activate` and the same command")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 1, f"failed: no space left on the disk ({one_line(error)}); free some, then {advice.again}"
     if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):

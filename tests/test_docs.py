@@ -42,7 +42,7 @@ def all_commands():
 
 @pytest.mark.parametrize("place, command", sorted(set(all_commands())), ids=lambda v: v[:70])
 def test_every_command_that_is_told_is_understood(place, command):
-    words = shlex.split(command)
+    words = shlex.split(command.split(" | ")[0])  # what a pipe leads to is another's program
     path = ROOT / words[0]
     assert path.exists(), f"{place} tells to run {words[0]}, which is not there"
     if path.parent != ROOT:  # benchmarks take seconds to minutes: that they exist is what is held here

@@ -112,3 +112,13 @@ def test_a_closed_standard_file_is_no_failure_and_no_file_is_written_in_its_plac
 def test_a_terminal_that_lacks_a_character_gets_it_escaped():
     done = run_code("print('3 \u00d7 4')", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stdout, done.stderr) == (0, "3 \\xd7 4\n", "")
+
+
+@pytest.mark.parametrize("program", ["chip.py inspect x", "train.py", "train_pansharpen.py", "inference.py --checkpoint a.pt b.tif",
+                                     "demo.py"])
+def test_outside_the_environment_one_line_says_how_to_make_and_enter_it(program):
+    """-S: the interpreter without its installed packages."""
+    name, *words = program.split()
+    done = subprocess.run([sys.executable, "-S", ROOT / name, *words], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "is not installed" in done.stderr and "make env" in done.stderr and "source .venv/bin/activate" in done.stderr
