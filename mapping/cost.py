@@ -1,4 +1,4 @@
-"""What mapping a scene takes: windows, seconds, memory and disk."""
+"""What a large image takes, before the work begins: windows, seconds, memory and disk."""
 
 import time
 
@@ -20,15 +20,26 @@ def tell_large(run, plan, name, console):
     UserError where the disk cannot hold the unfinished map however well it is compressed: less than that may be enough, more is not there.
     """
     info, settings, files = plan.info, run.settings, run.files(name)
-    least, free = least_disk(info, settings) - files.journal_size(), free_bytes(run.output_dir)
-    if least > free:
-        raise UserError(f"{name} ({info.width} × {info.height} pixels) takes at least {in_bytes(least)} of disk while it is mapped, and "
-                        f"{in_bytes(free)} are free; choose another --output-dir, or map a part of it")
+    least, most = (max(0, size - files.journal_size()) for size in disk_of(info, settings))
+    require_disk(f"{name} ({info.width} × {info.height} pixels)", least, run.output_dir, "mapped")
     count = window_grid(info, settings).count
     if count >= LARGE:
         memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
-        console.say(f"{name}: {count:,} windows, about {long_duration(count * seconds_a_window(run, plan))}; {in_bytes(memory)} of memory "
-                    f"beside the network, and at least {in_bytes(least)} of disk on the way")
+        console.say(f"{name}: {cost_words(count, 'window', count * seconds_a_window(run, plan), memory, (least, most))}")
+
+
+def require_disk(what, least, folder, done):
+    """UserError where `least` bytes are more than the disk of `folder` has. done: what is being done to it, such as "mapped"."""
+    if least > (free := free_bytes(folder)):
+        raise UserError(f"{what} takes at least {in_bytes(least)} of disk while it is {done}, and {in_bytes(free)} are free; "
+                        "choose another --output-dir, or take a part of it")
+
+
+def cost_words(count, piece, seconds, memory, disk):
+    """What a large image takes, in words. piece: `window` or `block`. disk: (least, most) bytes."""
+    least, most = (in_bytes(size) for size in disk)
+    return (f"{count:,} {piece}s, about {long_duration(seconds)}; {in_bytes(memory)} of memory beside the network, and "
+            f"{least} (nodata alone) to {most} of disk on the way")
 
 
 def long_duration(seconds):
@@ -55,7 +66,7 @@ def memory_of(info, window, bands, classes):
     return across * (window * (classes * 8 + bands * 4) + 3 * deep * bands * 4)
 
 
-def least_disk(info, settings):
-    """Bytes that the journal takes at least: probabilities as they are, classes as if they were all the same."""
-    pixels = info.width * info.height
-    return pixels * (4 if settings.probabilities == "float32" else 1) + pixels // BEST_DEFLATE
+def disk_of(info, settings):
+    """(least, most) bytes that the journal takes: of pixels that are all the same, and of noise."""
+    most = info.width * info.height * (5 if settings.probabilities == "float32" else 2)
+    return most // BEST_DEFLATE, most

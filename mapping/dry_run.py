@@ -1,6 +1,6 @@
 """Tells for each scene what mapping it would take: windows, seconds, memory, disk."""
 
-from mapping.cost import memory_of, seconds_a_window
+from mapping.cost import disk_of, memory_of, seconds_a_window
 from mapping.messages import plan_words
 from mapping.scene import window_grid
 from runtime.errors import UserError
@@ -21,7 +21,7 @@ def dry_run(run, scenes):
         seconds = seconds_a_window(run, plan) if seconds is None else seconds
         count = window_grid(info, settings).count
         memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
-        disk = info.width * info.height * (2 if settings.probabilities != "float32" else 5)
+        _, disk = disk_of(info, settings)
         print(for_terminal(
             f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"

@@ -2,12 +2,13 @@
 A map that is being made: finished bands in a scratch file, and a journal that says which of them are whole.
 
     maps/.chipmill/<scene>/journal.jsonl   the settings, then one line a band, written after the band's bytes
-    maps/.chipmill/<scene>/bands.bin       the bands: classes (deflated), burned probability, thumbnail rows
+    maps/.chipmill/<scene>/bands.bin       the bands: classes, burned probability, thumbnail rows, each deflated
 
 Nothing here depends on the time or on the batches, so that a map continued from a journal has the bytes of one made at a stretch.
 """
 
 import json
+import math
 import os
 import shutil
 import zlib
@@ -20,6 +21,8 @@ from runtime.errors import UserError
 from runtime.files import describe_difference, make_own_folder, open_own, plain, scan_lines, try_lock
 
 NAME = "journal.jsonl"
+FORM = 2  # of the bands; those that a run of an earlier version left in another are made again
+DEFLATE_LEVEL = 1  # the fastest: classes shrink to a few percent, and what no pixel of the scene covers to a thousandth
 SAVE_BYTES = 256 << 20  # after so many bytes the disk is asked to have them: a power cut costs no more than that
 
 
@@ -87,8 +90,9 @@ class Journal:
         for line in lines:
             if not fits(line, row, start) or start + sum(line["bytes"]) > size:
                 break
-            self.bands_file.seek(start)
-            if zlib.crc32(self.bands_file.read(sum(line["bytes"]))) != line["crc"]:
+            try:
+                self.inflated(line)
+            except (ValueError, zlib.error):
                 break  # a power cut can lose bytes that were written before the line
             whole.append(line)
             row, start = row + line["shape"][0], start + sum(line["bytes"])
@@ -114,10 +118,9 @@ class Journal:
         """Keep a StoredBand; it must follow the last one."""
         if band.row != self.next_row:
             raise ValueError(f"expected the band at row {self.next_row}, got the one at {band.row}")
-        parts = [zlib.compress(band.classes, 1), np.ascontiguousarray(band.burned).data, np.ascontiguousarray(band.thumbnail).data]
         start, crc, sizes = self.bands_file.tell(), 0, []
-        for part in parts:
-            data = bytes(part) if not isinstance(part, bytes) else part
+        for part in (band.classes, band.burned, band.thumbnail):
+            data = zlib.compress(np.ascontiguousarray(part), DEFLATE_LEVEL)
             self.bands_file.write(data)
             crc = zlib.crc32(data, crc)
             sizes.append(len(data))
@@ -128,24 +131,26 @@ class Journal:
             self.unsaved = 0
         line = {
             "row": band.row, "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape), "type": band.burned.dtype.name,
-            "start": start, "bytes": sizes, "crc": crc, "windows": band.windows, "highest": band.highest, "unreadable": band.unreadable,
+            "form": FORM, "start": start, "bytes": sizes, "crc": crc, "windows": band.windows, "highest": band.highest,
+            "unreadable": band.unreadable,
         }
         self.lines.append(line)
         self.lines_file.write(as_line(line))
         self.lines_file.flush()
 
+    def inflated(self, line):
+        """(classes, burned, thumbnail) of a line's band. ValueError or zlib.error where the file does not hold them as the line says."""
+        self.bands_file.seek(line["start"])
+        deflated = [self.bands_file.read(size) for size in line["bytes"]]
+        if zlib.crc32(b"".join(deflated)) != line["crc"]:
+            raise ValueError("the bytes are not those that were written")
+        shapes = (line["shape"], np.uint8), (line["shape"], line["type"]), (line["thumbnail"], np.float16)
+        return [inflate(data, *shape) for data, shape in zip(deflated, shapes, strict=True)]
+
     def bands(self):
         """The StoredBands from the top, one in memory at a time."""
         for line in self.lines:
-            self.bands_file.seek(line["start"])
-            classes, burned, thumbnail = (self.bands_file.read(size) for size in line["bytes"])
-            yield StoredBand(
-                line["row"],
-                np.frombuffer(zlib.decompress(classes), np.uint8).reshape(line["shape"]),
-                np.frombuffer(burned, line["type"]).reshape(line["shape"]),
-                np.frombuffer(thumbnail, np.float16).reshape(line["thumbnail"]),
-                line["windows"], line["highest"], line["unreadable"],
-            )
+            yield StoredBand(line["row"], *self.inflated(line), line["windows"], line["highest"], line["unreadable"])
 
     def close(self):
         self.bands_file.close()
@@ -157,15 +162,20 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def inflate(data, shape, kind):
+    """The array of a shape and type that `data` is, deflated. ValueError where it holds less or more; more is not unpacked."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    return np.frombuffer(zlib.decompressobj().decompress(data, size + 1), kind).reshape(shape)
+
+
 def fits(line, row, start):
     """Whether a line describes the band that begins at a row of the scene and a byte of the file."""
     try:
-        (rows, width), (bands, high, wide), (deflated, burned, thumbnail) = line["shape"], line["thumbnail"], line["bytes"]
-        numbers = rows, width, bands, high, wide, deflated, burned, thumbnail, line["windows"]
+        (rows, width), (bands, high, wide), sizes = line["shape"], line["thumbnail"], line["bytes"]
+        numbers = rows, width, bands, high, wide, *sizes, line["windows"]
         return (
             all(type(n) is int and n >= 0 for n in numbers) and rows > 0 and (line["row"], line["start"]) == (row, start)
-            and line["type"] in ("uint8", "float32") and burned == rows * width * np.dtype(line["type"]).itemsize
-            and thumbnail == 2 * bands * high * wide
+            and line["form"] == FORM and line["type"] in ("uint8", "float32") and len(sizes) == 3
             and isinstance(line["highest"], int | float) and isinstance(line["unreadable"], list) and "crc" in line
         )
     except (KeyError, TypeError, ValueError):

@@ -73,6 +73,7 @@ def fuse(pair, path, sharpener, settings, *, overwrite=False, progress=None):
     refuse_inputs(pair, path)
     refuse_existing([path], overwrite)
     form = choose_form(pair, sharpener.target, settings.rgb, settings.scale)
+    sharpener.prepare()
     ratio = pair.ratio
     side = max(1, -(-settings.block // ratio))  # ms pixels, as are reach and apron
     reach = -(-sharpener.reach // ratio)

@@ -3,8 +3,9 @@
 import os
 from dataclasses import dataclass
 
+from pansharpening.cost import tell_cost
 from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
-from pansharpening.output_form import choose_form
+from pansharpening.output_form import OutputForm, choose_form
 from pansharpening.pair_bands import check_ratio, select_bands
 from pansharpening.sharpeners import classical_sharpener, network_sharpener
 from raster.pair import Pair, match_pair
@@ -50,11 +51,12 @@ class SharpenRun:
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings."""
+    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings. form: OutputForm."""
 
     path: str
     pair: Pair
     settings: FuseSettings
+    form: OutputForm
 
 
 def sharpen_all(run, pans, mss, processes, first):
@@ -65,6 +67,8 @@ def sharpen_all(run, pans, mss, processes, first):
     """
     planned = plan_sharpening(run, pans, mss, first)
     if run.dry_run:
+        for one, sharpener in with_sharpeners(run, planned):
+            tell_cost(run, one, sharpener, first)
         return 0
     require_writable(run.output_dir)
     # Each process tells of its own pairs, so none of them is silent.
@@ -107,7 +111,7 @@ def plan_pair(run, pan, ms, console):
     console.say(f"{path}: bands of ms {how}: {', '.join(numbered)}")
     if size != of_pan:
         console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
-    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron))
+    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron), form)
 
 
 def choose_scale(run, pair):
@@ -130,12 +134,10 @@ def sharpen_pairs(run, planned, processes, console):
 
     With run.strict, or where there is only one pair, its error ends the run. console: this process's.
     """
-    mine, failed = planned[processes.rank :: processes.size], []
-    network = network_sharpener(run.checkpoint, run.compute) if run.checkpoint and mine else None
-    for one in mine:
+    failed = []
+    for one, sharpener in with_sharpeners(run, planned[processes.rank :: processes.size]):
         try:
-            sharpener = network or classical_sharpener(run.method, one.pair, one.settings.scale, run.block)
-            sharpen_pair(one, sharpener, run.overwrite, console)
+            sharpen_pair(run, one, sharpener, console)
         except (UserError, RunError) as error:
             if len(planned) == 1 or run.strict:
                 raise
@@ -144,18 +146,26 @@ def sharpen_pairs(run, planned, processes, console):
     return [path for part in processes.gather(failed) for path in part]
 
 
-def sharpen_pair(planned, sharpener, overwrite, console):
-    """Write one sharpened raster unless it is there already."""
+def with_sharpeners(run, planned):
+    """(PlannedPair, what sharpens it) of each."""
+    network = network_sharpener(run.checkpoint, run.compute) if run.checkpoint and planned else None
+    for one in planned:
+        yield one, network or classical_sharpener(run.method, one.pair, one.settings.scale, run.block)
+
+
+def sharpen_pair(run, planned, sharpener, console):
+    """Write the sharpened raster of a PlannedPair of a SharpenRun, unless it is there already."""
     path, pair, settings = planned.path, planned.pair, planned.settings
-    if not overwrite and is_done(path, pair, sharpener, settings):
+    if not run.overwrite and is_done(path, pair, sharpener, settings):
         clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
         console.say(f"{path} is sharpened already")
         return
+    tell_cost(run, planned, sharpener, console)
     apron = settings.narrow_apron(pair.ratio, sharpener.reach)
     if apron is not None:
         console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} needs; blocks may show")
     across, down = (-(-side * pair.ratio // settings.block) for side in pair.area[2:])
     bar = console.progress(across * down, os.path.basename(path))
-    found = fuse(pair, path, sharpener, settings, overwrite=overwrite, progress=bar.update)
+    found = fuse(pair, path, sharpener, settings, overwrite=run.overwrite, progress=bar.update)
     bar.close()
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")

@@ -1,5 +1,6 @@
 """What sharpens a block: a trained network, or a classical method with the statistics of the whole image."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -21,13 +22,15 @@ class Sharpener:
     """
     run(ms (1, C, h, w), pan (1, 1, H, W)) -> (1, C, H, W) reflectance, or (1, 3, H, W) Oklab where target is "oklab".
 
-    reach: pan pixels that it looks beyond a pixel. name: for tags.
+    reach: pan pixels that it looks beyond a pixel. name: for tags. prepare(): reads what run needs of the whole image, once; else the first
+    run does.
     """
 
     run: object
     reach: int
     target: str
     name: str
+    prepare: object = lambda: None
 
 
 def network_sharpener(checkpoint, compute=ON_CPU):
@@ -42,9 +45,13 @@ def network_sharpener(checkpoint, compute=ON_CPU):
 
 
 def classical_sharpener(method, pair, scale, block):
-    """Sharpener of a named method; those that need statistics of the whole image make a first pass over it here. block: pan pixels."""
-    moments = None if method == "bicubic" else image_moments(pair, scale, block)
-    return Sharpener(lambda ms, pan: METHODS[method](ms, pan, pair.ratio, moments), CLASSICAL_REACH * pair.ratio, "bands", method)
+    """Sharpener of a named method; those that need statistics of the whole image make a first pass over it. block: pan pixels."""
+    moments = functools.cache(lambda: None if method == "bicubic" else image_moments(pair, scale, block))
+
+    def run(ms, pan):
+        return METHODS[method](ms, pan, pair.ratio, moments())
+
+    return Sharpener(run, CLASSICAL_REACH * pair.ratio, "bands", method, moments)
 
 
 def image_moments(pair, scale, block):

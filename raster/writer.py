@@ -106,8 +106,7 @@ def write_cog(
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(scratch_folder(scratch_of(path)))
             stage, temporary = scratch / "rows.tif", scratch / path.name
-            # averages look at four tiles for one, and a tile of many bands is large
-            cache = max(CACHE_BYTES, 32 * TILE * TILE * count * np.dtype(dtype).itemsize)
+            cache = cache_bytes(count * np.dtype(dtype).itemsize)
             stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="NO", CPL_TMPDIR=str(scratch)))
             thinned = []
             for step in overview_steps(height, width) if overviews == "classes" else ():
@@ -129,6 +128,11 @@ def write_cog(
         if not is_of_gdal(error):
             raise
         raise RunError(f"{path} can't be written ({' '.join(str(error).split())[:200]}); is the disk full?") from error
+
+
+def cache_bytes(pixel):
+    """GDAL's memory for tiles, of the bytes of a pixel: averages look at four tiles for one, and a tile of many bands is large."""
+    return max(CACHE_BYTES, 32 * TILE * TILE * pixel)
 
 
 def is_of_gdal(error):

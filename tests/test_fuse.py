@@ -236,7 +236,8 @@ def test_a_raster_of_nodata_is_written_as_such_and_has_no_statistics(make_pair, 
     assert fuse(pair, tmp_path / "out.tif", network(), SCALE)["valid_fraction"] == 0
     assert not read(tmp_path / "out.tif").any()
     with pytest.raises(UserError, match="no valid pixel"):
-        classical_sharpener("gsa", pair, SCALE, 512)
+        fuse(pair, tmp_path / "gsa.tif", classical_sharpener("gsa", pair, SCALE, 512), SCALE)
+    assert not (tmp_path / "gsa.tif").exists()
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 250), (np.uint16, 60_000), (np.int16, 30_000), (np.float32, 1), (np.float64, 1)])
