@@ -28,7 +28,7 @@ from constants import SENTINEL2_DIVISOR, SENTINEL2_OFFSET, VERSION
 from runtime.errors import RunError, Terminated, UserError, run_program
 from runtime.files import describe_difference, read_json, refuse_existing, remove_tree, require_writable, write_json
 from runtime.flags import Parser, add_common_flags, parse_with_config
-from runtime.logs import Console
+from runtime.logs import Console, print_result
 from runtime.network import add_network_flag, permit
 from runtime.values import whole
 
@@ -186,7 +186,7 @@ def tell_story(demo, overwrite, save_pictures, console):
         commands=own_data_commands(),
     )
     headline = write_report(demo.folder / "report.html", story, save_pictures)
-    print(f"{headline}\n{demo.folder / 'report.html'}")
+    print_result(headline, demo.folder / "report.html")
     return 0
 
 
@@ -431,7 +431,7 @@ def write_gallery(request, words, sheets):
     from pictures.gallery_page import save_gallery
 
     *pictures, page = save_gallery(request.folder, f"What {Path(request.path).name} does", words, sheets)
-    print(*pictures, words, page, sep="\n")
+    print_result(*pictures, words, page)
     return 0
 
 

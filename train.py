@@ -17,6 +17,7 @@ import sys
 
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+from runtime.logs import print_result
 from runtime.values import number, whole
 
 KIND = "segmentation"
@@ -511,7 +512,7 @@ def conclude(position, kept_best, folder, unreadable, console):
     best = f"best validation fire IoU {score} in epoch {position.best_epoch}"
     if kept_best is not None and kept_best > position.best_score:  # of epochs that this run, resumed from an earlier one, has left
         best = f"{best}, but {kept_best:.4f} was reached before and is kept"
-    print(f"{best}: {folder.checkpoints / BEST}{unreadable.left_out()}")
+    print_result(f"{best}: {folder.checkpoints / BEST}{unreadable.left_out()}")
 
 
 # ----------------------------------------------------------------------------------------------------------------- scoring
@@ -564,9 +565,9 @@ def test(options, data, checkpoint, split, compute, processes, console):
         "threshold": threshold, "unreadable": problems, "nbr_threshold": index_threshold[0] if pair else None,
         "nbr_fire_is_above": index_threshold[1] if pair else None, "nbr_train_fire_iou": index_iou, "results": results,
     })
-    print(scoring.printed_table(summary))
+    print_result(*scoring.printed_table(summary).split("\n"))
     covered = sum(r["covered"] for r in results) / len(results)
-    print(f"{len(results)} scenes, {covered:.1%} of their pixels covered by patches: {outputs[0]}")
+    print_result(f"{len(results)} scenes, {covered:.1%} of their pixels covered by patches: {outputs[0]}")
     return 0
 
 

@@ -19,6 +19,7 @@ import sys
 
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
+from runtime.logs import print_result
 from runtime.values import number, whole
 
 KIND = "pansharpen"
@@ -282,7 +283,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
     if processes.is_first:
         what = "test" if tests else "training"
         without = f"; {left_out} unreadable chips left out" if left_out else ""
-        print(f"lowest {what} loss {position.best_score:.4f} in epoch {position.best_epoch}: {folder.checkpoints / BEST}{without}")
+        print_result(f"lowest {what} loss {position.best_score:.4f} in epoch {position.best_epoch}: {folder.checkpoints / BEST}{without}")
     return 0
 
 

@@ -4,7 +4,7 @@ from mapping.cost import disk_of, memory_of, seconds_a_window
 from mapping.messages import plan_words
 from mapping.scene import window_grid
 from runtime.errors import UserError
-from runtime.words import for_terminal
+from runtime.logs import print_result
 
 
 def dry_run(run, scenes):
@@ -14,7 +14,7 @@ def dry_run(run, scenes):
         try:
             plan = run.plan(path)
         except UserError as error:
-            print(for_terminal(f"{name}: can't be mapped: {error}"))
+            print_result(f"{name}: can't be mapped: {error}")
             bad += 1
             continue
         info, settings = plan.info, run.settings
@@ -22,9 +22,9 @@ def dry_run(run, scenes):
         count = window_grid(info, settings).count
         memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
         _, disk = disk_of(info, settings)
-        print(for_terminal(
+        print_result(
             f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
-        ))
-    print(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {run.output_dir}")
+        )
+    print_result(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {run.output_dir}")
     return 2 if bad else 0

@@ -23,10 +23,9 @@ from raster.source import describe, is_remote, list_rasters, scene_name
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import read_lines, require_writable
-from runtime.logs import Console
+from runtime.logs import Console, print_result
 from runtime.names import require_short_names
 from runtime.network import may_ask
-from runtime.words import for_terminal
 from vectors.reading import read_polygons
 
 
@@ -156,7 +155,7 @@ def map_all(run, patterns, processes, first):
     # Each process tells of its own scenes, so none of them is silent.
     line, code = conclude(*map_scenes(run, scenes, processes, Console(run.quiet)), run.output_dir)
     if processes.is_first:
-        print(for_terminal(line))
+        print_result(line)
     return code
 
 

@@ -16,9 +16,8 @@ from raster.writer import scratch_of
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import clear_scratch, require_writable
-from runtime.logs import Console
+from runtime.logs import Console, print_result
 from runtime.names import require_short_names
-from runtime.words import for_terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ def sharpen_all(run, pans, mss, processes, first):
     failed = sharpen_pairs(run, planned, processes, Console(run.quiet))
     if processes.is_first:
         missing = f"; failed: {', '.join(failed)}" if failed else ""
-        print(for_terminal(f"sharpened {len(planned) - len(failed)} of {len(planned)} into {run.output_dir}{missing}"))
+        print_result(f"sharpened {len(planned) - len(failed)} of {len(planned)} into {run.output_dir}{missing}")
     return 1 if failed else 0
 
 

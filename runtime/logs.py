@@ -1,12 +1,18 @@
-"""Lines and progress bars for the person at the terminal."""
+"""Lines and progress bars for the person at the terminal: the one place where text is printed, made harmless first."""
 
 import sys
 
 from runtime.words import for_terminal
 
 
+def print_result(*lines):
+    """Results, to stdout: each of `lines` on one line, whatever names of files and classes are in it."""
+    for line in lines:
+        print(for_terminal(line).replace("\n", "\\n"), flush=True)
+
+
 class Console:
-    """say() writes a line to stderr, progress() shows a bar on a terminal; silent when quiet. Results go to stdout with print()."""
+    """say() writes a line to stderr, progress() shows a bar on a terminal; silent when quiet. Results go to stdout with print_result()."""
 
     def __init__(self, quiet=False):
         self.quiet = quiet

@@ -10,12 +10,14 @@ Sloan and Shirley (2013) to CIE 1931; daylight is D65 in steps of 10 nm. Good en
 colorimetry.
 """
 
-import argparse
 import sys
 
 import numpy as np
 
 from constants import BGRN_BANDS, WORLDVIEW_BANDS
+from runtime.errors import run_program
+from runtime.flags import Parser
+from runtime.logs import print_result
 
 WAVELENGTHS = np.arange(380, 1101, 2.0)  # nm
 
@@ -165,20 +167,20 @@ def reflectance_lines(count=84, seed=0):
     return lines
 
 
-def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv=None):
+    parser = Parser(prog="synthetic.spectra", description=__doc__)
     parser.add_argument("--matrix", action="store_true", help="print the fitted bands -> XYZ matrices")
     parser.add_argument("--reflectances", metavar="FILE", help="write the reflectance file")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if args.matrix:
         for bands in (WORLDVIEW_BANDS, BGRN_BANDS):
             for band, row in zip(bands, fit_bands_to_xyz(bands), strict=True):
-                print(f"{band:8s} ({row[0]:.4f}, {row[1]:.4f}, {row[2]:.4f})")
-            print()
+                print_result(f"{band:8s} ({row[0]:.4f}, {row[1]:.4f}, {row[2]:.4f})")
+            print_result("")
     if args.reflectances:
         with open(args.reflectances, "w", encoding="utf-8") as file:
             file.write("\n".join(reflectance_lines()) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_program(main)

@@ -346,5 +346,20 @@ def test_nothing_loads_a_checkpoint_with_unrestricted_pickle():
     assert [p.name for p in source_files() if re.search(r"weights_only\s*=\s*False", p.read_text(encoding="utf-8"))] == []
 
 
+def writes_to_the_terminal(node):
+    """Whether a call prints, or takes a standard stream to write into."""
+    called = node.func
+    if isinstance(called, ast.Name):
+        return called.id == "print"
+    return isinstance(called, ast.Attribute) and called.attr in ("write", "writelines") and "sys.std" in ast.unparse(called)
+
+
+def test_text_reaches_the_terminal_in_one_place_where_it_is_made_harmless():
+    printing = {relative(path) for path in source_files() for node in ast.walk(parsed(path))
+                if isinstance(node, ast.Call) and writes_to_the_terminal(node)}
+    # the line of an error is escaped in explain(), which has no console
+    assert printing == {"runtime/logs.py", "runtime/errors.py"}
+
+
 def test_nothing_is_marked_for_a_formatter():
     assert [relative(p) for p in source_files() if re.search(r"# (fmt|yapf|isort):", p.read_text(encoding="utf-8"))] == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import RunError, Terminated, UserError, did_you_mean, run_program
-from runtime.logs import Console
+from runtime.logs import Console, print_result
 from runtime.words import for_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +87,16 @@ def test_the_console_escapes_what_it_says_and_warns(capsys):
     console.say("scene \x1b[2J\nsecond line\ttab × ä\u202f%")
     console.warn("\x9d0;title\udce4")
     assert capsys.readouterr().err == "scene \\x1b[2J\nsecond line\ttab × ä\u202f%\nwarning: \\x9d0;title\\xe4\n"
+
+
+def test_results_are_one_harmless_line_each(capsys, tmp_path):
+    print_result("table of \x1b[31mfire", tmp_path / "a\nb.png", "×\tä")
+    assert capsys.readouterr().out == f"table of \\x1b[31mfire\n{tmp_path}/a\\nb.png\n×\tä\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_no_listing_with_a_traceback():
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m synthetic.spectra --matrix | true"], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("text", ["plain", "ä × … → 火", "two\nlines", "", "a" * 1000])

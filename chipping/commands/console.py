@@ -3,7 +3,7 @@
 import datetime
 
 from runtime.errors import UserError
-from runtime.logs import Console
+from runtime.logs import Console, print_result
 from runtime.words import for_terminal
 
 
@@ -25,7 +25,7 @@ class LoggedConsole(Console):
             self.file.close()
 
     def result(self, text):
-        print(for_terminal(text), flush=True)
+        print_result(*str(text).split("\n"))
         self.log(text)
 
     def say(self, text):
