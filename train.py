@@ -412,6 +412,8 @@ def set_up(data, needs, checkpoint):
 def make_learner(options, data, choice, checkpoint, compute, processes, console):
     """The model of the checkpoint, or a new one with pretrained weights where asked for; its loss and its optimiser."""
     patch_set = data.patch_set
+    if patch_set.unfinished:
+        console.warn(patch_set.unfinished)
     if patch_set.without_layer:
         console.say(f"{patch_set.without_layer} patches have no labels of layer {patch_set.layer} and are left out")
     if min(options.batch_size, len(data.train)) // processes.size < options.accumulate:

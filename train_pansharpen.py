@@ -361,6 +361,8 @@ def open_chips(folder, length, most, options, console, **how):
         raise RunError(f"{broken} cannot be read: it is a link that leads nowhere (--strict)")
     if length is None and len(chips) > most:
         chips.numbers = chips.numbers[:most]
+    if chips.unfinished:
+        console.warn(chips.unfinished)
     if chips.broken:
         console.warn(f"{folder}: {chips.broken} links lead nowhere and are left out")
     return chips

@@ -37,6 +37,7 @@ from runtime.names import path_inside, require_real_folder
 
 FORMAT = "chipmill-chipset-1"
 REMOVING = "chipmill-removing-1"  # the format that chipset.json states while --overwrite removes the chips of an earlier run
+UNFINISHED = "unfinished"  # key of chipset.json while chips are made: how many are asked for, or true where the number is not known
 DESCRIPTION = "chipset.json"
 SKIPPED = "skipped.jsonl"
 CHIP_NAME = re.compile(r"(0|[1-9][0-9]*)\.pt")
@@ -112,6 +113,15 @@ def refuse_outside(path, line):
             path_inside(path.parent, name, path)
 
 
+def unfinished_words(folder, description, count):
+    """A sentence about a set that was not made to its end; None where all chips that were asked for are there. count: of chips."""
+    asked = description.get(UNFINISHED)
+    again = "run the command that makes it again to complete it"
+    if asked is True:
+        return f"{folder} was not made to its end and holds {count} so far; {again}"
+    return f"{folder} holds {count} of the {asked} chips that were asked for; {again}" if asked and count < asked else None
+
+
 def complete(description):
     """A description with format, version and the hash of its settings: all of chipset.json."""
     return {"format": FORMAT, "version": VERSION, **plain(description), "settings_hash": settings_hash(description["settings"])}
@@ -161,7 +171,9 @@ class ChipSetWriter:
 
         with ChipSetWriter(folder, description, overwrite=False) as chipset:
             chipset.lines                    # what earlier runs have made, in order
+            chipset.expect(count)            # where chips are missing
             chipset.add({"file": …, …})      # after the chip's files are in place
+            chipset.expect(None)             # all of them are there
 
     Two programs at once in one folder are refused: the manifest is locked while it is open.
     """
@@ -207,6 +219,7 @@ class ChipSetWriter:
             old = read_chipset(self.folder)
             if old.get("settings_hash") == self.description["settings_hash"]:
                 self.lines, self.torn = cut_torn_lines(self.folder / MANIFEST, self.needs)
+                self.description = old
                 return
             if scan_lines(self.folder / MANIFEST)[0]:
                 difference = difference_of_settings(old.get("settings", {}), self.description["settings"])
@@ -244,6 +257,19 @@ class ChipSetWriter:
             else:
                 companion.unlink(missing_ok=True)
         self.file.truncate(0)
+
+    def expect(self, count):
+        """
+        State in chipset.json that chips are missing until there are `count` (True: the number is not known), or with None that none is.
+
+        A run that ends early leaves the statement, and training tells it.
+        """
+        stated = {key: value for key, value in self.description.items() if key != UNFINISHED}
+        if count is not None:
+            stated[UNFINISHED] = count
+        if stated != self.description:
+            write_json(self.folder / DESCRIPTION, stated)
+            self.description = stated
 
     def keep(self, count):
         """Drop all lines but the first `count`: the chips after them will be made again."""

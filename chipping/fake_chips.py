@@ -134,6 +134,8 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
     made = 0
     with ChipSetWriter(folder, description, overwrite, unlisted=next_chip) as chipset:
         there, listed = set(os.listdir(folder)), len(chipset.lines)
+        if listed < count:
+            chipset.expect(count)
         for number in range(count):
             if number < listed and f"{number}.pt" in there:
                 continue
@@ -145,4 +147,5 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
             made += 1
             if on_chip:
                 on_chip(line)
+        chipset.expect(None)
     return made

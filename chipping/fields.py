@@ -73,6 +73,7 @@ DESCRIPTION = {  # chipset.json
     **dict.fromkeys(("bands", "layers"), NAMES),
     **dict.fromkeys(("divide_by", "offset"), SCALE),
     "nodata": or_none(NUMBER),
+    "unfinished": Field("true or a whole number above 0", lambda value: value is True or SIZE.fits(value)),
     "classes": Field("lists of names by layer", dict_of(NAMES.fits)),
     "settings": Field(
         "an object", lambda value: isinstance(value, dict)

@@ -68,6 +68,8 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, options=DEFAULT
         waiting = folder / WAITING
         make_own_folder(waiting)
         remove_leftovers(waiting)
+        if len(chipset.lines) < (asked := start - first + count):
+            chipset.expect(asked)
         run.remake_missing(lambda batch: judge(split_work(batch, recipe, waiting, options.workers)))
         while run.walk.accepted < start + count:
             before_start = run.walk.accepted < first
@@ -77,6 +79,8 @@ def make_chips(tiles, recipe, folder, count, starting_from=None, options=DEFAULT
                 break
             verdicts = judge(split_work(batch, recipe, None if before_start else waiting, options.workers), listeners.verdict)
             run.take_batch(batch, verdicts, goal, before_start)
+        if run.walk.accepted >= start + count:
+            chipset.expect(None)
         remove_tree(waiting)
     run.summary["retired"] = sorted(run.walk.retired)
     if run.walk.accepted < start + count:

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest
+from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest, unfinished_words
 from chipping.fields import problem_of_patch
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
 from runtime.errors import UserError
@@ -54,6 +54,7 @@ class PatchSet:
     without_layer: int  # patches that have no labels of this layer and are left out
     described: bool  # False for the older form
     ground_resolution: float | None = None
+    unfinished: str | None = None  # a sentence where it was not made to its end
 
     @property
     def patch_shape(self):
@@ -106,7 +107,8 @@ def read_described_set(folder, num_classes, layer):
         raise UserError(f"{folder} has nothing to train on: {found}; make patches with chip.py make-patches")
     bands, divide_by, offset = (tuple(description[key]) for key in ("bands", "divide_by", "offset"))
     return PatchSet(folder, bands, divide_by, offset, description.get("nodata"), layer, layers.index(layer), classes,
-                    description["chip_size"], patches, len(lines) - len(patches), True, ground_resolution(lines))
+                    description["chip_size"], patches, len(lines) - len(patches), True, ground_resolution(lines),
+                    unfinished_words(folder, description, len(lines)))
 
 
 def patch_of_line(folder, line, layer):

@@ -99,6 +99,8 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
         for _, why in sorted(plan.broken.items()):
             tally.unreadable[why] = 0
         progress(sum(done.values()))
+        if sum(done.values()) < sum(grid_of(scene, plan.recipe).count for scene in plan.scenes):
+            chipset.expect(True)
         try:
             for line in new_lines(plan, folder, options.workers, done):
                 (chipset if "file" in line else skips).add(line)
@@ -109,6 +111,7 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
                     raise RunError(f"{line['source']} cannot be read at window {line['window']} ({line['detail']}); --strict stops here")
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(f"{sum(tally.patches.values())} patches are safe; run the same command again to continue") from error
+        chipset.expect(None)
     if not tally.patches:
         why = f"no patch could be cut from {len(plan.scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}"
         if tally.unreadable:

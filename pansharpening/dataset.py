@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from chipping.chipset import DESCRIPTION, find_chips, read_chipset
+from chipping.chipset import DESCRIPTION, find_chips, read_chipset, unfinished_words
 from chipping.pan_chips import SCALE, BadChip, band_names, decode_chip, read_chip
 from pansharpening.augment import turn
 from runtime.device import derived_seed
@@ -57,7 +57,9 @@ class PanChips(Dataset):
         numbers, self.broken, _ = find_chips(self.folder)
         if not numbers:
             raise UserError(f"{folder} has no chips (0.pt, 1.pt …); make some with chip.py make-chips or fake-chips")
-        if target == "bands" and (self.folder / DESCRIPTION).exists() and read_chipset(self.folder).get("store") == "oklab":
+        description = read_chipset(self.folder) if (self.folder / DESCRIPTION).exists() else {}
+        self.unfinished = unfinished_words(folder, description, len(numbers) + self.broken)  # a sentence, or None
+        if target == "bands" and description.get("store") == "oklab":
             raise UserError(f"{folder} keeps only the picture (oklab), no bands; pass --target oklab, or make chips with --store bands")
         if length is not None and length > len(numbers):
             raise UserError(f"{folder} has {len(numbers)} chips, but {length} were asked for; pass a shorter length or make more chips")
