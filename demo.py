@@ -26,7 +26,8 @@ from pathlib import Path
 
 from constants import SENTINEL2_DIVISOR, SENTINEL2_OFFSET, VERSION
 from runtime.errors import RunError, Terminated, UserError, run_program
-from runtime.files import describe_difference, read_json, refuse_existing, remove_tree, require_writable, write_json
+from runtime.fields import NUMBER, read_checked
+from runtime.files import describe_difference, read_json, refuse_existing, refuse_link, remove_tree, require_writable, write_json
 from runtime.flags import Parser, add_common_flags, parse_with_config
 from runtime.logs import Console, print_result
 from runtime.network import add_network_flag, permit
@@ -206,7 +207,7 @@ class Stages:
     def __init__(self, folder, settings, overwrite, console):
         self.folder, self.console, self.seconds = Path(folder), console, []
         stamp = self.folder / "demo.json"
-        old = read_json(stamp) if stamp.exists() else None
+        old = ({} if overwrite else read_json(stamp)) if stamp.exists() else None  # what is replaced need not be whole
         if old is None and self.folder.is_dir() and any(self.folder.iterdir()):
             raise UserError(f"{folder} is not empty and was not made by demo.py; choose another --output-dir")
         if old is not None and old != settings and not overwrite:
@@ -216,6 +217,8 @@ class Stages:
             for name in self.MADE:
                 remove_tree(self.folder / name)
             (self.folder / "report.html").unlink(missing_ok=True)
+        for name in self.MADE:
+            refuse_link(self.folder / name)
         require_writable(self.folder)
         write_json(stamp, settings)
 
@@ -223,7 +226,7 @@ class Stages:
         """work() unless it is done; notes the seconds it takes."""
         stamp = self.folder / ".stages" / f"{name}.json"
         if stamp.exists():
-            self.seconds.append((name, read_json(stamp)["seconds"]))
+            self.seconds.append((name, read_checked(stamp, {"seconds": NUMBER}, "remove it to do this again")["seconds"]))
             self.console.say(f"{name}: done earlier")
             return
         start = time.perf_counter()
@@ -399,6 +402,7 @@ def map_scenes(checkpoint, request, console):
     masks = list_rasters(request.masks) if request.masks else []
     flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite + ["--allow-network"] * request.allow_network
     maps = request.folder / "maps"
+    refuse_link(maps)
     code = inference.main([*scenes, "--checkpoint", request.path, "--output-dir", str(maps), "--device", request.device, *flags])
     if code:
         raise RunError(f"inference.py ended with exit code {code}")

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chipping import fields
-from chipping.fields import find_problem, problem_of_patches
+from chipping.fields import problem_of_patches
 from constants import MANIFEST, VERSION
 from runtime.errors import UserError
+from runtime.fields import find_problem
 from runtime.files import (
     describe_difference,
     open_own,

@@ -5,48 +5,9 @@ A set may come from a stranger or from a power cut. Whoever reads one gets these
 names the file and the line.
 """
 
-import math
-from dataclasses import dataclass
-
-from runtime.files import shorten
+from runtime.fields import NAMES, NUMBER, NUMBERS, OBJECT, SIZE, TEXT, WHOLE, Field, dict_of, is_number, is_text, list_of, or_none
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
-
-
-@dataclass(frozen=True)
-class Field:
-    """expected: in words. fits(value): whether it is that."""
-
-    expected: str
-    fits: callable
-
-
-def is_text(value):
-    return isinstance(value, str)
-
-
-def is_number(value):
-    return type(value) is int and abs(value) < 2**63 or type(value) is float and math.isfinite(value)
-
-
-def list_of(fits, *lengths):
-    return lambda value: isinstance(value, list) and (not lengths or len(value) in lengths) and all(map(fits, value))
-
-
-def dict_of(fits):
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
-
-
-def or_none(field):
-    return Field(f"{field.expected} or null", lambda value: value is None or field.fits(value))
-
-
-TEXT, NUMBER = Field("text", is_text), Field("a number", is_number)
-WHOLE = Field("a whole number from 0 on", lambda value: type(value) is int and 0 <= value < 2**63)
-SIZE = Field("a whole number above 0", lambda value: type(value) is int and 0 < value < 2**31)
-OBJECT = Field("an object", lambda value: isinstance(value, dict))
-NUMBERS = Field("a list of numbers", list_of(is_number))
-NAMES = Field("a list of names", lambda value: list_of(is_text)(value) and len(value) > 0)
 COUNTS = Field("lists of whole numbers by layer", dict_of(list_of(WHOLE.fits)))
 SCALE = Field("a number or a list of numbers", lambda value: is_number(value) or NUMBERS.fits(value))
 
@@ -85,17 +46,6 @@ PATCHES = {  # chipset.json of a patch set
     "divide_by": Field("a list of numbers other than 0", lambda value: NUMBERS.fits(value) and 0 not in value),
     "offset": NUMBERS,
 }
-
-
-def find_problem(value, fields, needs=()):
-    """What is wrong with an object of a JSON file, in words that follow its place, or None. needs: fields that have to be there."""
-    for name in needs:
-        if name not in value:
-            return f"lacks '{name}'"
-    for name, field in fields.items():
-        if name in value and not field.fits(value[name]):
-            return f"has {name} {shorten(value[name])}, expected {field.expected}"
-    return None
 
 
 def problem_of_patches(description):

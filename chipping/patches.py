@@ -21,7 +21,7 @@ from chipping.patch_set import SPLITS
 from chipping.sources import refuse_changed_sources, stamps_of
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
-from runtime.files import remove_leftovers
+from runtime.files import make_own_folder, remove_leftovers
 from runtime.names import require_real_folder, require_short_names
 
 # {reason of a window that is left out (chipping/cutting.py): what to do where most are}
@@ -88,7 +88,7 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
         SkipLog(folder / SKIPPED, needs=SKIP_NEEDS) as skips,
     ):
         for split in {scene.split for scene in plan.scenes}:
-            (folder / split).mkdir(exist_ok=True)
+            make_own_folder(folder / split)
             remove_leftovers(folder / split)
         if chipset.replaces:
             remove_strays(folder)

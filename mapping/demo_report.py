@@ -18,9 +18,11 @@ from pictures.sheets import fit_within
 from pictures.story import Scores, Story, build_report, headline
 from raster.scale import to_reflectance
 from runtime.checkpoint import load_checkpoint
-from runtime.files import read_json, write_text
+from runtime.fields import NUMBER, TRUTH, or_none, read_checked
+from runtime.files import write_text
 from runtime.words import duration, thousands
 
+SCORES = {"nbr_threshold": or_none(NUMBER), "nbr_fire_is_above": or_none(TRUTH)}  # what is read of scores_test.json
 HECTARE = 100  # pixels of 10 m
 SAVED = 640  # pixels of the longer side of pictures that are saved as files
 
@@ -111,7 +113,7 @@ def gather_story(scene, run, *, size, seed, stages, commands):
 
     size: how much was generated and trained, see list_facts; stages: [(name, seconds)]; commands: [(comment, command)]
     """
-    scores = read_json(run / "scores_test.json")
+    scores = read_checked(run / "scores_test.json", SCORES, "remove .stages/scores.json to score again")
     threshold, above = scores["nbr_threshold"], scores["nbr_fire_is_above"]
     if threshold is None:  # nothing burns in the training scenes
         threshold, above = -1.0, False

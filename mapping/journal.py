@@ -153,8 +153,10 @@ class Journal:
             yield StoredBand(line["row"], *self.inflated(line), line["windows"], line["highest"], line["unreadable"])
 
     def close(self):
-        self.bands_file.close()
-        self.lines_file.close()
+        try:
+            self.bands_file.close()  # fails where the disk is full
+        finally:
+            self.lines_file.close()  # and lets the lock go
 
     def remove(self):
         """The map is finished: what led to it is not needed any more."""

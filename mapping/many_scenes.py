@@ -172,7 +172,8 @@ def map_scenes(run, scenes, processes, console):
         records |= part[0]
         failures |= part[1]
     if records and processes.is_first:
-        update_summaries(run.output_dir)
+        for remark in update_summaries(run.output_dir):
+            console.warn(remark)
     return records, failures
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapping.settings import full_settings
-from mapping.summary import HIDDEN, read_record
+from mapping.summary import HIDDEN, earlier_files, read_record
 from raster.writer import scratch_of
 from runtime.errors import UserError
 from runtime.files import clear_scratch, describe_difference, plain, write_json
@@ -74,7 +74,7 @@ def finished_record(files, plan, model, settings):
     raise UserError(f"{existing[0]} exists already; pass --overwrite to replace it, or another --output-dir")
 
 
-def begin_record(files, settings):
+def begin_record(files, settings, overwrite=False):
     """
     Deletes stale outputs of an earlier map of the scene, those that the new one will not replace. → {names of the files it may have}.
 
@@ -82,7 +82,7 @@ def begin_record(files, settings):
     other outputs, leaves no stale file either.
     """
     expected = {path.name for path in files.outputs(settings).values()}
-    earlier = set(read_record(files.record)["files"]) if files.record.exists() else set()
+    earlier = earlier_files(files.record, overwrite)
     write_json(files.record, {"settings": None, "files": sorted(earlier | expected)})
     files.remove(earlier - expected)
     return expected

@@ -2,6 +2,7 @@
 
 from pictures.chip_sheets import sample_sheet
 from pictures.encoding import save_png
+from runtime.files import make_own_folder
 
 
 def write_samples(path, model, dataset, patch_set, to_device, compute, count=4):
@@ -16,5 +17,5 @@ def write_samples(path, model, dataset, patch_set, to_device, compute, count=4):
     images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
     predicted = model.predict_segmentation(images)
     arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
-    path.parent.mkdir(exist_ok=True)
+    make_own_folder(path.parent)
     save_png(path, sample_sheet(*arrays, patch_set.bands, len(patch_set.classes), [patches[i].image.stem for i in chosen]))

@@ -31,7 +31,7 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
     aoi = require_area(info, settings.aoi)
     journal = Journal(files.scratch, band_settings(plan, model, settings), overwrite)
     try:
-        expected = begin_record(files, settings)  # from here on the files of an earlier map may be replaced one by one
+        expected = begin_record(files, settings, overwrite)  # from here on the files of an earlier map may be replaced one by one
         if journal.next_row < info.height:
             predict_into(journal, predictor, plan, aoi, settings, progress)
         record = finish_map(journal.bands(), plan, files, model, settings, areas)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mapping.record_fields import problem_of_record
 from runtime.errors import UserError
 from runtime.files import open_own, read_json, write_json, write_text
 from vectors.writing import WRITERS
@@ -102,24 +103,50 @@ def read_record(path):
     """
     record, names = read_json(path), {f"{path.stem}{ending}" for ending in ENDINGS}
     if not isinstance(record, dict) or not isinstance(record.get("files"), list) or "settings" not in record:
-        raise UserError(f"{path} is not the record of a map; remove it, and pass --overwrite to make the map again")
+        raise UserError(f"{path} is not the record of a map; pass --overwrite to make the map again")
     if missing := {*COLUMNS, "classes"} - record.keys() if record["settings"] is not None else ():
-        raise UserError(f"{path} lacks {min(missing)}; remove it, and pass --overwrite to make the map again")
+        raise UserError(f"{path} lacks {min(missing)}; pass --overwrite to make the map again")
+    if problem := problem_of_record(record) if record["settings"] is not None else None:
+        raise UserError(f"{path} {problem}; pass --overwrite to make the map again")
     if foreign := [name for name in record["files"] if not isinstance(name, str) or name not in names]:
-        raise UserError(f"{path} names {foreign[0]!r}, which is no file of the map of {path.stem}; remove it")
+        raise UserError(f"{path} names {foreign[0]!r}, which is no file of the map of {path.stem}; pass --overwrite to make the map again")
     return record
+
+
+def earlier_files(path, overwrite):
+    """
+    Names of the files that the map of a scene had or may have, by its record. With overwrite one that is damaged is not needed: of the
+    names that a map's files can have, those that are there.
+    """
+    if not path.exists():
+        return set()
+    try:
+        return set(read_record(path)["files"])
+    except UserError:
+        if not overwrite:
+            raise
+        return {name for ending in ENDINGS if (path.parent.parent / (name := f"{path.stem}{ending}")).exists()}
 
 
 def update_summaries(output_dir):
     """
     summary.json and summary.csv over all scenes that are mapped in a folder, by whatever run and process.
 
-    Under a lock: the process that finishes last reads the records of all others, and writes the table that stays.
+    Under a lock: the process that finishes last reads the records of all others, and writes the table that stays. → remarks about records
+    that are damaged, whose scenes are left out.
     """
+    remarks = []
     folder = Path(output_dir) / HIDDEN
     with open_own(folder / "summary.lock", "a") as lock:
         if fcntl:
             with contextlib.suppress(OSError):  # a disk without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
-        records = [record for path in sorted(folder.glob("*.json")) if (record := read_record(path))["settings"] is not None]
-        write_summaries(output_dir, [r for r in records if r["files"] and (Path(output_dir) / r["files"][0]).exists()])
+        records = []
+        for path in sorted(folder.glob("*.json")):
+            try:
+                records.append(read_record(path))
+            except UserError as error:
+                remarks.append(f"{error}; summary.json is without this scene")
+        finished = [record for record in records if record["settings"] is not None and record["files"]]
+        write_summaries(output_dir, [r for r in finished if (Path(output_dir) / r["files"][0]).exists()])
+    return remarks

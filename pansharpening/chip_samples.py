@@ -5,6 +5,7 @@ import copy
 from pansharpening.metrics import error_of_chip
 from pansharpening.sample_sheet import pan_sheet
 from pictures.encoding import save_png
+from runtime.files import make_own_folder
 from runtime.unreadable import Problem
 
 
@@ -28,5 +29,5 @@ def write_chip_samples(path, sharpen, chips, target, spread, count=4):
         error = error_of_chip(truth.numpy(), image.numpy(), target, plain.ratio, counted)
         names.append(f"{chip}.pt, {'delta E' if target == 'oklab' else 'ERGAS'} {error:.3g}")
     if rows:
-        path.parent.mkdir(exist_ok=True)
+        make_own_folder(path.parent)
         save_png(path, pan_sheet(rows, target, plain.bands, spread, names))

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 from raster.hidden import data_bands
 from raster.source import describe, is_remote, scene_name
 from runtime.errors import UserError, did_you_mean
-from runtime.files import require_writable, write_text
+from runtime.files import refuse_link, require_writable, write_text
 
 TOUCH = 0.01  # pixels of the grid that a file may end beside its edge and still reach it
 RESOLUTION_WORDS = ("10m", "20m", "60m")  # the last part of the names in a Sentinel-2 L2A product
@@ -57,6 +57,7 @@ def stack_bands(paths, bands, folder, is_excluded=lambda scene: False):
         text = stack_xml(chosen, bands)
         stacks[name] = str(Path(folder) / f"{name}.vrt")
         if not os.path.exists(stacks[name]) or Path(stacks[name]).read_text(encoding="utf-8") != text:
+            refuse_link(folder)
             require_writable(folder)
             write_text(stacks[name], text)
         known = any(info.size is not None for info in chosen)

@@ -62,10 +62,14 @@ def open_own(path, mode, **options):
 
 def make_own_folder(path):
     """Make a folder of a fixed name in one of ours. UserError where it is a symbolic link."""
-    path = Path(path)
-    if path.is_symlink():
+    refuse_link(path)
+    Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def refuse_link(path):
+    """UserError where a folder that is ours is a symbolic link: what is written into it, or cleared there, is somebody else's."""
+    if os.path.islink(path):
         raise UserError(f"{path} is a symbolic link, which is not followed where something is written; remove it")
-    path.mkdir(parents=True, exist_ok=True)
 
 
 def remove_tree(path):

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import open_own, remove_leftovers, require_writable, try_lock, write_json
+from runtime.files import open_own, refuse_link, remove_leftovers, require_writable, try_lock, write_json
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 # What a run writes into its folder, and what scoring it adds.
 WRITTEN = ("checkpoints/*.pt", "metrics.csv", "config.json", "samples/epoch_*.png", "tensorboard/events.out.tfevents.*",
            "scores_*.json", "scores_*.csv")
+
+
+OWN_FOLDERS = ("checkpoints", "samples", "tensorboard")
 
 
 class RunFolder:
@@ -46,11 +49,17 @@ class RunFolder:
 
     def refuse_earlier_run(self):
         """UserError where the folder holds a run that is neither resumed nor overwritten. Changes nothing, so it can be asked early."""
+        self.refuse_links()
         if self.active and not self.resume and not self.overwrite and self.holds_a_run():
             last = self.checkpoints / LAST
             how = f"continue it with --resume {last}" if last.exists() else "its files are in the way"
             usual = f"holds an earlier run; {how}, pass --overwrite, or choose another {self.flag}"
             raise UserError(f"{self.path} {self.occupied or usual}")
+
+    def refuse_links(self):
+        """UserError where a folder that a run writes into, and clears, leads elsewhere."""
+        for name in OWN_FOLDERS if self.active else ():
+            refuse_link(self.path / name)
 
     def make(self):
         """Make the folder; UserError where it cannot be written to."""

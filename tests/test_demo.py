@@ -20,7 +20,7 @@ from PIL import Image
 
 import demo
 from mapping import gallery
-from mapping.demo_report import MappedScene, compare, map_by_index
+from mapping.demo_report import MappedScene, compare, gather_story, map_by_index
 from pictures.gallery_page import best_median_worst
 from runtime.errors import RunError, UserError
 from runtime.logs import SilentConsole
@@ -151,6 +151,29 @@ def test_overwrite_empties_only_what_the_demo_made(tmp_path):
     again = []
     stages.run("scenes", lambda: again.append(1))
     assert again == [1]
+
+
+@pytest.mark.parametrize("text", ['{"seconds": "many"}', "{}", "[3]", "", "\0\0", '{"seconds": null}'])
+def test_a_damaged_stage_is_one_line_and_done_again_when_it_is_removed(tmp_path, text):
+    path = tmp_path / "d" / ".stages" / "map.json"
+    demo.Stages(tmp_path / "d", {}, False, SilentConsole()).run("map", lambda: None)
+    path.write_text(text)
+    with pytest.raises(UserError, match="map.json .*remove it"):
+        demo.Stages(tmp_path / "d", {}, False, SilentConsole()).run("map", lambda: None)
+    path.unlink()
+    again = []
+    demo.Stages(tmp_path / "d", {}, False, SilentConsole()).run("map", lambda: again.append(1))
+    assert again == [1]
+    (tmp_path / "d" / "demo.json").write_text(text)
+    demo.Stages(tmp_path / "d", {"seed": 1}, True, SilentConsole())  # what --overwrite replaces need not be whole
+    assert json.loads((tmp_path / "d" / "demo.json").read_text()) == {"seed": 1} and not path.exists()
+
+
+@pytest.mark.parametrize("scores", [{}, {"nbr_threshold": "low", "nbr_fire_is_above": True}, {"nbr_threshold": 1, "nbr_fire_is_above": 1}])
+def test_scores_without_what_the_report_tells_are_one_line(tmp_path, scores):
+    (tmp_path / "scores_test.json").write_text(json.dumps(scores))
+    with pytest.raises(UserError, match="scores_test.json .*nbr_.*; remove .stages/scores.json to score again"):
+        gather_story(None, tmp_path, size=None, seed=0, stages=[], commands=[])
 
 
 def test_a_stage_that_fails_is_not_noted_as_done(tmp_path):

@@ -2,13 +2,20 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
+import rasterio
+from map_factory import BANDS, numbers, write_checkpoint
+from map_factory import run as run_inference
+from rasterio.transform import from_origin
 
+import chip
 from chipping.chipset import DESCRIPTION, MANIFEST, ChipSetWriter, SkipLog
 from chipping.link_chips import link_chips
 from chipping.patches import remove_strays
+from demo import Stages
 from mapping.journal import Journal
 from mapping.map_files import MapFiles, begin_record
 from mapping.settings import MapSettings
@@ -17,6 +24,7 @@ from raster.source import list_rasters
 from runtime.errors import UserError
 from runtime.files import atomic_path, clear_scratch, open_own, remove_tree, require_writable, scratch_folder, write_json
 from runtime.flags import Parser
+from runtime.logs import Console
 from runtime.names import path_inside, require_real_folder, require_short_names
 from runtime.run_folder import RunFolder
 
@@ -137,8 +145,9 @@ def test_the_record_of_a_map_names_that_scenes_outputs_only(tmp_path, victim, na
     (tmp_path / "ours" / "other_classes.tif").touch()
     (tmp_path / "ours" / "scene.tif").touch()
     write_json(files.record, {"settings": None, "files": [str(victim) if name == "ABSOLUTE" else name]})
-    with pytest.raises(UserError, match="no file of the map of scene; remove it"):
+    with pytest.raises(UserError, match="no file of the map of scene; pass --overwrite"):
         begin_record(files, MapSettings(window=32, precision="fp32"))
+    begin_record(files, MapSettings(window=32, precision="fp32"), overwrite=True)  # replaces the record, and trusts nothing in it
     assert (tmp_path / "ours" / "other_classes.tif").exists() and (tmp_path / "ours" / "scene.tif").exists()
 
 
@@ -147,7 +156,7 @@ def test_the_record_of_a_map_names_that_scenes_outputs_only(tmp_path, victim, na
 ])
 def test_a_record_that_is_none_is_one_line(tmp_path, text):
     (tmp_path / "scene.json").write_text(text)
-    with pytest.raises(UserError, match="scene.json .*remove it"):
+    with pytest.raises(UserError, match="scene.json .*(pass --overwrite|remove it)"):
         read_record(tmp_path / "scene.json")
 
 
@@ -162,6 +171,62 @@ def test_an_own_record_still_clears_what_the_new_map_will_not_have(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("a.b_*")) == ["a.b_burned.geojson", "a.b_classes.tif", "a.b_preview.png"]
 
 
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """(folder, words of the command) of two maps."""
+    folder = tmp_path_factory.mktemp("maps")
+    scenes = []
+    for name in ("scene", "other"):
+        scenes.append(folder / f"{name}.tif")
+        with rasterio.open(scenes[-1], "w", driver="GTiff", count=3, height=40, width=40, dtype="uint16", crs="EPSG:32633",
+                           transform=from_origin(500_000, 4_600_000, 10, 10)) as file:
+            file.write(numbers(40, 40))
+            file.descriptions = BANDS
+    words = [*scenes, "--checkpoint", write_checkpoint(folder / "a.pt"), "--device", "cpu"]
+    assert run_inference(*words, "--output-dir", folder / "maps", "--vectors", "gpkg") == 0
+    return folder / "maps", words
+
+
+def with_change(change):
+    """A damaged record: what a function of the whole one leaves of it."""
+    def damage(text):
+        record = json.loads(text)
+        change(record)
+        return json.dumps(record)
+    return damage
+
+
+DAMAGED_RECORDS = {
+    "torn": lambda text: text[: len(text) // 2], "zeros": lambda text: "\0" * 40, "list": lambda text: "[]", "none": lambda text: "",
+    "deep": lambda text: "[" * 100_000,
+    **{f"{key}={value}": with_change(lambda record, key=key, value=value: record.update({key: value})) for key, value in (
+        ("scene", 7), ("width", "wide"), ("height", -1), ("classes", {"a": 3}), ("classes", []), ("has_fire", "yes"),
+        ("fire_fraction", "half"), ("valid_hectares", [1]), ("unreadable", [{"row": 1}]), ("unreadable", 3), ("remarks", "none"),
+        ("polygons", 1.5), ("settings", 3), ("files", [3]), ("valid_fraction", None), ("unreadable_blocks", "many"),
+    )},
+    "lacks source": with_change(lambda record: record.pop("source")),
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_RECORDS)
+def test_a_damaged_record_is_one_line_and_does_not_stop_overwrite(mapped, tmp_path, damaged, capsys):
+    folder, words = mapped
+    shutil.copytree(folder, tmp_path / "maps")
+    path = tmp_path / "maps" / ".chipmill" / "scene.json"
+    whole = path.read_text()
+    path.write_text(DAMAGED_RECORDS[damaged](whole))
+    command = [*words, "--output-dir", tmp_path / "maps"]
+    with pytest.raises(UserError, match=r"scene.json .*(pass --overwrite|remove it)"):
+        run_inference(*command, "--vectors", "gpkg")
+    assert run_inference(*command[1:], "--overwrite") == 0  # the other scene alone
+    assert "scene.json " in (said := capsys.readouterr().err) and "; summary.json is without this scene" in said
+    assert [s["scene"] for s in json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"]] == ["other"]
+    assert run_inference(*command, "--overwrite") == 0
+    assert [s["scene"] for s in json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"]] == ["other", "scene"]
+    assert json.loads(path.read_text())["classes"] == json.loads(whole)["classes"]
+    assert sorted(p.name for p in (tmp_path / "maps").glob("scene_*")) == ["scene_burned.geojson", "scene_classes.tif", "scene_preview.png"]
+
+
 @pytest.mark.parametrize("linked", [".chipmill", ".chipmill/scene", ".chipmill/scene/journal.jsonl", ".chipmill/scene/bands.bin"])
 def test_an_unfinished_map_is_not_written_through_a_link(tmp_path, victim, linked):
     path = tmp_path / "ours" / linked
@@ -169,6 +234,45 @@ def test_an_unfinished_map_is_not_written_through_a_link(tmp_path, victim, linke
     path.symlink_to(victim if path.suffix else tmp_path)
     with pytest.raises(UserError, match="symbolic link"):
         Journal(tmp_path / "ours" / ".chipmill" / "scene", {"a": 1}, overwrite=True)
+
+
+# ------------------------------------------------------------------------------------------- folders of a fixed name
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard"])
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_run_does_not_write_or_clear_through_a_link(tmp_path, victim, name, how):
+    (tmp_path / "precious").mkdir()
+    for file in ("best_model.pt", "epoch_1.png", "events.out.tfevents.1"):
+        (tmp_path / "precious" / file).touch()
+    (tmp_path / "ours" / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match=f"{name} is a symbolic link, .*remove it"), RunFolder(tmp_path / "ours", **how):
+        pass
+    assert len(list((tmp_path / "precious").iterdir())) == 3
+    (tmp_path / "ours" / name).unlink()
+    with RunFolder(tmp_path / "ours", **how):
+        pass
+
+
+@pytest.mark.parametrize("name", ["scenes", "patches", "run", "maps", ".stages"])
+def test_the_demo_does_not_write_through_a_link(tmp_path, victim, name):
+    Stages(tmp_path / "ours" / "demo", {"a": 1}, False, Console(quiet=True))
+    (tmp_path / "ours" / "demo" / name).symlink_to(tmp_path)
+    with pytest.raises(UserError, match=f"{name} is a symbolic link"):
+        Stages(tmp_path / "ours" / "demo", {"a": 1}, False, Console(quiet=True))
+    Stages(tmp_path / "ours" / "demo", {"a": 1}, True, Console(quiet=True))  # --overwrite removes the link, and not what it leads to
+    assert not (tmp_path / "ours" / "demo" / name).is_symlink()
+
+
+def test_patches_are_not_cut_through_a_link(tmp_path, victim, make_raster, monkeypatch):
+    make_raster("i/a.tif", np.ones((2, 64, 64), np.uint16))
+    make_raster("m/a.tif", np.ones((64, 64), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ours" / "train").symlink_to(tmp_path)
+    words = ["make-patches", "--images", "i", "--masks", "m", "--divide-by", "1", "--patch-size", "64", "--quiet", "--overwrite"]
+    with pytest.raises(UserError, match="train is a symbolic link"):
+        chip.main([*words, "--patches-dir", "ours"])
+    assert not list(tmp_path.glob("*.npy"))
 
 
 # --------------------------------------------------------------------------------------- names of temporary files
