@@ -13,6 +13,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from raster.crs import CRS_NAME
+from raster.cut_short import refuse_cut_short
 from runtime.errors import UserError, one_line
 from runtime.network import may_ask
 
@@ -150,6 +151,8 @@ def check_source(path, element, depth):
         check_vrt(source, depth + 1)
     elif not os.path.isfile(source) or not has_signature(source):
         raise NotAllowed(f"{path} has the source {source}, which is no raster; expected {FORMATS}")
+    else:
+        refuse_cut_short(source)
 
 
 def address_of(name):

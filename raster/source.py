@@ -17,6 +17,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
+from raster.cut_short import refuse_cut_short
 from raster.reopened import Reopened
 from raster.rules import DRIVERS, drivers_for, refuse_overviews_elsewhere
 from raster.sensor_place import sensor_place_of
@@ -114,7 +115,9 @@ def open_allowed(path):
         dataset = rasterio.DatasetReader(name, driver=drivers)  # rasterio.open takes but one driver
     try:
         refuse_overviews_elsewhere(dataset, path)
-    except UserError:
+        if not is_remote(path):
+            refuse_cut_short(path, dataset)
+    except (UserError, RasterioError):
         dataset.close()
         raise
     return dataset
