@@ -22,7 +22,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def parse_known_args(self, args=None, namespace=None):
-        for word in args or ():
+        self.words = list(args or ())
+        for word in self.words:
             require_text(word, "the argument")
         return super().parse_known_args(args, namespace)
 
@@ -31,19 +32,25 @@ class Parser(argparse.ArgumentParser):
         words = message.split("unrecognized arguments: ")
         if len(words) == 2:
             wrong = [w for w in words[1].split() if w.startswith("-")] or words[1].split()
-            message = f"unknown argument {wrong[0]}.{did_you_mean(wrong[0].split('=')[0], self.known_flags())}"
+            message = self.explain_unknown(wrong[0])
         elif "invalid choice: " in message:
             message = self.explain_choice(message)
         raise UserError(f"{message} (see {self.prog} --help)")
 
-    def known_flags(self):
-        """Every long flag of this parser and its subcommands."""
-        flags = [s for a in self._actions for s in a.option_strings if s.startswith("--")]
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for name, parser in action.choices.items():
-                    flags += [name, *(s for a in parser._actions for s in a.option_strings if s.startswith("--"))]
-        return flags
+    def explain_unknown(self, word):
+        """`unknown argument --epoch. Did you mean '--epochs'?`, or which other commands have the flag."""
+        flag, commands = word.split("=")[0], self.commands()
+        chosen = next((name for name in self.words if name in commands), None)
+        owners = [name for name, parser in commands.items() if flag in long_flags(parser)]
+        if chosen and owners:
+            return f"{chosen} has no {flag}, which is a flag of {', '.join(owners)}"
+        known = [*long_flags(self), *(long_flags(commands[chosen]) if chosen else commands)]
+        return f"unknown argument {word}.{did_you_mean(flag, known)}"
+
+    def commands(self):
+        """{name: parser} of the subcommands."""
+        return {name: parser for action in self._actions if isinstance(action, argparse._SubParsersAction)
+                for name, parser in action.choices.items()}
 
     def explain_choice(self, message):
         """`argument --precision: expected one of fp32, bf16, fp16, got 'fp64'. Did you mean 'fp16'?`"""
@@ -55,6 +62,10 @@ class Parser(argparse.ArgumentParser):
                 choices = [str(c) for c in action.choices]
                 return f"{head}: expected one of {', '.join(choices)}, got {got!r}.{did_you_mean(got, choices)}"
         return message
+
+
+def long_flags(parser):
+    return [s for a in parser._actions for s in a.option_strings if s.startswith("--")]
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

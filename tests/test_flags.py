@@ -26,6 +26,30 @@ def test_a_misspelt_flag_is_told_its_neighbour(parser):
         parser.parse_args(["--patches-dir", "p", "--epoch", "3"])
 
 
+@pytest.fixture
+def commands():
+    parser = Parser(prog="tool.py")
+    parser.add_argument("--log")
+    children = parser.add_subparsers(dest="command", required=True)
+    for name, flags in (("cut", ("--nodata", "--offset")), ("paste", ("--offset",)), ("look", ("--sheet",))):
+        child = children.add_parser(name)
+        for flag in flags:
+            child.add_argument(flag)
+    return parser
+
+
+@pytest.mark.parametrize("words, message", [
+    (["look", "--nodata", "3"], r"^look has no --nodata, which is a flag of cut \(see tool.py --help\)$"),
+    (["look", "--offset=3"], "^look has no --offset, which is a flag of cut, paste "),
+    (["cut", "--offst", "3"], "^unknown argument --offst. Did you mean '--offset'?"),
+    (["look", "--lgo", "x"], "^unknown argument --lgo. Did you mean '--log'?"),
+    (["look", "--nodaat"], r"^unknown argument --nodaat. \(see"),  # another command's flag would be no help here
+])
+def test_a_flag_of_another_command_is_told_as_such(commands, words, message):
+    with pytest.raises(UserError, match=message):
+        commands.parse_args(words)
+
+
 def test_a_misspelt_choice_lists_the_choices(parser):
     with pytest.raises(UserError, match=r"expected one of fp32, bf16, got 'bf17'. Did you mean 'bf16'\?"):
         parser.parse_args(["--patches-dir", "p", "--precision", "bf17"])

@@ -281,6 +281,6 @@ def test_a_shapefile_needs_its_index_and_its_crs(tmp_path):
     (tmp_path / "a.prj").unlink()
     with pytest.raises(UserError, match="names no CRS; expected one, in a .prj file beside a Shapefile"):
         read_polygons([path])
-    (tmp_path / "a.shx").unlink()
-    with pytest.raises(UserError, match="a.shp cannot be read"):
+    (tmp_path / "a.shx").rename(tmp_path / "elsewhere.shx")
+    with pytest.raises(UserError, match=r"a.shp lacks its index a.shx, .*; copy it along, with .dbf and .prj"):
         read_polygons([path])

@@ -187,6 +187,8 @@ def left_out(path, numbers):
 
 def read_with_ogr(file, layer):
     """(crs, features, remarks) of a layer, or of the only one."""
+    if file.suffix.lower() == ".shp" and not any(file.with_suffix(ending).exists() for ending in (".shx", ".SHX")):
+        raise UserError(f"{file} lacks its index {file.stem}.shx, which has to lie beside it; copy it along, with .dbf and .prj")
     path = file.resolve()  # absolute: no name reads as a GDAL prefix or URL
     try:
         layer = choose_layer(file, layer, pyogrio.list_layers(path))
