@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chipping.ard import is_ard, read_items, summarise
-from chipping.chipset import DESCRIPTION, read_chipset
+from chipping.chipset import DESCRIPTION, UNFINISHED, read_chipset, read_manifest, unfinished_words
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
 from runtime.errors import UserError, did_you_mean
 from runtime.files import refuse_existing
@@ -45,6 +45,8 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
     if kind not in INSPECTORS:
         raise UserError(f"{folder} is a chip set of kind {kind!r}; inspect knows {', '.join(INSPECTORS)}.{did_you_mean(kind, INSPECTORS)}")
     INSPECTORS[kind](folder, description, sheet, seed, say)
+    if UNFINISHED in description and (words := unfinished_words(folder, description, len(read_manifest(folder)))):
+        say(words)
 
 
 def inspect_ard(folder, say):

@@ -17,7 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from chipping.chipset import DESCRIPTION, MANIFEST, complete, find_chips, lock, read_chipset, read_manifest
+from chipping.chipset import (
+    DESCRIPTION,
+    MANIFEST,
+    UNFINISHED,
+    complete,
+    find_chips,
+    lock,
+    read_chipset,
+    read_manifest,
+    unfinished_words,
+)
 from chipping.patch_set import SPLITS
 from raster.crs import as_crs
 from runtime.errors import UserError
@@ -75,6 +85,9 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
         settings = {"linked": [{"from": str(s), "chips": report[str(s)]["linked"]} for s in sources]}
         texts = {MANIFEST: "\n".join(manifest) + "\n", DESCRIPTION: to_json(description_of_mix(descriptions, settings))}
     make_folder(destination, links, texts, overwrite)
+    for source, description in zip(sources, descriptions, strict=True):
+        if words := unfinished_words(source, description or {}, report[str(source)]["linked"]):
+            say(words)
     with_bands = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") in ("bands", "both")]
     only_oklab = [s for d, s in zip(descriptions, sources, strict=True) if d and d.get("store") == "oklab"]
     if with_bands and only_oklab:
@@ -84,7 +97,8 @@ def link_chips(sources, destination, overwrite=False, say=print, allow_overlap=F
 
 def description_of_mix(descriptions, settings):
     """The content of the mix's chipset.json: what the first set says, but of what is kept only as much as every chip offers."""
-    shared = {k: v for k, v in descriptions[0].items() if k not in ("format", "version", "settings", "settings_hash", "store", "dtype")}
+    own = ("format", "version", "settings", "settings_hash", "store", "dtype", UNFINISHED)
+    shared = {k: v for k, v in descriptions[0].items() if k not in own}
     stores = {d.get("store") for d in descriptions}
     if None not in stores:  # oklab can be had from bands, not the other way round
         shared["store"] = stores.pop() if len(stores) == 1 else "oklab" if "oklab" in stores else "bands"

@@ -56,6 +56,11 @@ def test_chips_that_a_stopped_run_has_left_are_trained_on_with_a_word(tmp_path, 
             run(*words)
     (said,) = train_on(tmp_path / "chips", tmp_path, capsys)
     assert "holds 3 of the 4 chips that were asked for" in said
+    assert chip.main(["inspect", str(tmp_path / "chips")]) in (0, None)
+    assert "holds 3 of the 4 chips that were asked for" in capsys.readouterr().out
+    run("link-chips", tmp_path / "chips", tmp_path / "mix")
+    assert "holds 3 of the 4 chips that were asked for" in capsys.readouterr().err
+    assert "unfinished" not in read_chipset(tmp_path / "mix")  # which has all that it was made of
     run(*words)
     assert train_on(tmp_path / "chips", tmp_path, capsys) == [] and "unfinished" not in read_chipset(tmp_path / "chips")
 
