@@ -22,7 +22,6 @@ from runtime.files import describe_difference, make_own_folder, open_own, plain,
 
 NAME = "journal.jsonl"
 FORM = 2  # of the bands; those that a run of an earlier version left in another are made again
-DEFLATE_LEVEL = 1  # the fastest: classes shrink to a few percent, and what no pixel of the scene covers to a thousandth
 SAVE_BYTES = 256 << 20  # after so many bytes the disk is asked to have them: a power cut costs no more than that
 
 
@@ -120,7 +119,7 @@ class Journal:
             raise ValueError(f"expected the band at row {self.next_row}, got the one at {band.row}")
         start, crc, sizes = self.bands_file.tell(), 0, []
         for part in (band.classes, band.burned, band.thumbnail):
-            data = zlib.compress(np.ascontiguousarray(part), DEFLATE_LEVEL)
+            data = deflate(part)
             self.bands_file.write(data)
             crc = zlib.crc32(data, crc)
             sizes.append(len(data))
@@ -162,6 +161,12 @@ class Journal:
         """The map is finished: what led to it is not needed any more."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def deflate(array):
+    """Its bytes, compressed by runs of equal ones: twice as fast as level 1 where there are none, and best where a scene holds nothing."""
+    compressor = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return compressor.compress(np.ascontiguousarray(array)) + compressor.flush()
 
 
 def inflate(data, shape, kind):
