@@ -4,20 +4,24 @@ Outlines of the areas of a class map, found strip by strip while the map streams
 Pixels of one class that share a side belong together (not those that only touch at a corner). A strip is taken apart into runs; runs that
 touch are joined to areas; every area collects the unit sides between it and anything else. An area that no longer reaches the lowest row is
 closed: too small, it is dropped; else its sides are linked to rings. Only open areas are carried to the next strip, so memory does not
-grow with the height, not even on noise: an area whose outline gets longer than MAX_OPEN_SIDES is cut along the strip's lower border.
+grow with the height, not even on noise: an area whose outline gets longer than MAX_OPEN_SIDES is cut along the strip's lower border,
+and so are the longest ones where all open outlines together get longer than MAX_ALL_SIDES. What lies below such a border is another area;
+all parts of a cut area say so, and none of them is too small to be kept.
 
 Sides are directed so that the area lies to the right (rows counted downwards): outer rings run clockwise on the screen, holes the other
 way. At a corner where two pixels of one area touch diagonally, the path keeps to the pair, so every ring is simple and rings at most
 touch in points.
 """
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
 
 from constants import IGNORE
 
-MAX_OPEN_SIDES = 2_000_000  # pixel sides; 16 MB. 20 000 km of outline at 10 m pixels
+MAX_OPEN_SIDES = 2_000_000  # pixel sides; linking them to rings takes 240 MB. 20 000 km of outline at 10 m pixels
+MAX_ALL_SIDES = 4 * MAX_OPEN_SIDES
 EAST, SOUTH, WEST, NORTH = range(4)
 STEP_X, STEP_Y = np.array([1, 0, -1, 0]), np.array([0, 1, 0, -1])
 
@@ -27,18 +31,25 @@ class Area:
     """
     A closed area.
 
-    value: its class. square_metres: None where pixels have no known area. mean: of the values over it. rings: the outer one, then holes:
-    (N, 2) int64 corners (column, row), the first not repeated. column, row: a pixel of it. cut: whether it goes on in another Area.
+    value: its class. square_metres: None where pixels have no known area. mean: of the values over it. points: (N, 2) int64 corners
+    (column, row) of one ring after another, the outer one, then holes; the first of a ring is not repeated. lengths: (R,) corners of each
+    ring. column, row: a pixel of it. cut: whether it goes on in another Area, below or above.
     """
 
     value: int
     pixels: int
     square_metres: float | None
     mean: float
-    rings: list
+    points: np.ndarray
+    lengths: np.ndarray
     column: int
     row: int
     cut: bool
+
+    @property
+    def rings(self):
+        """[(n, 2) corners of each ring]."""
+        return np.split(self.points, np.cumsum(self.lengths)[:-1])
 
 
 def connected(count, a, b):
@@ -71,11 +82,13 @@ class AreaFinder:
         areas += finder.finish()
     """
 
-    def __init__(self, width, smallest=0.0, step=None, max_open_sides=MAX_OPEN_SIDES):
-        self.width, self.smallest, self.step, self.max_open_sides = width, smallest, step, max_open_sides
+    def __init__(self, width, smallest=0.0, step=None, max_open_sides=MAX_OPEN_SIDES, max_all_sides=MAX_ALL_SIDES):
+        self.width, self.smallest, self.step = width, smallest, step
+        self.max_open_sides, self.max_all_sides = max_open_sides, max_all_sides
         self.row = 0  # of the next strip
         self.last = np.zeros(width, dtype=np.uint16)  # labels of the lowest row seen
         self.last_area = np.zeros(width, dtype=np.int64)  # which open area its pixels belong to
+        self.cut_off = np.zeros(width, dtype=np.uint16)  # labels of the lowest row where an area has been cut, 0 elsewhere
         self.open = empty_table()
         self.sides = np.empty(0, dtype=np.int64)
         self.side_area = np.empty(0, dtype=np.int64)  # index into self.open
@@ -92,6 +105,7 @@ class AreaFinder:
             labels = np.where(labels > 0, labels + 256 * parts.astype(np.uint16), 0).astype(np.uint16)
         if not labels.any() and not self.last.any():
             self.row += len(labels)
+            self.cut_off[:] = 0
             return []
         both = np.concatenate([self.last[None], labels])  # row 0 is the one above the strip
         runs = Runs(both)
@@ -107,6 +121,8 @@ class AreaFinder:
         from_open = np.zeros(len(self.open["value"]), dtype=np.int64)
         from_open[carried_area] = area[carried]
         merge_tables(table, self.open, from_open)
+        below = np.flatnonzero((labels[0] > 0) & (labels[0] == self.cut_off))
+        table["cut"][area[runs.at(below + self.width)]] = True
 
         sides, owner = self.new_sides(both, runs)
         sides = np.concatenate([self.sides, sides])
@@ -117,10 +133,12 @@ class AreaFinder:
         still_open[area[lowest]] = True
 
         # An outline that got too long is closed here; what lies below begins as another area.
-        lengths = np.bincount(side_area, minlength=len(roots))
-        too_long = still_open & (lengths > self.max_open_sides)
+        self.cut_off[:] = 0
+        too_long = self.too_long(np.bincount(side_area, minlength=len(roots)), still_open)
         if too_long.any():
             cut = np.flatnonzero(lowest & too_long[area])
+            owner, column = self.pixels_of(runs, cut)
+            self.cut_off[column] = runs.value[owner]
             extra, extra_area = self.lower_sides(runs, cut, area)
             sides, side_area = np.concatenate([sides, extra]), np.concatenate([side_area, extra_area])
             table["cut"][too_long] = True
@@ -142,6 +160,15 @@ class AreaFinder:
         )
         self.last[:] = 0
         return closed
+
+    def too_long(self, lengths, still_open):
+        """(areas,) bool: which of the open areas to cut, by the lengths of their outlines."""
+        lengths = np.where(still_open, lengths, 0)
+        longest = np.argsort(-lengths, kind="stable")
+        left = lengths.sum() - np.cumsum(lengths[longest]) + lengths[longest]  # open sides, if all longer ones are cut
+        too_long = lengths > self.max_open_sides
+        too_long[longest] |= (left > self.max_all_sides) & (lengths[longest] > 0)
+        return too_long
 
     def measure(self, runs, carried, area, count, values, square_metres):
         """What the runs of the strip itself add to each area."""
@@ -207,22 +234,30 @@ class AreaFinder:
         self.sides, self.side_area = sides[kept], index[side_area[kept]]
 
     def close(self, closed, table, sides, side_area):
-        """Areas for the closed rows of the table that are large enough, by their first pixel."""
+        """Areas for the closed rows of the table that are large enough or parts of a cut one, by their first pixel."""
         measured = np.where(table["known"], table["metres"], table["pixels"])
-        wanted = np.flatnonzero(closed & (measured >= self.smallest))
+        wanted = np.flatnonzero(closed & ((measured >= self.smallest) | table["cut"]))
         wanted = wanted[np.argsort(table["first"][wanted], kind="stable")]
-        if not len(wanted):
-            return []
-        index = np.full(len(closed), -1)
+        # So many areas at once that no more than about MAX_OPEN_SIDES sides are linked; one of them may have more.
+        total = np.cumsum(np.bincount(side_area, minlength=len(closed))[wanted])
+        return [area for part in np.split(wanted, np.flatnonzero(np.diff(total // MAX_OPEN_SIDES)) + 1) if len(part)
+                for area in self.outlined(part, table, sides, side_area)]
+
+    def outlined(self, wanted, table, sides, side_area):
+        """Areas for some rows of the table. sides: all there are, also of other areas."""
+        index = np.full(len(table["value"]), -1)
         index[wanted] = np.arange(len(wanted))
         kept = index[side_area] >= 0
-        outlines = link_rings(sides[kept], index[side_area[kept]], len(wanted), self.width, self.step)
-        areas = []
-        for i, rings in zip(wanted, outlines, strict=True):
+        points, lengths, ring_area = link_rings(sides[kept], index[side_area[kept]], self.width, self.step)
+        rings = np.searchsorted(ring_area, np.arange(len(wanted) + 1))  # where those of each area begin
+        corners = np.concatenate([[0], np.cumsum(lengths)])[rings].tolist()
+        rings, areas = rings.tolist(), []
+        for n, i in enumerate(wanted):
             pixels, first = int(table["pixels"][i]), int(table["first"][i])
             areas.append(Area(
                 int(table["value"][i]) % 256, pixels, float(table["metres"][i]) if table["known"][i] else None,
-                float(table["total"][i] / pixels), rings, first % self.width, first // self.width, bool(table["cut"][i]),
+                float(table["total"][i] / pixels), points[corners[n] : corners[n + 1]], lengths[rings[n] : rings[n + 1]],
+                first % self.width, first // self.width, bool(table["cut"][i]),
             ))
         return areas
 
@@ -267,7 +302,8 @@ def merge_tables(table, earlier, row_of):
     for name in ("pixels", "metres", "total"):
         np.add.at(table[name], row_of, earlier[name])
     np.minimum.at(table["first"], row_of, earlier["first"])
-    np.logical_or.at(table["known"], row_of, earlier["known"])
+    for name in ("known", "cut"):
+        np.logical_or.at(table[name], row_of, earlier[name])
 
 
 def sums_of_runs(values, start, stop):
@@ -279,60 +315,66 @@ def sums_of_runs(values, start, stop):
     return np.add.reduceat(flat, bounds, dtype=np.float64)[::2]
 
 
-def link_rings(sides, area, count, width, step):
-    """[[outer ring, holes …]] for areas 0 … count − 1 from the sides of all of them."""
-    direction, vertex = sides % 4, sides // 4
-    span = int(vertex.max()) + width + 3
-    key = area * span + vertex
-    order = np.argsort(key * 4 + direction, kind="stable")
-    key, direction, vertex, area = key[order], direction[order], vertex[order], area[order]
-    end = key + STEP_X[direction] + STEP_Y[direction] * (width + 1)
+def link_rings(sides, area, width, step):
+    """
+    The rings of some areas, sorted by area, in each the outer one first, from the sides of all of them.
+
+    → points (N, 2) of one ring after another, lengths (R,), area (R,) of each ring.
+    """
+    span = int(sides.max()) // 4 + width + 3
+    key = np.sort((area * span + sides // 4) * 4 + sides % 4)  # by area, then from top to bottom, then from left to right
+    key, direction = key >> 2, (key & 3).astype(np.int8)
+    after = next_sides(key, direction, STEP_X + STEP_Y * (width + 1))
+    turns = direction[after] != direction  # the corner at the end of a side
+    if step:
+        x, y = end_of(key % span, direction, width)
+        turns |= np.where(direction % 2 == 0, x, y) % step == 0
+    corners, following = skip_straight(after, turns)
+    order, starts = rings_of(following)
+    at = corners[order]
+    points = np.stack(end_of(key[at] % span, direction[at], width), axis=1)
+    # A ring is found at its highest side, and the highest one of an area is the outer one's.
+    return points, np.diff(starts, append=len(order)), key[at[starts]] // span
+
+
+def next_sides(key, direction, leap):
+    """(N,) for each side the one that begins where it ends. key: sorted. leap: from the key of a side's beginning to that of its end."""
+    end = key + leap[direction]
     after = np.searchsorted(key, end)
     # Two sides of an area begin where two of its pixels touch diagonally: turn left, towards the other pixel.
     second = np.minimum(after + 1, len(key) - 1)
     double = (second != after) & (key[second] == end)
-    after = np.where(double & (direction[second] == (direction + 3) % 4), second, after)
+    return np.where(double & (direction[second] == (direction + 3) % 4), second, after)
 
-    turns = direction[after] != direction  # the corner at the end of a side
-    if step:
-        x, y = vertex % (width + 1) + STEP_X[direction], vertex // (width + 1) + STEP_Y[direction]
-        turns |= np.where(direction % 2 == 0, x, y) % step == 0
-    # Jump over sides without a corner: from each side that ends in a corner to the next one that does.
-    jump = after.copy()
+
+def end_of(vertex, direction, width):
+    """(x, y) of the ends of sides that begin at some vertices."""
+    return vertex % (width + 1) + STEP_X[direction], vertex // (width + 1) + STEP_Y[direction]
+
+
+def skip_straight(after, turns):
+    """(C,) sides that end in a corner, and (C,) which of them follows on each."""
+    jump = after.copy()  # from each side to the next one that ends in a corner
     while True:
         further = np.where(turns[jump], jump, jump[jump])
         if np.array_equal(further, jump):
             break
         jump = further
     corners = np.flatnonzero(turns)
-    position = np.cumsum(turns) - 1
-    following = position[jump[corners]].tolist()
-    seen = bytearray(len(corners))
-    ring_order, ring_start = [], []
-    for first in range(len(corners)):
+    return corners, (np.cumsum(turns) - 1)[jump[corners]]
+
+
+def rings_of(following):
+    """(C,) corners in the order of the rings that they make up, and (R,) where each ring begins in it."""
+    following, seen = array("q", following.tobytes()), bytearray(len(following))
+    order, starts = array("q"), array("q")  # lists would take five times the memory
+    for first in range(len(following)):
         if seen[first]:
             continue
-        ring_start.append(len(ring_order))
+        starts.append(len(order))
         here = first
         while not seen[here]:
             seen[here] = 1
-            ring_order.append(here)
+            order.append(here)
             here = following[here]
-    at = corners[np.array(ring_order, dtype=np.int64)]
-    points = np.stack(
-        [vertex[at] % (width + 1) + STEP_X[direction[at]], vertex[at] // (width + 1) + STEP_Y[direction[at]]], axis=1
-    )  # the end of each side
-    rings = [[] for _ in range(count)]
-    for start, stop in zip(ring_start, [*ring_start[1:], len(ring_order)], strict=True):
-        ring, owner = points[start:stop], int(area[at[start]])
-        if signed_area(ring) > 0:
-            rings[owner].insert(0, ring)  # clockwise on the screen: the one outer ring
-        else:
-            rings[owner].append(ring)
-    return rings
-
-
-def signed_area(ring):
-    """Twice the area of (N, 2) x, y by the shoelace formula; positive where y downwards makes the ring run clockwise."""
-    x, y = (ring - ring[0]).T
-    return np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))
+    return np.frombuffer(order, np.int64), np.frombuffer(starts, np.int64)

@@ -14,7 +14,7 @@ from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
-from mapping.polygons import AreaFinder, connected, signed_area
+from mapping.polygons import AreaFinder, connected
 from raster.area import pixel_areas
 from vectors.writing import WRITERS, GeoJSONOutlines, Globe
 
@@ -26,6 +26,12 @@ def find(classes, strip, values=None, **options):
     for row in range(0, len(classes), strip):
         found += finder.add(classes[row : row + strip], values[row : row + strip])
     return found + finder.finish()
+
+
+def signed_area(ring):
+    """Twice the area of (N, 2) x, y by the shoelace formula; positive where y downwards makes the ring run clockwise."""
+    x, y = (ring - ring[0]).T
+    return np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))
 
 
 def plain(rings):
@@ -134,21 +140,69 @@ def test_groups_of_nodes_are_found_along_long_chains():
     assert connected(4, np.array([3]), np.array([1])).tolist() == [0, 1, 2, 1]
 
 
-def test_memory_does_not_grow_with_the_height_of_noise():
-    def peak(rows):
-        rng = np.random.default_rng(0)
-        finder = AreaFinder(200, smallest=50)
-        tracemalloc.start()
-        for _ in range(rows // 50):
-            strip = (rng.random((50, 200)) < 0.5).astype(np.uint8)
-            finder.add(strip, strip.astype(np.float32))
-        finder.finish()
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
+@pytest.mark.parametrize("strip", [1, 4, 60])
+def test_parts_of_a_cut_area_are_kept_however_small_and_say_that_they_continue(strip):
+    classes = (np.random.default_rng(8).random((60, 60)) < 0.65).astype(np.uint8)
+    whole = [(shapely.geometry.shape(geometry), geometry) for geometry, _ in shapes(classes, mask=classes > 0)]
+    expected = rasterize([geometry for shape, geometry in whole if shape.area >= 40], classes.shape, transform=Affine.identity())
+    found = find(classes, strip, smallest=40, max_open_sides=150)
+    geometries = [{"type": "Polygon", "coordinates": [[*r.tolist(), r[0].tolist()] for r in a.rings]} for a in found]
+    assert np.array_equal(rasterize(geometries, classes.shape, transform=Affine.identity()), expected)
+    assert all(shapely.geometry.shape(geometry).is_valid for geometry in geometries)
+    assert all(a.cut or a.pixels >= 40 for a in found)
+    uncut = by_gdal(classes)
+    assert all((1, plain(a.rings)) in uncut for a in found if not a.cut)  # whatever is a part says so
+    if strip < 60:
+        assert sum(a.cut for a in found) > 3 and min(a.pixels for a in found) < 40
 
-    peak(200)  # what is allocated once
-    assert peak(1000) < 1.25 * peak(250)
+
+def test_the_longest_of_many_open_outlines_are_cut_where_all_together_are_too_long():
+    """Two combs, one with teeth of 35 pixels, one of 20: neither is too long, but both are."""
+    classes = np.zeros((60, 70), np.uint8)
+    classes[:, 0] = classes[:, 40] = 1
+    classes[::2, :35] = classes[::2, 40:60] = 1
+    finder, found = AreaFinder(70, max_open_sides=10_000, max_all_sides=2500), []
+    for row in range(60):
+        found += finder.add(classes[row : row + 1], classes[row : row + 1])
+        assert len(finder.sides) <= 2500
+    found += finder.finish()
+    assert {a.cut for a in found if a.column < 40} == {True} and {a.cut for a in found if a.column >= 40} == {False}
+    assert sum(a.pixels for a in found) == classes.sum()
+
+
+def peak_of_outlines(path, rows, width, share, **options):
+    """Bytes that Python and numpy hold at most while noise becomes a file of outlines."""
+    rng, globe = np.random.default_rng(0), Globe(CRS.from_epsg(32633), from_origin(5e5, 5e6, 10, 10), rows, width)
+    tracemalloc.start()
+    with WRITERS[path.suffix[1:]](path, globe, ["background", "fire"]) as outlines:
+        finder = AreaFinder(width, step=outlines.straight, **options)
+        for _ in range(rows // 50):
+            strip = (rng.random((50, width)) < share).astype(np.uint8)
+            outlines.add(finder.add(strip, strip.astype(np.float32)))
+        outlines.add(finder.finish())
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return highest
+
+
+@pytest.mark.parametrize(("kind", "share"), [("geojson", 0.5), ("geojson", 0.7), ("gpkg", 0.7)])  # 0.7: one area that goes on to the end
+def test_memory_does_not_grow_with_the_height_of_noise(tmp_path, monkeypatch, kind, share):
+    monkeypatch.setattr("vectors.writing.AT_ONCE", 500)
+    monkeypatch.setattr("vectors.writing.BATCH", 100)
+
+    def peak(rows):
+        return peak_of_outlines(tmp_path / f"a.{kind}", rows, 60, share, max_open_sides=3000)
+
+    peak(100)  # what is allocated once
+    assert peak(400) < 1.25 * peak(150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_giant_outline_takes_no_more_than_its_sides_a_few_times(tmp_path, kind):
+    """As lists of Python's numbers it would take twice as much."""
+    sides = 4 * 0.7 * 0.3 * 450 * 400
+    assert peak_of_outlines(tmp_path / f"a.{kind}", 450, 400, 0.7) < 160 * sides + 2e6
 
 
 # ----------------------------------------------------------------------------------------------------- on the globe

@@ -7,6 +7,7 @@ Outlines of a map, written while the map streams by: GeoJSON in lon/lat (RFC 794
 """
 
 import contextlib
+import itertools
 import json
 
 import numpy as np
@@ -20,7 +21,8 @@ from runtime.files import atomic_path
 
 STRAIGHT = 64  # pixels: longer straight sides get corners in between, because they are curves in lon/lat
 NODES = 65  # a side of the grid that looks for the antimeridian
-BATCH = 5000  # outlines that a GeoPackage takes at once
+AT_ONCE = 10_000  # points that become coordinates, or text, at once: as Python's numbers they take ten times their memory
+BATCH, BATCH_BYTES = 5000, 32 << 20  # outlines that a GeoPackage takes at once; fewer where they are long
 FIXED_DATE = "1970-01-01T00:00:00.000Z"  # of a GeoPackage's last change: the same map is the same bytes, whenever it was made
 
 COLUMNS = {  # of a GeoPackage: (type, what stands where there is no value)
@@ -77,35 +79,54 @@ class Globe:
         columns, rows = np.meshgrid(np.arange(self.width) + 0.5, np.arange(row, row + height) + 0.5)
         return (self.lonlat(columns.ravel(), rows.ravel())[0] < 0).reshape(height, self.width).astype(np.uint8)
 
-    def rings(self, areas):
-        """For each Area a list of rings, (N, 2) lon, lat; outer rings counterclockwise, holes clockwise, the first point repeated."""
-        rings = [ring for area in areas for ring in area.rings]
-        lengths = [len(ring) for ring in rings]
-        points = np.concatenate(rings).astype(np.float64)
-        lon, lat = self.lonlat(points[:, 0], points[:, 1])
-        if self.crosses:
-            # An area lies on one side (see parts); its corners reach over the antimeridian by less than a pixel.
-            west = np.repeat(self.sides(areas), [sum(len(r) for r in a.rings) for a in areas])
-            lon = np.where(west & (lon > 90), -180.0, np.where(~west & (lon < -90), 180.0, lon))
-        lonlat = np.split(np.stack([lon, lat], axis=1), np.cumsum(lengths)[:-1])
-        closed = []
-        for area in areas:
-            own, lonlat = lonlat[: len(area.rings)], lonlat[len(area.rings) :]
-            closed.append([close_ring(ring, outer=i == 0) for i, ring in enumerate(own)])
-        return closed
-
-    def sides(self, areas):
-        """(len(areas),) bool: does each lie at negative longitudes?"""
+    def place_of(self, areas):
+        """For closed_rings: (columns, rows, which of the Areas each point belongs to) → (lon, lat)."""
+        if not self.crosses:
+            return lambda columns, rows, owner: self.lonlat(columns, rows)
         columns, rows = np.array([a.column for a in areas]) + 0.5, np.array([a.row for a in areas]) + 0.5
-        return self.lonlat(columns, rows)[0] < 0
+        western = self.lonlat(columns, rows)[0] < 0
+
+        def place(columns, rows, owner):
+            lon, lat = self.lonlat(columns, rows)
+            # An area lies on one side (see parts); its corners reach over the antimeridian by less than a pixel.
+            west = western[owner]
+            return np.where(west & (lon > 90), -180.0, np.where(~west & (lon < -90), 180.0, lon)), lat
+
+        return place
 
 
-def close_ring(ring, outer):
-    """The right-hand rule of RFC 7946, and the first point again at the end."""
-    x, y = (ring - ring[0]).T
-    counterclockwise = np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)) > 0
-    ring = ring if counterclockwise == outer else ring[::-1]
-    return np.concatenate([ring, ring[:1]])
+def closed_rings(areas, place):
+    """
+    The rings of some Areas one by one, (N, 2) x, y: outer ones counterclockwise, holes clockwise (RFC 7946), the first point repeated.
+
+    place: (columns, rows, index of each point's Area) → (x, y). About AT_ONCE points are placed at once.
+    """
+    points, lengths = (np.concatenate([getattr(area, name) for area in areas]) for name in ("points", "lengths"))
+    owner = np.repeat(np.arange(len(areas)), [len(area.lengths) for area in areas])
+    outer = np.diff(owner, prepend=-1) > 0
+    stops = np.cumsum(lengths)
+    for part in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(stops // AT_ONCE)) + 1):
+        first = stops[part[0]] - lengths[part[0]]
+        columns, rows = points[first : stops[part[-1]]].T.astype(np.float64)
+        xy = np.stack(place(columns, rows, np.repeat(owner[part], lengths[part])), axis=1)
+        yield from np.split(*close_rings(xy, lengths[part], outer[part]))
+
+
+def close_rings(xy, lengths, outer):
+    """
+    Some rings turned by the right-hand rule where they need it, with the first point again at the end of each.
+
+    xy: (N, 2) of one ring after another. lengths: (R,) points of each. outer: (R,) bool. → xy (N + R, 2), and (R − 1,) where to split it.
+    """
+    stops = np.cumsum(lengths)
+    starts = stops - lengths
+    following = np.arange(1, len(xy) + 1)
+    following[stops - 1] = starts
+    x, y = (xy - np.repeat(xy[starts], lengths, axis=0)).T
+    counterclockwise = np.add.reduceat(x * y[following] - x[following] * y, starts) > 0
+    order = np.arange(len(xy))
+    order = np.where(np.repeat(counterclockwise == outer, lengths), order, np.repeat(starts + stops - 1, lengths) - order)
+    return np.insert(xy[order], stops, xy[order[starts]], axis=0), np.cumsum(lengths + 1)[:-1]
 
 
 def properties_of(area, class_names):
@@ -148,10 +169,18 @@ class GeoJSONOutlines:
         return self
 
     def add(self, areas):
-        for area, rings in zip(areas, self.globe.rings(areas) if areas else (), strict=True):
-            geometry = {"type": "Polygon", "coordinates": [np.round(ring, 7).tolist() for ring in rings]}
-            feature = {"type": "Feature", "properties": properties_of(area, self.class_names), "geometry": geometry}
-            self.file.write((",\n" if self.count else "\n") + json.dumps(feature, ensure_ascii=False))
+        rings = closed_rings(areas, self.globe.place_of(areas)) if areas else iter(())
+        for area in areas:
+            feature = {"type": "Feature", "properties": properties_of(area, self.class_names)}
+            self.file.write((",\n" if self.count else "\n") + json.dumps(feature, ensure_ascii=False)[:-1])
+            self.file.write(', "geometry": {"type": "Polygon", "coordinates": [')
+            for number, ring in enumerate(itertools.islice(rings, len(area.lengths))):
+                self.file.write(", [" if number else "[")
+                for first in range(0, len(ring), AT_ONCE):
+                    part = json.dumps(np.round(ring[first : first + AT_ONCE], 7).tolist())[1:-1]
+                    self.file.write(f", {part}" if first else part)
+                self.file.write("]")
+            self.file.write("]}}")
             self.count += 1
 
     def __exit__(self, *error):
@@ -170,7 +199,7 @@ class GeoPackageOutlines:
 
     def __init__(self, path, globe, class_names):
         self.path, self.globe, self.class_names = path, globe, class_names
-        self.waiting, self.written = [], 0
+        self.waiting, self.waiting_bytes, self.written = [], 0, 0
 
     @staticmethod
     def obstacle(globe):
@@ -195,17 +224,22 @@ class GeoPackageOutlines:
         return self
 
     def add(self, areas):
-        for area in areas:
-            self.waiting.append((self.polygon(area), properties_of(area, self.class_names)))
-            if len(self.waiting) == BATCH:
-                self.flush()
+        for first in range(0, len(areas), BATCH):
+            part = areas[first : first + BATCH]
+            for area, shape in zip(part, self.shapes(part), strict=True):
+                self.waiting.append((shape, properties_of(area, self.class_names)))
+                self.waiting_bytes += len(shape)
+                if len(self.waiting) == BATCH or self.waiting_bytes >= BATCH_BYTES:
+                    self.flush()
 
-    def polygon(self, area):
-        """A shapely Polygon in the scene's CRS. Outer rings counterclockwise, holes clockwise."""
+    def shapes(self, areas):
+        """(len(areas),) WKB of polygons in the scene's CRS."""
         a, b, c, d, e, f = tuple(self.globe.transform)[:6]
-        rings = [np.stack([a * x + b * y + c, d * x + e * y + f], axis=1) for x, y in (ring.astype(np.float64).T for ring in area.rings)]
-        shell, *holes = [close_ring(ring, outer=i == 0) for i, ring in enumerate(rings)]
-        return shapely.Polygon(shell, holes)
+        points = np.concatenate(list(closed_rings(areas, lambda x, y, _: (a * x + b * y + c, d * x + e * y + f))))
+        rings = [np.concatenate([[0], np.cumsum(n)]) for n in (
+            np.concatenate([area.lengths + 1 for area in areas]), [len(area.lengths) for area in areas],
+        )]
+        return shapely.to_wkb(shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, tuple(rings)))
 
     def flush(self):
         """Append what waits; the first time, make the file."""
@@ -217,13 +251,13 @@ class GeoPackageOutlines:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
         try:
             pyogrio.raw.write(
-                self.temporary, geometry=shapely.to_wkb(shapes), field_data=data, fields=list(COLUMNS), field_mask=missing,
+                self.temporary, geometry=shapes, field_data=data, fields=list(COLUMNS), field_mask=missing,
                 layer=self.layer, driver="GPKG", geometry_type="Polygon", crs=text_of(self.globe.crs), encoding="UTF-8",
                 append=self.written > 0,
             )
         finally:
             pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
-        self.written, self.waiting = self.written + len(self.waiting), []
+        self.written, self.waiting, self.waiting_bytes = self.written + len(self.waiting), [], 0
 
     def __exit__(self, *error):
         with self.stack:
