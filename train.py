@@ -524,7 +524,8 @@ def test(options, data, checkpoint, split, compute, processes, console):
     """--test-only: scores_<split>.json and .csv in the output folder, and a table. Whole scenes are scored, dealt out to the processes."""
     outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
     if processes.is_first:
-        refuse_existing(outputs, options.overwrite)
+        if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
+            refuse_existing(outputs, options.overwrite)
         require_writable(options.output_dir)
     set_up(data, [split], checkpoint)
     patch_set, dataset, threshold = data.patch_set, getattr(data, split), checkpoint["data"]["threshold"]

@@ -1,15 +1,19 @@
 """Cutting, sharpening, scores and outlines of drawn sizes against answers that look at the whole image at once."""
 
 import contextlib
+import functools
+import io
 import json
+import os
 import tempfile
 import types
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import pytest
+import pyogrio
 import rasterio
+import shapely
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -17,17 +21,46 @@ from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine, from_origin
 
 import chip
+import mapping.map_writer
+import train
 from chipping.chipset import ChipSetWriter
 from chipping.patch_set import Patch
+from mapping.inputs import plan_input
+from mapping.journal import Journal
+from mapping.map_files import MapFiles
+from mapping.map_writer import Outlines
 from mapping.polygons import AreaFinder
-from mapping.scoring import ScoreRules, score_scene
+from mapping.scene import map_scene, window_grid
+from mapping.scoring import ScoreRules, Stitcher, score_scene
+from mapping.segmentation import Predictor
+from mapping.settings import MapSettings, ModelFacts
 from pansharpening.classical import METHODS, fuse_whole
 from pansharpening.fuse import FuseSettings, StripOfBlocks, fuse
 from pansharpening.sharpeners import classical_sharpener
 from raster.pair import match_pair
+from raster.source import describe
+from runtime.checkpoint import save_checkpoint
+from runtime.device import Compute
 
 # No explanations of failures: they run an example hundreds of times.
 MANY = settings(deadline=None, max_examples=12, derandomize=True, phases=[Phase.explicit, Phase.generate, Phase.shrink])
+
+
+def pointwise():
+    """Says fire where the first of two bands is above a half."""
+    model = torch.nn.Conv2d(2, 2, 1)
+    with torch.no_grad():
+        model.weight[:] = torch.tensor([[-20.0, 0.0], [20.0, 0.0]]).view(2, 2, 1, 1)
+        model.bias[:] = torch.tensor([10.0, -10.0])
+    return model.eval()
+
+
+def write_pointwise(path):
+    """A checkpoint whose network stands for pointwise()."""
+    data = {"bands": ["band_1", "band_2"], "divide_by": [255.0] * 2, "offset": [0.0] * 2, "nodata": 0, "classes": ["background", "fire"],
+            "chip_size": 128, "ground_resolution": 10.0, "layer": "mask", "threshold": 0.5, "patches_dir": "nowhere"}
+    save_checkpoint(path, {"kind": "segmentation", "model": {}, "settings": {}, "state": {"model": {}}, "data": data})
+    return path
 
 
 class Killed(BaseException):
@@ -49,11 +82,11 @@ def killed_at_call(number, owner, name):
         yield
 
 
-def write_raster(path, array, step=10.0, block=None, nodata=None):
+def write_raster(path, array, step=10.0, block=None, nodata=None, west=500_000):
     """(C, H, W) with square pixels of `step` metres, in strips, or in tiles of block pixels."""
     tiles = {"tiled": True, "blockxsize": block, "blockysize": block} if block else {}
     with rasterio.open(path, "w", driver="GTiff", count=len(array), height=array.shape[1], width=array.shape[2], dtype=array.dtype,
-                       crs="EPSG:32633", transform=from_origin(500_000, 4_600_000, step, step), nodata=nodata, **tiles) as dataset:
+                       crs="EPSG:32633", transform=from_origin(west, 4_600_000, step, step), nodata=nodata, **tiles) as dataset:
         dataset.write(array)
     return path
 
@@ -130,11 +163,6 @@ def test_patches_of_any_size_are_cut_out_of_the_whole_image(height, width, size,
     check_cutting(height, width, size, max(1, int(share * size)), block, hidden, dtype, seed, kill)
 
 
-@pytest.mark.nightly
-def test_a_large_scene_is_cut_like_a_small_one():
-    check_cutting(height=20_011, width=1_003, size=96, stride=77, block=256, hidden=0.4, dtype="uint16", seed=1, kill=2000)
-
-
 # ------------------------------------------------------------------------------------------------------------- sharpening
 
 
@@ -190,11 +218,6 @@ def test_a_pair_of_any_size_is_sharpened_as_the_whole_image_is(height, width, ra
     check_sharpening(height, width, ratio, side, tile, hidden, method, dtype, seed, kill)
 
 
-@pytest.mark.nightly
-def test_a_large_pair_is_sharpened_like_a_small_one():
-    check_sharpening(height=5_003, width=301, ratio=4, side=500, tile=256, hidden=0.0, method="brovey", dtype="uint16", seed=1, kill=17)
-
-
 # ----------------------------------------------------------------------------------------------------------------- scores
 
 
@@ -239,9 +262,36 @@ def test_scores_of_a_scene_of_any_size_are_those_of_all_its_pixels(height, width
     check_scores(height, width, size, max(1, int(share * size)), hidden, batch_size, seed)
 
 
-@pytest.mark.nightly
-def test_a_large_scene_is_scored_like_a_small_one():
-    check_scores(height=20_011, width=1_003, size=128, stride=101, hidden=0.3, batch_size=8, seed=1)
+@settings(MANY, max_examples=5)
+@given(height=st.integers(1, 90), width=st.integers(1, 40), size=st.integers(8, 24), share=st.floats(0.3, 1),
+       hidden=st.sampled_from([0.0, 0.5]), batch_size=st.integers(1, 9), seed=st.integers(0, 99), kill=st.integers(0, 999))
+def test_scores_that_were_killed_at_any_row_are_those_of_an_undisturbed_run(height, width, size, share, hidden, batch_size, seed, kill):
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for name, west, shape in (("held", 500_000, (height, width)), ("train", 700_000, (size, size))):
+            image = rng.integers(1, 255, (2, *shape)).astype(np.uint8)
+            image[:, rng.random(shape) < hidden] = 0
+            image[:, 0, 0] = 7
+            for kind, array in (("images", image), ("masks", rng.integers(0, 2, (1, *shape)).astype(np.uint8))):
+                (folder / kind).mkdir(exist_ok=True)
+                write_raster(folder / kind / f"{name}.tif", array, west=west)
+        chip.main([*map(str, ["make-patches", "--images", folder / "images", "--masks", folder / "masks", "--nodata", 0, "--divide-by", 255,
+                              "--val", "held", "--patch-size", size, "--stride", max(1, int(share * size)),
+                              "--patches-dir", folder / "patches", "--quiet"])])
+        checkpoint = write_pointwise(folder / "best_model.pt")
+        words = ["--test-only", "--resume", str(checkpoint), "--patches-dir", str(folder / "patches"), "--test-split", "val",
+                 "--batch-size", str(batch_size), "--quiet", "--device", "cpu", "--output-dir"]
+        with mock.patch("model.model_from_checkpoint", lambda checkpoint: pointwise()), contextlib.redirect_stdout(io.StringIO()):
+            train.main([*words, str(folder / "whole")])
+            lines = (folder / "patches" / "manifest.jsonl").read_text().splitlines()
+            patches = sum(json.loads(line)["split"] == "val" for line in lines)
+            for owner, name, number in ((Stitcher, "add", 1 + kill % patches), (os, "replace", 1 + kill % 2)):
+                with killed_at_call(number, owner, name):
+                    train.main([*words, str(folder / "again")])
+                assert set(files_of(folder / "again")) <= {"scores_val.csv"}  # whole, and the JSON comes last
+            train.main([*words, str(folder / "again")])
+        assert files_of(folder / "again") == files_of(folder / "whole")
 
 
 # --------------------------------------------------------------------------------------------------------------- outlines
@@ -278,7 +328,46 @@ def test_outlines_of_a_map_of_any_size_make_up_the_whole_map(height, width, stri
     check_outlines(height, width, strip, fire, hidden, longest, seed)
 
 
-@pytest.mark.nightly
-def test_a_large_map_that_percolates_has_the_outlines_of_a_small_one():
-    areas = check_outlines(height=12_007, width=1_500, strip=349, fire=0.95, hidden=0.0, longest=400_000, seed=1)
-    assert any(a.cut for a in areas)
+@settings(MANY, max_examples=8)
+@given(height=st.integers(1, 150), width=st.integers(1, 60), window=st.integers(8, 40), overlap=st.sampled_from([0.0, 0.25, 0.5]),
+       block=st.sampled_from([None, 16]), fire=st.sampled_from([0.05, 0.5, 0.7, 0.95]), hidden=st.sampled_from([0.0, 0.2, 1.0]),
+       longest=st.sampled_from([20, 200, 10**6]), vectors=st.sampled_from(["geojson", "gpkg"]), seed=st.integers(0, 99),
+       kill=st.integers(0, 999))
+def test_a_map_and_outlines_that_were_killed_at_any_row_are_those_of_an_undisturbed_run(
+    height, width, window, overlap, block, fire, hidden, longest, vectors, seed, kill
+):
+    rng = np.random.default_rng(seed)
+    image = np.where(rng.random((2, height, width)) < fire, 200, 50).astype(np.uint8)
+    image[:, rng.random((height, width)) < hidden] = 0
+    data = {"bands": ["band_1", "band_2"], "divide_by": [255.0] * 2, "offset": [0.0] * 2, "nodata": 0, "classes": ["background", "fire"]}
+    facts = ModelFacts(bands=tuple(data["bands"]), classes=tuple(data["classes"]), weights="pointwise")
+    chosen = MapSettings(window=window, overlap=overlap, min_area=0.0, probabilities="uint8", vectors=vectors)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(
+        mapping.map_writer, "AreaFinder", functools.partial(AreaFinder, max_open_sides=longest)
+    ):
+        folder = Path(folder)
+        plan = plan_input(describe(write_raster(folder / "scene.tif", image, block=block)), data, mean=[0.5, 0.5])
+        predictor = Predictor(pointwise(), 2, plan.scale, Compute(device=torch.device("cpu")))
+
+        def make_map(name):
+            return map_scene(predictor, plan, MapFiles(folder / name, "scene"), facts, chosen)
+
+        (folder / "whole").mkdir()
+        (folder / "again").mkdir()
+        record = make_map("whole")
+        with rasterio.open(folder / "whole" / "scene_classes.tif") as dataset:
+            classes = dataset.read(1)
+        valid = (image != 0).all(axis=0)
+        assert np.array_equal(classes, np.where(valid, image[0] == 200, 255))
+        polygons = shapely.from_wkb(pyogrio.raw.read(folder / "whole" / f"scene_burned.{vectors}")[2])
+        assert record["polygons"] == len(polygons) and shapely.is_valid(polygons).all()
+        if vectors == "gpkg" and len(polygons):
+            burned = rasterize(((p, 1) for p in polygons), classes.shape, transform=plan.info.transform)
+            assert np.array_equal(burned == 1, classes == 1)
+        bands = len(window_grid(plan.info, chosen).rows)
+        for owner, name in ((Journal, "append"), (Outlines, "add"), (Outlines, "add_piece")):
+            with killed_at_call(1 + kill % bands, owner, name):
+                make_map("again")
+            assert not (folder / "again" / "scene_classes.tif").exists() and not list((folder / "again").glob("scene_burned.*"))
+        make_map("again")
+        assert files_of(folder / "again") == files_of(folder / "whole")
