@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pyogrio
+import pytest
 import rasterio
 import shapely
 import torch
@@ -371,3 +372,9 @@ def test_a_map_and_outlines_that_were_killed_at_any_row_are_those_of_an_undistur
             assert not (folder / "again" / "scene_classes.tif").exists() and not list((folder / "again").glob("scene_burned.*"))
         make_map("again")
         assert files_of(folder / "again") == files_of(folder / "whole")
+
+
+@pytest.mark.nightly
+def test_a_large_map_that_percolates_has_the_outlines_of_a_small_one():
+    areas = check_outlines(height=12_007, width=1_500, strip=349, fire=0.95, hidden=0.0, longest=400_000, seed=1)
+    assert any(a.cut for a in areas)
