@@ -36,7 +36,7 @@ CLASS_COLOURS = {
     2: ((0, 0, 0), (230, 74, 25)),
     5: ((0, 0, 0), (255, 236, 139), (255, 167, 38), (230, 74, 25), (127, 0, 0)),
 }
-# For class sets of other sizes: told apart by most people with colour-blindness (Okabe and Ito, 2008).
+# For classes whose names say nothing (see classes.py): told apart by most people with colour-blindness (Okabe and Ito, 2008).
 OTHER_COLOURS = (
     (0, 0, 0), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
     (86, 180, 233), (213, 94, 0), (240, 228, 66), (153, 153, 153),
@@ -71,13 +71,6 @@ def get_class_names(num_classes, names=None):
             raise ValueError(f"{num_classes} classes need {num_classes} names, but {len(names)} were given: {', '.join(names)}")
         return tuple(names)
     return CLASS_NAMES.get(num_classes) or tuple(f"class_{i}" for i in range(num_classes))
-
-
-def get_class_colours(num_classes):
-    """One (red, green, blue) 0..255 for each class; beyond nine classes the colours repeat."""
-    if num_classes in CLASS_COLOURS:
-        return CLASS_COLOURS[num_classes]
-    return tuple(OTHER_COLOURS[i % len(OTHER_COLOURS)] for i in range(num_classes))
 
 
 def band_role(name):

@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from classes import classes_of_checkpoint, parse_colours
 from constants import SENTINEL2_DIVISOR, SENTINEL2_OFFSET, VERSION
 from runtime.errors import RunError, Terminated, UserError, run_program
 from runtime.fields import NUMBER, read_checked
@@ -80,6 +81,7 @@ def build_parser():
     group.add_argument("--scenes", nargs="+", metavar="SCENE", help="rasters, folders or globs in place of patches")
     group.add_argument("--masks", nargs="+", metavar="PATTERN", help="labels with the scenes' names; masks/ beside them by default")
     group.add_argument("--chips", metavar="DIR", help="pan/ms chips for a sharpening checkpoint; those it was trained on by default")
+    group.add_argument("--class-colours", type=parse_colours, metavar="LIST", help="colours of classes: water=#1f77b4,forest=#006400")
     group.add_argument("--cases", type=whole(1), default=6, help="how many of the best, median and worst each")
     add_network_flag(group)
     add_common_flags(parser)
@@ -103,14 +105,14 @@ def main(argv=None):
     request = PictureRequest(
         path=args.checkpoint, folder=Path(args.output_dir or "pictures"), overwrite=args.overwrite, device=args.device, cases=args.cases,
         patches_dir=args.patches_dir, split=args.split, scenes=args.scenes, masks=args.masks, chips=args.chips,
-        allow_network=args.allow_network,
+        allow_network=args.allow_network, class_colours=args.class_colours,
     )
     return SHOW[checkpoint["kind"]](checkpoint, request, console)
 
 
 def check_flags(args, given):
     """Refuses combinations of flags that contradict each other, before anything is imported."""
-    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "cases", "allow_network")
+    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "cases", "allow_network", "class_colours")
     story = ("seed", "fast", "save_pictures")
     for name in given:
         flag = "--" + name.replace("_", "-")
@@ -367,6 +369,7 @@ class PictureRequest:
     masks: list | None
     chips: str | None
     allow_network: bool = False
+    class_colours: dict | None = None
 
 
 def show_segmentation(checkpoint, request, console):
@@ -376,21 +379,23 @@ def show_segmentation(checkpoint, request, console):
 
     if request.chips:
         raise UserError("--chips is for sharpening checkpoints; a segmentation checkpoint is shown on --scenes or --patches-dir")
+    class_set = classes_of_checkpoint(checkpoint["data"], request.class_colours)
     refuse_existing([request.folder / "index.html"], request.overwrite)
     require_writable(request.folder)
     if request.scenes:
-        cases, words = gallery.group_cases(map_scenes(checkpoint, request, console), request.cases)
+        cases, words = gallery.group_cases(map_scenes(checkpoint, class_set, request, console), request.cases, class_set)
     else:
         patches_dir = request.patches_dir or checkpoint["data"]["patches_dir"]
         bar = console.progress(0, "patches")
-        cases, words = gallery.patch_cases(checkpoint, patches_dir, request.split, request.cases, choose_device(request.device), bar.update)
+        cases, words = gallery.patch_cases(
+            checkpoint, class_set, patches_dir, request.split, request.cases, choose_device(request.device), bar.update)
         bar.close()
     if not cases:
         raise RunError(f"nothing to show: {words}")
-    return write_gallery(request, words, gallery.draw_sheets(cases, checkpoint["data"]["classes"]))
+    return write_gallery(request, words, gallery.draw_sheets(cases, class_set))
 
 
-def map_scenes(checkpoint, request, console):
+def map_scenes(checkpoint, class_set, request, console):
     """[mapping.gallery.Case] of --scenes, mapped by inference.py."""
     import inference
     from mapping import gallery
@@ -401,6 +406,7 @@ def map_scenes(checkpoint, request, console):
     scenes = list_rasters(request.scenes)
     masks = list_rasters(request.masks) if request.masks else []
     flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite + ["--allow-network"] * request.allow_network
+    flags += [f"--class-colours={','.join(f'{name}={colour}' for name, colour in class_set.given)}"] * bool(class_set.given)
     maps = request.folder / "maps"
     refuse_link(maps)
     code = inference.main([*scenes, "--checkpoint", request.path, "--output-dir", str(maps), "--device", request.device, *flags])
@@ -411,7 +417,7 @@ def map_scenes(checkpoint, request, console):
         name = scene_name(scene)
         plan = plan_input(describe(scene), data, checkpoint["model"].get("mean"))
         mask = gallery.find_mask(scene, masks)
-        cases.append(gallery.scene_case(name, plan, data["bands"], maps / f"{name}_classes.tif", mask, len(data["classes"])))
+        cases.append(gallery.scene_case(name, plan, data["bands"], maps / f"{name}_classes.tif", mask, class_set))
     return cases
 
 
@@ -420,8 +426,8 @@ def show_pansharpening(checkpoint, request, console):
     from pansharpening import gallery
     from runtime.device import choose_device
 
-    if request.scenes or request.patches_dir or request.split:
-        raise UserError("a sharpening checkpoint is shown on pan/ms chips: pass --chips")
+    if request.scenes or request.patches_dir or request.split or request.class_colours:
+        raise UserError("a sharpening checkpoint is shown on pan/ms chips, which have no classes: pass --chips")
     refuse_existing([request.folder / "index.html"], request.overwrite)
     require_writable(request.folder)
     bar = console.progress(0, "chips")

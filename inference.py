@@ -12,10 +12,10 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares a
 For each scene, in the output folder (docs/maps.md tells how to read them):
 
     <scene>_classes.tif      the class of each pixel, 255 where nothing is known; Cloud Optimized GeoTIFF on the scene's own grid
-    <scene>_probability.tif  how likely a pixel burns, with --probabilities
-    <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability; _burned.gpkg with --vectors gpkg
+    <scene>_probability.tif  how likely a pixel burns (is water …), with --probabilities
+    <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability (_water, of several classes _outlines); or .gpkg
     <scene>_preview.png      the scene beside its map
-    summary.json, .csv       hectares a class, valid share, fire or not, for all scenes of the folder
+    summary.json, .csv       hectares a class, valid share, burned (water …) share, for all scenes of the folder
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
 
 A run that was killed resumes when the same command is started again, and ends with the same bytes.
@@ -23,6 +23,7 @@ A run that was killed resumes when the same command is started again, and ends w
 
 import sys
 
+from classes import classes_of_checkpoint, parse_colours
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
@@ -47,12 +48,14 @@ def build_parser():
     group.add_argument("--aoi", metavar="FILE", help="polygons (GeoJSON, GeoPackage …): map only what they cover")
 
     group = parser.add_argument_group("map")
-    group.add_argument("--threshold", type=number(0, 1), metavar="P", help="a pixel burns from this probability on, 0..1 (default: the "
-                       "checkpoint's, chosen on validation; without one the most likely class)")
-    group.add_argument("--probabilities", nargs="?", const="uint8", choices=("uint8", "float32"), help="also write the burned probability")
+    group.add_argument("--threshold", type=number(0, 1), metavar="P", help="a pixel is burned (water …) from this probability on, 0..1 "
+                       "(default: the checkpoint's, chosen on validation; without one the most likely class)")
+    group.add_argument("--probabilities", nargs="?", const="uint8", choices=("uint8", "float32"), help="also write probabilities")
     group.add_argument("--min-area", type=number(0), default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
     group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines as GeoJSON in lon/lat, or as a "
                        "GeoPackage in the scene's CRS")
+    group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
+                       help="colours of the classes: water=#1f77b4,forest=#006400 (default: the checkpoint's, or by their names)")
     group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
 
     group = parser.add_argument_group("sharpening: pan and ms in place of scenes")
@@ -123,10 +126,13 @@ def map_segmentation(args, given, checkpoint):
     from runtime.program import program
 
     data = checkpoint["data"]
+    classes = classes_of_checkpoint(data, args.class_colours)
+    if args.threshold is not None and not classes.has_background:
+        raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
     settings = MapSettings(
         window=args.window or data["chip_size"] or 256, overlap=args.overlap, tta=args.tta, precision=args.precision,
-        threshold=args.threshold if args.threshold is not None else data.get("threshold"), probabilities=args.probabilities,
-        min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
+        threshold=args.threshold if args.threshold is not None else classes.threshold(data.get("threshold")),
+        probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata)
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
@@ -134,14 +140,14 @@ def map_segmentation(args, given, checkpoint):
         run = MapRun(
             network=model_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
-            overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
+            colours=classes.given, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
         )
         return map_all(run, args.scenes, processes, console)
 
 
 FOR_SHARPENING = {"pan", "ms", "rgb", "shift", "apron"}
 NOT_FOR_SHARPENING = {"aoi", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
-                      "vectors"}
+                      "vectors", "class_colours"}
 
 
 def sharpen(args, given, checkpoint):

@@ -7,6 +7,7 @@ not there has no score, and does not pull a mean down. Label 255 counts nowhere.
 
 import torch
 
+from classes import class_set
 from constants import IGNORE, get_class_names
 
 NAN = float("nan")
@@ -66,12 +67,14 @@ def confusion_scores(matrix, class_names=None):
     """
     All pixel scores of a confusion matrix [target, prediction] (any nested sequence or tensor of integers).
 
-    fire_*: the burned extent, all classes above 0 merged into one, so a wrong severity is still a hit. pooled_fire_*: hits,
-    false alarms and misses added over the classes above 0, so a wrong severity counts against it twice (how older figures were made).
+    fire_*: the burned extent, all classes above 0 merged into one, so a wrong severity is still a hit; of other pairs of classes
+    water_* and the like, named after class 1. pooled_fire_*: hits, false alarms and misses added over the severities, so a wrong one
+    counts against it twice (how older figures were made). Several classes that are no fire have neither: see classes.ClassSet.
     """
     matrix = torch.as_tensor(matrix).tolist()  # Python integers: exact
     n = len(matrix)
     names = get_class_names(n, class_names)
+    classes = class_set(names)
     tp = [matrix[c][c] for c in range(n)]
     fp = [sum(matrix[t][c] for t in range(n)) - tp[c] for c in range(n)]
     fn = [sum(matrix[c]) - tp[c] for c in range(n)]
@@ -80,10 +83,11 @@ def confusion_scores(matrix, class_names=None):
     scores = {}
     scores["mean_iou"], scores["mean_iou_classes"] = mean_of_defined([s["iou"] for s in each])
     scores["mean_dice"], _ = mean_of_defined([s["dice"] for s in each])
-    hit = sum(matrix[t][p] for t in range(1, n) for p in range(1, n))
-    extent = overlap_scores(hit, sum(matrix[0][1:]), sum(matrix[t][0] for t in range(1, n)))
-    scores |= {f"fire_{key}": value for key, value in extent.items()}
-    if n > 2:
+    if classes.key:
+        hit = sum(matrix[t][p] for t in range(1, n) for p in range(1, n))
+        extent = overlap_scores(hit, sum(matrix[0][1:]), sum(matrix[t][0] for t in range(1, n)))
+        scores |= {f"{classes.key}_{key}": value for key, value in extent.items()}
+    if n > 2 and classes.is_fire:
         pooled = overlap_scores(sum(tp[1:]), sum(fp[1:]), sum(fn[1:]))
         scores |= {f"pooled_fire_{key}": value for key, value in pooled.items()}
         scores["severity_mean_iou"], _ = mean_of_defined([s["iou"] for s in each[1:]])
@@ -140,7 +144,7 @@ def as_classes(prediction):
 
 class DetectionMetrics(Counts):
     """
-    Does a patch burn? Scores over patches: predicted where at least `min_pixels` valid pixels are above class 0, true where any is.
+    Is anything in a patch? Scores over patches: predicted where at least `min_pixels` valid pixels are above class 0, true where any is.
 
     A patch without a valid pixel is not counted.
     """
@@ -170,7 +174,7 @@ class DetectionMetrics(Counts):
 
 
 class CombinedMetrics(Counts):
-    """Pixel and patch scores of the same predictions: what train.py reports."""
+    """Pixel and patch scores of the same predictions: what train.py reports. Of patches only where class 0 is a background."""
 
     def __init__(self, num_classes, class_names=None, min_pixels=1, device="cpu"):
         self.segmentation = SegmentationMetrics(num_classes, class_names, device)
@@ -185,7 +189,8 @@ class CombinedMetrics(Counts):
         self.detection.update(prediction, target)
 
     def compute(self):
-        return {**self.segmentation.compute(), **self.detection.compute()}
+        detection = self.detection.compute() if class_set(self.segmentation.class_names).has_background else {}
+        return {**self.segmentation.compute(), **detection}
 
 
 # ------------------------------------------------------------------------------------------------------------ thresholds
@@ -193,8 +198,8 @@ class CombinedMetrics(Counts):
 
 class ThresholdHistogram(Counts):
     """
-    Values of burned and of unburned pixels in bins, to choose the threshold that separates them best. values from `low` to `high`; the ends
-    take what lies beyond, and NaN counts as `low`.
+    Values of pixels of class 0 and of those above in bins, to choose the threshold that separates them best. values from `low` to `high`;
+    the ends take what lies beyond, and NaN counts as `low`.
     """
 
     def __init__(self, bins=256, low=0.0, high=1.0, device="cpu"):
@@ -205,7 +210,7 @@ class ThresholdHistogram(Counts):
         return {"histogram": self.counts}
 
     def update(self, values, target):
-        """values: float (B, H, W), for example the fire probability 1 - p_0. target: (B, H, W), 255 = ignore."""
+        """values: float (B, H, W), for example the probability 1 - p_0. target: (B, H, W), 255 = ignore."""
         place = ((values.float() - self.low) * (self.bins / (self.high - self.low))).floor().clamp(0, self.bins - 1)
         place = place.nan_to_num_(nan=0.0).long()  # NaN as an integer is no bin: an error on a CPU, memory of others on a GPU
         place = place + (target > 0).long() * self.bins
@@ -213,16 +218,16 @@ class ThresholdHistogram(Counts):
 
     def best(self, start=0.5, above=True):
         """
-        (threshold, extent IoU) with the highest IoU over everything seen, fire being value ≥ threshold (`above`) or value < threshold.
+        (threshold, extent IoU) with the highest IoU over everything seen, mapped being value ≥ threshold (`above`) or value < threshold.
 
-        Of equally good thresholds the one nearest to `start`. Without a burned pixel: (start, NaN).
+        Of equally good thresholds the one nearest to `start`. Without a pixel above class 0: (start, NaN).
         """
-        background, fire = self.counts[:-1].reshape(2, -1).cpu().double()
-        if not fire.sum():
+        background, mapped = self.counts[:-1].reshape(2, -1).cpu().double()
+        if not mapped.sum():
             return start, NAN
-        below = torch.stack([background, fire]).cumsum(dim=1)[:, :-1]  # the two counts under each inner bin border
-        fp, tp = (background.sum() - below[0], fire.sum() - below[1]) if above else (below[0], below[1])
-        iou = tp / (fp + fire.sum())
+        below = torch.stack([background, mapped]).cumsum(dim=1)[:, :-1]  # the two counts under each inner bin border
+        fp, tp = (background.sum() - below[0], mapped.sum() - below[1]) if above else (below[0], below[1])
+        iou = tp / (fp + mapped.sum())
         borders = self.low + torch.arange(1, self.bins, dtype=torch.float64) * (self.high - self.low) / self.bins
         best = torch.nonzero(iou == iou.max()).flatten()
         choice = best[(borders[best] - start).abs().argmin()]
@@ -232,18 +237,19 @@ class ThresholdHistogram(Counts):
 # ------------------------------------------------------------------------------------------------------------- certainty
 
 
-def bootstrap_interval(matrices, score="fire_iou", draws=1000, seed=0, level=0.95):
+def bootstrap_interval(matrices, names=None, *, draws=1000, seed=0, level=0.95):
     """
-    (low, high) of a pooled score when the events that it was measured on are drawn again, with replacement, `draws` times.
+    (low, high) of the pooled score of the classes (fire IoU …) when the events that it was measured on are drawn again, with replacement.
 
-    matrices: one confusion matrix an event (int, C x C). Fewer than two events say nothing about spread: (NaN, NaN).
+    matrices: one confusion matrix an event (int, C x C). names: of the classes. Fewer than two events say nothing about spread: (NaN, NaN).
     """
     if len(matrices) < 2:
         return NAN, NAN
     stack = torch.stack([torch.as_tensor(m, dtype=torch.int64) for m in matrices])
     generator = torch.Generator().manual_seed(seed)
     picks = torch.randint(len(matrices), (draws, len(matrices)), generator=generator)
-    values = [confusion_scores(stack[row].sum(dim=0))[score] for row in picks]
+    names = get_class_names(stack.shape[1], names)
+    values = [confusion_scores(stack[row].sum(dim=0), names)[class_set(names).score] for row in picks]
     values = sorted(v for v in values if v == v)
     if not values:
         return NAN, NAN

@@ -137,7 +137,8 @@ class FireSegmentationModel(nn.Module):
     """
     Reflectance in, class logits out; the answers about whole patches are derived from the pixels.
 
-    x: (B, bands, H, W) float32 reflectance, bands in the order of config.bands. Class 0 is the background, every other class is fire.
+    x: (B, bands, H, W) float32 reflectance, bands in the order of config.bands. predict_fire_* take class 0 for the background and every
+    other class for fire (water …: what is mapped).
     The predict_* methods switch to eval mode and no-grad, and leave the model in the mode it was in.
     """
 
@@ -168,15 +169,15 @@ class FireSegmentationModel(nn.Module):
             return self(x).float().softmax(dim=1)
 
     def predict_fire_detection(self, x):
-        """→ does any pixel burn? (B,) bool."""
+        """→ is any pixel of a class above 0? (B,) bool."""
         return (self.predict_segmentation(x) > 0).flatten(1).any(dim=1)
 
     def predict_fire_confidence(self, x):
-        """→ the highest fire probability of any pixel, (B,) in [0, 1]. 1 - p_0, clamped: a sum of rounded parts can exceed 1."""
+        """→ the highest probability of that, (B,) in [0, 1]. 1 - p_0, clamped: a sum of rounded parts can exceed 1."""
         return (1.0 - self.predict_probabilities(x)[:, 0]).clamp(0.0, 1.0).flatten(1).amax(dim=1)
 
     def predict_fire_fraction(self, x):
-        """→ the share of pixels that burn, (B,) in [0, 1]."""
+        """→ the share of such pixels, (B,) in [0, 1]."""
         return (self.predict_segmentation(x) > 0).float().flatten(1).mean(dim=1)
 
 

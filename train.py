@@ -8,19 +8,22 @@ Train a network that says for each pixel what it is: burned or not, how badly, o
     torchrun --nproc_per_node 4 train.py --patches-dir patches              # the same global batch, on four processes
 
 Patches come from `chip.py make-patches`. The output folder gets config.json, metrics.csv (one row an epoch), samples/ and checkpoints/:
-best_model.pt (highest validation fire IoU), last.pt (for --resume), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
+best_model.pt (highest validation IoU), last.pt (for --resume), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
 """
 
 import dataclasses
 import os
 import sys
 
+from classes import parse_colours
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import print_result
 from runtime.values import number, whole
+from spectral_indices import SPECTRAL_INDICES
 
 KIND = "segmentation"
+PROJECTS = {True: "fire-detection", False: "segmentation"}  # of W&B: are the classes fire?
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "device", "config", "quiet", "debug")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
@@ -38,10 +41,10 @@ def build_parser():
     group.add_argument("--num-classes", type=whole(2, 254), default=2, help="2: burned or not (DEL), 5: severity (GRA), or as in the set")
     group.add_argument("--layer", help="label layer, where the number of classes does not say it")
     group.add_argument("--num-workers", type=whole(), default=4, help="processes that read patches, at most one a core; 0: none")
-    group.add_argument("--weighted-sampling", action="store_true", help="draw fire patches more often")
+    group.add_argument("--weighted-sampling", action="store_true", help="draw fire patches (over a hundredth above class 0) more often")
     group.add_argument("--fire-weight", type=number(above=0), default=5.0, help="how many times more often, with --weighted-sampling")
     group.add_argument("--no-augment", action="store_true", help="patches as they are: no flips, turns, gain, offset or noise")
-    group.add_argument("--no-fire-augment", action="store_true", help="augment fire patches like all others")
+    group.add_argument("--no-fire-augment", action="store_true", help="augment fire patches (see --fire-weight) like all others")
     group.add_argument("--crop", type=whole(), default=0, metavar="PIXELS", help="train on random squares of this side; 0: whole patches")
     group.add_argument("--steps-per-epoch", type=whole(), default=0, help="optimiser steps between validations; 0: one pass over them")
 
@@ -50,7 +53,7 @@ def build_parser():
     group.add_argument("--encoder", default="resnet34", help="resnet18, resnet50, efficientnet-b0, mobilenet_v2, tu-<timm name> …")
     group.add_argument("--encoder-weights", default="imagenet", help="imagenet, none, or a .pt or .safetensors file")
     group.add_argument("--indices", nargs="*", default=[],
-                       help="further inputs: ndvi nbr ndwi ndmi; or pairs: all normalised differences in place of the bands")
+                       help=f"further inputs: {' '.join(SPECTRAL_INDICES)}; or pairs: all normalised differences in place of the bands")
 
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=whole(1), default=50, help="passes over the training patches (see --steps-per-epoch)")
@@ -59,10 +62,10 @@ def build_parser():
     group.add_argument("--lr", type=number(above=0, high=10), default=1e-4, help="learning rate of AdamW")
     group.add_argument("--weight-decay", type=number(0), default=1e-4, help="of AdamW")
     group.add_argument("--scheduler", choices=("plateau", "cosine", "linear", "constant"), default="plateau",
-                       help="learning rate: halved when val fire IoU stalls for 5 epochs; or falling over the run; or constant")
+                       help="learning rate: halved when val IoU stalls for 5 epochs; or falling over the run; or constant")
     group.add_argument("--warmup", type=whole(), default=0, metavar="STEPS", help="steps over which the learning rate rises; 0: none")
     group.add_argument("--grad-clip", type=number(0), default=0.0, help="largest norm of the gradient; 0: no limit")
-    group.add_argument("--patience", type=whole(), default=10, help="stop after this many epochs without a better val fire IoU; 0: never")
+    group.add_argument("--patience", type=whole(), default=10, help="stop after this many epochs without a better val IoU; 0: never")
     group.add_argument("--max-steps", type=whole(), default=0, help="stop after this many steps, validate and save; 0: no limit")
     group.add_argument("--seed", type=whole(), default=0, help="of weights, order and augmentation")
 
@@ -80,7 +83,7 @@ def build_parser():
     group = parser.add_argument_group("run")
     group.add_argument("--resume", metavar="FILE", help="checkpoint to continue from; flags not given are those of its run")
     group.add_argument("--detection-min-pixels", type=whole(1), default=1, metavar="PIXELS",
-                       help="burned pixels from which a patch counts as detected in the scores of each epoch")
+                       help="burned (water …) pixels from which a patch counts as detected in the scores of each epoch")
     group.add_argument("--save-every", type=whole(), default=5, help="checkpoint_epoch_N.pt every this many epochs; 0: never")
     group.add_argument("--save-minutes", type=number(0), default=10.0, help="last.pt at least this often within an epoch; 0: every step")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
@@ -88,8 +91,10 @@ def build_parser():
     group.add_argument("--test-only", action="store_true", help="score a split with the checkpoint of --resume, on whole scenes")
     group.add_argument("--test-split", choices=("train", "val", "test"), default="test", help="split to score")
     group.add_argument("--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline without network)")
-    group.add_argument("--project", default="fire-detection", help="W&B project")
+    group.add_argument("--project", help="W&B project (default: fire-detection, or segmentation where the classes are no fire)")
     group.add_argument("--run-name", help="W&B run name")
+    group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
+                       help="colours of classes in pictures and maps: water=#1f77b4,forest=#006400 (default: by their names)")
     group.add_argument("--tensorboard", action="store_true", help="log to tensorboard/ in the output folder")
     add_config_flag(parser)
     add_common_flags(parser)
@@ -209,8 +214,9 @@ class Options:
     strict: bool
     wandb: bool
     tensorboard: bool
-    project: str
+    project: str | None
     run_name: str | None
+    class_colours: dict | None
 
 
 def open_checkpoint(args, given):
@@ -237,6 +243,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     seed_everything(options.seed)
     set_up(data, ("train", "val"), checkpoint)
     steps, patch_set = data.batches.steps, data.patch_set
+    classes = patch_set.class_set.with_colours(options.class_colours)
     total_steps = min(options.epochs * steps, options.max_steps or options.epochs * steps)
     run_folder.make()  # before weights are downloaded
 
@@ -252,7 +259,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     position = Position(wandb_id=os.urandom(4).hex() if options.wandb else None)
     state = RunState(position, model=model, optimizer=optimizer, schedule=schedule, scaler=learner.scaler, running=running,
                      unreadable=unreadable)
-    header = {"kind": KIND, "model": model.config.to_dict(), "settings": settings, "data": describe_data(data, options.patches_dir)}
+    header = {"kind": KIND, "model": model.config.to_dict(), "settings": settings, "data": describe_data(data, options)}
     if checkpoint:
         resume(checkpoint, state, header["data"], steps, console)
 
@@ -269,7 +276,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         run_folder as folder,
         Saver(folder, state, header, processes, minutes=options.save_minutes, resume_with=resume_with) as saver,
         RunLog(folder, position, console, active=processes.is_first, wandb=options.wandb, tensorboard=options.tensorboard,
-               project=options.project, name=options.run_name, config=settings) as log,
+               project=options.project or PROJECTS[classes.is_fire], name=options.run_name, config=settings) as log,
     ):
         folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"], data=header["data"],
                             device=str(compute.device), processes=processes.size)
@@ -307,7 +314,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
             refuse_all_unreadable(unreadable, data, epoch)
 
             # What follows from them: best so far? lower rate? enough?
-            score = val["fire_iou"] if val["fire_iou"] == val["fire_iou"] else float("-inf")
+            score = val[classes.score] if val[classes.score] == val[classes.score] else float("-inf")
             is_best = position.best_score is None or score > position.best_score
             position.judge(score, is_best)
             header["data"]["threshold"] = threshold
@@ -317,18 +324,17 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
 
             # Tell and save
             log.epoch(row, best=int(is_best), seconds=saver.clock.epoch_seconds())
-            console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}, val loss {val['loss']:.4f}, val fire IoU "
-                        f"{val['fire_iou']:.4f}, recall {val['fire_recall']:.4f}, detection F1 {val['detection_f1']:.4f}, lr "
+            console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}, val loss {val['loss']:.4f}, {score_words(val, classes)}, lr "
                         f"{row['lr']:.2e}{', best' * is_best}")
             if is_best and processes.is_first:
-                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, data.val, patch_set, to_device, compute)
+                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, data.val, patch_set, classes, to_device, compute)
             best = [BEST] if is_best and (kept_best is None or score >= kept_best) else []
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
             saver.save(*best, *numbered)
             saver.after_epoch(finished())
         saver.save(FINAL)
         if processes.is_first or position.best_score is None:
-            conclude(position, kept_best, folder, unreadable, console)
+            conclude(position, kept_best, folder, unreadable, classes, console)
     return 0
 
 
@@ -357,7 +363,8 @@ def train_step(learner, batch, draws, step, options, patch_set):
 
 def validate(learner, data, options, unreadable):
     """
-    → (scores of the whole validation split, fire-probability threshold with the highest extent IoU).
+    → (scores of the whole validation split, threshold of the probability 1 − p_0 with the highest extent IoU). Several classes that are
+    no fire have no threshold: None.
 
     Loss sums are kept per batch and added in the batches' order, so that the number of processes does not show in the last digit.
     """
@@ -379,9 +386,19 @@ def validate(learner, data, options, unreadable):
         for tensor in counts.tensors().values():
             tensor.copy_(processes.sum(tensor))
     total, parts = learner.criterion.from_sums(processes.sum(sums).cpu().double().sum(dim=0))
-    threshold, iou = histogram.best()
     scores = {"loss": float(total), **{name: float(part) for name, part in parts.items()}, **metrics.compute()}
-    return {**scores, "threshold": threshold, "fire_iou_at_threshold": iou}, threshold
+    if patch_set.class_set.is_several:
+        return scores, None
+    threshold, iou = histogram.best()
+    return {**scores, "threshold": threshold, f"{patch_set.class_set.score}_at_threshold": iou}, threshold
+
+
+def score_words(val, classes):
+    """The scores of a validation in an epoch's line."""
+    if classes.is_several:
+        return f"val mean IoU {val['mean_iou']:.4f}, accuracy {val['pixel_accuracy']:.4f}"
+    recall, f1 = val[f"{classes.key}_recall"], val["detection_f1"]
+    return f"val {classes.score_words} {val[classes.score]:.4f}, recall {recall:.4f}, detection F1 {f1:.4f}"
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
@@ -444,14 +461,17 @@ def make_loss(options, data, processes, console):
     return CombinedLoss(weights, options.focal_loss, options.focal_gamma, reduce=reduce)
 
 
-def describe_data(data, patches_dir):
+def describe_data(data, options):
     """The checkpoint's "data": what the network is trained on. The threshold comes with the first validation."""
     patch_set = data.patch_set
+    colours = {"class_colours": options.class_colours} if options.class_colours else {}
+    # Scores of several classes were an IoU of all above 0 in earlier runs: not to be compared with a mean.
+    judged = f"{data.val.fingerprint()} by mean IoU" if patch_set.class_set.is_several else data.val.fingerprint()
     return {
         "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
         "nodata": patch_set.nodata, "classes": list(patch_set.classes), "chip_size": patch_set.chip_size,
-        "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": patches_dir,
-        "scored_on": data.val.fingerprint(), "trained_on": data.train.fingerprint(), "threshold": None,
+        "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": options.patches_dir,
+        "scored_on": judged, "trained_on": data.train.fingerprint(), "threshold": None, **colours,
     }
 
 
@@ -483,7 +503,7 @@ def training_numbers(running, patch_set, options):
     losses, _ = running.means()
     counted = new_metrics(patch_set, options)
     counted.add(running.summed_counts())
-    scores = {key: value for key, value in counted.compute().items() if key in ("fire_iou", "detection_f1")}
+    scores = {key: value for key, value in counted.compute().items() if key in (patch_set.class_set.score, "detection_f1")}
     return {f"train_{key}": value for key, value in {**losses, **scores}.items()}
 
 
@@ -504,14 +524,14 @@ def refuse_all_unreadable(unreadable, data, epoch):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def conclude(position, kept_best, folder, unreadable, console):
+def conclude(position, kept_best, folder, unreadable, classes, console):
     """The last line: the best score, and where its model is."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on these patches; raise --epochs (or --max-steps)")
         return
     found = position.best_score > float("-inf")
-    score = f"{position.best_score:.4f}" if found else "undefined (no fire in validation, none predicted)"
-    best = f"best validation fire IoU {score} in epoch {position.best_epoch}"
+    score = f"{position.best_score:.4f}" if found else f"undefined (no {classes.word or 'class'} in validation, none predicted)"
+    best = f"best validation {classes.score_words} {score} in epoch {position.best_epoch}"
     if kept_best is not None and kept_best > position.best_score:  # of epochs that this run, resumed from an earlier one, has left
         best = f"{best}, but {kept_best:.4f} was reached before and is kept"
     print_result(f"{best}: {folder.checkpoints / BEST}{unreadable.left_out()}")
@@ -528,7 +548,8 @@ def test(options, data, checkpoint, split, compute, processes, console):
             refuse_existing(outputs, options.overwrite)
         require_writable(options.output_dir)
     set_up(data, [split], checkpoint)
-    patch_set, dataset, threshold = data.patch_set, getattr(data, split), checkpoint["data"]["threshold"]
+    patch_set, dataset, classes = data.patch_set, getattr(data, split), data.patch_set.class_set
+    threshold = classes.threshold(checkpoint["data"]["threshold"])
     network = compute.compiled(model_from_checkpoint(checkpoint).to(compute.device))
 
     def predict(batch):
@@ -537,18 +558,17 @@ def test(options, data, checkpoint, split, compute, processes, console):
             probabilities = network(images).float().softmax(dim=1)
         return probabilities.cpu(), images.cpu(), target.cpu()
 
-    # The baseline: one threshold on NBR, chosen on the training split. Every process looks at its part of the patches.
-    pair, index_threshold, index_iou = scoring.burn_index(patch_set.bands), None, None
-    if pair and len(data.train):
+    # The baseline: one threshold on NBR (MNDWI for water …), chosen on the training split. Every process looks at its part of the patches.
+    baseline = scoring.baseline_of(classes, patch_set.bands) if len(data.train) else None
+    if baseline:
         parts, cpu = data.train_indices_of_process(), Compute(device=torch.device("cpu"))
         batches = (data.train.__getitems__(parts[i : i + options.batch_size]) for i in range(0, len(parts), options.batch_size))
-        index_threshold, index_iou = scoring.choose_index_threshold((to_device(b, patch_set, cpu) for b in batches), pair, processes)
-    pair = pair if index_threshold else None
+        baseline = scoring.choose_threshold((to_device(b, patch_set, cpu) for b in batches), baseline, processes)
 
     results, scenes = [], list(scoring.scenes_of(dataset.patches).items())
     own = scenes[processes.rank :: processes.size]
-    rules = scoring.ScoreRules(num_classes=len(patch_set.classes), threshold=threshold, pair=pair, index_threshold=index_threshold,
-                               batch_size=options.batch_size, min_pixels=options.detection_min_pixels)
+    rules = scoring.ScoreRules(num_classes=len(patch_set.classes), threshold=threshold, baseline=baseline, batch_size=options.batch_size,
+                               min_pixels=options.detection_min_pixels)
     with console.progress(len(own), f"scoring {split}") as bar:
         for scene, indices in own:
             result = scoring.score_scene(predict, dataset.__getitems__, dataset.patches, indices, rules)
@@ -559,16 +579,15 @@ def test(options, data, checkpoint, split, compute, processes, console):
     results = sorted((r for part in processes.gather(results) for r in part), key=lambda r: r["scene"])
     if not processes.is_first:
         return 0
-    summary = scoring.summarise(results, patch_set.classes, options.seed)
+    summary = scoring.summarise(results, classes.names, options.seed, baseline.index if baseline else "nbr")
     problems = [text for result in results for text in result["problems"]]
     if problems:
         console.warn(f"{len(problems)} patches cannot be read and are not judged: {'; '.join(problems[:5])}")
-    write_scores(*outputs, summary, {
+    write_scores(*outputs, summary, classes, {
         "split": split, "checkpoint": os.path.abspath(checkpoint["path"]), "patches_dir": options.patches_dir, "scores": summary,
-        "threshold": threshold, "unreadable": problems, "nbr_threshold": index_threshold[0] if pair else None,
-        "nbr_fire_is_above": index_threshold[1] if pair else None, "nbr_train_fire_iou": index_iou, "results": results,
+        "threshold": threshold, "unreadable": problems, **scoring.scores_of_baseline(baseline, classes), "results": results,
     })
-    print_result(*scoring.printed_table(summary).split("\n"))
+    print_result(*scoring.printed_table(summary, classes).split("\n"))
     covered = sum(r["covered"] for r in results) / len(results)
     print_result(f"{len(results)} scenes, {covered:.1%} of their pixels covered by patches: {outputs[0]}")
     return 0

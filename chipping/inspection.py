@@ -12,22 +12,22 @@ SHEET = "contact_sheet.png"
 MOST_NAMED = 10  # tiles of an ARD that are left out
 
 
-def inspect_pan_chips(*what):
+def inspect_pan_chips(*what, colours=None):
     from chipping.pan_inspection import inspect_pan_chips  # imports torch: seconds that other kinds do without
 
     inspect_pan_chips(*what)
 
 
-# kind in chipset.json → (folder, description, path of the contact sheet or None, seed of the choice, say)
+# kind in chipset.json → (folder, description, path of the contact sheet or None, seed of the choice, say, colours of classes)
 INSPECTORS = {"patches": inspect_patches, "pansharpen": inspect_pan_chips}
 
 
-def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, say=print):
+def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, say=print, colours=None):
     """
     Describe a chip set by its kind, and draw its contact sheet.
 
     output: path of the sheet; by default in the folder, where it replaces the one before. pictures: False draws none. seed: of the choice
-    of chips that are shown. say: called with each line of text.
+    of chips that are shown. say: called with each line of text. colours: {class: "#rrggbb"} in place of the usual ones, or None.
     """
     if output:
         refuse_existing([output], overwrite)
@@ -44,7 +44,7 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
     kind = description.get("kind")
     if kind not in INSPECTORS:
         raise UserError(f"{folder} is a chip set of kind {kind!r}; inspect knows {', '.join(INSPECTORS)}.{did_you_mean(kind, INSPECTORS)}")
-    INSPECTORS[kind](folder, description, sheet, seed, say)
+    INSPECTORS[kind](folder, description, sheet, seed, say, colours=colours)
     if UNFINISHED in description and (words := unfinished_words(folder, description, len(read_manifest(folder)))):
         say(words)
 

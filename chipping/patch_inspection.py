@@ -9,6 +9,7 @@ import numpy as np
 from chipping.chipset import DESCRIPTION, MANIFEST, read_manifest, read_skipped
 from chipping.fields import problem_of_patch
 from chipping.patch_set import SPLITS
+from classes import ClassSet, class_set
 from constants import IGNORE
 from pictures.chip_sheets import CELL, label_sheet
 from pictures.encoding import save_png
@@ -25,8 +26,13 @@ NEEDS = (  # fields of a manifest line
 )
 
 
-def inspect_patches(folder, description, sheet, seed, say):
-    """Describe a patch set line by line, and draw its contact sheet. description: of chipset.json; sheet: a path or None."""
+def inspect_patches(folder, description, sheet, seed, say, colours=None):
+    """
+    Describe a patch set line by line, and draw its contact sheet. description: of chipset.json; sheet: a path or None; colours: of
+    --class-colours.
+    """
+    layer = description["layers"][0]
+    classes = ClassSet(tuple(description["classes"][layer])).with_colours(colours)
     lines = read_manifest(folder, NEEDS)
     if not lines:
         raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
@@ -37,7 +43,7 @@ def inspect_patches(folder, description, sheet, seed, say):
         say(text)
     if sheet:
         require_writable(sheet.parent)
-        unreadable = save_sheet(folder, description, choose_patches(lines, description, seed), sheet)
+        unreadable = save_sheet(folder, description, choose_patches(lines, description, seed), sheet, classes)
         if unreadable:
             say(f"{plural(len(unreadable), 'patch')} of those chosen for the sheet can't be read, first {unreadable[0]}")
         say(f"contact sheet: {sheet}")
@@ -105,6 +111,9 @@ def class_text(lines, layer, names):
     if not total:
         return "nothing labelled"
     shares = ", ".join(f"{name} {n / total:.2%}" for name, n in zip(names, counts, strict=True))
+    if not class_set(tuple(names)).has_background:
+        busy = sum(1 for line in lines if sum(1 for n in line["class_pixels"][layer] if n) > 1)
+        return f"{shares}; {plural(busy, 'patch')} with more than one class"
     busy = sum(1 for line in lines if any(line["class_pixels"][layer][1:]))
     return f"{shares}; {plural(busy, 'patch')} with more than {names[0]}"
 
@@ -140,8 +149,8 @@ def choose_patches(lines, description, seed, most=MOST):
     return sorted(chosen[:most], key=lambda line: (SPLITS.index(line["split"]), line["file"]))
 
 
-def save_sheet(folder, description, lines, sheet):
-    """Draw the patches of manifest `lines` into the PNG `sheet`. Returns the files that can't be read."""
+def save_sheet(folder, description, lines, sheet, classes):
+    """Draw the patches of manifest `lines` into the PNG `sheet`; returns the files that can't be read. classes: of the first layer."""
     step = max(1, description["chip_size"] // CELL)
     shape = len(description["bands"]), description["chip_size"], description["chip_size"]
     patches, captions, unreadable = [], [], []
@@ -158,8 +167,7 @@ def save_sheet(folder, description, lines, sheet):
             unreadable.append(line["file"])
     if not patches:
         raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again with --overwrite")
-    layer = description["layers"][0]
-    save_png(sheet, label_sheet(patches, description["bands"], layer, description["classes"][layer], captions, folder.name))
+    save_png(sheet, label_sheet(patches, description["bands"], description["layers"][0], classes, captions, folder.name))
     return unreadable
 
 

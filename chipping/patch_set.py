@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest, unfinished_words
 from chipping.fields import problem_of_patch
+from classes import class_set
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
 from runtime.errors import UserError
 from runtime.npy import BadArray, shape_of
@@ -63,6 +64,10 @@ class PatchSet:
             return self.chip_size, self.chip_size
         width, height = self.patches[0].window[2:]
         return height, width
+
+    @property
+    def class_set(self):
+        return class_set(self.classes)
 
     def of_split(self, split):
         return [patch for patch in self.patches if patch.split == split]

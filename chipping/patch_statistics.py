@@ -19,7 +19,7 @@ from runtime.device import derived_seed
 from runtime.errors import UserError
 from runtime.npy import BadArray, read_array
 
-FIRE_SHARE = 0.01  # a patch with more burned than this share of its valid pixels is a "fire patch"
+FIRE_SHARE = 0.01  # a patch with more than this share of its valid pixels above class 0 (burned, water …) is a "fire patch"
 WEIGHT_RATIO_CAP = 50.0  # class weights: the rarest class counts at most this many times the commonest
 STATISTICS_SAMPLE = 200  # patches read for mean and std where no manifest has the sums
 

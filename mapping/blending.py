@@ -89,17 +89,20 @@ class Blender:
         return next(k for k, first in enumerate(self.rows) if first + self.size > row)
 
 
-def decide_classes(probability, threshold):
+def decide_classes(probability, threshold, each=False):
     """
-    ((rows, width) uint8 classes, (rows, width) burned probability) from (classes, rows, width) probabilities, or a batch of them,
-    (classes, B, rows, width).
+    ((rows, width) uint8 classes, (rows, width) probability of what is mapped) from (classes, rows, width) probabilities, or a batch of
+    them, (classes, B, rows, width).
 
-    Burned is 1 − p_0. With a threshold, a pixel burns where its burned probability reaches it, and takes the most likely of the
-    classes 1 …; without one (None), the most likely of all classes.
+    What is mapped is any class but 0, with the probability 1 − p_0. With a threshold, a pixel is mapped where that reaches it, and takes
+    the most likely of the classes 1 …; without one (None), the most likely of all classes. each: class 0 is no background but a class like
+    the others; the probability is that of the pixel's class, and there is no threshold.
     """
-    burned = (1 - probability[0]).clamp(0, 1)
+    if each:
+        return probability.argmax(dim=0).to(torch.uint8), probability.amax(dim=0)
+    mapped = (1 - probability[0]).clamp(0, 1)
     if threshold is None:
-        return probability.argmax(dim=0).to(torch.uint8), burned
+        return probability.argmax(dim=0).to(torch.uint8), mapped
     if len(probability) == 2:
-        return (burned >= threshold).to(torch.uint8), burned
-    return torch.where(burned >= threshold, probability[1:].argmax(dim=0) + 1, 0).to(torch.uint8), burned
+        return (mapped >= threshold).to(torch.uint8), mapped
+    return torch.where(mapped >= threshold, probability[1:].argmax(dim=0) + 1, 0).to(torch.uint8), mapped

@@ -10,7 +10,7 @@ import rasterio
 import torch
 
 from constants import CEMS_BANDS, CLASS_COLOURS, IGNORE, SENTINEL2_DIVISOR, SENTINEL2_L2A_BANDS, SENTINEL2_OFFSET, VERSION
-from mapping.scoring import burn_index, normalised_difference
+from nets.input_step import index_values
 from pictures.encoding import jpeg_bytes
 from pictures.overlays import judge
 from pictures.scene_views import scene_views
@@ -21,6 +21,7 @@ from runtime.checkpoint import load_checkpoint
 from runtime.fields import NUMBER, TRUTH, or_none, read_checked
 from runtime.files import write_text
 from runtime.words import duration, thousands
+from spectral_indices import index_positions
 
 SCORES = {"nbr_threshold": or_none(NUMBER), "nbr_fire_is_above": or_none(TRUTH)}  # what is read of scores_test.json
 HECTARE = 100  # pixels of 10 m
@@ -67,8 +68,8 @@ def read_mapped_scene(scene_path, maps):
 
 def map_by_index(scene, threshold, above):
     """The baseline's map (H, W): burnt where NBR is below the threshold, or from it on; 255 where nodata."""
-    pair = [SENTINEL2_L2A_BANDS.index(CEMS_BANDS[i]) for i in burn_index(CEMS_BANDS)]
-    index = normalised_difference(torch.from_numpy(scene.reflectance)[None], pair)[0].numpy()
+    pair = [SENTINEL2_L2A_BANDS.index(CEMS_BANDS[i]) for i in index_positions("nbr", CEMS_BANDS)]
+    index = index_values("nbr", *torch.from_numpy(scene.reflectance)[pair]).numpy()
     return np.where(scene.nodata, IGNORE, index >= threshold if above else index < threshold).astype(np.uint8)
 
 

@@ -1,8 +1,9 @@
 """
 What a segmentation checkpoint does, in pictures: its best, median and worst cases among given patches or mapped scenes.
 
-A case is one patch or scene with its truth. Cases are ordered by fire IoU; those with no fire in truth and map have no score, and are
-counted but not shown. Pictures are rows of scene, burn-sensitive colours, truth, map and errors.
+A case is one patch or scene with its truth. Cases are ordered by the IoU of what is mapped (fire, water …), or by the mean IoU of several
+classes; those with none of it in truth and map have no score, and are counted but not shown. Pictures are rows of scene, short-wave
+infrared, truth, map and errors.
 """
 
 from dataclasses import dataclass
@@ -12,25 +13,25 @@ import numpy as np
 import torch
 from rasterio.enums import Resampling
 
-from constants import IGNORE, get_class_colours
+from constants import IGNORE
 from dataset import PatchDataset, read_patch_set
 from mapping.blending import decide_classes
+from metrics import SegmentationMetrics, confusion_scores
 from model import model_from_checkpoint
 from pictures.gallery_page import Sheet, best_median_worst
 from pictures.overlays import class_overlay, error_legend, error_picture, grey_background, judge
 from pictures.sheets import contact_sheet
-from pictures.stretch import any_picture, burn_colour
+from pictures.stretch import any_picture, burn_colour, infrared_title
 from raster.scale import to_reflectance
 from raster.source import describe, open_raster, read_bands
 from runtime.errors import UserError
 
-TITLES = ("scene", "burn-sensitive", "truth", "map", "errors")
 LONGEST = 1024  # pixels of a scene's longer side in pictures and in its score
 
 
 @dataclass(frozen=True)
 class Case:
-    """name: of the patch or scene. score, wrong: see fire_overlap. views: pictures, one per title."""
+    """name: of the patch or scene. score, wrong: see overlap. views: pictures, one per title."""
 
     name: str
     score: float | None
@@ -38,26 +39,37 @@ class Case:
     views: list
 
 
-def fire_overlap(truth, prediction):
-    """(IoU of the burned extent, wrong pixels) over judged pixels, all classes above 0 merged; IoU None where neither has any."""
-    _, burned, mapped = judge(truth, prediction)
-    either = int((burned | mapped).sum())
-    hit = int((burned & mapped).sum())
+def overlap(truth, prediction, class_set):
+    """
+    (IoU, wrong pixels) over judged pixels. IoU: of all classes above 0 merged, or the mean of several classes; None where neither has any.
+    """
+    judged, true, mapped = judge(truth, prediction)
+    if class_set.is_several:
+        metrics = SegmentationMetrics(len(class_set.names), class_set.names)
+        target = np.where(judged, truth, IGNORE)[None]
+        metrics.update(torch.from_numpy(np.where(judged, prediction, 0)[None].astype(np.int64)), torch.from_numpy(target.astype(np.int64)))
+        score = confusion_scores(metrics.matrix, class_set.names)["mean_iou"]
+        return (score if score == score else None), int((judged & (truth != prediction)).sum())
+    either = int((true | mapped).sum())
+    hit = int((true & mapped).sum())
     return (hit / either if either else None), either - hit
 
 
-def make_case(name, reflectance, bands, truth, prediction, num_classes):
+def titles_of(class_set):
+    return ("scene", infrared_title(class_set.is_fire), "truth", "map", "errors")
+
+
+def make_case(name, reflectance, bands, truth, prediction, class_set):
     """A Case from arrays: reflectance (C, H, W), truth (H, W) or None, prediction (H, W); 255 = not judged."""
     scene = any_picture(reflectance, bands)
     burn = burn_colour(reflectance, bands)
-    colours = get_class_colours(num_classes)
     ground = grey_background(scene)
     views = [scene, scene if burn is None else burn]
     if truth is None:
         truth = np.full(prediction.shape, IGNORE, np.uint8)
-    views += [class_overlay(ground, classes, colours, 0.9) for classes in (truth, prediction)]
-    views.append(error_picture(truth, prediction, scene))
-    return Case(name, *fire_overlap(truth, prediction), views)
+    views += [class_overlay(ground, classes, class_set.colours, 0.9, class_set.first) for classes in (truth, prediction)]
+    views.append(error_picture(truth, prediction, scene, class_set))
+    return Case(name, *overlap(truth, prediction, class_set), views)
 
 
 def choose_cases(scores, count):
@@ -70,23 +82,31 @@ def choose_cases(scores, count):
     return best_median_worst(ranked, count)
 
 
-def draw_sheets(cases, classes):
-    """Sheets of {kind: [Case]}. classes: names of the map's classes."""
-    legend = error_legend(get_class_colours(len(classes)), classes)
-    sheets = []
+def draw_sheets(cases, class_set):
+    """Sheets of {kind: [Case]}."""
+    legend, titles, sheets = error_legend(class_set), titles_of(class_set), []
+    words = "White: found. Orange: missed. Blue: marked in error. Grey: not judged."
+    if class_set.is_several:
+        words = f"{'White: right. ' if class_set.has_background else ''}Orange: wrong class. Grey: not judged."
     for kind, chosen in cases.items():
-        captions = [c.name if c.score is None else f"{c.name}: fire IoU {c.score:.2f}" for c in chosen]
-        picture = contact_sheet([c.views for c in chosen], TITLES, captions, legend=legend)
-        alt = f"{len(chosen)} {kind} cases, each as {', '.join(TITLES)}: {'; '.join(captions)}"
-        sheets.append(Sheet(kind, "White: found. Orange: missed. Blue: marked in error. Grey: not judged.", picture, alt))
+        captions = [c.name if c.score is None else f"{c.name}: {class_set.score_words} {c.score:.2f}" for c in chosen]
+        picture = contact_sheet([c.views for c in chosen], titles, captions, legend=legend)
+        alt = f"{len(chosen)} {kind} cases, each as {', '.join(titles)}: {'; '.join(captions)}"
+        sheets.append(Sheet(kind, words, picture, alt))
     return sheets
+
+
+def with_score(class_set):
+    """Words for the cases that have a score."""
+    return f"with {class_set.word} in truth or map" if class_set.word else "with a score"
 
 
 # --- patches -------------------------------------------------------------------------------------------------------------------
 
 
-def patch_predictions(checkpoint, patch_set, patches, device, batch_size=8, progress=lambda n: None):
+def patch_predictions(checkpoint, class_set, patch_set, patches, device, batch_size=8, progress=lambda n: None):
     """Yields (patch, reflectance (C, H, W), truth (H, W), prediction (H, W)) for each patch that can be read."""
+    threshold = class_set.threshold(checkpoint["data"].get("threshold"))
     model = model_from_checkpoint(checkpoint).to(device)
     dataset = PatchDataset(patch_set, patches)
     for first in range(0, len(patches), batch_size):
@@ -98,7 +118,7 @@ def patch_predictions(checkpoint, patch_set, patches, device, batch_size=8, prog
         for place, index in enumerate(batch.indices):
             progress(1)
             if index not in unreadable:
-                prediction = decide_classes(probability[place], checkpoint["data"].get("threshold"))[0].numpy()
+                prediction = decide_classes(probability[place], threshold)[0].numpy()
                 prediction = np.where(truth[place] == IGNORE, IGNORE, prediction).astype(np.uint8)
                 yield patches[index], reflectance[place], truth[place], prediction
 
@@ -108,7 +128,7 @@ def finite_reflectance(stored, scale):
     return np.nan_to_num(to_reflectance(stored, scale.divide_by, scale.offset), posinf=0.0, neginf=0.0)
 
 
-def patch_cases(checkpoint, patches_dir, split, count, device, progress=lambda n: None):
+def patch_cases(checkpoint, class_set, patches_dir, split, count, device, progress=lambda n: None):
     """
     ({"best": [Case], "median": …, "worst": …}, text) for the patches of a split; None: the test split, else validation, else training.
 
@@ -124,18 +144,18 @@ def patch_cases(checkpoint, patches_dir, split, count, device, progress=lambda n
     if not patches:
         raise UserError(f"{patches_dir} has no patches in split {split!r}; pass another --split")
     scored = []
-    for patch, _, truth, prediction in patch_predictions(checkpoint, patch_set, patches, device, progress=progress):
-        scored.append((patch, fire_overlap(truth, prediction)))
+    for patch, _, truth, prediction in patch_predictions(checkpoint, class_set, patch_set, patches, device, progress=progress):
+        scored.append((patch, overlap(truth, prediction, class_set)))
     cases = {}
     for kind, indices in choose_cases([score for _, score in scored], count).items():
-        own = patch_predictions(checkpoint, patch_set, [scored[i][0] for i in indices], device)
+        own = patch_predictions(checkpoint, class_set, patch_set, [scored[i][0] for i in indices], device)
         cases[kind] = [
-            make_case(patch.image.name.removesuffix("_image.npy"), reflectance, patch_set.bands, truth, prediction, len(data["classes"]))
+            make_case(patch.image.name.removesuffix("_image.npy"), reflectance, patch_set.bands, truth, prediction, class_set)
             for patch, reflectance, truth, prediction in own
         ]
     values = [score for _, (score, _) in scored if score is not None]
-    typical = f"; their median fire IoU is {np.median(values):.2f}" if values else ""
-    return cases, f"{len(scored)} patches of split {split}, {len(values)} with fire in truth or map{typical}."
+    typical = f"; their median {class_set.score_words} is {np.median(values):.2f}" if values else ""
+    return cases, f"{len(scored)} patches of split {split}, {len(values)} {with_score(class_set)}{typical}."
 
 
 # --- scenes --------------------------------------------------------------------------------------------------------------------
@@ -151,7 +171,7 @@ def read_small(path, indexes=None):
         return np.concatenate([read_bands(dataset, [i], out_shape=(1, *shape), resampling=Resampling.nearest) for i in indexes])
 
 
-def scene_case(name, plan, bands, classes_path, mask_path, num_classes):
+def scene_case(name, plan, bands, classes_path, mask_path, class_set):
     """A Case of a scene that has been mapped. plan: mapping.inputs.SceneInput; mask_path: labels on the scene's grid, or None."""
     reflectance = finite_reflectance(read_small(plan.info.path, plan.indexes).astype(np.float32), plan.scale)
     prediction = read_small(classes_path)[0]
@@ -163,11 +183,11 @@ def scene_case(name, plan, bands, classes_path, mask_path, num_classes):
             found = f"{mask_path} is {mask.width}x{mask.height}"
             raise UserError(f"{found}, its scene {scene.width}x{scene.height}; they must share a grid: pass other --masks")
         truth = read_small(mask_path)[0]
-        truth = np.where((truth >= 0) & (truth < num_classes), truth, IGNORE).astype(np.uint8)
-    return make_case(name, reflectance, bands, truth, prediction, num_classes)
+        truth = np.where((truth >= 0) & (truth < len(class_set.names)), truth, IGNORE).astype(np.uint8)
+    return make_case(name, reflectance, bands, truth, prediction, class_set)
 
 
-def group_cases(cases, count):
+def group_cases(cases, count, class_set):
     """({kind: [Case]}, text) of mapped scenes: best, median and worst; scenes without a score come under "unlabelled"."""
     shown = {
         kind: [cases[i] for i in indices]
@@ -176,7 +196,7 @@ def group_cases(cases, count):
     rest = [case for case in cases if case.score is None]
     if rest:
         shown["unlabelled"] = rest[:count]
-    return shown, f"{len(cases)} scenes, {len(cases) - len(rest)} of them with fire in truth or map."
+    return shown, f"{len(cases)} scenes, {len(cases) - len(rest)} of them {with_score(class_set)}."
 
 
 def find_mask(scene, masks):

@@ -2,7 +2,7 @@
 A map that is being made: finished bands in a scratch file, and a journal that says which of them are whole.
 
     maps/.chipmill/<scene>/journal.jsonl   the settings, then one line a band, written after the band's bytes
-    maps/.chipmill/<scene>/bands.bin       the bands: classes, burned probability, thumbnail rows, each deflated
+    maps/.chipmill/<scene>/bands.bin       the bands: classes, probability, thumbnail rows, each deflated
 
 Nothing here depends on the time or on the batches, so that a map continued from a journal has the bytes of one made at a stretch.
 """
@@ -30,13 +30,13 @@ class StoredBand:
     """
     Finished rows as they lie in the scratch file.
 
-    classes: (rows, W) uint8. burned: (rows, W) uint8 in 1/254 (0 where not valid), or float32. thumbnail: (C, n, m) float16.
+    classes: (rows, W) uint8. probability: (rows, W) uint8 in 1/254 (0 where not valid), or float32. thumbnail: (C, n, m) float16.
     windows, highest, unreadable: see mapping.segmentation.Band.
     """
 
     row: int
     classes: np.ndarray
-    burned: np.ndarray
+    probability: np.ndarray
     thumbnail: np.ndarray
     windows: int
     highest: float
@@ -44,8 +44,8 @@ class StoredBand:
 
     @classmethod
     def of(cls, band, probability_type):
-        burned = band.burned if probability_type == "float32" else np.rint(band.burned * 254).astype(np.uint8)
-        return cls(band.row, band.classes, burned, band.thumbnail, band.windows, band.highest, band.unreadable)
+        probability = band.probability if probability_type == "float32" else np.rint(band.probability * 254).astype(np.uint8)
+        return cls(band.row, band.classes, probability, band.thumbnail, band.windows, band.highest, band.unreadable)
 
 
 class Journal:
@@ -118,7 +118,7 @@ class Journal:
         if band.row != self.next_row:
             raise ValueError(f"expected the band at row {self.next_row}, got the one at {band.row}")
         start, crc, sizes = self.bands_file.tell(), 0, []
-        for part in (band.classes, band.burned, band.thumbnail):
+        for part in (band.classes, band.probability, band.thumbnail):
             data = deflate(part)
             self.bands_file.write(data)
             crc = zlib.crc32(data, crc)
@@ -129,16 +129,16 @@ class Journal:
             os.fsync(self.bands_file.fileno())
             self.unsaved = 0
         line = {
-            "row": band.row, "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape), "type": band.burned.dtype.name,
-            "form": FORM, "start": start, "bytes": sizes, "crc": crc, "windows": band.windows, "highest": band.highest,
-            "unreadable": band.unreadable,
+            "row": band.row, "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape),
+            "type": band.probability.dtype.name, "form": FORM, "start": start, "bytes": sizes, "crc": crc, "windows": band.windows,
+            "highest": band.highest, "unreadable": band.unreadable,
         }
         self.lines.append(line)
         self.lines_file.write(as_line(line))
         self.lines_file.flush()
 
     def inflated(self, line):
-        """(classes, burned, thumbnail) of a line's band. ValueError or zlib.error where the file does not hold them as the line says."""
+        """(classes, probability, thumbnail) of a line's band. ValueError or zlib.error where the file holds them otherwise than it says."""
         self.bands_file.seek(line["start"])
         deflated = [self.bands_file.read(size) for size in line["bytes"]]
         if zlib.crc32(b"".join(deflated)) != line["crc"]:

@@ -35,7 +35,7 @@ class MapRun:
     What all scenes of a run share.
 
     network: of the checkpoint. data: what the checkpoint says about the images of its training. batch_size: windows at once. output_dir: a
-    folder. overwrite: replace maps that exist. dry_run: write nothing. quiet: of the console.
+    folder. colours: see ModelFacts. overwrite: replace maps that exist. dry_run: write nothing. quiet: of the console.
     """
 
     network: torch.nn.Module
@@ -45,6 +45,7 @@ class MapRun:
     compute: Compute
     batch_size: int
     output_dir: str
+    colours: tuple = ()
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -53,7 +54,8 @@ class MapRun:
     def facts(self):
         """ModelFacts of the network."""
         mean, (bands, classes) = getattr(getattr(self.network, "config", None), "mean", None), (self.data["bands"], self.data["classes"])
-        return ModelFacts(bands=tuple(bands), classes=tuple(classes), weights=weights_hash(self.network.state_dict()), mean=mean)
+        return ModelFacts(bands=tuple(bands), classes=tuple(classes), weights=weights_hash(self.network.state_dict()), mean=mean,
+                          colours=self.colours)
 
     def plan(self, path):
         """SceneInput of a scene: reads its header and a few small windows."""
@@ -77,15 +79,16 @@ class MapRun:
 # ------------------------------------------------------------------------------------------------------- which scenes
 
 
-def choose_scenes(patterns, data, settings, output_dir, console):
+def choose_scenes(patterns, data, settings, output_dir, classes, console):
     """
     {name: path} of the scenes that patterns name, or that a checkpoint's data name. UserError for scenes that can't be mapped together.
 
-    settings: MapSettings. output_dir: where the maps go.
+    settings: MapSettings. output_dir: where the maps go. classes: ClassSet.
     """
     scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
-    refuse_inputs_as_outputs(scenes, output_dir, settings)
-    require_short_names(path for name in scenes for path in MapFiles(output_dir, name).outputs(settings).values())
+    outputs = {name: list(MapFiles(output_dir, name).outputs(settings, classes).values()) for name in scenes}
+    refuse_inputs_as_outputs(scenes, outputs)
+    require_short_names(path for paths in outputs.values() for path in paths)
     if settings.aoi:
         for remark in read_polygons([settings.aoi]).remarks:
             console.warn(remark)
@@ -123,11 +126,11 @@ def scenes_of_checkpoint(data, console):
     return by_split[split]
 
 
-def refuse_inputs_as_outputs(scenes, output_dir, settings):
-    """UserError where a map would replace a scene."""
+def refuse_inputs_as_outputs(scenes, outputs):
+    """UserError where a map would replace a scene. outputs: {name: paths}."""
     inputs = {os.path.realpath(path) for path in scenes.values() if "://" not in path}
     for name in scenes:
-        for path in MapFiles(output_dir, name).outputs(settings).values():
+        for path in outputs[name]:
             if os.path.realpath(path) in inputs:
                 raise UserError(f"{path} is one of the scenes, and would be the map of {scenes[name]}; choose another --output-dir")
 
@@ -135,7 +138,7 @@ def refuse_inputs_as_outputs(scenes, output_dir, settings):
 def refuse_finished(run, scenes):
     """UserError for maps that exist and may not be replaced, before any scene is mapped. What can't be opened is skipped here."""
     for name, path in scenes.items():
-        if any(p.exists() for p in run.files(name).outputs(run.settings).values()):
+        if any(p.exists() for p in run.files(name).outputs(run.settings, run.facts.class_set).values()):
             run.finished_record(name, run.plan(path))
 
 
@@ -148,7 +151,7 @@ def map_all(run, patterns, processes, first):
 
     first: the console, silent in all processes but the first.
     """
-    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, first)
+    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, run.facts.class_set, first)
     if run.dry_run:
         return dry_run(run, scenes) if processes.is_first else 0
     require_writable(run.output_dir)

@@ -19,9 +19,10 @@ class MapFiles:
     folder: Path
     name: str
 
-    def outputs(self, settings):
-        """{kind: path} of what the map may consist of."""
-        files = {"classes": "_classes.tif", "burned": f"_burned{WRITERS[settings.vectors].ending}", "preview": "_preview.png"}
+    def outputs(self, settings, class_set):
+        """{kind: path} of what the map may consist of. class_set: classes.ClassSet."""
+        outlines = f"_{class_set.ending}{WRITERS[settings.vectors].ending}"
+        files = {"classes": "_classes.tif", "outlines": outlines, "preview": "_preview.png"}
         if settings.probabilities:
             files["probability"] = "_probability.tif"
         return {kind: Path(self.folder) / f"{self.name}{ending}" for kind, ending in files.items()}
@@ -59,7 +60,7 @@ def finished_record(files, plan, model, settings):
 
     UserError where there are files that may not be replaced: made with other settings, or by something else.
     """
-    existing = [path for path in files.outputs(settings).values() if path.exists()]
+    existing = [path for path in files.outputs(settings, model.class_set).values() if path.exists()]
     if not existing:
         return None
     if files.record.exists():
@@ -74,14 +75,14 @@ def finished_record(files, plan, model, settings):
     raise UserError(f"{existing[0]} exists already; pass --overwrite to replace it, or another --output-dir")
 
 
-def begin_record(files, settings, overwrite=False):
+def begin_record(files, settings, class_set, overwrite=False):
     """
     Deletes stale outputs of an earlier map of the scene, those that the new one will not replace. → {names of the files it may have}.
 
     Before that the record names all of them, without settings until the map is finished: a run that is killed, and followed by one with
     other outputs, leaves no stale file either.
     """
-    expected = {path.name for path in files.outputs(settings).values()}
+    expected = {path.name for path in files.outputs(settings, class_set).values()}
     earlier = earlier_files(files.record, overwrite)
     write_json(files.record, {"settings": None, "files": sorted(earlier | expected)})
     files.remove(earlier - expected)

@@ -1,12 +1,13 @@
 """Turns the finished bands of a map into its files: GeoTIFFs, outlines, preview, numbers."""
 
 import contextlib
+import dataclasses
 import json
 import os
 
 import numpy as np
 
-from constants import IGNORE, VERSION, get_class_colours
+from constants import IGNORE, VERSION
 from mapping.polygons import AreaFinder
 from mapping.preview import Preview
 from mapping.summary import Counter
@@ -25,22 +26,23 @@ def finish_map(bands, plan, files, model, settings, areas):
 
     bands: iterable of StoredBands, from the top. plan: SceneInput. files: MapFiles. model: ModelFacts. areas: PixelAreas or None.
     """
-    info, paths = plan.info, files.outputs(settings)
+    info, paths = plan.info, files.outputs(settings, model.class_set)
     writer = WRITERS[settings.vectors]
     globe, remarks = place_on_globe(info, areas, writer)
     if globe is None:
-        paths.pop("burned")
-    counter, outlines, preview, unreadable = Counter(len(model.classes), areas), None, Preview(info, model.bands, model.classes), []
+        paths.pop("outlines")
+    classes = model.class_set
+    counter, outlines, preview, unreadable = Counter(len(model.classes), areas), None, Preview(info, model.bands, classes), []
     with contextlib.ExitStack() as stack:  # exits in reverse: the class map gets its name last
         class_file, probability_file = open_rasters(stack, paths, plan, model, settings)
         if globe is not None:
-            file = stack.enter_context(writer(paths["burned"], globe, model.classes))
-            outlines = Outlines(file, info.width, settings.min_area * 1e4, areas)
+            file = stack.enter_context(writer(paths["outlines"], globe, model.classes))
+            outlines = Outlines(file, info.width, settings.min_area * 1e4, areas, classes.first)
         for band in bands:
             class_file.write(band.classes)
             if probability_file:
-                nodata = np.float32(np.nan) if band.burned.dtype == np.float32 else np.uint8(255)
-                probability_file.write(np.where(band.classes != IGNORE, band.burned, nodata))
+                nodata = np.float32(np.nan) if band.probability.dtype == np.float32 else np.uint8(255)
+                probability_file.write(np.where(band.classes != IGNORE, band.probability, nodata))
             counter.add(band.row, band.classes, band.highest)
             preview.add(band)
             unreadable += band.unreadable
@@ -48,7 +50,7 @@ def finish_map(bands, plan, files, model, settings, areas):
                 outlines.add(band)
         if outlines:
             outlines.finish()
-        summary = counter.summary(model.classes)
+        summary = counter.summary(classes)
         if unreadable and summary["valid_fraction"] == 0:
             raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
         preview.save(paths["preview"])
@@ -78,10 +80,13 @@ def place_on_globe(info, areas, writer):
 
 
 class Outlines:
-    """Outlines of the burned areas, found band by band. file: of vectors.writing.WRITERS, open. smallest: square metres."""
+    """
+    Outlines of the mapped areas, found band by band. file: of vectors.writing.WRITERS, open. smallest: square metres. first: the lowest
+    class that has outlines, 0 or 1.
+    """
 
-    def __init__(self, file, width, smallest, areas):
-        self.file, self.width, self.areas = file, width, areas
+    def __init__(self, file, width, smallest, areas, first=1):
+        self.file, self.width, self.areas, self.first = file, width, areas, first
         self.finder = AreaFinder(width, smallest, file.straight)
 
     def add(self, band):
@@ -89,22 +94,27 @@ class Outlines:
         rows = max(1, PIECE // self.width)
         for first in range(0, len(band.classes), rows):
             part = slice(first, min(first + rows, len(band.classes)))
-            self.add_piece(band.row + part.start, band.classes[part], band.burned[part])
+            self.add_piece(band.row + part.start, band.classes[part], band.probability[part])
 
-    def add_piece(self, row, classes, burned):
-        values = burned if burned.dtype == np.float32 else burned.astype(np.float32) / 254
+    def add_piece(self, row, classes, probability):
+        values = probability if probability.dtype == np.float32 else probability.astype(np.float32) / 254
+        if self.first == 0:  # the finder takes 0 for no area
+            classes = np.where(classes == IGNORE, IGNORE, classes + 1).astype(np.uint8)
         metres, parts = self.areas.of_rows(row, row + len(classes)), self.file.parts(row, len(classes))
-        self.file.add(self.finder.add(classes, values, metres, parts))
+        self.write(self.finder.add(classes, values, metres, parts))
 
     def finish(self):
-        self.file.add(self.finder.finish())
+        self.write(self.finder.finish())
+
+    def write(self, found):
+        self.file.add(found if self.first else [dataclasses.replace(area, value=area.value - 1) for area in found])
 
 
 def open_rasters(stack, paths, plan, model, settings):
     """(writer of the class map, writer of the probabilities or None), both closed by the ExitStack."""
     info = plan.info
     place = {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform, "sensor_place": info.sensor_place}
-    colours = dict(enumerate(get_class_colours(len(model.classes))))
+    colours = dict(enumerate(model.class_set.colours))
     tags = making_tags(plan, model, settings)
     class_file = stack.enter_context(write_cog(
         paths["classes"], **place, nodata=IGNORE, descriptions=["class"], colours=colours, tags=tags,
@@ -115,7 +125,7 @@ def open_rasters(stack, paths, plan, model, settings):
     as_bytes = settings.probabilities == "uint8"
     probability_file = stack.enter_context(write_cog(
         paths["probability"], **place, dtype=settings.probabilities, nodata=IGNORE if as_bytes else float("nan"),
-        descriptions=["probability of fire" if len(model.classes) == 2 else f"probability of anything but {model.classes[0]}"],
+        descriptions=[model.class_set.probability_words],
         scales=[1 / 254] if as_bytes else (), tags=tags, overviews="values",
     ))
     return class_file, probability_file

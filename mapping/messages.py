@@ -1,6 +1,10 @@
 """What a run tells about its scenes: before one is mapped, after it, and at the end."""
 
+from classes import spoken
 from mapping.inputs import sample_range
+from mapping.summary import classes_of
+
+TOLD = 6  # classes of a map that its line names
 
 
 def plan_words(plan, facts):
@@ -27,13 +31,8 @@ def tell_record(console, record, said):
     """A line about a finished scene; remarks that hold for many scenes (no CRS) only once. said: set of those told already."""
     if record["valid_fraction"] == 0:
         console.say(f"  {record['scene']}: no valid pixel")
-    elif not record["has_fire"]:
-        console.say(f"  {record['scene']}: no fire; highest probability {record['fire_confidence']:.2f}")
     else:
-        burned = record["burned_hectares"]
-        area = f", {burned:,.1f} ha" if burned is not None else ""
-        outlines = f", {record['polygons']} polygon{'s' if record['polygons'] != 1 else ''}" if record["polygons"] is not None else ""
-        console.say(f"  {record['scene']}: {100 * record['fire_fraction']:.1f} % burned{area}{outlines}")
+        console.say(f"  {record['scene']}: {mapped_words(record)}")
     for block in record["unreadable"]:
         where = f"row {block['row']}, column {block['column']} ({block['height']} × {block['width']} pixels)"
         console.warn(f"{record['source']}: can't be read at {where}, left out ({block['reason']})")
@@ -41,6 +40,27 @@ def tell_record(console, record, said):
         if remark not in said:
             said.add(remark)
             console.say(f"  {record['scene']}: {remark}")
+
+
+def mapped_words(record):
+    """What a map shows: `48.8 % water, 502.8 ha, 12 polygons`; `no water; …`; of several classes the largest with their areas."""
+    classes, key = classes_of(record), classes_of(record).key
+    outlines = f", {record['polygons']} polygon{'s' if record['polygons'] != 1 else ''}" if record["polygons"] is not None else ""
+    if key and not record[f"has_{key}"]:
+        return f"no {classes.word}; highest probability {record[f'{key}_confidence']:.2f}"
+    if key:
+        area = record[classes.area_key]
+        return f"{100 * record[f'{key}_fraction']:.1f} % {classes.mapped}{f', {area:,.1f} ha' if area is not None else ''}{outlines}"
+    found = [(name, record["classes"][name]) for name in classes.names[classes.first :] if record["classes"][name]["pixels"]]
+    if not found:
+        return f"nothing but {spoken(classes.names[0])}"
+    found.sort(key=lambda pair: -pair[1]["pixels"])
+    valid, words = sum(numbers["pixels"] for numbers in record["classes"].values()), []
+    for name, numbers in found[:TOLD]:
+        area = f" ({numbers['hectares']:,.1f} ha)" if numbers["hectares"] is not None else ""
+        words.append(f"{spoken(name)} {100 * numbers['pixels'] / valid:.1f} %{area}")
+    more = f", {len(found) - TOLD} more" if len(found) > TOLD else ""
+    return f"{', '.join(words)}{more}{outlines}"
 
 
 def conclude(records, failures, output_dir):

@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from constants import get_class_colours
+from constants import IGNORE
 from pictures.encoding import save_png
-from pictures.overlays import class_overlay
+from pictures.overlays import class_overlay, grey_background
+from pictures.sheets import legend_strip
 from pictures.stretch import any_picture, burn_colour, natural_colour
 
 PREVIEW = 1024  # pixels, the longer side of a scene in its preview
 GAP = 6  # white pixels between pictures
+LEGEND = 12  # classes: of more, only those that occur are in the legend
 
 
 def thumbnail_step(height, width):
@@ -20,11 +22,11 @@ class Preview:
     """
     Takes StoredBands from the top; save() writes the PNG.
 
-    info: RasterInfo of the scene. bands, classes: names of the model's.
+    info: RasterInfo of the scene. bands: names of the model's. classes: ClassSet.
     """
 
     def __init__(self, info, bands, classes):
-        self.step, self.band_names, self.class_names = thumbnail_step(info.height, info.width), bands, classes
+        self.step, self.band_names, self.class_set = thumbnail_step(info.height, info.width), bands, classes
         self.reflectance, self.classes = [], []
 
     def add(self, band):
@@ -33,23 +35,38 @@ class Preview:
 
     def save(self, path):
         reflectance, classes = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.classes)
-        save_png(path, preview(reflectance, classes, self.band_names, len(self.class_names), PREVIEW // 2))
+        save_png(path, preview(reflectance, classes, self.band_names, self.class_set, PREVIEW // 2))
 
 
-def preview(reflectance, classes, bands, num_classes, least):
+def preview(reflectance, classes, bands, class_set, least):
     """
-    One picture (H, W, 3) uint8: natural colour, burn-sensitive colour, and the map over the last of them; side by side, or stacked.
+    One picture (H, W, 3) uint8: natural colour, short-wave infrared, and the map; side by side, or stacked. Below them a legend where there
+    are more classes than two. Burns are drawn over short-wave infrared, in which they show; other classes over the scene in grey, so that
+    their colours are those of the legend.
 
-    reflectance: (C, h, w); classes: (h, w); bands: C names. Small scenes are enlarged by a whole factor until their longer side has `least`
-    pixels, so that pixels stay square.
+    reflectance: (C, h, w); classes: (h, w); bands: C names; class_set: classes.ClassSet. Small scenes are enlarged by a whole factor until
+    their longer side has `least` pixels, so that pixels stay square.
     """
     views = [p for p in (natural_colour(reflectance, bands), burn_colour(reflectance, bands)) if p is not None]
     views = views or [any_picture(reflectance, bands)]
-    views.append(class_overlay(views[-1], classes, get_class_colours(num_classes)))
+    burns = class_set.is_fire and len(class_set.names) == 2
+    ground, opacity = (views[-1], 0.6) if burns else (grey_background(views[0]), 0.85)
+    views.append(class_overlay(ground, classes, class_set.colours, opacity, class_set.first))
     times = -(-least // max(reflectance.shape[1:]))
     views = [view.repeat(times, axis=0).repeat(times, axis=1) for view in views]
     axis = 1 if reflectance.shape[1] >= reflectance.shape[2] else 0
     shape = list(views[0].shape)
     shape[axis] = GAP
     line = np.full(shape, 255, np.uint8)
-    return np.concatenate([part for view in views for part in (view, line)][:-1], axis=axis)
+    picture = np.concatenate([part for view in views for part in (view, line)][:-1], axis=axis)
+    if len(class_set.names) == 2:
+        return picture
+    return np.concatenate([picture, legend_strip(legend_of(classes, class_set), picture.shape[1])])
+
+
+def legend_of(classes, class_set):
+    """[(colour, name)] of the classes that a map (h, w) may show, or does show where there are many."""
+    shown = range(class_set.first, len(class_set.names))
+    if len(class_set.names) > LEGEND:
+        shown = [c for c in np.unique(classes[classes != IGNORE]) if c >= class_set.first]
+    return [(class_set.colours[c], class_set.names[c]) for c in shown]

@@ -4,10 +4,11 @@ from runtime.fields import NUMBER, OBJECT, SIZE, TEXT, TEXTS, TRUTH, WHOLE, Fiel
 
 BLOCK = {**dict.fromkeys(("row", "column", "height", "width"), WHOLE), "reason": TEXT}
 CLASS = {"pixels": WHOLE, "hectares": or_none(NUMBER)}
+SHARE = {"fraction": or_none(NUMBER)}  # of maps of several classes
 RECORD = {
     "scene": TEXT, "source": TEXT, "width": SIZE, "height": SIZE, "crs": or_none(TEXT),
     "valid_fraction": NUMBER, "valid_hectares": or_none(NUMBER), "polygons": or_none(WHOLE), "unreadable_blocks": WHOLE,
-    "classes": Field("pixels and hectares by class", lambda value: dict_of(holds(CLASS))(value)),
+    "classes": Field("pixels and hectares by class", lambda value: dict_of(holds(CLASS, SHARE))(value)),
     "unreadable": Field("a list of blocks", list_of(lambda value: holds(BLOCK)(value))),
     "remarks": TEXTS, "files": TEXTS, "settings": OBJECT,
 }
@@ -15,8 +16,9 @@ RECORD = {
 BY_ENDING = {"_fraction": or_none(NUMBER), "_confidence": or_none(NUMBER), "_hectares": or_none(NUMBER)}
 
 
-def holds(fields):
-    return lambda value: isinstance(value, dict) and find_problem(value, fields, fields) is None
+def holds(fields, others=()):
+    """Whether a value has all of the fields; others: those that it may have."""
+    return lambda value: isinstance(value, dict) and find_problem(value, {**fields, **dict(others)}, fields) is None
 
 
 def problem_of_record(record):

@@ -2,7 +2,8 @@
 Maps one scene, in a way that streams, can be killed at any moment and resumes.
 
 Two stages. Bands of rows are predicted and kept in a journal (mapping/journal.py). When it holds all of them, one pass over them writes
-<scene>_classes.tif, _probability.tif, _burned.geojson and _preview.png. The scene's record, written last, says that it is finished.
+<scene>_classes.tif, _probability.tif, the outlines (_burned.geojson, _water.geojson …) and _preview.png. The scene's record, written last,
+says that it is finished.
 """
 
 from mapping.area_of_interest import require_area
@@ -31,9 +32,10 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
     aoi = require_area(info, settings.aoi)
     journal = Journal(files.scratch, band_settings(plan, model, settings), overwrite)
     try:
-        expected = begin_record(files, settings, overwrite)  # from here on the files of an earlier map may be replaced one by one
+        # From here on the files of an earlier map may be replaced one by one.
+        expected = begin_record(files, settings, model.class_set, overwrite)
         if journal.next_row < info.height:
-            predict_into(journal, predictor, plan, aoi, settings, progress)
+            predict_into(journal, predictor, plan, aoi, settings, progress, each=not model.class_set.has_background)
         record = finish_map(journal.bands(), plan, files, model, settings, areas)
         record["settings"] = full_settings(plan, model, settings)
         files.remove(expected - set(record["files"]))  # polygons of an earlier map, where this one can have none
@@ -45,15 +47,15 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
     return record
 
 
-def predict_into(journal, predictor, plan, aoi, settings, progress):
-    """Predict what the journal lacks; one thread reads ahead, another writes behind."""
+def predict_into(journal, predictor, plan, aoi, settings, progress, each):
+    """Predict what the journal lacks; one thread reads ahead, another writes behind. each: see decide_classes."""
     info, start, kind = plan.info, journal.next_row, settings.probabilities or "uint8"
     grid = window_grid(info, settings)
     bar = progress(grid.count, grid.count_above(start)) if progress else None
     slabs = read_slabs(plan, aoi, grid.first_row_for(start), settings.strict, settings.window)
     with ReadAhead(slabs) as slabs, WriteBehind(journal.append) as writer:
         bands = predict_bands(
-            predictor, slabs, grid, threshold=settings.threshold, start_row=start,
+            predictor, slabs, grid, threshold=settings.threshold, each=each, start_row=start,
             thumbnail_step=thumbnail_step(info.height, info.width), progress=bar,
         )
         for band in bands:

@@ -3,34 +3,61 @@ Scores of a split on whole scenes: patches are put together again, and every pix
 
 Where patches overlap, their probabilities are averaged. Rows are judged as soon as no later patch touches them: memory does not grow with a
 scene's height. Pixels that no patch covers (cloudy patches that were left out when chipping) are not judged; the share of the others is
-among the scores. The baseline is the best single threshold on a spectral index, chosen on the training split.
+scores. The baseline is the best single threshold on the spectral index that suits the classes (see classes.py), chosen on the training
+split.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 
+from classes import class_set
 from constants import IGNORE
 from mapping.blending import decide_classes
 from metrics import DetectionMetrics, SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
-from nets.input_step import index_positions
-from runtime.errors import RunError, UserError
+from nets.input_step import index_values
+from runtime.errors import RunError
+from spectral_indices import first_possible
 
-SUMMARY = ("fire_iou", "mean_iou", "fire_precision", "fire_recall")
-
-
-def burn_index(bands):
-    """Positions of (near infrared, second short-wave infrared) for NBR = (a - b) / (a + b), or None where the bands lack one."""
-    try:
-        return index_positions("nbr", bands)
-    except UserError:
-        return None
+NETWORK = ("network", "network_at_threshold")  # ways to map that are not the baseline, which is called after its index
 
 
-def normalised_difference(reflectance, pair):
-    """(B, C, H, W) → (B, H, W) in -1..1; 0 where both bands are 0."""
-    a, b = reflectance[:, pair[0]], reflectance[:, pair[1]]
-    return torch.where(a + b > 1e-4, (a - b) / (a + b).clamp(min=1e-4), 0.0).clamp(-1.0, 1.0)
+@dataclass(frozen=True)
+class Baseline:
+    """
+    A threshold on a spectral index. index: its name. positions: of its two bands. limit: the threshold. above: whether what is mapped lies
+    above it. train_iou: on the training split. limit, above, train_iou: None before the threshold is chosen.
+    """
+
+    index: str
+    positions: tuple
+    limit: float | None = None
+    above: bool | None = None
+    train_iou: float | None = None
+
+    def values(self, reflectance):
+        """(B, C, H, W) → (B, H, W) in -1..1."""
+        return index_values(self.index, reflectance[:, self.positions[0]], reflectance[:, self.positions[1]])
+
+    def maps(self, values):
+        """Where a map by this threshold shows what is mapped: bool of the values' shape."""
+        return (values >= self.limit) if self.above else (values < self.limit)
+
+
+def baseline_of(classes, bands):
+    """The Baseline of a ClassSet, without its threshold; None where no index is usual for the classes, or the bands allow none."""
+    found = first_possible(classes.baselines, bands)
+    return found and Baseline(*found)
+
+
+def scores_of_baseline(baseline, classes):
+    """What the scores tell of the baseline's threshold. baseline: with its threshold, or None: where there is none to compare with."""
+    if not classes.baselines:
+        return {}
+    name, limit, above, iou = (classes.baselines[0], None, None, None) if baseline is None else (
+        baseline.index, baseline.limit, baseline.above, baseline.train_iou)
+    return {f"{name}_threshold": limit, f"{name}_{classes.key}_is_above": above, f"{name}_train_{classes.key}_iou": iou}
 
 
 def scenes_of(patches):
@@ -103,14 +130,14 @@ class Stitcher:
 class SceneScore:
     """The confusion matrices of one scene, added up over its rows: most likely class, network at its threshold, index at its threshold."""
 
-    def __init__(self, scene, num_classes, threshold, index_threshold):
-        """scene: its name. threshold: of the burned probability, or None. index_threshold: (limit, is fire above it?), or None."""
+    def __init__(self, scene, num_classes, threshold, baseline):
+        """scene: its name. threshold: of the probability 1 − p_0, or None. baseline: Baseline, or None."""
         self.scene = scene
-        self.num_classes, self.threshold, self.index_threshold = num_classes, threshold, index_threshold
+        self.num_classes, self.threshold, self.baseline = num_classes, threshold, baseline
         self.metrics = {"matrix": SegmentationMetrics(num_classes)}
         if threshold is not None:
             self.metrics["matrix_at_threshold"] = SegmentationMetrics(num_classes)
-        if index_threshold:
+        if baseline:
             self.metrics["matrix_of_index"] = SegmentationMetrics(2)
         self.seen = 0  # pixels
 
@@ -129,11 +156,10 @@ class SceneScore:
         self.metrics["matrix"].update(probabilities.argmax(dim=0)[None], target)
         if self.threshold is not None:
             self.metrics["matrix_at_threshold"].update(decide_classes(probabilities, self.threshold)[0][None], target)
-        if self.index_threshold:
-            limit, above = self.index_threshold
-            burned = (values[-1] >= limit) if above else (values[-1] < limit)
-            # An index knows burned and unburned only: it is judged on the extent.
-            self.metrics["matrix_of_index"].update(burned[None], torch.where(target == IGNORE, IGNORE, target.clamp(max=1)))
+        if self.baseline:
+            # An index knows mapped and not mapped only: it is judged on the extent.
+            mapped, extent = self.baseline.maps(values[-1])[None], torch.where(target == IGNORE, IGNORE, target.clamp(max=1))
+            self.metrics["matrix_of_index"].update(mapped, extent)
 
     def matrices(self):
         return {name: metrics.matrix.tolist() for name, metrics in self.metrics.items()}
@@ -142,14 +168,13 @@ class SceneScore:
 @dataclass(frozen=True, kw_only=True)
 class ScoreRules:
     """
-    How scenes are scored. threshold: of the burned probability, or None. pair: bands of the index (see burn_index), or None.
-    index_threshold: (limit, is fire above it?), or None. min_pixels: see DetectionMetrics.
+    How scenes are scored. threshold: of the probability 1 − p_0, or None. baseline: Baseline with its threshold, or None. min_pixels: see
+    DetectionMetrics.
     """
 
     num_classes: int
     threshold: float | None = None
-    pair: tuple | None = None
-    index_threshold: tuple | None = None
+    baseline: Baseline | None = None
     batch_size: int = 8
     min_pixels: int = 1
 
@@ -162,10 +187,10 @@ def score_scene(predict, read, patches, indices, rules):
     → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "detection", "detection_at_threshold": counts of patches (see
     DetectionMetrics), "covered": share of the scene's pixels, "problems"}.
     """
-    threshold, pair, batch_size = rules.threshold, rules.pair, rules.batch_size
+    threshold, baseline, batch_size = rules.threshold, rules.baseline, rules.batch_size
     indices = sorted(indices, key=lambda i: (patches[i].window[1], patches[i].window[0]))
-    scene = Stitcher([patches[i] for i in indices], rules.num_classes + (pair is not None))
-    score = SceneScore(patches[indices[0]].scene, rules.num_classes, threshold, rules.index_threshold if pair else None)
+    scene = Stitcher([patches[i] for i in indices], rules.num_classes + (baseline is not None))
+    score = SceneScore(patches[indices[0]].scene, rules.num_classes, threshold, baseline)
     problems, detections = [], {"detection": None, **({"detection_at_threshold": threshold} if threshold is not None else {})}
     patch_scores = {name: DetectionMetrics(rules.min_pixels) for name in detections}
     for start in range(0, len(indices), batch_size):
@@ -177,7 +202,7 @@ def score_scene(predict, read, patches, indices, rules):
         readable = [place for place, index in enumerate(part) if index not in broken]
         for name, limit in detections.items():
             patch_scores[name].update(decide_classes(probabilities[readable].movedim(1, 0), limit)[0], target[readable])
-        layers = [probabilities, normalised_difference(reflectance, pair)[:, None]] if pair else [probabilities]
+        layers = [probabilities, baseline.values(reflectance)[:, None]] if baseline else [probabilities]
         for index, values, labels in zip(part, torch.cat(layers, dim=1), target, strict=True):
             if index in broken:
                 continue
@@ -190,48 +215,49 @@ def score_scene(predict, read, patches, indices, rules):
     return {"covered": score.seen / (height * width), "problems": problems, **score.matrices(), **counts}
 
 
-def choose_index_threshold(batches_of_reflectance, pair, processes):
+def choose_threshold(batches_of_reflectance, baseline, processes):
     """
-    ((threshold, is fire above it?), IoU) that separates burned from unburned best over training patches.
+    The Baseline with the threshold that separates class 0 from those above best over training patches.
 
     batches_of_reflectance: iterable of (reflectance, target). The counts of all processes are added.
     """
     histogram = ThresholdHistogram(bins=400, low=-1.0, high=1.0)
     for reflectance, target in batches_of_reflectance:
-        histogram.update(normalised_difference(reflectance, pair), target)
+        histogram.update(baseline.values(reflectance), target)
     histogram.counts.copy_(processes.sum(histogram.counts))
     below, above = histogram.best(start=0.0, above=False), histogram.best(start=0.0, above=True)
-    return ((above[0], True), above[1]) if above[1] > below[1] else ((below[0], False), below[1])
+    limit, iou = above if above[1] > below[1] else below
+    return dataclasses.replace(baseline, limit=limit, above=above[1] > below[1], train_iou=iou)
 
 
-def summarise(results, classes, seed=0):
+def summarise(results, names, seed=0, index="nbr"):
     """
     Tables of all scenes' results.
 
-    results: [{"scene", "event", "matrix", …}, …]. → {way: {"pooled", "fire_iou_interval", "mean_over_scenes", "mean_over_events",
-    "defined", "scenes", "events"}} for the network ("network"), with its threshold ("network_at_threshold") and for the index ("nbr").
-    "defined": how many scenes and events the means are over; one without fire, where none was found, has no fire IoU. "detection" of the
-    network's two ways: scores over patches.
+    results: [{"scene", "event", "matrix", …}, …]. names: of the classes. index: of the baseline. → {way: {"pooled", "fire_iou_interval"
+    (or water_iou_interval …), "mean_over_scenes", "mean_over_events", "defined", "scenes", "events"}} for the network ("network"), with its
+    threshold ("network_at_threshold") and for the index ("nbr"). "defined": how many scenes and events the means are over; one without
+    fire, where none was found, has no fire IoU. "detection" of the network's two ways: scores over patches, where class 0 is a background.
     """
-    ways = {"network": "matrix", "network_at_threshold": "matrix_at_threshold", "nbr": "matrix_of_index"}
+    classes, ways = class_set(tuple(names)), {"network": "matrix", "network_at_threshold": "matrix_at_threshold", index: "matrix_of_index"}
     detections = {"network": "detection", "network_at_threshold": "detection_at_threshold"}
     summary = {}
     for way, key in ways.items():
         if not all(key in result for result in results):
             continue
-        names = ("background", "fire") if way == "nbr" else classes
+        names = classes.names if way in NETWORK else classes.extent
         events = {}
         for result in results:
             matrix = torch.tensor(result[key])
             events[result["event"]] = events.get(result["event"], 0) + matrix
         per_scene = {result["scene"]: confusion_scores(result[key], names) for result in results}
         per_event = {event: confusion_scores(matrix, names) for event, matrix in events.items()}
-        low, high = bootstrap_interval(list(events.values()), seed=seed)
-        of_scenes, of_events = ({name: mean_of_defined([s[name] for s in table.values()]) for name in SUMMARY}
+        low, high = bootstrap_interval(list(events.values()), names, seed=seed)
+        of_scenes, of_events = ({name: mean_of_defined([s[name] for s in table.values()]) for name in summary_keys(classes)}
                                 for table in (per_scene, per_event))
         summary[way] = {
             "pooled": confusion_scores(sum(events.values()), names),
-            "fire_iou_interval": [low, high],
+            f"{classes.score}_interval": [low, high],
             "mean_over_scenes": {name: mean for name, (mean, _) in of_scenes.items()},
             "mean_over_events": {name: mean for name, (mean, _) in of_events.items()},
             "defined": {"scenes": {name: count for name, (_, count) in of_scenes.items()},
@@ -239,36 +265,42 @@ def summarise(results, classes, seed=0):
             "scenes": per_scene,
             "events": per_event,
         }
-        if way in detections:
+        if way in detections and classes.has_background:
             metrics = DetectionMetrics()
             metrics.counts += torch.tensor([result[detections[way]] for result in results]).sum(dim=0)
             summary[way]["detection"] = metrics.compute()
     return summary
 
 
-def table_rows(summary):
-    """[{"way", "level", "name", score: number …}, …]: the summary as rows of a CSV."""
-    rows = []
+def summary_keys(classes):
+    """Scores of which there are means."""
+    return ("mean_iou", "mean_dice", "pixel_accuracy") if classes.is_several else (
+        classes.score, "mean_iou", f"{classes.key}_precision", f"{classes.key}_recall")
+
+
+def table_rows(summary, classes):
+    """[{"way", "level", "name", score: number …}, …]: the summary as rows of a CSV. classes: ClassSet."""
+    rows, score = [], classes.score
     for way, tables in summary.items():
-        low, high = tables["fire_iou_interval"]
-        rows.append({"way": way, "level": "pooled", "name": "all", "fire_iou_low": low, "fire_iou_high": high, **tables["pooled"],
+        low, high = tables[f"{score}_interval"]
+        rows.append({"way": way, "level": "pooled", "name": "all", f"{score}_low": low, f"{score}_high": high, **tables["pooled"],
                      **tables.get("detection", {})})
         for level in ("scenes", "events"):
             rows += [{"way": way, "level": level.removesuffix("s"), "name": name, **scores} for name, scores in tables[level].items()]
     return rows
 
 
-def printed_table(summary):
-    """The summary for people: one line a scene, fire IoU of each way side by side, pooled figures below."""
-    ways = list(summary)
+def printed_table(summary, classes):
+    """The summary for people: one line a scene, the ClassSet's score of each way side by side, pooled figures below."""
+    ways, score = list(summary), classes.score
     scenes = list(summary["network"]["scenes"])
     width = max(len(name) for name in [*scenes, "mean over events"])
-    lines = [f"{'fire IoU':<{width}}  " + "  ".join(f"{way:>20}" for way in ways)]
+    lines = [f"{classes.score_words:<{width}}  " + "  ".join(f"{way:>20}" for way in ways)]
     for name in scenes:
-        lines.append(f"{name:<{width}}  " + "  ".join(f"{summary[way]['scenes'][name]['fire_iou']:>20.4f}" for way in ways))
+        lines.append(f"{name:<{width}}  " + "  ".join(f"{summary[way]['scenes'][name][score]:>20.4f}" for way in ways))
     for label, table in (("mean over scenes", "mean_over_scenes"), ("mean over events", "mean_over_events"), ("pooled", "pooled")):
-        lines.append(f"{label:<{width}}  " + "  ".join(f"{summary[way][table]['fire_iou']:>20.4f}" for way in ways))
-    intervals = [summary[way]["fire_iou_interval"] for way in ways]
+        lines.append(f"{label:<{width}}  " + "  ".join(f"{summary[way][table][score]:>20.4f}" for way in ways))
+    intervals = [summary[way][f"{score}_interval"] for way in ways]
     if all(low == low for low, _ in intervals):  # a single event has no spread to show
         lines.append(f"{'95 % of pooled':<{width}}  " + "  ".join(f"{f'{low:.4f} .. {high:.4f}':>20}" for low, high in intervals))
     f1 = {way: summary[way]["detection"]["detection_f1"] for way in ways if "detection" in summary[way]}

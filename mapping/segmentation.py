@@ -26,15 +26,15 @@ class Band:
     """
     Finished rows of a map.
 
-    row: of the first. classes: (rows, W) uint8, 255 where not valid. burned: (rows, W) float32, 1 − p_0, 0 where not valid.
-    valid: (rows, W) bool. probabilities: (classes, rows, W) float32, only if asked for. highest: the highest burned probability of a valid
-    pixel, 0 without one. windows: how many were run. unreadable: see Slab; those whose first row is in the band. thumbnail: (C, n, m)
-    float16 reflectance of every so many-th row and column of the scene, n may be 0; None if not asked for.
+    row: of the first. classes: (rows, W) uint8, 255 where not valid. probability: (rows, W) float32, 1 − p_0 or that of the class (see
+    decide_classes), 0 where not valid. valid: (rows, W) bool. probabilities: (classes, rows, W) float32, only if asked for. highest: the
+    highest probability of a valid pixel, 0 without one. windows: how many were run. unreadable: see Slab; those whose first row is in the
+    band. thumbnail: (C, n, m) float16 reflectance of every so many-th row and column of the scene, n may be 0; None if not asked for.
     """
 
     row: int
     classes: np.ndarray
-    burned: np.ndarray
+    probability: np.ndarray
     valid: np.ndarray
     highest: float
     unreadable: list
@@ -160,13 +160,14 @@ class Strip:
         return above
 
 
-def predict_bands(predictor, slabs, grid, *, threshold=None, start_row=0, keep_probabilities=False, thumbnail_step=None, progress=None):
+def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_row=0, keep_probabilities=False, thumbnail_step=None,
+                  progress=None):
     """
     Bands of a scene's map from row `start_row` on, in order.
 
-    slabs: Slabs that cover rows `grid.first_row_for(start_row)` … to the end. grid: WindowGrid. threshold: see decide_classes. start_row: a
-    band's first row; what is above is finished already, and windows that reach below it are run again. thumbnail_step: keep every so
-    many-th row and column of the reflectance in the bands. progress: called with the number of windows that are done.
+    slabs: Slabs that cover rows `grid.first_row_for(start_row)` … to the end. grid: WindowGrid. threshold, each: see decide_classes.
+    start_row: a band's first row; what is above is finished already, and windows that reach below it are run again. thumbnail_step: keep
+    every so many-th row and column of the reflectance in the bands. progress: called with the number of windows that are done.
     """
     blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device)
     strip = Strip(slabs, grid.size, grid.width, predictor.device)
@@ -186,21 +187,21 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, start_row=0, keep_p
         first, stop, probability = blender.finish(k)
         if first < start_row:
             continue
-        band = make_band(strip, first, stop, *decide_classes(probability, threshold))
+        band = make_band(strip, first, stop, *decide_classes(probability, threshold, each))
         band.windows, band.probabilities = len(wanted), probability.cpu().numpy() if keep_probabilities else None
         if thumbnail_step:
             band.thumbnail = thumbnail_rows(predictor, strip, first, stop, thumbnail_step)
         yield band
 
 
-def make_band(strip, first, stop, classes, burned):
-    """The Band of the rows first … stop, which lie in the strip. classes, burned: (rows, W) tensors of decide_classes."""
+def make_band(strip, first, stop, classes, probability):
+    """The Band of the rows first … stop, which lie in the strip. classes, probability: (rows, W) tensors of decide_classes."""
     here = slice(first - strip.row, stop - strip.row)
     valid = strip.mapped[here, : strip.width].copy()
-    classes, burned = classes.cpu().numpy(), burned.cpu().numpy()
+    classes, probability = classes.cpu().numpy(), probability.cpu().numpy()
     classes[~valid] = IGNORE
-    burned[~valid] = 0
-    return Band(first, classes, burned, valid, highest=float(burned.max(initial=0)), unreadable=strip.unreadable_above(stop))
+    probability[~valid] = 0
+    return Band(first, classes, probability, valid, highest=float(probability.max(initial=0)), unreadable=strip.unreadable_above(stop))
 
 
 @torch.inference_mode()

@@ -1,7 +1,9 @@
 """What decides a map: the settings that its journal and its record are compared by."""
 
+import functools
 from dataclasses import dataclass
 
+from classes import ClassSet
 from raster.hidden import own_mask
 from raster.source import mask_stamps
 from runtime.files import plain
@@ -13,9 +15,9 @@ class MapSettings:
     """
     What decides a map's content beside the model and the scene.
 
-    window: pixels a side. overlap: share of it. threshold: burned probability from which a pixel burns, None for the likeliest class.
-    tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None. strict: unreadable
-    blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg".
+    window: pixels a side. overlap: share of it. threshold: probability from which a pixel is mapped (burned, water …), None for the
+    likeliest class. tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None.
+    strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg".
     """
 
     window: int = 256
@@ -32,29 +34,41 @@ class MapSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What maps tell of a network. bands, classes: names. weights: of weights_hash. mean: reflectance of its training images or None."""
+    """
+    What maps tell of a network. bands, classes: names. weights: of weights_hash. mean: reflectance of its training images or None.
+    colours: ((class, "#rrggbb"), …) in place of the usual ones.
+    """
 
     bands: tuple
     classes: tuple
     weights: str
     mean: tuple | None = None
+    colours: tuple = ()
+
+    @functools.cached_property
+    def class_set(self):
+        return ClassSet(self.classes, self.colours)
 
 
 def band_settings(plan, model, settings):
     """What decides the pixels of a map, in JSON's types. Not the batch size or the device: they change no more than the last digit."""
     area = fingerprint([settings.aoi]) if settings.aoi else None
     info = plan.info
+    each = {} if model.class_set.has_background else {"probability_of": "each class"}
     hides = {} if plan.masked == own_mask(info) else {"masked": plan.masked}  # records of before know what GDAL says alone
     return plain({
         "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
         "model": model.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
-        "probabilities": settings.probabilities or "uint8", "aoi": area, **hides,
+        "probabilities": settings.probabilities or "uint8", "aoi": area, **hides, **each,
     })
 
 
 def full_settings(plan, model, settings):
     """band_settings, and what decides the files made of the pixels."""
     outlines = {} if settings.vectors == "geojson" else {"vectors": settings.vectors}  # records of before do not name the usual form
-    return {**band_settings(plan, model, settings), "min_area": settings.min_area, "outputs": settings.probabilities, **outlines}
+    colours = {"class_colours": dict(model.colours)} if model.colours else {}
+    named = {} if model.class_set.is_fire else {"outlines_of": model.class_set.ending}  # records of before called all of them burned
+    return {**band_settings(plan, model, settings), "min_area": settings.min_area, "outputs": settings.probabilities, **outlines, **colours,
+            **named}

@@ -1,12 +1,14 @@
-"""The numbers of a map (pixels and hectares a class, valid share, fire or not), and the table of all scenes of a folder."""
+"""The numbers of a map (pixels and hectares a class, valid share), and the table of all scenes of a folder."""
 
 import contextlib
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 
+from classes import class_set
 from mapping.record_fields import problem_of_record
 from runtime.errors import UserError
 from runtime.files import open_own, read_json, write_json, write_text
@@ -18,11 +20,21 @@ except ImportError:  # Windows: two processes that finish at the same moment are
     fcntl = None
 
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
-ENDINGS = ("_classes.tif", "_probability.tif", "_preview.png", *(f"_burned{writer.ending}" for writer in WRITERS.values()))
-COLUMNS = (
-    "scene", "valid_fraction", "has_fire", "fire_confidence", "fire_fraction", "burned_hectares", "valid_hectares", "polygons",
-    "unreadable_blocks",
-)
+# Names of a map's files after that of the scene. The outlines are called after what is mapped (see ClassSet.ending), with no further "_".
+FORMS = "|".join(re.escape(writer.ending) for writer in WRITERS.values())
+ENDINGS = re.compile(rf"_(?:classes\.tif|probability\.tif|preview\.png|[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
+# Those that are a map's whatever its classes: of a damaged record, no others are taken for the scene's.
+CERTAIN = ("_classes.tif", "_probability.tif", "_preview.png",
+           *(f"_{word}{writer.ending}" for word in ("burned", "outlines") for writer in WRITERS.values()))
+FIRST, LAST = ("scene", "valid_fraction"), ("valid_hectares", "polygons", "unreadable_blocks")
+# What records of maps whose classes are no fire called their numbers in version 0.1.0 before they followed the classes.
+FIRE_KEYS = ("has_fire", "fire_confidence", "fire_fraction", "burned_hectares")
+
+
+def keys_of(classes):
+    """Names of the numbers of what is mapped: whether there is any, how certain, share, area. () for several classes."""
+    key = classes.key
+    return (f"has_{key}", f"{key}_confidence", f"{key}_fraction", classes.area_key) if key else ()
 
 
 class Counter:
@@ -35,7 +47,7 @@ class Counter:
         self.total, self.highest = 0, 0.0
 
     def add(self, row, classes, highest):
-        """classes: (rows, W) uint8 from `row` on. highest: burned probability of the most certain pixel."""
+        """classes: (rows, W) uint8 from `row` on. highest: probability of the most certain pixel."""
         self.total += classes.size
         self.highest = max(self.highest, highest)
         across = self.areas is not None and not self.areas.is_constant_along_rows()
@@ -49,22 +61,23 @@ class Counter:
             elif metres is not None:
                 self.metres[value] += float(by_row @ metres[:, 0])
 
-    def summary(self, class_names):
-        """The numbers as a dict; hectares are None where pixels have no known area, shares None where nothing is valid."""
-        valid, burned = int(self.pixels.sum()), int(self.pixels[1:].sum())
+    def summary(self, classes):
+        """The numbers of a ClassSet as a dict; hectares are None where pixels have no known area, shares None where nothing is valid."""
+        valid, mapped = int(self.pixels.sum()), int(self.pixels[1:].sum())
         known = self.areas is not None
-        return {
-            "valid_fraction": valid / self.total,
-            "has_fire": burned > 0,
-            "fire_confidence": self.highest if valid else None,
-            "fire_fraction": burned / valid if valid else None,
-            "valid_hectares": hectares(self.metres.sum()) if known else None,
-            "burned_hectares": hectares(self.metres[1:].sum()) if known else None,
-            "classes": {
-                name: {"pixels": int(n), "hectares": hectares(m) if known else None}
-                for name, n, m in zip(class_names, self.pixels, self.metres, strict=True)
-            },
-        }
+        numbers = {"valid_fraction": valid / self.total}
+        if classes.key:
+            has, confidence, fraction, area = keys_of(classes)
+            numbers |= {has: mapped > 0, confidence: self.highest if valid else None, fraction: mapped / valid if valid else None}
+        numbers["valid_hectares"] = hectares(self.metres.sum()) if known else None
+        if classes.key:
+            numbers[area] = hectares(self.metres[1:].sum()) if known else None
+        numbers["classes"] = {}
+        for name, n, m in zip(classes.names, self.pixels.tolist(), self.metres, strict=True):
+            numbers["classes"][name] = {"pixels": n, "hectares": hectares(m) if known else None}
+            if not classes.key:
+                numbers["classes"][name]["fraction"] = n / valid if valid else None
+        return numbers
 
 
 def hectares(square_metres):
@@ -74,25 +87,40 @@ def hectares(square_metres):
 def write_summaries(output_dir, records):
     """summary.json and summary.csv: one entry a scene, in the order of their names, and the sums."""
     output_dir, records = Path(output_dir), sorted(records, key=lambda r: r["scene"])
-    known = [r for r in records if r["burned_hectares"] is not None]
-    totals = {
-        "scenes": len(records),
-        "scenes_with_fire": sum(r["has_fire"] for r in records),
-        "scenes_without_known_area": len(records) - len(known),
-        "burned_hectares": round(sum(r["burned_hectares"] for r in known), 6),
-        "valid_hectares": round(sum(r["valid_hectares"] for r in known), 6),
-    }
-    write_json(output_dir / "summary.json", {"total": totals, "scenes": records})
+    write_json(output_dir / "summary.json", {"total": totals_of(records), "scenes": records})
     class_names = list(dict.fromkeys(name for r in records for name in r["classes"]))
+    columns = [*FIRST, *dict.fromkeys(key for r in records for key in keys_of(classes_of(r))), *LAST]
+    each = ["hectares", "pixels", *["fraction"] * any("fraction" in numbers for r in records for numbers in r["classes"].values())]
+    absent = {"hectares": None, "pixels": 0, "fraction": None}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*COLUMNS, *(f"hectares_{name}" for name in class_names), *(f"pixels_{name}" for name in class_names)])
+    table.writerow([*columns, *(f"{what}_{name}" for what in each for name in class_names)])
     for r in records:
-        absent = {"hectares": None, "pixels": 0}
-        row = [r[c] for c in COLUMNS]
-        row += [r["classes"].get(name, absent)[what] for what in ("hectares", "pixels") for name in class_names]
+        row = [r.get(c) for c in columns]
+        row += [{**absent, **r["classes"].get(name, {})}[what] for what in each for name in class_names]
         table.writerow(["" if v is None else v for v in row])
     write_text(output_dir / "summary.csv", text.getvalue())
+
+
+def classes_of(record):
+    """The ClassSet of a map's record."""
+    return class_set(tuple(record["classes"]))
+
+
+def totals_of(records):
+    """Sums over all scenes. Maps of different classes in one folder are added up under their own names."""
+    kinds = list(dict.fromkeys((classes.key, classes.area_key) for r in records if (classes := classes_of(r)).key))
+    known = [r for r in records if r["valid_hectares"] is not None]
+    totals = {"scenes": len(records)}
+    totals |= {f"scenes_with_{key}": sum(r.get(f"has_{key}", False) for r in records) for key, _ in kinds}
+    totals["scenes_without_known_area"] = len(records) - len(known)
+    totals |= {area: round(sum(r.get(area, 0) for r in known), 6) for _, area in kinds}
+    totals["valid_hectares"] = round(sum(r["valid_hectares"] for r in known), 6)
+    each = [r["classes"] for r in known if classes_of(r).is_several]
+    if each:
+        names = dict.fromkeys(name for classes in each for name in classes)
+        totals["hectares"] = {name: round(sum(classes[name]["hectares"] for classes in each if name in classes), 6) for name in names}
+    return totals
 
 
 def read_record(path):
@@ -101,16 +129,32 @@ def read_record(path):
 
     What it names may be deleted, so a record from elsewhere must not lead to other files.
     """
-    record, names = read_json(path), {f"{path.stem}{ending}" for ending in ENDINGS}
+    record = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("files"), list) or "settings" not in record:
         raise UserError(f"{path} is not the record of a map; pass --overwrite to make the map again")
-    if missing := {*COLUMNS, "classes"} - record.keys() if record["settings"] is not None else ():
-        raise UserError(f"{path} lacks {min(missing)}; pass --overwrite to make the map again")
-    if problem := problem_of_record(record) if record["settings"] is not None else None:
-        raise UserError(f"{path} {problem}; pass --overwrite to make the map again")
-    if foreign := [name for name in record["files"] if not isinstance(name, str) or name not in names]:
+    if record["settings"] is not None:
+        require_numbers(path, record)
+    if foreign := [name for name in record["files"] if not is_output(name, path.stem)]:
         raise UserError(f"{path} names {foreign[0]!r}, which is no file of the map of {path.stem}; pass --overwrite to make the map again")
     return record
+
+
+def is_output(name, scene):
+    """Whether a file name is one of the map of a scene."""
+    return isinstance(name, str) and name.startswith(scene) and bool(ENDINGS.fullmatch(name.removeprefix(scene)))
+
+
+def require_numbers(path, record):
+    """UserError where a record lacks or garbles what the summaries tell. Numbers that are named as in records of before are renamed."""
+    if problem := problem_of_record(record):
+        raise UserError(f"{path} {problem}; pass --overwrite to make the map again")
+    keys = keys_of(classes_of(record)) if len(record["classes"]) > 1 else ()
+    if "has_fire" in record and "has_fire" not in keys:
+        earlier = [record.pop(name, None) for name in FIRE_KEYS]
+        record |= dict(zip(keys, earlier, strict=False))
+    missing = {*FIRST, *keys, *LAST} - record.keys() if len(record["classes"]) > 1 else {"classes"}
+    if missing:
+        raise UserError(f"{path} lacks {min(missing)}; pass --overwrite to make the map again")
 
 
 def earlier_files(path, overwrite):
@@ -125,7 +169,7 @@ def earlier_files(path, overwrite):
     except UserError:
         if not overwrite:
             raise
-        return {name for ending in ENDINGS if (path.parent.parent / (name := f"{path.stem}{ending}")).exists()}
+        return {name for ending in CERTAIN if (path.parent.parent / (name := f"{path.stem}{ending}")).exists()}
 
 
 def update_summaries(output_dir):

@@ -5,21 +5,13 @@ import itertools
 import torch
 from torch import nn
 
-from constants import band_role
-from runtime.errors import UserError, did_you_mean
+from runtime.errors import UserError
+from spectral_indices import SPECTRAL_INDICES, index_positions
 
-# index = (a - b) / (a + b), both given by what the band sees. Computed here, inside the model and after any augmentation of the bands.
-SPECTRAL_INDICES = {
-    "ndvi": ("nir", "red"),
-    "nbr": ("nir", "swir2"),
-    "ndwi": ("green", "nir"),
-    "ndmi": ("nir", "swir1"),
-}
 # The index set "pairs": (a - b) / (a + b) of every two bands, IN PLACE of the bands. Factors common to all bands (sun,
 # slope) cancel, so a network trained on a dozen scenes generalises better to the next one.
 PAIRS = "pairs"
 PAIRS_FLOOR = 0.02  # reflectance added to the sum: in deep shadow and water the quotient would be noise
-STAND_INS = {"nir": "narrow_nir"}  # where a sensor's file has only the other one
 
 
 def count_inputs(bands, indices):
@@ -32,19 +24,12 @@ def count_inputs(bands, indices):
     return len(bands) * (len(bands) - 1) // 2
 
 
-def index_positions(name, bands):
-    """(position of a, position of b) of a spectral index among band names; UserError where the bands do not allow it."""
-    if name not in SPECTRAL_INDICES:
-        names = (*SPECTRAL_INDICES, PAIRS)
-        raise UserError(f"unknown spectral index {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
-    roles = [band_role(band) for band in bands]
-    positions = []
-    for role in SPECTRAL_INDICES[name]:
-        found = [wanted for wanted in (role, STAND_INS.get(role)) if wanted in roles]
-        if not found:
-            raise UserError(f"index {name} needs a band that sees {role}, but the bands are {', '.join(bands)}; leave the index out")
-        positions.append(roles.index(found[0]))
-    return tuple(positions)
+def index_values(name, a, b):
+    """A spectral index (see spectral_indices.py) of two tensors of reflectance, in -1..1; 0 where both bands are about 0."""
+    index = SPECTRAL_INDICES[name]
+    # Reflectance can be a little below zero after an atmospheric correction; near a zero sum the quotient means nothing.
+    total = a + index.weight * b + index.constant
+    return torch.where(total > 1e-4, index.gain * (a - b) / total.clamp(min=1e-4), 0.0).clamp(-1.0, 1.0)
 
 
 class InputStep(nn.Module):
@@ -60,7 +45,7 @@ class InputStep(nn.Module):
             count_inputs(bands, indices)  # refuses impossible combinations
             both = list(itertools.combinations(range(len(bands)), 2))
             self.first, self.second = [a for a, _ in both], [b for _, b in both]
-        self.pairs = [] if self.only_pairs else [index_positions(name, bands) for name in indices]
+        self.indices = [] if self.only_pairs else [(name, *index_positions(name, bands, [PAIRS])) for name in indices]
         mean = torch.zeros(len(bands)) if mean is None else torch.as_tensor(mean, dtype=torch.float32)
         std = torch.ones(len(bands)) if std is None else torch.as_tensor(std, dtype=torch.float32)
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
@@ -73,9 +58,6 @@ class InputStep(nn.Module):
             a, b = reflectance[:, self.first], reflectance[:, self.second]
             return (a - b) / (a + b + PAIRS_FLOOR)
         parts = [(reflectance - self.mean) / self.std]
-        for a, b in self.pairs:
-            high, low = reflectance[:, a : a + 1], reflectance[:, b : b + 1]
-            # Reflectance can be a little below zero after an atmospheric correction; near a zero sum the quotient means nothing.
-            total = high + low
-            parts.append(torch.where(total > 1e-4, (high - low) / total.clamp(min=1e-4), 0.0).clamp(-1.0, 1.0))
+        for name, a, b in self.indices:  # here, inside the model, and after any augmentation of the bands
+            parts.append(index_values(name, reflectance[:, a : a + 1], reflectance[:, b : b + 1]))
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from constants import IGNORE, get_class_colours, get_class_names
+from constants import IGNORE
 from pictures.brightness import PAN, show_light
-from pictures.overlays import NODATA_COLOUR, class_overlay, class_picture, error_legend, error_picture
+from pictures.overlays import NODATA_COLOUR, class_overlay, class_picture, error_legend, error_picture, grey_background
 from pictures.sheets import contact_sheet
 from pictures.stretch import SHEET_GAMMA, any_picture, choose_composites, measure_stretch, stretch
 
@@ -13,36 +13,35 @@ CELL = 192  # pixels of a picture
 
 def label_sheet(patches, bands, layer, classes, captions, title):
     """
-    A picture of patches, three a row: natural and burn-sensitive colours as far as the bands allow, and the label.
+    A picture of patches, three a row: natural colour and short-wave infrared as far as the bands allow, and the label.
 
-    patches: [(reflectance (C, h, w), label (h, w) with 255 = ignore)]; bands: C names; classes: names of the label `layer`'s classes.
+    patches: [(reflectance (C, h, w), label (h, w) with 255 = ignore)]; bands: C names; classes: ClassSet of the label `layer`.
     One stretch for the whole sheet: a dark patch beside a bright one looks dark.
     """
-    composites = choose_composites(bands)
-    colours = get_class_colours(len(classes))
+    composites = choose_composites(bands, classes.is_fire)
     lows, tops = measure_stretch(np.concatenate([image[:, label != IGNORE] for image, label in patches], axis=1))
     rows = []
     for image, label in patches:
         views = [stretch(image[which], lows[which], tops[which], (SHEET_GAMMA,) * 3) for _, which in composites]
-        rows.append([*views, class_picture(label, colours)])
-    legend = [*zip(colours, classes, strict=True), (NODATA_COLOUR, "ignore, nodata")]
+        rows.append([*views, class_picture(label, classes.colours)])
+    legend = [*zip(classes.colours, classes.names, strict=True), (NODATA_COLOUR, "ignore, nodata")]
     return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, side=CELL, across=3, title=title, legend=legend)
 
 
-def sample_sheet(images, truth, prediction, bands, num_classes, names):
+def sample_sheet(images, truth, prediction, bands, class_set, names):
     """
     One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, errors.
 
-    images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) classes, 255 = ignore; all NumPy. names: N captions.
+    images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) classes, 255 = ignore; all NumPy. class_set: ClassSet. names: N
+    captions.
     """
-    colours = get_class_colours(num_classes)
     rows = []
     for image, labels, classes in zip(images, truth, prediction, strict=True):
         picture = any_picture(image, bands)
-        overlays = [class_overlay(picture, kind, colours) for kind in (labels, classes)]
-        rows.append([picture, *overlays, error_picture(labels, classes, picture)])
-    legend = error_legend(colours, get_class_names(num_classes))
-    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, legend=legend)
+        ground, opacity = (grey_background(picture), 0.85) if class_set.is_several else (picture, 0.6)
+        overlays = [class_overlay(ground, kind, class_set.colours, opacity, class_set.first) for kind in (labels, classes)]
+        rows.append([picture, *overlays, error_picture(labels, classes, picture, class_set)])
+    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, legend=error_legend(class_set))
 
 
 def pair_sheet(chips, captions, title):

@@ -22,9 +22,9 @@ def class_picture(classes, colours):
     return table[np.where((classes >= 0) & (classes < len(colours)), classes, IGNORE).astype(np.uint8)]
 
 
-def class_overlay(picture, classes, colours, opacity=0.6):
-    """`picture` with every class above 0 laid over it in its colour. classes: (H, W); 0, 255 and unknown values stay as they are."""
-    shown = (classes > 0) & (classes < len(colours))
+def class_overlay(picture, classes, colours, opacity=0.6, first=1):
+    """`picture` with every class from `first` on laid over it in its colour. classes: (H, W); 255 and unknown values stay as they are."""
+    shown = (classes >= first) & (classes < len(colours))
     painted = picture.astype(np.float32)
     painted[shown] += opacity * (class_picture(classes, colours)[shown] - painted[shown])
     return np.rint(painted).astype(np.uint8)
@@ -37,22 +37,28 @@ def grey_background(picture):
 
 
 def judge(truth, prediction):
-    """(judged, burned, mapped): (H, W) bool where both classes are known, where of those truth, where prediction is above 0."""
+    """(judged, true, mapped): (H, W) bool where both classes are known, where of those truth, where prediction is above 0."""
     judged = (truth != IGNORE) & (prediction != IGNORE)
     return judged, judged & (truth > 0), judged & (prediction > 0)
 
 
-def error_picture(truth, prediction, background=None):
+def error_picture(truth, prediction, background=None, class_set=None):
     """Where a map is right and wrong about class > 0: FOUND, MISSED, FALSE_ALARM; the rest is the background in grey, or dark.
 
-    truth, prediction: (H, W) classes; where either is 255 nothing is judged. background: (H, W, 3) or None
+    truth, prediction: (H, W) classes; where either is 255 nothing is judged. background: (H, W, 3) or None. class_set: ClassSet; of
+    several classes, those that are wrong are MISSED, and those that are right FOUND where there is a background to tell them from.
     """
     dark = np.full((*truth.shape, 3), 40, np.uint8)
     picture = dark if background is None else grey_background(background)
-    judged, burned, mapped = judge(truth, prediction)
-    picture[burned & mapped] = FOUND
-    picture[burned & ~mapped] = MISSED
-    picture[mapped & ~burned] = FALSE_ALARM
+    judged, true, mapped = judge(truth, prediction)
+    if class_set is not None and class_set.is_several:
+        if class_set.has_background:
+            picture[judged & (truth == prediction) & (truth > 0)] = FOUND
+        picture[judged & (truth != prediction)] = MISSED
+    else:
+        picture[true & mapped] = FOUND
+        picture[true & ~mapped] = MISSED
+        picture[mapped & ~true] = FALSE_ALARM
     picture[~judged] = NODATA_COLOUR
     return picture
 
@@ -68,7 +74,11 @@ def probability_picture(probability, valid=None):
     return picture
 
 
-def error_legend(colours, names):
-    """[(colour, words)] for a sheet with classes and errors: the classes above 0 where they are several, then the errors."""
-    classes = tuple(zip(colours, names, strict=True))[1:] if len(names) > 2 else ()
+def error_legend(class_set):
+    """[(colour, words)] for a sheet with classes and errors: the classes that are mapped where there are more than two, then the errors."""
+    names, first = class_set.names, class_set.first
+    classes = tuple(zip(class_set.colours, names, strict=True))[first:] if len(names) > 2 else ()
+    if class_set.is_several:
+        right = ((FOUND, "right"),) if class_set.has_background else ()
+        return (*classes, *right, (MISSED, "wrong class"), (NODATA_COLOUR, "not judged"))
     return (*classes, (FOUND, "found"), (MISSED, "missed"), (FALSE_ALARM, "marked in error"), (NODATA_COLOUR, "not judged"))

@@ -50,6 +50,15 @@ def place_header(title, legend, font, width):
     return placed
 
 
+def legend_strip(legend, width):
+    """A strip (H, width, 3) uint8 with a legend, [((r, g, b), words)], wrapped to its width."""
+    font = ImageFont.load_default(size=14)
+    placed = place_header("", legend, font, width)
+    strip = Image.new("RGB", (width, LINE * (1 + max((line for line, *_ in placed), default=-1))), PAPER)
+    draw_header(ImageDraw.Draw(strip), placed, font)
+    return np.asarray(strip)
+
+
 def draw_header(pen, placed, font):
     for line, left, words, colour in placed:
         top = LINE * line + 4

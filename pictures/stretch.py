@@ -88,9 +88,14 @@ def any_picture(reflectance, bands):
     return stretch(reflectance[[0, 0, 0]], (low,) * 3, (high,) * 3, (1.0,) * 3)
 
 
-def choose_composites(bands):
-    """[(title, three positions)] that the bands allow: natural and burn-sensitive colours, else the first bands."""
-    found = [(c.title, positions_of_roles(bands, c.roles)) for c in (NATURAL, BURN)]
+def infrared_title(is_fire):
+    """What the composite of short-wave infrared, near infrared and red is called: where nothing burns, by its bands."""
+    return BURN.title if is_fire else "short-wave infrared"
+
+
+def choose_composites(bands, is_fire=True):
+    """[(title, three positions)] that the bands allow: natural colour, short-wave infrared, else the first bands. is_fire: of the label."""
+    found = [(NATURAL.title, positions_of_roles(bands, NATURAL.roles)), (infrared_title(is_fire), positions_of_roles(bands, BURN.roles))]
     found = [(title, positions) for title, positions in found if positions]
     return found or [("bands", [2, 1, 0] if len(bands) > 2 else [0, 0, 0])]
 

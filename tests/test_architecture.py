@@ -20,6 +20,7 @@ COMMANDS = "chipping.commands"
 FLOORS = [
     {"constants"},
     {"runtime", "raster"},
+    {"classes", "spectral_indices"},
     {"vectors"},
     {"pictures", "nets"},
     {"chipping", "synthetic"},  # chipping without its commands

@@ -19,6 +19,8 @@ from map_factory import write_checkpoint
 from PIL import Image
 
 import demo
+from classes import class_set
+from constants import CLASS_NAMES
 from mapping import gallery
 from mapping.demo_report import MappedScene, compare, gather_story, map_by_index
 from pictures.gallery_page import best_median_worst
@@ -268,8 +270,9 @@ def test_of_equal_overlap_more_wrong_pixels_are_worse():
 
 def test_the_overlap_merges_severities_and_leaves_out_what_is_unknown():
     truth = np.array([[1, 4, 0, 255]], np.uint8)
-    assert gallery.fire_overlap(truth, np.array([[2, 0, 3, 1]], np.uint8)) == (1 / 3, 2)
-    assert gallery.fire_overlap(truth * 0, truth * 0) == (None, 0)
+    severities = class_set(CLASS_NAMES[5])
+    assert gallery.overlap(truth, np.array([[2, 0, 3, 1]], np.uint8), severities) == (1 / 3, 2)
+    assert gallery.overlap(truth * 0, truth * 0, severities) == (None, 0)
 
 
 def test_masks_are_found_by_name_or_beside_the_scene(tmp_path):

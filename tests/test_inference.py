@@ -397,7 +397,7 @@ def test_files_of_the_old_map_go_even_when_the_run_that_began_to_replace_it_was_
     scene, flags = make_raster("scene.tif", numbers(64, 64), descriptions=BANDS), ("--checkpoint", checkpoint, "--device", "cpu")
     run(scene, *flags, "--output-dir", maps, "--probabilities")
 
-    def killed(*args):
+    def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -41,7 +41,7 @@ def band(row, rows=10, width=30, seed=0):
 
 
 def same(one, other):
-    return one.row == other.row and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in ("classes", "burned", "thumbnail"))
+    return one.row == other.row and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in ("classes", "probability", "thumbnail"))
 
 
 # ------------------------------------------------------------------------------------------------------ the journal

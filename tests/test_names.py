@@ -15,6 +15,7 @@ import chip
 from chipping.chipset import DESCRIPTION, MANIFEST, ChipSetWriter, SkipLog
 from chipping.link_chips import link_chips
 from chipping.patches import remove_strays
+from classes import class_set
 from demo import Stages
 from mapping.journal import Journal
 from mapping.map_files import MapFiles, begin_record
@@ -138,16 +139,20 @@ def test_link_chips_takes_no_name_from_outside_and_follows_no_link_of_its_own_na
 # ---------------------------------------------------------------------------------------------------------- maps
 
 
-@pytest.mark.parametrize("name", ["../victim.txt", "ABSOLUTE", "other_classes.tif", "scene_classes.tif/../../victim.txt", "scene.tif", 3])
+@pytest.mark.parametrize("name", [
+    "../victim.txt", "ABSOLUTE", "other_classes.tif", "scene_classes.tif/../../victim.txt", "scene.tif", 3, "scene_two_water.geojson",
+    "scene_../x.geojson", "scene_water.tif", "scene_.geojson", "scene_water.geojson\n",
+])
 def test_the_record_of_a_map_names_that_scenes_outputs_only(tmp_path, victim, name):
     files = MapFiles(tmp_path / "ours", "scene")
     files.record.parent.mkdir()
     (tmp_path / "ours" / "other_classes.tif").touch()
     (tmp_path / "ours" / "scene.tif").touch()
     write_json(files.record, {"settings": None, "files": [str(victim) if name == "ABSOLUTE" else name]})
+    how = MapSettings(window=32, precision="fp32"), class_set(("background", "fire"))
     with pytest.raises(UserError, match="no file of the map of scene; pass --overwrite"):
-        begin_record(files, MapSettings(window=32, precision="fp32"))
-    begin_record(files, MapSettings(window=32, precision="fp32"), overwrite=True)  # replaces the record, and trusts nothing in it
+        begin_record(files, *how)
+    begin_record(files, *how, overwrite=True)  # replaces the record, and trusts nothing in it
     assert (tmp_path / "ours" / "other_classes.tif").exists() and (tmp_path / "ours" / "scene.tif").exists()
 
 
@@ -167,7 +172,7 @@ def test_an_own_record_still_clears_what_the_new_map_will_not_have(tmp_path):
         (tmp_path / f"a.b{ending}").touch()
     names = sorted(p.name for p in tmp_path.glob("a.b_*"))
     write_json(files.record, {"settings": None, "files": names})
-    begin_record(files, MapSettings(window=32, precision="fp32"))
+    begin_record(files, MapSettings(window=32, precision="fp32"), class_set(("background", "fire")))
     assert sorted(p.name for p in tmp_path.glob("a.b_*")) == ["a.b_burned.geojson", "a.b_classes.tif", "a.b_preview.png"]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from constants import IGNORE, SENTINEL2_L2A_BANDS, get_class_colours
+from classes import class_set
+from constants import IGNORE, SENTINEL2_L2A_BANDS
 from mapping.preview import preview
 from pictures.brightness import OKLAB, PAN, gain_for, middle, show_light
 from pictures.chip_sheets import label_sheet, pair_sheet, sample_sheet
@@ -16,6 +17,7 @@ from pictures.sheets import contact_sheet, cut_text, fit_within, place_header
 from pictures.stretch import any_picture, burn_colour, natural_colour
 from raster.colour import bands_to_oklab
 
+FIRE = class_set(("background", "fire"))
 BGR = ("blue", "green", "red")
 
 
@@ -115,7 +117,7 @@ def test_cases_side_by_side_fill_line_after_line():
 
 def test_a_legend_shows_its_colours_and_wraps_in_a_narrow_sheet():
     tile = np.zeros((8, 8, 3), np.uint8)
-    legend = ((get_class_colours(2)[1], "burned area"), ((1, 2, 3), "something quite different"), ((4, 5, 6), "ignore"))
+    legend = ((FIRE.colours[1], "burned area"), ((1, 2, 3), "something quite different"), ((4, 5, 6), "ignore"))
     sheet = contact_sheet([[tile]], ["x"], side=200, title="classes", legend=legend)
     for colour, _ in legend:
         assert (sheet == colour).all(axis=2).sum() >= 100
@@ -148,12 +150,12 @@ def test_a_sheet_of_patches_shows_classes_nodata_and_brightness_as_they_are():
     dark, bright, label = image, 3 * image, np.zeros((8, 8), np.uint8)
     label[:, :4], label[7] = 1, 255
     dark[:, 7] = 0
-    sheet = label_sheet([(dark, label), (bright, label)], BGR, "mask", ("background", "fire"), ["a", "b"], "chips")
+    sheet = label_sheet([(dark, label), (bright, label)], BGR, "mask", FIRE, ["a", "b"], "chips")
     shown = [cell(sheet, i, 0, columns=2, across=2, top=48)[80, 80] for i in (0, 1)]
     assert (shown[0] < 20).all() and (shown[1] > 235).all()  # one stretch for both
     assert tuple(cell(sheet, 0, 0, columns=2, across=2, top=48)[-5, 5]) == NODATA_COLOUR
     classes = cell(sheet, 0, 1, columns=2, across=2, top=48)
-    assert tuple(classes[80, 40]) == get_class_colours(2)[1] and tuple(classes[80, 150]) == (0, 0, 0)
+    assert tuple(classes[80, 40]) == FIRE.colours[1] and tuple(classes[80, 150]) == (0, 0, 0)
     assert tuple(classes[-5, 5]) == NODATA_COLOUR
 
 
@@ -194,7 +196,7 @@ def test_samples_stand_beside_truth_prediction_and_errors():
     images = np.full((2, 3, 8, 8), 0.1, np.float32)
     truth, prediction = np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8), np.uint8)
     truth[0], prediction[1] = 1, 1
-    sheet = sample_sheet(images, truth, prediction, BGR, 2, ["one", "two"])
+    sheet = sample_sheet(images, truth, prediction, BGR, FIRE, ["one", "two"])
     errors = [cell(sheet, i, 3, side=224, columns=4, top=48, pitch=256) for i in (0, 1)]
     assert (errors[0] == MISSED).all() and (errors[1] == FALSE_ALARM).all()
     assert all((sheet[:24] == colour).all(axis=2).sum() >= 100 for colour in (FOUND, MISSED, FALSE_ALARM, NODATA_COLOUR))
@@ -207,7 +209,7 @@ def test_samples_stand_beside_truth_prediction_and_errors():
 def test_a_preview_lies_the_way_that_suits_the_scene_and_shows_the_map_last(shape, size):
     classes = np.zeros(shape, np.uint8)
     classes[0, 0] = 1
-    picture = preview(np.full((12, *shape), 0.1, np.float32), classes, SENTINEL2_L2A_BANDS, 2, 50)
+    picture = preview(np.full((12, *shape), 0.1, np.float32), classes, SENTINEL2_L2A_BANDS, FIRE, 50)
     assert picture.shape == (*size, 3)
     rows, columns = shape
     map_ = picture[-5 * rows :, -5 * columns :]

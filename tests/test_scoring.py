@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from chipping.patch_set import Patch
-from mapping.scoring import ScoreRules, Stitcher, printed_table, score_scene, summarise, table_rows
+from classes import class_set
+from mapping.scoring import Baseline, ScoreRules, Stitcher, printed_table, score_scene, summarise, table_rows
 from runtime.errors import RunError
 from runtime.unreadable import Problem
 
 PAIR = (0, 1)  # the two bands that the stand-ins hold
+BURNED = class_set(("background", "fire"))
 
 
 def patch_at(column, row, width, height, scene_size):
@@ -39,7 +41,8 @@ def score(patches, fire, index, labels, *, broken=(), num_classes=2, threshold=0
         return probabilities[batch.indices], reflectance[batch.indices], labels[batch.indices]
 
     order = list(range(len(patches))) if order is None else order
-    rules = ScoreRules(num_classes=num_classes, threshold=threshold, pair=PAIR, index_threshold=index_threshold, batch_size=batch_size)
+    baseline = Baseline("nbr", PAIR, *index_threshold)
+    rules = ScoreRules(num_classes=num_classes, threshold=threshold, baseline=baseline, batch_size=batch_size)
     return score_scene(predict, read, patches, order, rules)
 
 
@@ -75,8 +78,8 @@ def test_patches_are_judged_each_by_itself_by_class_and_at_the_threshold():
         "detection_f1": pytest.approx(0.8), "detection_tp": 4, "detection_fp": 2, "detection_tn": 0, "detection_fn": 0,
     }
     assert "detection" not in summary["nbr"]
-    assert printed_table(summary).splitlines()[-1].split() == ["F1", "of", "patches", "0.6667", "0.8000"]
-    rows = {row["way"]: row for row in table_rows(summary) if row["level"] == "pooled"}
+    assert printed_table(summary, BURNED).splitlines()[-1].split() == ["F1", "of", "patches", "0.6667", "0.8000"]
+    rows = {row["way"]: row for row in table_rows(summary, BURNED) if row["level"] == "pooled"}
     assert rows["network_at_threshold"]["detection_tp"] == 4 and "detection_tp" not in rows["nbr"]
 
 
@@ -196,7 +199,7 @@ def most_bytes_held(height):
     gc.collect()
     gc.freeze()  # only what is made from here on is looked at
     held, before = [], alive()
-    rules = ScoreRules(num_classes=2, threshold=0.5, pair=PAIR, index_threshold=(0.0, True), batch_size=7)
+    rules = ScoreRules(num_classes=2, threshold=0.5, baseline=Baseline("nbr", PAIR, 0.0, True), batch_size=7)
     result = score_scene(predict, read, patches, list(range(len(patches))), rules)
     gc.unfreeze()
     assert np.sum(result["matrix"]) == 64 * height

@@ -53,7 +53,7 @@ def test_bands_of_any_size_make_up_the_whole_image_and_its_thumbnail(height, wid
     slabs = [Slab(row, image[:, row : row + slab_rows], valid[row : row + slab_rows], []) for row in range(0, height, slab_rows)]
     bands = list(predict_bands(predictor, slabs, grid, thumbnail_step=step))
     assert [b.row for b in bands] == [0, *np.cumsum([len(b.classes) for b in bands])[:-1]]  # they follow each other without a gap
-    burned, classes = (np.concatenate([getattr(b, name) for b in bands]) for name in ("burned", "classes"))
+    burned, classes = (np.concatenate([getattr(b, name) for b in bands]) for name in ("probability", "classes"))
     expected = whole_image(model, np.where(valid, image, 0))
     assert burned.shape == (height, width) and np.abs(burned - expected)[valid].max(initial=0) < 2e-6
     certain = valid & (np.abs(expected - 0.5) > 1e-5)
