@@ -23,7 +23,7 @@ from chipping.commands import fake_chips, get_reflectance, inspect, link_chips, 
 from chipping.commands.console import LoggedConsole
 from constants import VERSION
 from runtime.errors import Advice, Terminated, run_program
-from runtime.flags import Parser, add_common_flags
+from runtime.flags import Parser, add_common_flags, add_config_flag
 from runtime.network import add_network_flag, permit
 
 # Each module has add_arguments(parser), which imports nothing heavy so that --help answers at once, and run(args, console).
@@ -48,8 +48,9 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"chipmill {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, (module, summary) in COMMANDS.items():
-        child = commands.add_parser(name, help=summary, description=summary)
+        child = commands.add_parser(name, help=summary, description=summary, first=module.FIRST_FLAGS)
         module.add_arguments(child)
+        add_config_flag(child, name)
         if name in OPENING_RASTERS:
             add_network_flag(child)
         add_common_flags(child)

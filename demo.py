@@ -29,7 +29,7 @@ from constants import SENTINEL2_DIVISOR, SENTINEL2_OFFSET, VERSION
 from runtime.errors import RunError, Terminated, UserError, run_program
 from runtime.fields import NUMBER, read_checked
 from runtime.files import describe_difference, read_json, refuse_existing, refuse_link, remove_tree, require_writable, write_json
-from runtime.flags import Parser, add_common_flags, parse_with_config
+from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import Console, print_result
 from runtime.network import add_network_flag, permit
 from runtime.values import whole
@@ -62,10 +62,14 @@ FAST = DemoSize(
     train_scenes=2, val_scenes=1, scene_size=96, mapped_size=128, patch_size=64, crop=0, epochs=2, steps=3, batch_size=4, workers=1
 )
 
+# What --help shows.
+FIRST_FLAGS = ("--output-dir", "--overwrite", "--seed", "--fast", "--config", "--checkpoint", "--patches-dir", "--split", "--scenes",
+               "--masks", "--chips")
+
 
 def build_parser():
-    parser = Parser(prog="demo.py", description=__doc__)
-    parser.add_argument("--output-dir", metavar="DIR", help="where everything goes; demo, or pictures with --checkpoint")
+    parser = Parser(prog="demo.py", description=__doc__, first=FIRST_FLAGS)
+    parser.add_argument("--output-dir", metavar="DIR", help="where everything goes (default: demo, or pictures with --checkpoint)")
     parser.add_argument("-o", "--overwrite", action="store_true", help="start anew, replacing what an earlier demo made")
     parser.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 
@@ -84,6 +88,7 @@ def build_parser():
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST", help="colours of classes: water=#1f77b4,forest=#006400")
     group.add_argument("--cases", type=whole(1), default=6, help="how many of the best, median and worst each")
     add_network_flag(group)
+    add_config_flag(parser, "demo")
     add_common_flags(parser)
     return parser
 

@@ -27,24 +27,30 @@ from classes import classes_of_checkpoint, parse_colours
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
-from runtime.values import names, number, numbers, whole
+from runtime.values import listed, names, number, numbers, whole
+
+# What --help shows.
+FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--divide-by", "--offset", "--bands", "--threshold",
+               "--probabilities", "--aoi", "--pan", "--ms", "--dry-run")
 
 
 def build_parser():
-    parser = Parser(prog="inference.py", description=__doc__)
+    parser = Parser(prog="inference.py", description=__doc__, first=FIRST_FLAGS)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
     parser.add_argument("-w", "--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")
     parser.add_argument("--strict", action="store_true", help="stop at the first scene that fails or has unreadable blocks")
-    add_config_flag(parser)
+    add_config_flag(parser, "inference")
 
     group = parser.add_argument_group("input (by default as the checkpoint and the file's tags say)")
-    group.add_argument("--bands", type=names, metavar="LIST", help="bands in the order of the model's: names or numbers from 1 (B02,B03)")
-    group.add_argument("--divide-by", metavar="LIST", help="reflectance = (value + offset) / divisor: one number, or one a band")
-    group.add_argument("--offset", metavar="LIST", help="one number, or one a band")
-    group.add_argument("--nodata", metavar="VALUE", help="value of pixels without data, or none")
+    group.add_argument("--bands", type=names, metavar="LIST", help="bands in the order of the model's: names or numbers from 1 (B02,B03; "
+                       "default: those with the names of the model's)")
+    group.add_argument("--divide-by", type=listed, metavar="LIST", help="reflectance = (value + offset) / divisor: one number, or one a "
+                       "band (default: as the file's tags or else the checkpoint state it)")
+    group.add_argument("--offset", type=listed, metavar="LIST", help="one number, or one a band (default: see --divide-by)")
+    group.add_argument("--nodata", metavar="VALUE", help="value of pixels without data, or none (default: the file's tag)")
     group.add_argument("--aoi", metavar="FILE", help="polygons (GeoJSON, GeoPackage …): map only what they cover")
 
     group = parser.add_argument_group("map")
@@ -74,7 +80,7 @@ def build_parser():
     group.add_argument("--overlap", type=number(0, 0.9), default=0.25, help="share of a window that the next one covers too, 0..0.9")
     group.add_argument("--batch-size", type=whole(1, 4096), default=8, help="windows at once; more need more memory")
     group.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network's layers")
     group.add_argument("--threads", "--workers", type=whole(0, 1024), default=0, metavar="N", help="CPU threads for the network "
                        "(0: PyTorch's own choice)")
     group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions on GPUs")

@@ -30,10 +30,13 @@ RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "st
 MODEL_FLAGS = ("architecture", "encoder", "num_classes", "indices", "layer")
 # Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
 PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
+# What --help shows.
+FIRST_FLAGS = ("--config", "--patches-dir", "--output-dir", "--num-classes", "--encoder-weights", "--epochs", "--batch-size", "--lr",
+               "--resume", "--test-only", "--test-split", "--overwrite")
 
 
 def build_parser():
-    parser = Parser(prog="train.py", description=__doc__)
+    parser = Parser(prog="train.py", description=__doc__, first=FIRST_FLAGS)
 
     group = parser.add_argument_group("data")
     group.add_argument("--patches-dir", default="./patches", help="folder made by chip.py make-patches")
@@ -96,7 +99,7 @@ def build_parser():
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
                        help="colours of classes in pictures and maps: water=#1f77b4,forest=#006400 (default: by their names)")
     group.add_argument("--tensorboard", action="store_true", help="log to tensorboard/ in the output folder")
-    add_config_flag(parser)
+    add_config_flag(parser, "train")
     add_common_flags(parser)
     return parser
 

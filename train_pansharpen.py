@@ -28,10 +28,13 @@ RUN_FLAGS = ("load_epoch", "load_from", "sessions_dir", "weight_link", "device",
              "tensorboard", "strict")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("target", "width", "depth")
+# What --help shows.
+FIRST_FLAGS = ("--config", "--session", "--chips", "--test-chips", "--epoch-length", "--epochs", "--lr", "--pbs", "--lbs", "--load-from",
+               "--target")
 
 
 def build_parser():
-    parser = Parser(prog="train_pansharpen.py", description=__doc__)
+    parser = Parser(prog="train_pansharpen.py", description=__doc__, first=FIRST_FLAGS)
 
     group = parser.add_argument_group("session")
     group.add_argument("--session", default="pansharpen", help="name of the run; its folder is made in --sessions-dir")
@@ -76,7 +79,7 @@ def build_parser():
     group.add_argument("--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline without network)")
     group.add_argument("--project", default="pansharpening", help="W&B project")
     group.add_argument("--tensorboard", action="store_true", help="log to tensorboard/ in the session's folder")
-    add_config_flag(parser)
+    add_config_flag(parser, "train-pansharpen")
     add_common_flags(parser)
     return parser
 

@@ -1,31 +1,68 @@
-"""Command lines: the parser that every program uses, the flags that all of them share, `--config FILE`."""
+"""Command lines: the parser that every program uses, and the flags that all of them share."""
 
 import argparse
-import json
-from pathlib import Path
+import sys
 
 from constants import VERSION
+from runtime.config import ConfigFile, find_config
 from runtime.errors import UserError, did_you_mean
 from runtime.names import require_text
 
 
 class Parser(argparse.ArgumentParser):
     """
-    argparse with three habits: a program's module docstring is its help, defaults are shown, and a wrong name suggests the near one.
+    argparse with these habits: a program's module docstring is its help, --help shows the flags that one needs first and --help-all all of
+    them, each with its default, a wrong name suggests the near one, and --config FILE sets what the command line does not.
 
-    `description`: the docstring, printed as it stands.
+    description: the docstring, printed as it stands. first: long flags of --help in their order; without any it shows all.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, first=(), **kwargs):
         kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)  # an abbreviation that works today is a wrong flag after the next release
         super().__init__(*args, **kwargs)
+        self.first, self.section, self.configured = first, None, None
+        self.add_argument("--help-all", action=HelpAll, nargs=0, default=argparse.SUPPRESS, help="show every flag and exit")
 
     def parse_known_args(self, args=None, namespace=None):
-        self.words = list(args or ())
+        self.words = sys.argv[1:] if args is None else list(args)
         for word in self.words:
             require_text(word, "the argument")
-        return super().parse_known_args(args, namespace)
+        if self.configured is None:
+            self.configured = self.take_config(self.words)
+        return super().parse_known_args(self.words, namespace)
+
+    def take_config(self, argv):
+        """Make the values of `--config FILE` the defaults. → the names that they set."""
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        finder.add_argument("--config")
+        try:
+            name = finder.parse_known_args(argv)[0].config
+        except argparse.ArgumentError:  # without a value; the parser itself says so
+            name = None
+        if self.section is None or name is None or {"-h", "--help", "--help-all"} & set(argv):
+            return set()
+        settings = ConfigFile(find_config(name), self, self.section).settings()
+        self.set_defaults(**settings)
+        for action in self._actions:
+            action.required = action.required and action.dest not in settings
+        return set(settings)
+
+    def format_help(self):
+        """Of --help: the flags of `first`, or everything."""
+        if not self.first:
+            return super().format_help()
+        shown = [next(a for a in self._actions if flag in a.option_strings) for flag in self.first]
+        others = [a for a in self._actions if not a.option_strings]
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, [*shown, *others], [])
+        formatter.add_text(self.description)
+        for title, actions in (("what it works on", others), ("the flags that one needs first", shown)):
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.add_text(f"all {len(self._actions) - len(others)} flags: {self.prog} --help-all")
+        return formatter.format_help()
 
     def error(self, message):
         """UserError, one line: the same for a wrong flag as for a wrong value that is found later."""
@@ -68,13 +105,29 @@ def long_flags(parser):
     return [s for a in parser._actions for s in a.option_strings if s.startswith("--")]
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """The description as written, each flag with its default where it has a telling one."""
+class HelpAll(argparse.Action):
+    """Prints every flag and ends the program."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.first = ()
+        parser.print_help()
+        parser.exit()
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as written, each flag with its default."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False, argparse.SUPPRESS) or "%(default)" in (action.help or ""):
-            return action.help
-        return super()._get_help_string(action)
+        text, default = action.help or "", action.default
+        if not action.option_strings or "default" in text or action.dest in ("help", "help_all", "version"):
+            return text
+        if action.nargs == 0:
+            shown = "on" if default else "off"
+        elif default in (None, "", (), []) or default is argparse.SUPPRESS:
+            shown = "none"
+        else:
+            shown = ",".join(f"{value:g}" for value in default) if isinstance(default, tuple) else str(default).replace("%", "%%")
+        return f"{text} (default: {shown})".lstrip()
 
 
 def add_common_flags(parser):
@@ -85,9 +138,10 @@ def add_common_flags(parser):
     group.add_argument("--version", action="version", version=f"chipmill {VERSION}")
 
 
-def add_config_flag(parser):
-    """--config FILE: the same keys as the long flags, as YAML or JSON; flags on the command line win."""
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file with the same keys as the flags; flags win")
+def add_config_flag(parser, section):
+    """--config FILE: settings from a file of runtime.config; flags on the command line win. section: the program's name in PROGRAMS."""
+    parser.section = section
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings (keys are flags; flags win), or a recipe's name")
 
 
 def parse_with_config(parser, argv):
@@ -97,65 +151,7 @@ def parse_with_config(parser, argv):
     Returns (args, given): the namespace, and the set of its names that the user set, by flag or in the file. Everything else
     is a default, which a resumed run may take from its checkpoint instead.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    path = finder.parse_known_args(argv)[0].config
-    values = read_config(path, parser) if path and "--help" not in argv and "-h" not in argv else {}
-    # Through argparse, so that types and choices are checked as for a flag; the command line comes last and wins.
-    words = [word for name, value in values.items() for word in as_words(parser, name, value)]
-    args = parser.parse_args([*words, *argv])
-    return args, names_set_by(parser, [*words, *argv])
-
-
-def names_set_by(parser, argv):
-    """The destinations that the words of a command line set, whatever the values."""
+    args = parser.parse_args(argv)
     nothing = argparse.Namespace(**{a.dest: argparse.SUPPRESS for a in parser._actions})
     parsed, _ = parser.parse_known_args(argv, namespace=nothing)
-    return {name for name, value in vars(parsed).items() if value is not argparse.SUPPRESS}
-
-
-def read_config(path, parser):
-    """The settings of a YAML or JSON file as {dest: value}. Unknown keys are errors that name the nearest flag."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--config {path} cannot be read ({error.strerror}); pass an existing YAML or JSON file") from error
-    except ValueError as error:  # UnicodeDecodeError
-        raise UserError(f"--config {path} is not text in UTF-8 ({error}); save it as UTF-8") from error
-    if Path(path).suffix.lower() == ".json":
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"--config {path} is not valid JSON: {error}") from error
-    else:
-        import yaml
-
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--config {path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"--config {path} must hold keys and values like 'epochs: 20', found {type(values).__name__}")
-    known = {a.dest for a in parser._actions if a.option_strings}
-    settings = {str(key).lstrip("-").replace("-", "_"): value for key, value in values.items()}
-    for name in settings:
-        if name not in known:
-            raise UserError(f"--config {path}: unknown key {name!r}.{did_you_mean(name, known)}")
-    return settings
-
-
-def as_words(parser, name, value):
-    """A key and value of a config file as the command line would have them."""
-    action = next(a for a in parser._actions if a.dest == name and a.option_strings)
-    flag = next((s for s in action.option_strings if s.startswith("--")), action.option_strings[0])
-    if value is None:
-        return []
-    if action.nargs == 0:
-        if not isinstance(value, bool):
-            raise UserError(f"key {name!r} in --config is a switch: expected true or false, got {value!r}")
-        return [flag] if value else []
-    if isinstance(value, (list, tuple)):
-        if action.nargs in ("+", "*") or isinstance(action.nargs, int):
-            return [flag, *map(str, value)]
-        value = ",".join(map(str, value))
-    return [f"{flag}={value}"]
+    return args, parser.configured | {name for name, value in vars(parsed).items() if value is not argparse.SUPPRESS}

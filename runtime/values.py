@@ -48,6 +48,7 @@ def numbers(count, example):
             raise refused(text, f"{count} numbers such as {example}")
         return values
 
+    parse.separated = True
     return parse
 
 
@@ -60,6 +61,7 @@ def wholes(count, names):
             raise refused(text, f"{names}, whole numbers")
         return tuple(map(int, words))
 
+    parse.separated = True
     return parse
 
 
@@ -69,6 +71,17 @@ def names(text):
     if not all(found):
         raise refused(text, "names separated by commas")
     return found
+
+
+names.separated = True
+
+
+def listed(text):
+    """A type for text that separates several values by commas, kept as it is."""
+    return text
+
+
+listed.separated = True  # in a file of --config these may be written as a list
 
 
 def refused(text, expected):

@@ -16,7 +16,7 @@ def test_the_table_of_flags_is_that_of_the_program(program, page):
     told = {flag: default.strip("` ") for flags, default in rows for flag in re.findall(r"--[\w-]+", flags)}
     parser = importlib.import_module(program).build_parser()
     for action in parser._actions:
-        if action.option_strings and action.dest not in ("help", "version", "quiet", "debug"):
+        if action.option_strings and action.dest not in ("help", "help_all", "version", "quiet", "debug"):
             default = "off" if action.nargs == 0 else "" if action.default is None or action.default == [] else str(action.default)
             for flag in (f for f in action.option_strings if f.startswith("--")):
                 assert told.get(flag) == default, flag

@@ -16,7 +16,7 @@ def parser():
     parser.add_argument("--wandb", action="store_true")
     parser.add_argument("--bands", nargs="+", default=["B02"])
     parser.add_argument("--patches-dir", required=True)
-    add_config_flag(parser)
+    add_config_flag(parser, "train")
     add_common_flags(parser)
     return parser
 

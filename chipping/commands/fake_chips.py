@@ -3,6 +3,9 @@
 from chipping.commands.shared_flags import add_storage_flags
 from runtime.values import whole
 
+# What --help shows.
+FIRST_FLAGS = ("--chip-dir", "--count", "--side", "--seed", "--reflectances", "--reduction", "--config", "--overwrite")
+
 
 def add_arguments(parser):
     parser.add_argument("-i", "--reflectances", metavar="FILE", help="reflectance file (see get-reflectance); our own by default")

@@ -4,6 +4,9 @@ from chipping.commands.shared_flags import add_pair_flags
 from runtime.errors import UserError
 from runtime.values import whole
 
+# What --help shows.
+FIRST_FLAGS = ("--pan", "--ms", "--divide-by", "--offset", "--count", "--output", "--note", "--config")
+
 
 def add_arguments(parser):
     add_pair_flags(parser)

@@ -3,6 +3,9 @@
 from classes import parse_colours
 from runtime.values import whole
 
+# What --help shows.
+FIRST_FLAGS = ("--output", "--no-pictures", "--overwrite", "--config")
+
 
 def add_arguments(parser):
     parser.add_argument("folder", help="folder made by chip.py")

@@ -4,6 +4,9 @@ from runtime.errors import UserError
 
 LEFT_OUT = {"broken": "broken links", "foreign": "other names", "unlisted": "not in its manifest"}
 
+# What --help shows.
+FIRST_FLAGS = ("--overwrite", "--allow-overlap", "--config")
+
 
 def add_arguments(parser):
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="sources, and the destination last")

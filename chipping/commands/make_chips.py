@@ -2,7 +2,11 @@
 
 from chipping.commands.shared_flags import add_pair_flags, add_storage_flags, add_workers_flag, count_workers
 from runtime.errors import UserError
-from runtime.values import number, whole, wholes
+from runtime.values import listed, number, whole, wholes
+
+# What --help shows.
+FIRST_FLAGS = ("--ard-dir", "--pan", "--ms", "--chip-dir", "--count", "--config", "--allow-list", "--divide-by", "--chip-size", "--shift",
+               "--workers")
 
 
 def add_arguments(parser):
@@ -10,7 +14,8 @@ def add_arguments(parser):
     source.add_argument("-a", "--ard-dir", metavar="DIR", help="ARD delivery, the folder with acquisition_collections/; s3:// works")
     source.add_argument("-y", "--allow-list", "--allow-cids", "--accept-cids", metavar="FILE", help="text file of CIDs to use, one a line")
     add_pair_flags(source)
-    source.add_argument("--bands", metavar="NAMES", help="names of the ms bands of pairs, separated by commas")
+    source.add_argument("--bands", type=listed, metavar="NAMES",
+                        help="names of the ms bands of pairs, separated by commas (default: as the files have them)")
     source.add_argument("--area", type=wholes(4, "COLUMN,ROW,WIDTH,HEIGHT in ms pixels"), metavar="COL,ROW,WIDTH,HEIGHT",
                         help="only this part of each pair, in ms pixels")
 
@@ -21,8 +26,10 @@ def add_arguments(parser):
                        help="make chips N, N + 1 … of the endless run; by default the folder is filled up to --count")
     chips.add_argument("-m", "--minimum-valid", type=number(0, 1), default=0.75, metavar="SHARE", help="of a window's pan and of its ms")
     chips.add_argument("--chip-size", type=whole(1), default=512, metavar="PX", help="side of the truth")
-    chips.add_argument("--extra-downsample", type=whole(1), metavar="N", help="shrink everything by N first: 2 for an ARD, 1 for pairs")
-    chips.add_argument("--reduction", choices=("box", "mtf"), help="how inputs are shrunk: exact means (ARD) or the sensors' blur (pairs)")
+    chips.add_argument("--extra-downsample", type=whole(1), metavar="N",
+                       help="shrink everything by N first (default: 2 for an ARD, 1 for pairs)")
+    chips.add_argument("--reduction", choices=("box", "mtf"),
+                       help="how inputs are shrunk: exact means, or the sensors' blur (default: box for an ARD, mtf for pairs)")
     add_storage_flags(chips)
     chips.add_argument("--sampler", choices=("r2", "r2-plain", "grid"), default="r2",
                        help="places of windows: evenly spread; the same without phase or offset; side by side")

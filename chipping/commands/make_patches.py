@@ -2,9 +2,13 @@
 
 from chipping.commands.shared_flags import add_workers_flag, count_workers
 from runtime.errors import UserError
-from runtime.values import number, whole
+from runtime.values import listed, number, whole
 
 GENERAL_FORM = "images masks labels clouds stack image_suffix mask_suffix cloud_suffix classes class_field".split()
+
+# What --help shows.
+FIRST_FLAGS = ("--dataset-dir", "--images", "--masks", "--labels", "--patches-dir", "--config", "--bands", "--divide-by", "--patch-size",
+               "--val", "--test", "--dry-run")
 
 
 def add_arguments(parser):
@@ -17,19 +21,25 @@ def add_arguments(parser):
     what.add_argument("--image-suffix", metavar="TEXT", help="ending of the images' names that their masks don't share, such as _S2Hand")
     what.add_argument("--mask-suffix", metavar="TEXT", help="the same of the masks, such as _LabelHand")
     what.add_argument("--cloud-suffix", metavar="TEXT", help="the same of the cloud masks")
-    what.add_argument("--stack", metavar="B02,B03,…", help="images come as one file a band: these parts of the file names, in this order")
-    what.add_argument("--exclude", metavar="NAMES", help="scenes to leave out: stems or their leading parts (DOVE is DOVE_20241019 too)")
+    what.add_argument("--stack", type=listed, metavar="B02,B03,…",
+                      help="images come as one file a band: these parts of the file names, in this order")
+    what.add_argument("--exclude", type=listed, metavar="NAMES",
+                      help="scenes to leave out: stems or their leading parts (DOVE is DOVE_20241019 too)")
 
     pixels = parser.add_argument_group("pixels: reflectance = (value + offset) / divisor")
-    pixels.add_argument("--bands", metavar="LIST", help="numbers from 1 or descriptions (B04,B8A), all by default; the usual seven of CEMS")
-    pixels.add_argument("--divide-by", metavar="N[,N…]", help="divisor, one or one a band; from the tags where they state it; 1 for CEMS")
-    pixels.add_argument("--offset", metavar="N[,N…]", help="such as -1000 for Sentinel-2 since baseline 04.00; 0 with --divide-by alone")
+    pixels.add_argument("--bands", type=listed, metavar="LIST",
+                        help="numbers from 1 or descriptions (B04,B8A), all by default; the usual seven of CEMS")
+    pixels.add_argument("--divide-by", type=listed, metavar="N[,N…]",
+                        help="divisor, one or one a band (default: as the tags state it, 1 for CEMS)")
+    pixels.add_argument("--offset", type=listed, metavar="N[,N…]",
+                        help="such as -1000 for Sentinel-2 since baseline 04.00 (default: as the tags state it, 0 with --divide-by)")
     pixels.add_argument("--nodata", metavar="N", help="value that means nodata, or none; the file's own tag by default")
 
     labels = parser.add_argument_group("labels")
-    labels.add_argument("--classes", metavar="NAMES", help="names separated by commas, or how many; background,fire by default")
+    labels.add_argument("--classes", type=listed, metavar="NAMES",
+                        help="names separated by commas, or how many; background,fire by default")
     labels.add_argument("--class-field", metavar="NAME", help="property of --labels that holds the class; without it polygons are class 1")
-    labels.add_argument("--label-map", metavar="V=C,…", help="label values to classes: -1=ignore,2=1")
+    labels.add_argument("--label-map", type=listed, metavar="V=C,…", help="label values to classes: -1=ignore,2=1")
     labels.add_argument("--align", action="store_true", help="warp masks on another grid to their image's, by nearest neighbour")
 
     windows = parser.add_argument_group("windows")
@@ -37,18 +47,18 @@ def add_arguments(parser):
     windows.add_argument("--stride", type=whole(1), metavar="PX", help="from patch to patch in pixels, 7/8 of the size by default")
     windows.add_argument("--max-cloud-cover", type=number(0, 1), default=0.5, metavar="SHARE",
                          help="leave out windows above this cloudy share")
-    windows.add_argument("--cloud-values", metavar="LIST",
+    windows.add_argument("--cloud-values", type=listed, metavar="LIST",
                          help="values of the cloud masks that are cloudy (8,9,10), or their product: fmask, qa_pixel, scl, cm, udm2")
-    windows.add_argument("--cloud-bits", metavar="LIST", help="bits, from 0, that mean cloudy in bit-packed cloud masks (1,3)")
-    windows.add_argument("--ignore-clouds", nargs="?", const="1", metavar="CLASSES",
+    windows.add_argument("--cloud-bits", type=listed, metavar="LIST", help="bits, from 0, that mean cloudy in bit-packed cloud masks (1,3)")
+    windows.add_argument("--ignore-clouds", nargs="?", const="1", type=listed, metavar="CLASSES",
                          help="cloud classes whose pixels become ignore in the patches that are kept; 1 without a value")
     windows.add_argument("--min-valid", type=number(0, 1), default=0.0, metavar="SHARE",
                          help="leave out windows with a smaller share of valid pixels (those without any always are)")
     windows.add_argument("--aoi", metavar="FILE", help="polygons: only windows that meet them, ignore outside of them")
 
     splits = parser.add_argument_group("splits: the rest is for training; whatever overlaps on the ground belongs into one split")
-    splits.add_argument("--val", metavar="NAMES|SHARE", help="scenes (stems or leading parts) or a share such as 0.2")
-    splits.add_argument("--test", metavar="NAMES|SHARE", help="the same for testing")
+    splits.add_argument("--val", type=listed, metavar="NAMES|SHARE", help="scenes (stems or leading parts) or a share such as 0.2")
+    splits.add_argument("--test", type=listed, metavar="NAMES|SHARE", help="the same for testing")
     splits.add_argument("--split-by", choices=("event", "scene"), default="event",
                         help="a share takes whole events (first part of the name) or scenes")
     splits.add_argument("--seed", type=int, default=0, help="of the draw for a share")

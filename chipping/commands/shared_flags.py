@@ -2,7 +2,7 @@
 
 import os
 
-from runtime.values import numbers, whole
+from runtime.values import listed, numbers, whole
 
 
 def add_pair_flags(group):
@@ -11,8 +11,9 @@ def add_pair_flags(group):
     group.add_argument("--ms", nargs="+", metavar="PATTERN", help="multispectral rasters whose names differ only in pan and ms")
     group.add_argument("--shift", type=numbers(2, "0.5,0.5"), metavar="X,Y", default=(0.0, 0.0),
                        help="pan pixels from where the files say ms begins to where it does, right and down")
-    group.add_argument("--divide-by", metavar="N", help="reflectance = (value + offset) / N; 10000 for an ARD, for pairs from the tags")
-    group.add_argument("--offset", metavar="N", help="see --divide-by; 0 by default")
+    group.add_argument("--divide-by", type=listed, metavar="N",
+                       help="reflectance = (value + offset) / N (default: 10000 for an ARD, for pairs as the tags state it)")
+    group.add_argument("--offset", type=listed, metavar="N", help="see --divide-by; 0 by default")
 
 
 def add_storage_flags(group):
