@@ -103,8 +103,9 @@ def main(argv=None):
         return tell_story(demo, args.overwrite, args.save_pictures, console)
 
     from runtime.checkpoint import load_checkpoint
+    from runtime.run_folder import find_result
 
-    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(find_result(args.checkpoint))
     if checkpoint["kind"] not in SHOW:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; demo.py shows {', '.join(SHOW)}: pass one of those")
     request = PictureRequest(

@@ -98,8 +98,9 @@ def main(argv=None):
         return sharpen(args, given, None)
 
     from runtime.checkpoint import load_checkpoint, require_parts
+    from runtime.run_folder import find_result
 
-    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(find_result(args.checkpoint))
     if checkpoint["kind"] not in KINDS:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
     if checkpoint["kind"] != "pansharpen" and given & FOR_SHARPENING:
@@ -127,6 +128,7 @@ def map_segmentation(args, given, checkpoint):
 
     from mapping.inputs import InputFlags
     from mapping.many_scenes import MapRun, map_all
+    from mapping.messages import decision_words
     from mapping.settings import MapSettings
     from model import model_from_checkpoint
     from runtime.program import program
@@ -148,6 +150,7 @@ def map_segmentation(args, given, checkpoint):
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
         )
+        console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'])}")
         return map_all(run, args.scenes, processes, console)
 
 

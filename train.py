@@ -107,7 +107,7 @@ def build_parser():
 def check_flags(args):
     """UserError for pairings that cannot be right, before any work."""
     if args.test_only and not args.resume:
-        raise UserError("--test-only needs a checkpoint to score: pass --resume output/checkpoints/best_model.pt")
+        raise UserError("--test-only needs a checkpoint to score: pass --resume with the file that the end of the training names")
     if args.overwrite and args.resume and not args.test_only:
         raise UserError("--resume continues a run and --overwrite deletes one: pass one of the two")
     if args.accumulate > args.batch_size:
@@ -121,7 +121,8 @@ def import_libraries():
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, run_folder_of, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
-    global final_reaches, adopt_settings, group_of, settings_of, write_samples, write_scores, load_checkpoint, require_parts
+    global final_reaches, adopt_settings, group_of, settings_of, write_samples, write_scores, load_checkpoint, require_parts, result_of
+    global find_result, ended_as_planned, path_length, warn_of_short_path, score_baseline, spread_patches
     import numpy as np
     import torch
 
@@ -132,6 +133,7 @@ def import_libraries():
     from mapping import scoring
     from mapping.patch_samples import write_samples
     from mapping.score_files import write_scores
+    from mapping.validation_baseline import score_baseline, spread_patches
     from metrics import CombinedMetrics, ThresholdHistogram, as_classes
     from model import create_segmentation_model, model_from_checkpoint, require_fitting_size
     from runtime.changed_data import follow_changed_data
@@ -141,12 +143,13 @@ def import_libraries():
     from runtime.files import refuse_existing, require_writable
     from runtime.finite import require_finite_loss, require_finite_weights
     from runtime.optimiser_step import optimiser_step
-    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, run_folder_of
+    from runtime.outlook import path_length, warn_of_short_path
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, find_result, result_of, run_folder_of
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
     from runtime.saver import Saver, final_reaches
-    from runtime.schedule import Schedule
+    from runtime.schedule import Schedule, ended_as_planned
     from runtime.settings import adopt_settings, group_of, settings_of
     from runtime.unreadable import Unreadable
 
@@ -224,6 +227,7 @@ class Options:
 
 def open_checkpoint(args, given):
     """The checkpoint of --resume; flags that were not given become those of its run."""
+    args.resume = str(find_result(args.resume)) if args.test_only else args.resume
     checkpoint = load_checkpoint(args.resume, KIND)
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
     adopt_settings(args, given, checkpoint["settings"], run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
@@ -288,8 +292,10 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
             saver.save(LAST)  # from here on the run can be resumed, whenever it is killed
         console.say(f"{describe_network(model)}, {compute.device}; {len(data.train)} patches for training, {len(data.val)} for "
                     f"validation; {steps} steps an epoch")
+        say_outlook(options, data, total_steps, position.step, console)
 
         saver.clock.restart()
+        last_score = None
         while not finished():
             epoch = position.epoch
             model.train()
@@ -318,6 +324,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
 
             # What follows from them: best so far? lower rate? enough?
             score = val[classes.score] if val[classes.score] == val[classes.score] else float("-inf")
+            last_score = score
             is_best = position.best_score is None or score > position.best_score
             position.judge(score, is_best)
             header["data"]["threshold"] = threshold
@@ -335,9 +342,15 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
             saver.save(*best, *numbered)
             saver.after_epoch(finished())
-        saver.save(FINAL)
+        # What maps are made with: the last epoch and the most likely class, or the best epoch and its threshold, never a mixture.
+        result = result_of(ended_as_planned(options.scheduler, position.step, total_steps))
+        saver.save(FINAL, data={**header["data"], "threshold": None}, result=result)
+        baseline = baseline_of_validation(data, options, processes) if position.best_score is not None else None
         if processes.is_first or position.best_score is None:
-            conclude(position, kept_best, folder, unreadable, classes, console)
+            conclude(position, kept_best, folder, classes, console)
+        if processes.is_first and position.best_score is not None:
+            say_below(baseline, last_score if result == FINAL else position.best_score, "validation patches")
+            print_result(f"map with {folder.checkpoints / result} ({how_to_map(result, header)}){unreadable.left_out()}")
     return 0
 
 
@@ -497,6 +510,49 @@ def describe_network(model):
     return f"{model.config.architecture}{on_encoder}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M weights"
 
 
+FEW_PATCHES = 300  # for training; what pretrained networks need
+
+
+def how_to_map(result, header):
+    """What decides a map beside the weights, with the checkpoint that result_of names."""
+    if result == FINAL:
+        return "last epoch, most likely class"
+    return f"best epoch, {'most likely class' if header['data']['threshold'] is None else 'threshold chosen on validation'}"
+
+
+def recipe_for(patches):
+    """The recipe that suits a number of training patches."""
+    return "few-scenes" if patches < FEW_PATCHES else "pretrained"
+
+
+def say_outlook(options, data, total_steps, done, console):
+    """A line about how much training there will be, and one where that is too little. done: steps of a run that is resumed."""
+    scenes = [len(scoring.scenes_of(part.patches)) for part in (data.train, data.val)]
+    console.say(f"{total_steps} steps in all, on {scenes[0]} scenes, {scenes[1]} others for validation")
+    if not done:
+        path = path_length(options.scheduler, options.lr, total_steps, options.warmup)
+        warn_of_short_path(console, path, total_steps, f"take --config {recipe_for(len(data.train))}, for chip.py make-patches too")
+
+
+def baseline_of_validation(data, options, processes):
+    """(name, score) of the index that the network has to beat, over the validation patches; None where the bands have none."""
+    cpu = Compute(device=torch.device("cpu"))
+
+    def batches(dataset):
+        indices = spread_patches(len(dataset), processes)
+        for start in range(0, len(indices), options.batch_size):
+            yield to_device(dataset.__getitems__(indices[start : start + options.batch_size]), data.patch_set, cpu)
+
+    baseline = scoring.baseline_of(data.patch_set.class_set, data.patch_set.bands)
+    return baseline and score_baseline(baseline, batches(data.train), batches(data.val), processes)
+
+
+def say_below(baseline, score, of):
+    """A line where the network's score is below that of the baseline: (name, score) or None. of: what was scored."""
+    if baseline and score is not None and score < baseline[1]:
+        print_result(f"below the {baseline[0]} threshold ({score:.3f} against {baseline[1]:.3f}, {of}); docs/training.md says what helps")
+
+
 def new_metrics(patch_set, options, device="cpu"):
     return CombinedMetrics(len(patch_set.classes), patch_set.classes, options.detection_min_pixels, device)
 
@@ -527,8 +583,8 @@ def refuse_all_unreadable(unreadable, data, epoch):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def conclude(position, kept_best, folder, unreadable, classes, console):
-    """The last line: the best score, and where its model is."""
+def conclude(position, kept_best, folder, classes, console):
+    """A line about the best score, and where its model is."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on these patches; raise --epochs (or --max-steps)")
         return
@@ -537,7 +593,7 @@ def conclude(position, kept_best, folder, unreadable, classes, console):
     best = f"best validation {classes.score_words} {score} in epoch {position.best_epoch}"
     if kept_best is not None and kept_best > position.best_score:  # of epochs that this run, resumed from an earlier one, has left
         best = f"{best}, but {kept_best:.4f} was reached before and is kept"
-    print_result(f"{best}: {folder.checkpoints / BEST}{unreadable.left_out()}")
+    print_result(f"{best}: {folder.checkpoints / BEST}")
 
 
 # ----------------------------------------------------------------------------------------------------------------- scoring
@@ -593,6 +649,10 @@ def test(options, data, checkpoint, split, compute, processes, console):
     print_result(*scoring.printed_table(summary, classes).split("\n"))
     covered = sum(r["covered"] for r in results) / len(results)
     print_result(f"{len(results)} scenes, {covered:.1%} of their pixels covered by patches: {outputs[0]}")
+    if baseline and baseline.index in summary:
+        way = "network" if threshold is None else "network_at_threshold"  # as in a map
+        index, ours = (summary[name]["pooled"][classes.score] for name in (baseline.index, way))
+        say_below((baseline.index.upper(), index), ours, "pooled")
     return 0
 
 

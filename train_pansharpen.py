@@ -105,7 +105,7 @@ def import_libraries():
     global score_baselines, sessions, write_chip_samples, follow_changed_data, Compute, choose_device, derived_seed, gradient_scaler
     global seed_everything, EpochBatches, require_finite_loss, require_finite_weights, optimiser_step, BEST, FINAL, LAST, RunFolder
     global RunLog, Position, RunState, RunningSums, Saver, Schedule, adopt_settings, group_of, settings_of, Unreadable, require_parts
-    global save_checkpoint, final_reaches
+    global save_checkpoint, final_reaches, result_of, ended_as_planned, path_length, warn_of_short_path, worse_than_classical
     import torch
 
     from pansharpening import sessions
@@ -114,19 +114,20 @@ def import_libraries():
     from pansharpening.dataset import MOST_UNREADABLE, PanChips, epoch_order, logical_batches, scale_of, shared_chips, statistics
     from pansharpening.losses import WEIGHTS, weighted_losses
     from pansharpening.network import Pansharpener, PansharpenerConfig, architecture_reach, pansharpener_from_checkpoint
-    from pansharpening.scoring import in_words, score_baselines, score_chips
+    from pansharpening.scoring import in_words, worse_than_classical, score_baselines, score_chips
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import require_parts, save_checkpoint
     from runtime.device import Compute, choose_device, derived_seed, gradient_scaler, seed_everything
     from runtime.epoch_batches import EpochBatches
     from runtime.finite import require_finite_loss, require_finite_weights
     from runtime.optimiser_step import optimiser_step
-    from runtime.run_folder import BEST, FINAL, LAST, RunFolder
+    from runtime.outlook import path_length, warn_of_short_path
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, result_of
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
     from runtime.saver import Saver, final_reaches
-    from runtime.schedule import Schedule
+    from runtime.schedule import Schedule, ended_as_planned
     from runtime.settings import adopt_settings, group_of, settings_of
     from runtime.unreadable import Unreadable
 
@@ -218,7 +219,8 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
                            "holds an earlier session without its checkpoints; remove it, or choose another --session")
     if position.epoch >= end:
         console.say(f"session {options.session} has {position.epoch} epochs already; raise --epochs to train on")
-        return conclude_again(checkpoint, position, end, run_folder, processes)
+        result = result_of(ended_as_planned(options.schedule, position.step, end * steps))
+        return conclude_again(checkpoint, position, end, result, run_folder, processes)
     with (
         run_folder as folder,
         Saver(folder, state, header, processes, minutes=options.save_minutes,
@@ -232,12 +234,16 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
         if not own:
             saver.save(LAST)
         console.say(f"{describe_network(model)}, {compute.device}; {len(chips)} chips an epoch in {steps} steps of {options.lbs}"
-                    f"{f'; {len(tests)} test chips' if tests else ''}")
+                    f"{f'; {len(tests)} test chips' if tests else ''}; {end * steps} steps in all")
+        if not checkpoint:
+            path = path_length(options.schedule, options.lr, end * steps, options.warmup)
+            warn_of_short_path(console, path, end * steps, "take --config pansharpen")
         if tests:
             score_baselines(folder.path / "baselines.json", header["data"]["scored_on"], tests, options.target, options.pbs, processes,
                             console, strict=options.strict)
 
         saver.clock.restart()
+        best_scores = {}
         while position.epoch < end:
             epoch = position.epoch
             model.train()
@@ -277,8 +283,12 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
             console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}{told}{', best' * is_best}")
             if is_best and processes.is_first:
                 write_samples(folder.path / "samples" / f"epoch_{epoch}.png", learner, tests or chips)
+            best_scores = scores if is_best else best_scores
             best = [BEST] if is_best and (kept_best is None or score <= kept_best) else []
-            saver.save(f"checkpoint_epoch_{epoch}.pt", *best, *([FINAL] if position.epoch == end else []))
+            saver.save(f"checkpoint_epoch_{epoch}.pt", *best)
+            if position.epoch == end:
+                result = result_of(ended_as_planned(options.schedule, position.step, end * steps))
+                saver.save(FINAL, result=result)
             if processes.is_first:
                 sessions.link_newest(link, folder.checkpoints / f"checkpoint_epoch_{epoch}.pt", console)
             saver.after_epoch(finished=position.epoch >= end)
@@ -286,7 +296,10 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
     if processes.is_first:
         what = "test" if tests else "training"
         without = f"; {left_out} unreadable chips left out" if left_out else ""
-        print_result(f"lowest {what} loss {position.best_score:.4f} in epoch {position.best_epoch}: {folder.checkpoints / BEST}{without}")
+        print_result(f"lowest {what} loss {position.best_score:.4f} in epoch {position.best_epoch}: {folder.checkpoints / BEST}")
+        if worse := worse_than_classical(folder.path / "baselines.json", scores if result == FINAL else best_scores):
+            print_result(worse)
+        print_result(f"sharpen with {folder.checkpoints / result} ({'last' if result == FINAL else 'best'} epoch){without}")
     return 0
 
 
@@ -384,12 +397,13 @@ def make_model(options, chips, checkpoint):
     return model
 
 
-def conclude_again(checkpoint, position, end, run_folder, processes):
+def conclude_again(checkpoint, position, end, result, run_folder, processes):
     """A session that is at its end already gets its final_model.pt, where it was stopped here when more epochs were asked for."""
     if (position.epoch, position.step_in_epoch) == (end, 0) and not final_reaches(position, run_folder, KIND, processes):
         with run_folder:
             if processes.is_first:
-                save_checkpoint(run_folder.checkpoints / FINAL, checkpoint)
+                state = checkpoint.pop("state")  # the last entry, as in every checkpoint
+                save_checkpoint(run_folder.checkpoints / FINAL, {**checkpoint, "result": result, "state": state})
     return 0
 
 

@@ -27,6 +27,14 @@ def reflectance_words(plan, bands, mean):
     return "reflectance, least/median/most" + (" (training)" if mean is not None else "") + f": {', '.join(words)}"
 
 
+def decision_words(threshold, given, classes):
+    """How a map is decided. threshold: see decide_classes; given: by the user, else by the checkpoint; classes: their names."""
+    if threshold is None:
+        return "each pixel gets its most likely class"
+    what = classes[1] if len(classes) == 2 else f"a class other than {classes[0]}"
+    return f"a pixel is {what} from probability {threshold:.2f} on ({'--threshold' if given else 'chosen on validation'})"
+
+
 def tell_record(console, record, said):
     """A line about a finished scene; remarks that hold for many scenes (no CRS) only once. said: set of those told already."""
     if record["valid_fraction"] == 0:

@@ -68,6 +68,19 @@ def score_baselines(path, scored_on, tests, target, batch_size, processes, conso
             console.say(f"  {name:12s} {in_words(scores)}")
 
 
+def worse_than_classical(path, scores):
+    """A line where the network's scores of the test chips are worse than the best classical method's, else None. path: of baselines.json."""
+    name = next((n for n in ("ergas", "delta_e") if math.isfinite(scores.get(n, math.nan))), None)
+    if name is None:
+        return None
+    found = {method: scores_of_method[name] for method, scores_of_method in read_json(path).items() if method in METHODS}
+    best = min((method for method in found if found[method] is not None and math.isfinite(found[method])), key=found.get, default=None)
+    if best is None or scores[name] <= found[best]:
+        return None
+    return (f"worse than {best.upper()} ({name} {scores[name]:.3f} against {found[best]:.3f}, test chips); docs/pansharpening.md says what "
+            "helps")
+
+
 def has_baselines(path, scored_on):
     """Whether baselines.json has the scores of the classical methods on these chips. One that is damaged has not, and is made anew."""
     try:

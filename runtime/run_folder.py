@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from constants import VERSION
+from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
 from runtime.files import open_own, refuse_link, remove_leftovers, require_writable, try_lock, write_json
 
@@ -16,6 +17,27 @@ WRITTEN = ("checkpoints/*.pt", "metrics.csv", "config.json", "samples/epoch_*.pn
 
 
 OWN_FOLDERS = ("checkpoints", "samples", "tensorboard")
+
+
+def result_of(ended_as_planned):
+    """
+    The name of the checkpoint that a finished run is used with.
+
+    The rule for all programs: a run whose learning rate fell to its end as planned (see runtime.schedule) is used with its last epoch,
+    final_model.pt, which nothing was chosen for; any other with the epoch that was best on the data held out, best_model.pt.
+    """
+    return FINAL if ended_as_planned else BEST
+
+
+def find_result(path):
+    """The checkpoint of `path`, a file or the folder of a run: then the one that its final_model.pt names, or best_model.pt."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    final = folder / FINAL
+    is_final = final.is_file() and load_checkpoint(final).get("result") == FINAL
+    return final if is_final else folder / BEST
 
 
 class RunFolder:

@@ -56,12 +56,12 @@ class Saver:
     def __exit__(self, *exception):
         self.stop.__exit__(*exception)
 
-    def save(self, *names):
-        """The whole state under some names in checkpoints/, each whole or not at all."""
+    def save(self, *names, **header):
+        """The whole state under some names in checkpoints/, each whole or not at all. header: parts of it that differ in these files."""
         state = self.state.to_dict()
         if self.processes.is_first:
             for name in names:
-                save_checkpoint(self.folder.checkpoints / name, {**self.header, "state": state})
+                save_checkpoint(self.folder.checkpoints / name, {**self.header, **header, "state": state})
 
     def after_step(self):
         """Save when the clock or a signal in any process wants it; on a signal leave (KeyboardInterrupt or Terminated)."""

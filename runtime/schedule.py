@@ -29,6 +29,11 @@ def linear_factor(step, total_steps, warmup_steps=0, floor=FLOOR):
 FACTORS = {"cosine": cosine_factor, "linear": linear_factor}
 
 
+def ended_as_planned(kind, steps, total_steps):
+    """Whether the learning rate of a run fell to its end: it was planned to fall (cosine, linear), and all of the steps were done."""
+    return kind in FACTORS and steps >= total_steps
+
+
 class Schedule:
     """
     rate(step) → learning rate of a step (zero-based); step_epoch(score) after each validation, higher scores being better.
