@@ -47,7 +47,7 @@ def main(argv):
     parser.add_argument("--divide-by", type=float, required=True)
     parser.add_argument("--shift", default="0,0")
     parser.add_argument("--share", type=float, default=0.5, help="of the rows to train on")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     parser.add_argument("--weights", nargs="*", default=[], metavar="FILE", help="other checkpoints to judge, such as the shipped one")
     args = parser.parse_args(argv)
     pan, ms, folder = Path(args.pan).resolve(), Path(args.ms).resolve(), args.folder.resolve()
@@ -63,19 +63,20 @@ def main(argv):
     side = min(64, split // 8 * 8)
     test_side = min(lower[2:]) // 8 * 8
     started = time.perf_counter()
-    run("chip.py", "make-chips", *words(upper), "-c", folder / "train", "--chip-size", side, "-n", 128)
-    run("chip.py", "make-chips", *words(lower), "-c", folder / "test", "--chip-size", test_side, "--sampler", "grid",
+    run("chip.py", "make-chips", "--config", "pansharpen", *words(upper), "-c", folder / "train", "--chip-size", side)
+    run("chip.py", "make-chips", "--config", "pansharpen", *words(lower), "-c", folder / "test", "--chip-size", test_side, "--sampler", "grid",
         "-n", (lower[2] // test_side) * (lower[3] // test_side))
-    run("train_pansharpen.py", "--session", "quality", "--sessions-dir", folder / "sessions", "--chips", folder / "train", "--test-chips",
-        folder / "test", "--epochs", args.epochs, "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--weight-decay", 0.01, "--schedule", "cosine",
-        "--warmup", 50, "--augment", "turns", "--device", "cpu", "--workers", 0)
+    run("train_pansharpen.py", "--config", "pansharpen", "--session", "quality", "--sessions-dir", folder / "sessions", "--chips",
+        folder / "train", "--test-chips", folder / "test", *(["--epochs", args.epochs] if args.epochs else []), "--device", "cpu",
+        "--workers", 0)
     seconds = time.perf_counter() - started
 
     truth, full_pan = read_part(pair.inside(lower), args.divide_by)
     small_ms, small_pan = reduce_mtf(truth, pair.ratio, MS_GAIN), reduce_mtf(full_pan, pair.ratio, PAN_GAIN)
     sharpeners = {name: lambda m, p, name=name: fuse_whole(name, m, p, pair.ratio) for name in METHODS}
     # the last epoch, not the one that was best on the test chips: those are the very pixels that are judged here
-    files = {"network": folder / "sessions" / "quality" / "checkpoints" / "last.pt", **{Path(f).stem: f for f in args.weights}}
+    network = folder / "sessions" / "quality" / "checkpoints" / "final_model.pt"
+    files = {"network": network, **{Path(f).stem: f for f in args.weights}}
     for name, file in files.items():
         sharpeners[name] = network_sharpener(load_checkpoint(file, "pansharpen")).run
     print(f"\nlower part, rows {lower[1]} to {lower[1] + lower[3] - 1} of ms; chips and training took {seconds:.0f} s on this machine\n")

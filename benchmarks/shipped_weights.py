@@ -29,9 +29,8 @@ def main(argv):
     run("chip.py", "fake-chips", "-o", train, "-c", 512, "-s", 96, "-r", 0, "--reduction", "mtf")
     run("chip.py", "fake-chips", "-o", test, "-c", 32, "-s", 96, "-r", 1, "--reduction", "mtf")
     run(
-        "train_pansharpen.py", "--session", "fake", "--sessions-dir", sessions, "--chips", train, "--test-chips", test,
-        "--epochs", args.epochs, "--pbs", 8, "--lbs", 8, "--lr", 2e-3, "--schedule", "cosine", "--warmup", 50, "--augment", "turns",
-        "--device", "cpu", "--workers", 0,
+        "train_pansharpen.py", "--config", "pansharpen", "--session", "fake", "--sessions-dir", sessions, "--chips", train,
+        "--test-chips", test, "--epochs", args.epochs, "--weight-decay", 2e-3, "--device", "cpu", "--workers", 0,
     )
 
     from runtime.checkpoint import load_checkpoint, save_checkpoint

@@ -26,11 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXCLUDED = "KENNETH"  # its label does not match its image
 DEVELOPMENT = (1, 3)  # folds of the five whose fires the recipe was chosen on
-CHIPPING = ["--bands", "1,2,3,4,5", "--divide-by", "255,255,255,10000,10000", "--patch-size", "128", "--stride", "49",
-            "--exclude", EXCLUDED]
-RECIPE = ["--architecture", "contrastunet", "--indices", "pairs", "--encoder-weights", "none", "--num-classes", "2", "--no-class-weights",
-          "--epochs", "10", "--batch-size", "8", "--lr", "2e-3", "--weight-decay", "1e-2", "--grad-clip", "1", "--scheduler", "cosine",
-          "--warmup", "8", "--patience", "0"]
+RECIPE = ["--config", "few-scenes"]
+CHIPPING = [*RECIPE, "--bands", "1,2,3,4,5", "--divide-by", "255,255,255,10000,10000", "--exclude", EXCLUDED]
 
 
 def partition(fires, folds):

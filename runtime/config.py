@@ -50,12 +50,14 @@ class Node:
 def find_config(name):
     """The path of `--config NAME`: a file, or the name of a file in the project's recipes/ or (with its folder) examples/."""
     path = Path(name)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     if len(path.parts) == 1 and (recipe := RECIPES / f"{path.name.removesuffix('.yaml')}.yaml").is_file():
         return recipe
     if path.parts[:1] in (("recipes",), ("examples",)) and (PROJECT / path).is_file():
         return PROJECT / path
+    if path.is_dir():
+        raise UserError(f"--config {name} is a folder; pass a YAML or JSON file, or the name of a recipe")
     known = sorted(file.stem for file in RECIPES.glob("*.yaml"))
     near = did_you_mean(path.stem, known)
     raise UserError(f"--config {name} cannot be read: no such file, and the recipes are {', '.join(known)}.{near}")
