@@ -64,8 +64,8 @@ def main(argv):
     test_side = min(lower[2:]) // 8 * 8
     started = time.perf_counter()
     run("chip.py", "make-chips", "--config", "pansharpen", *words(upper), "-c", folder / "train", "--chip-size", side)
-    run("chip.py", "make-chips", "--config", "pansharpen", *words(lower), "-c", folder / "test", "--chip-size", test_side, "--sampler", "grid",
-        "-n", (lower[2] // test_side) * (lower[3] // test_side))
+    run("chip.py", "make-chips", "--config", "pansharpen", *words(lower), "-c", folder / "test", "--chip-size", test_side,
+        "--sampler", "grid", "-n", (lower[2] // test_side) * (lower[3] // test_side))
     run("train_pansharpen.py", "--config", "pansharpen", "--session", "quality", "--sessions-dir", folder / "sessions", "--chips",
         folder / "train", "--test-chips", folder / "test", *(["--epochs", args.epochs] if args.epochs else []), "--device", "cpu",
         "--workers", 0)
