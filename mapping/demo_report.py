@@ -101,7 +101,7 @@ def list_facts(size, seed, checkpoint, threshold):
         ("Network", f"U-Net of {thousands(weights)} weights, trained from nothing"),
         ("Sees", f"{len(CEMS_BANDS)} of the 12 bands: {', '.join(CEMS_BANDS)}"),
         ("Training", f"{size.epochs} epochs of {size.steps} steps of {size.batch_size} crops"),
-        ("Burned from", f"probability {checkpoint['data'].get('threshold') or 0.5:.2f} on, chosen on the scenes held back"),
+        ("Checkpoint", "that of the last epoch; each pixel gets its most likely class, nothing is chosen on the scenes held back"),
         ("NBR threshold", f"{threshold:.2f}, chosen on the training scenes"),
         ("Seed", str(seed)),
         ("Clouds", "judged like everything else: what burned beneath them counts"),
@@ -119,7 +119,7 @@ def gather_story(scene, run, *, size, seed, stages, commands):
     if threshold is None:  # nothing burns in the training scenes
         threshold, above = -1.0, False
     baseline = map_by_index(scene, threshold, above)
-    checkpoint = load_checkpoint(run / "checkpoints" / "best_model.pt", "segmentation")
+    checkpoint = load_checkpoint(run / "checkpoints" / "final_model.pt", "segmentation")
     height, width = scene.truth.shape
     colour = CLASS_COLOURS[2][1]
     views = scene_views(scene.reflectance, SENTINEL2_L2A_BANDS, scene.truth, scene.prediction, scene.probability, baseline, colour)

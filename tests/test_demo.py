@@ -287,7 +287,7 @@ def test_masks_are_found_by_name_or_beside_the_scene(tmp_path):
 
 
 def test_patches_of_a_checkpoint_are_shown(story, tmp_path):
-    checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
+    checkpoint = story.folder / "run" / "checkpoints" / "final_model.pt"
     output = tmp_path / "p"
     words = ["--checkpoint", str(checkpoint), "--patches-dir", str(story.folder / "patches"), "--output-dir", str(output), "--quiet"]
     assert demo.main([*words, "--cases", "2"]) == 0
@@ -301,7 +301,7 @@ def test_patches_of_a_checkpoint_are_shown(story, tmp_path):
 
 
 def test_scenes_are_mapped_and_shown_with_and_without_truth(story, tmp_path):
-    checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
+    checkpoint = story.folder / "run" / "checkpoints" / "final_model.pt"
     scene = next((story.folder / "scenes" / "test").rglob("*_S2L2A.tif"))
     lonely = tmp_path / "lonely.tif"
     lonely.write_bytes(scene.read_bytes())
@@ -317,7 +317,7 @@ def test_scenes_are_mapped_and_shown_with_and_without_truth(story, tmp_path):
 
 
 def test_a_mask_on_another_grid_is_refused(story, tmp_path, make_raster):
-    checkpoint = story.folder / "run" / "checkpoints" / "best_model.pt"
+    checkpoint = story.folder / "run" / "checkpoints" / "final_model.pt"
     scene = next((story.folder / "scenes" / "test").rglob("*_S2L2A.tif"))
     mask = make_raster(f"{scene.stem}.tif", np.zeros((4, 4), np.uint8))
     with pytest.raises(UserError, match="must share a grid"):
