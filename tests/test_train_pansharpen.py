@@ -740,3 +740,16 @@ def test_the_final_model_is_that_of_the_last_epoch_asked_for(chips, tmp_path, th
     final.unlink()
     train(tmp_path, chips, epochs=3)
     assert not final.exists()  # fewer were asked for than there are
+
+
+@pytest.mark.parametrize(("schedule", "name", "epoch"), [("cosine", "final_model.pt", "last"), ("constant", "best_model.pt", "best")])
+def test_the_last_line_names_the_checkpoint_to_sharpen_with(chips, tmp_path, capsys, schedule, name, epoch):
+    words = arguments(tmp_path, chips, schedule=schedule, lr=1e-6)[:-1]
+    assert train_pansharpen.main(words) == 0
+    said = capsys.readouterr()
+    assert "; 4 steps in all" in said.err and "too little training: 4 steps" in said.err and "take --config pansharpen" in said.err
+    *_, below, last = said.out.splitlines()
+    assert last == f"sharpen with {tmp_path / 's' / 'checkpoints' / name} ({epoch} epoch)"
+    baselines = json.loads((tmp_path / "s" / "baselines.json").read_text())
+    best = min(scores["ergas"] for method, scores in baselines.items() if method != "scored_on")
+    assert below.startswith("worse than ") == (float(rows(tmp_path)[-1]["test_ergas"]) > best)
