@@ -114,7 +114,7 @@ def import_libraries():
     from pansharpening.dataset import MOST_UNREADABLE, PanChips, epoch_order, logical_batches, scale_of, shared_chips, statistics
     from pansharpening.losses import WEIGHTS, weighted_losses
     from pansharpening.network import Pansharpener, PansharpenerConfig, architecture_reach, pansharpener_from_checkpoint
-    from pansharpening.scoring import in_words, worse_than_classical, score_baselines, score_chips
+    from pansharpening.scoring import in_words, score_baselines, score_chips, worse_than_classical
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import require_parts, save_checkpoint
     from runtime.device import Compute, choose_device, derived_seed, gradient_scaler, seed_everything
