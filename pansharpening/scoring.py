@@ -69,7 +69,7 @@ def score_baselines(path, scored_on, tests, target, batch_size, processes, conso
 
 
 def worse_than_classical(path, scores):
-    """A line where the network's scores of test chips are worse than the best classical method's, else None. path: of baselines.json."""
+    """A line where the scores of test chips are worse than the best classical method's, else None. path: of baselines.json."""
     name = next((n for n in ("ergas", "delta_e") if math.isfinite(scores.get(n, math.nan))), None)
     if name is None:
         return None
