@@ -224,6 +224,9 @@ def parse_colours(text):
     return found
 
 
+parse_colours.separated = True
+
+
 def choose_colours(classes):
     """One (r, g, b) for each class of a ClassSet: as given; as usual for the classes of fires; by name; else unlike the others."""
     names, given = classes.names, {name: tuple(bytes.fromhex(colour.removeprefix("#"))) for name, colour in classes.given}

@@ -102,7 +102,7 @@ def test_a_network_below_the_index_is_told_at_the_end_and_when_it_is_scored(patc
 
 
 def test_a_network_above_the_index_is_not(patches, learned, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mapping.validation_baseline.choose_index_threshold", lambda *_: ((-0.99, False), 0.5))
+    monkeypatch.setattr("mapping.scoring.Baseline.maps", lambda self, values: values < -0.99)
     run(patches, tmp_path / "o", "--epochs", 1, "--steps-per-epoch", 20, "--lr", "0.01", "--quiet")
     assert "below" not in capsys.readouterr().out
 
