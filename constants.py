@@ -76,10 +76,20 @@ def get_class_names(num_classes, names=None):
     return CLASS_NAMES.get(num_classes) or tuple(f"class_{i}" for i in range(num_classes))
 
 
+def plain_band(name):
+    """A band's name in lower case without the date or tile that stacked rasters write around it."""
+    plain = (name or "").strip().lower()
+    return AFTER_BAND.sub("", plain[found.end():] if (found := BEFORE_BAND.match(plain)) else plain)
+
+
+def is_picture_band(name):
+    """Whether a band is one of a picture, by its name: Sentinel-2's TCI_R is red as B04 is, but brightness 0..255 and not reflectance."""
+    return plain_band(name).startswith("tci_")
+
+
 def band_role(name):
     """What a band sees ("red", "nir", "swir2" …) by its name in any of the usual spellings, beside a date or tile too, or None."""
-    plain = (name or "").strip().lower()
-    plain = AFTER_BAND.sub("", plain[found.end():] if (found := BEFORE_BAND.match(plain)) else plain)
+    plain = plain_band(name)
     for role, spellings in BAND_ALIASES.items():
         if plain == role or plain in (s.lower() for s in spellings):
             return role

@@ -405,7 +405,7 @@ def map_scenes(checkpoint, class_set, request, console):
     """[mapping.gallery.Case] of --scenes, mapped by inference.py."""
     import inference
     from mapping import gallery
-    from mapping.inputs import plan_input
+    from mapping.inputs import plan_of_header
     from raster.source import describe, list_rasters, scene_name
 
     data = checkpoint["data"]
@@ -421,7 +421,7 @@ def map_scenes(checkpoint, class_set, request, console):
     cases = []
     for scene in scenes:
         name = scene_name(scene)
-        plan = plan_input(describe(scene), data, checkpoint["model"].get("mean"))
+        plan = plan_of_header(describe(scene), data)
         mask = gallery.find_mask(scene, masks)
         cases.append(gallery.scene_case(name, plan, data["bands"], maps / f"{name}_classes.tif", mask, class_set))
     return cases

@@ -6,7 +6,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares a
     python inference.py --checkpoint best_model.pt scene.tif --aoi area.geojson --tta --probabilities
     python inference.py --checkpoint best_model.pt                # the test scenes of the patches that the checkpoint was trained on
     torchrun --nproc-per-node 2 inference.py --checkpoint best_model.pt scenes/ --output-dir maps
-    python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps     # sharpen, docs/pansharpening.md
+    python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps --divide-by 10000   # sharpen
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
 
 For each scene, in the output folder (docs/maps.md tells how to read them):
@@ -50,6 +50,7 @@ def build_parser():
     group.add_argument("--divide-by", type=listed, metavar="LIST", help="reflectance = (value + offset) / divisor: one number, or one a "
                        "band (default: as the file's tags or else the checkpoint state it)")
     group.add_argument("--offset", type=listed, metavar="LIST", help="one number, or one a band (default: see --divide-by)")
+    group.add_argument("--accept-scale", action="store_true", help="map a scene although its reflectance is not that of the training")
     group.add_argument("--nodata", metavar="VALUE", help="value of pixels without data, or none (default: the file's tag)")
     group.add_argument("--aoi", metavar="FILE", help="polygons (GeoJSON, GeoPackage …): map only what they cover")
 
@@ -142,7 +143,7 @@ def map_segmentation(args, given, checkpoint):
         threshold=args.threshold if args.threshold is not None else classes.threshold(data.get("threshold")),
         probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
     )
-    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata)
+    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale)
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = MapRun(
@@ -172,8 +173,9 @@ def sharpen(args, given, checkpoint):
     with program("cpu", args.quiet) as (processes, console):
         run = SharpenRun(
             checkpoint=checkpoint, method=args.method, compute=choose_compute(args, processes.local_rank), output_dir=args.output_dir,
-            bands=args.bands, divide_by=args.divide_by, offset=args.offset, shift=args.shift, rgb=args.rgb, block=args.window or 512,
-            apron=args.apron, overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run, quiet=args.quiet,
+            bands=args.bands, divide_by=args.divide_by, offset=args.offset, accept_scale=args.accept_scale, shift=args.shift, rgb=args.rgb,
+            block=args.window or 512, apron=args.apron, overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run,
+            quiet=args.quiet,
         )
         return sharpen_all(run, args.pan, args.ms, processes, console)
 

@@ -25,7 +25,7 @@ from spectral_indices import SPECTRAL_INDICES
 KIND = "segmentation"
 PROJECTS = {True: "fire-detection", False: "segmentation"}  # of W&B: are the classes fire?
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
-RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "device", "config", "quiet", "debug")
+RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
 MODEL_FLAGS = ("architecture", "encoder", "num_classes", "indices", "layer")
 # Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
@@ -91,6 +91,7 @@ def build_parser():
     group.add_argument("--save-minutes", type=number(0), default=10.0, help="last.pt at least this often within an epoch; 0: every step")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
     group.add_argument("--strict", action="store_true", help="a patch that cannot be read ends the run (else it is left out and named)")
+    group.add_argument("--accept-scale", action="store_true", help="patches whose reflectance is not that of the checkpoint's training")
     group.add_argument("--test-only", action="store_true", help="score a split with the checkpoint of --resume, on whole scenes")
     group.add_argument("--test-split", choices=("train", "val", "test"), default="test", help="split to score")
     group.add_argument("--wandb", action="store_true", help="log to Weights & Biases (WANDB_MODE=offline without network)")
@@ -117,7 +118,7 @@ def check_flags(args):
 def import_libraries():
     """What the functions below use. torch takes seconds to import, so this waits until the flags are known to be right."""
     global torch, np, augment, scoring, model_from_checkpoint, create_segmentation_model, require_fitting_size, CombinedLoss, as_classes
-    global CombinedMetrics, ThresholdHistogram, WildfireDataModule, Labels, Sampling, band_statistics, class_weights_of
+    global CombinedMetrics, ThresholdHistogram, WildfireDataModule, Labels, Sampling, band_statistics, class_weights_of, scale_doubt
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, run_folder_of, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
@@ -127,7 +128,7 @@ def import_libraries():
     import torch
 
     import augment
-    from chipping.patch_statistics import band_statistics, class_weights_of
+    from chipping.patch_statistics import band_statistics, class_weights_of, scale_doubt
     from dataset import Labels, Sampling, WildfireDataModule
     from losses import CombinedLoss
     from mapping import scoring
@@ -218,6 +219,7 @@ class Options:
     save_minutes: float
     overwrite: bool
     strict: bool
+    accept_scale: bool
     wandb: bool
     tensorboard: bool
     project: str | None
@@ -248,7 +250,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     run_folder = RunFolder(options.output_dir, bool(checkpoint), options.overwrite, processes.is_first)
     run_folder.refuse_earlier_run()  # before masks are counted and weights downloaded; the folder itself is made when the rest is right
     seed_everything(options.seed)
-    set_up(data, ("train", "val"), checkpoint)
+    set_up(data, ("train", "val"), checkpoint, options.accept_scale, console)
     steps, patch_set = data.batches.steps, data.patch_set
     classes = patch_set.class_set.with_colours(options.class_colours)
     total_steps = min(options.epochs * steps, options.max_steps or options.epochs * steps)
@@ -433,13 +435,20 @@ class Learner:
     processes: object
 
 
-def set_up(data, needs, checkpoint):
-    """data.setup(needs), and a UserError where its patches do not fit the checkpoint."""
+def set_up(data, needs, checkpoint, accept_scale, console):
+    """data.setup(needs), and a UserError where its patches do not fit the checkpoint; a warning where their reflectance is unlike it."""
     data.setup(needs)
     for name, found in (("bands", data.patch_set.bands), ("classes", data.patch_set.classes)) if checkpoint else ():
         if list(checkpoint["data"][name]) != list(found):
             raise UserError(f"the checkpoint was trained on the {name} {', '.join(checkpoint['data'][name])}, {data.root} has "
                             f"{', '.join(found)}; pass the --patches-dir that goes with it")
+    if checkpoint and not accept_scale:
+        patches = getattr(data, needs[0]).patches
+        doubt, is_wrong = scale_doubt(data.patch_set, patches, checkpoint["data"], checkpoint["model"].get("mean"))
+        if is_wrong:
+            raise UserError(f"{doubt}; pass the --patches-dir that goes with the checkpoint, or --accept-scale")
+        if doubt:
+            console.warn(f"{doubt}, unlike the checkpoint's training; is their scale right?")
 
 
 def make_learner(options, data, choice, checkpoint, compute, processes, console):
@@ -606,7 +615,7 @@ def test(options, data, checkpoint, split, compute, processes, console):
         if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
             refuse_existing(outputs, options.overwrite)
         require_writable(options.output_dir)
-    set_up(data, [split], checkpoint)
+    set_up(data, [split], checkpoint, options.accept_scale, console)
     patch_set, dataset, classes = data.patch_set, getattr(data, split), data.patch_set.class_set
     threshold = classes.threshold(checkpoint["data"]["threshold"])
     network = compute.compiled(model_from_checkpoint(checkpoint).to(compute.device))

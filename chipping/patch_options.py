@@ -30,12 +30,16 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """Which bands, and reflectance = (value + offset) / divide_by. nodata: a number, or "none"."""
+    """
+    Which bands, and reflectance = (value + offset) / divide_by. nodata: a number, or "none". accept_scale: what cannot be reflectance
+    is not refused.
+    """
 
     bands: str | None = None
     divide_by: str | None = None
     offset: str | None = None
     nodata: str | None = None
+    accept_scale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

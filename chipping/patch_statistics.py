@@ -14,6 +14,7 @@ from chipping.chipset import DESCRIPTION
 from chipping.patch_files import label_outside, outside_text, read_image, read_mask
 from chipping.patch_set import SPLITS, read_patch_set
 from constants import IGNORE
+from raster.plausible import band_figures, judge
 from raster.scale import to_reflectance
 from runtime.device import derived_seed
 from runtime.errors import UserError
@@ -89,6 +90,23 @@ def band_statistics(patch_set, patches, seed=0):
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0)) / np.abs(patch_set.divide_by)
     mean = to_reflectance(mean[:, None, None], patch_set.divide_by, patch_set.offset)
     return tuple(mean.ravel().tolist()), tuple(np.maximum(std, 1e-3).tolist())
+
+
+def scale_doubt(patch_set, patches, data, usual, seed=0):
+    """
+    (a sentence or None, whether a wrong scale must be the reason) of patches whose mean reflectance is not that of a checkpoint's training.
+
+    data: of the checkpoint. usual: mean reflectance of its training, or None.
+    """
+    try:
+        mean, _ = band_statistics(patch_set, patches, seed)
+    except UserError:  # there is no valid pixel to judge by
+        return None, False
+    scales = [list(zip(each["divide_by"], each["offset"], strict=True)) for each in (data, vars(patch_set))]
+    wrong, odd = judge(patch_set.bands, mean, usual, scales)
+    if not wrong + odd:
+        return None, False
+    return f"mean reflectance in {patch_set.folder}: {band_figures(patch_set.bands, mean, usual, wrong or odd)}", bool(wrong)
 
 
 def sums_of_files(patch_set, patches, seed):

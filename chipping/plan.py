@@ -10,6 +10,7 @@ from chipping.cutting import Recipe
 from chipping.input_files import NUM_CLASSES_OF_LAYER, find_inputs, find_label_files, some
 from chipping.label_checks import check_clouds, check_masks, check_polygons
 from chipping.labels import parse_label_map
+from chipping.scale_check import check_reflectance
 from chipping.scenes import describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
@@ -98,6 +99,8 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     check_polygons(scenes, recipe, note)
     check_clouds(scenes, recipe)
     black_white = check_masks(scenes, recipe, note)
+    if not pixels.accept_scale:
+        check_reflectance(scenes, channels.names, channels.scale)
     if alphas:
         note(next(iter(alphas.values())) + (f"; so in {len(alphas)} of {len(infos)} scenes" if len(alphas) > 1 else ""))
     if zero_fill:

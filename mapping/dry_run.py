@@ -25,6 +25,7 @@ def dry_run(run, scenes):
         print_result(
             f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
+            + (f"; {plan.doubt}" if plan.doubt else "")
         )
     print_result(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {run.output_dir}")
     return 2 if bad else 0

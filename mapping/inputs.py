@@ -3,18 +3,15 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from raster.bands import is_cems_image, match_bands
-from raster.hidden import data_bands, hidden_pixels
-from raster.nodata import decide_nodata, one_or_each, valid_pixels, zero_is_fill
-from raster.scale import USUAL_SCALES, Scale, decide_scale, parse_numbers, scale_from_tags, to_reflectance
-from raster.source import RasterInfo, open_raster, read_bands
+from raster.hidden import data_bands
+from raster.nodata import decide_nodata, one_or_each, zero_is_fill
+from raster.plausible import band_figures, judge
+from raster.sample import sample_values
+from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, to_reflectance
+from raster.source import RasterInfo
 from runtime.errors import UserError
-
-SUSPICIOUS = 30  # times brighter or darker than the training images: no scene is, a wrong divisor (255, 10000) always is
-TYPICAL_REFLECTANCE = 0.1  # stands for the training images where a model does not know their mean
 
 
 @dataclass(frozen=True)
@@ -23,19 +20,20 @@ class InputFlags:
     What the command line says about the input in place of checkpoint and tags; None where it says nothing.
 
     bands: names or numbers from 1, in the order of the model's bands. divide_by, offset: one number a band. nodata: a number as text, or
-    "none".
+    "none". accept_scale: reflectance that the training had nothing like is not refused.
     """
 
     bands: tuple | None = None
     divide_by: tuple | None = None
     offset: tuple | None = None
     nodata: str | None = None
+    accept_scale: bool = False
 
     @classmethod
-    def of_text(cls, count, bands, divide_by, offset, nodata):
+    def of_text(cls, count, bands, divide_by, offset, nodata, accept_scale=False):
         """The flags of a model with `count` bands. divide_by, offset: as text, one number or one a band."""
         numbers = (parse_numbers(text, flag, count) for text, flag in ((divide_by, "--divide-by"), (offset, "--offset")))
-        return cls(bands, *numbers, nodata)
+        return cls(bands, *numbers, nodata, accept_scale)
 
 
 NO_FLAGS = InputFlags()
@@ -49,7 +47,8 @@ class SceneInput:
     indexes: 1-based, in the order of the model's bands. scale: reflectance = (stored + offset) / divide_by.
     nodata: stored value, or None; one a band where they differ. zero_is_nodata: a pixel that is 0 in all of the bands is nodata too.
     masked: what else hides pixels, see raster.hidden.DataBands. alpha: a sentence where a band counts as alpha, or None.
-    matched, scaled: where bands and scale come from, in words for the log. sample: see sample_range, where it has been read.
+    matched, scaled: where bands and scale come from, in words for the log. sample: see sample_range, where it has been read. doubt: a
+    sentence about reflectance that is unlike that of the training, or None.
     """
 
     info: RasterInfo
@@ -62,14 +61,27 @@ class SceneInput:
     masked: int | tuple | None = None
     alpha: str | None = None
     sample: np.ndarray | None = field(default=None, compare=False)
+    doubt: str | None = field(default=None, compare=False)
 
 
 def plan_input(info, data, mean=None, flags=NO_FLAGS):
     """
-    SceneInput for a raster and a checkpoint's `data`. UserError where bands or scale are not certain, with what to pass.
+    SceneInput for a raster and a checkpoint's `data`, with a sample of its pixels. UserError where bands or scale are not certain, or where
+    the reflectance is not that of such images, with what to pass.
 
     info: RasterInfo. mean: reflectance of the training images per band, or None. flags: InputFlags.
     """
+    plan = plan_of_header(info, data, flags)
+    sample = sample_range(plan)
+    if sample is None:
+        return plan
+    scales = list(zip(data["divide_by"], data["offset"], strict=True)), list(zip(plan.scale.divide_by, plan.scale.offset, strict=True))
+    doubt = None if flags.accept_scale else require_plausible(plan, data["bands"], sample[1], mean, scales)
+    return replace(plan, sample=sample, doubt=doubt)
+
+
+def plan_of_header(info, data, flags=NO_FLAGS):
+    """plan_input as far as the header decides it: no pixel is read, and the reflectance is not judged."""
     if any(np.dtype(dtype).kind == "c" for dtype in info.dtypes):
         raise UserError(f"{info.path} holds complex numbers; expected integers or floats")
     wanted = list(data["bands"])
@@ -84,13 +96,7 @@ def plan_input(info, data, mean=None, flags=NO_FLAGS):
         nodata = one_or_each(each)
         zero_is_nodata = zero_is_nodata or zero_is_fill(info, zero_based, each, scale.offset, flags.nodata)
     hides = data_bands(info, indexes)
-    plan = SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled, hides.masked, hides.remark)
-    if flags.divide_by is not None:  # a scale that is given is not checked against pixels
-        return plan
-    sample = sample_range(plan)
-    if sample is not None:
-        require_plausible(plan, wanted, mean, sample[1])
-    return replace(plan, sample=sample)
+    return SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled, hides.masked, hides.remark)
 
 
 def choose_scale(info, zero_based, data, flags):
@@ -103,47 +109,28 @@ def choose_scale(info, zero_based, data, flags):
     return Scale(scale.divide_by, scale.offset if flags.offset is None else flags.offset), scaled
 
 
-def require_plausible(plan, wanted, mean, medians):
+def require_plausible(plan, names, medians, mean, scales):
     """
-    UserError where the scene, read with the plan's scale, is not even roughly as bright as the images of the training.
+    UserError where a wrong scale must have made the reflectance of a scene; a sentence where it is only unlike the training's, or None.
 
-    This does not choose a scale; it only catches one that is wrong by a factor, as when a file of reflectances meets a checkpoint trained
-    on digital numbers. The median over all bands is compared, so that water or snow pass. medians: of a sample, one a band.
+    This chooses no scale. names, medians, mean, scales: see raster.plausible.judge. medians: of a sample.
     """
-    reference = np.full(len(wanted), TYPICAL_REFLECTANCE) if mean is None else np.asarray(mean, dtype=float)
-    usable = reference > 1e-4
-    if not usable.any():
-        return
-    times = float(np.median(np.maximum(medians[usable], 0) / reference[usable]))
-    if not 1 / SUSPICIOUS <= times <= SUSPICIOUS:
+    wrong, odd = judge(names, medians, mean, scales)
+    if wrong:
         divisors = ", ".join(f"{d:g}" for d in dict.fromkeys(plan.scale.divide_by))
-        shown, expected = ", ".join(f"{m:.3g}" for m in medians), ", ".join(f"{m:.3g}" for m in reference)
         raise UserError(
-            f"{plan.info.path} doesn't fit the scale {plan.scaled} (divide by {divisors}): medians {shown}, usual {expected}. "
-            f"Pass --divide-by ({USUAL_SCALES}) and --offset"
+            f"{plan.info.path} doesn't fit the scale {plan.scaled} (divide by {divisors}): median reflectance "
+            f"{band_figures(names, medians, mean, wrong)}. Pass --divide-by and --offset (see docs/data.md), or --accept-scale"
         )
+    if odd:
+        figures = band_figures(names, medians, mean, odd)
+        return f"{plan.info.path}: median reflectance {figures}, unlike the training; are --divide-by and --offset right?"
+    return None
 
 
-def sample_range(plan, grid=4, side=64):
-    """
-    (3, C): least, median and highest reflectance of each band over valid pixels of a few small windows; None where none of them can be read
-    or is valid.
-    """
-    info, pieces = plan.info, []
-    with open_raster(info.path) as dataset:
-        for row in np.unique(np.linspace(0, max(0, info.height - side), grid).astype(int)):
-            for column in np.unique(np.linspace(0, max(0, info.width - side), grid).astype(int)):
-                window = Window(column, row, min(side, info.width), min(side, info.height))
-                try:
-                    pixels = read_bands(dataset, plan.indexes, window)
-                    hidden = hidden_pixels(dataset, plan.masked, window)
-                except RasterioError:
-                    continue  # it is named when the map is made
-                valid = valid_pixels(pixels, plan.nodata, zero_is_nodata=True)
-                if hidden is not None:
-                    valid &= ~hidden
-                pieces.append(pixels[:, valid].astype(np.float64))
-    values = np.concatenate(pieces, axis=1) if pieces else np.empty((len(plan.indexes), 0))
+def sample_range(plan):
+    """(3, C): least, median and highest reflectance of each band in a sample of valid pixels, None without one."""
+    values = sample_values(plan.info.path, plan.indexes, plan.nodata, plan.masked)
     if values.shape[1] == 0:
         return None
     stored = np.stack([values.min(axis=1), np.median(values, axis=1), values.max(axis=1)])

@@ -11,7 +11,7 @@ from constants import MANIFEST
 from mapping.area_of_interest import OutsideArea
 from mapping.cost import tell_large
 from mapping.dry_run import dry_run
-from mapping.inputs import InputFlags, plan_input
+from mapping.inputs import InputFlags, plan_input, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, tell_record
 from mapping.scene import map_scene
@@ -60,6 +60,10 @@ class MapRun:
     def plan(self, path):
         """SceneInput of a scene: reads its header and a few small windows."""
         return plan_input(describe(path), self.data, mean=self.facts.mean, flags=self.flags)
+
+    def plan_of_header(self, path):
+        """SceneInput of a scene as far as its header tells."""
+        return plan_of_header(describe(path), self.data, self.flags)
 
     def predictor(self, plan):
         if self.compute.device.type == "cuda":
@@ -139,7 +143,11 @@ def refuse_finished(run, scenes):
     """UserError for maps that exist and may not be replaced, before any scene is mapped. What can't be opened is skipped here."""
     for name, path in scenes.items():
         if any(p.exists() for p in run.files(name).outputs(run.settings, run.facts.class_set).values()):
-            run.finished_record(name, run.plan(path))
+            try:
+                plan = run.plan_of_header(path)
+            except UserError:
+                continue
+            run.finished_record(name, plan)
 
 
 # --------------------------------------------------------------------------------------------------------- the mapping
@@ -204,13 +212,15 @@ def map_share(run, mine, count, console):
 
 def map_or_skip(run, name, path, place, console):
     """The record of one scene, which is mapped unless it is already. place: what a line about it begins with."""
-    plan, files = run.plan(path), run.files(name)
-    record = run.finished_record(name, plan)
+    record = run.finished_record(name, run.plan_of_header(path))
     if record is not None:
         console.say(f"{place} is mapped already")
         return record
+    plan, files = run.plan(path), run.files(name)
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
     console.say(f"{place}: {plan_words(plan, run.facts)}{again}")
+    if plan.doubt:
+        console.warn(plan.doubt)
     tell_large(run, plan, name, console)
 
     def progress(total, done):

@@ -7,6 +7,7 @@ Pixel-wise maps of anything from one pixel to a hundred thousand rows: windows, 
 A band is the rows that no later window touches. Only one row of windows is in memory at any time.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,13 @@ import torch
 from constants import IGNORE
 from mapping.blending import Blender, decide_classes
 from mapping.reading import Slab
+from raster.plausible import band_figures, judge
 from raster.scale import Scale, to_reflectance
 from raster.windows import WindowGrid
 from runtime.device import Compute, choose_device
 from runtime.errors import UserError
+
+SAMPLE = 100_000  # pixels of an array that are looked at to judge its scale
 
 
 @dataclass
@@ -215,28 +219,73 @@ def thumbnail_rows(predictor, strip, first, stop, step):
 
 
 def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window=256, overlap=0.25, threshold=None, batch_size=8,
-                  device="auto", precision="fp32", tta=False, num_classes=None):
+                  device="auto", precision="fp32", tta=False, num_classes=None, accept_scale=False):
     """
     (classes (H, W) uint8 with 255 where invalid, probabilities (classes, H, W) float32) of an image in memory.
 
     image: (C, H, W) reflectance, or stored values with divide_by and offset (numbers, or one a band). valid: (H, W) bool or None; NaN and
     infinite pixels are never valid. threshold: None for the most likely class, else see decide_classes. num_classes: that of the model's
     config where not given. The model is left on the device and in eval mode.
+
+    UserError for a shape that is not that of an image with the model's bands, and for reflectance that is not that of its training; a
+    warning where that is only unusual. accept_scale: neither is said of the reflectance.
     """
-    image = np.asarray(image)
-    if image.ndim != 3 or 0 in image.shape:
-        raise UserError(f"expected an image of shape (bands, rows, columns), none of them 0, got {image.shape}")
-    if image.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
-        image = image.astype(np.float32)
-    finite = np.isfinite(image).all(axis=0) if image.dtype.kind == "f" else np.ones(image.shape[1:], dtype=bool)
-    valid = finite if valid is None else finite & valid
-    scale = Scale(*(tuple(np.broadcast_to(np.asarray(v, dtype=np.float64), len(image)).tolist()) for v in (divide_by, offset)))
+    image, valid, scale = as_image(model, image, valid, divide_by, offset)
+    if not accept_scale:
+        judge_image(model, image, valid, scale)
     compute = Compute(device=device if isinstance(device, torch.device) else choose_device(device), precision=precision)
     predictor = Predictor(model, num_classes or classes_of(model), scale, compute, tta=tta, batch_size=batch_size)
     slabs = [Slab(0, np.ascontiguousarray(image), valid, [])]
-    grid = WindowGrid(*valid.shape, window, stride_of(window, overlap))
+    return whole_map(predictor, slabs, WindowGrid(*valid.shape, window, stride_of(window, overlap)), threshold)
+
+
+def whole_map(predictor, slabs, grid, threshold):
+    """(classes (H, W) uint8, probabilities (classes, H, W) float32) of slabs that cover a grid."""
     bands = list(predict_bands(predictor, slabs, grid, threshold=threshold, keep_probabilities=True))
     return np.concatenate([b.classes for b in bands]), np.concatenate([b.probabilities for b in bands], axis=1)
+
+
+def as_image(model, image, valid, divide_by, offset):
+    """(image in a type that slabs have, valid (H, W) bool, Scale) of predict_array's arguments. UserError for shapes that do not fit."""
+    image, wanted = np.asarray(image), getattr(getattr(model, "config", None), "bands", None)
+    bands = "bands" if wanted is None else f"{len(wanted)} bands: {', '.join(wanted)}"
+    if image.ndim != 3 or 0 in image.shape:
+        raise UserError(f"expected an image of shape ({bands}; rows, columns), none of them 0, got {image.shape}")
+    if wanted is not None and len(image) != len(wanted):
+        turned = "; pass np.moveaxis(image, -1, 0)" if image.shape[2] == len(wanted) else ""
+        raise UserError(f"expected an image of shape ({bands}; rows, columns), got {image.shape}{turned}")
+    if image.dtype.kind not in "biuf":
+        raise UserError(f"expected an image of integers or floats, got {image.dtype}")
+    if image.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
+        image = image.astype(np.float32)
+    if valid is not None and np.shape(valid) != image.shape[1:]:
+        raise UserError(f"valid has the shape {np.shape(valid)}, the image {image.shape[1:]} pixels; expected the same")
+    finite = np.isfinite(image).all(axis=0) if image.dtype.kind == "f" else np.ones(image.shape[1:], dtype=bool)
+    try:
+        scale = Scale(*(tuple(np.broadcast_to(np.asarray(v, dtype=np.float64), len(image)).tolist()) for v in (divide_by, offset)))
+    except ValueError as error:
+        raise UserError(f"divide_by and offset are one number or {len(image)}, got {divide_by} and {offset}") from error
+    return image, finite if valid is None else finite & np.asarray(valid, dtype=bool), scale
+
+
+def judge_image(model, image, valid, scale):
+    """UserError or a warning where a sample of the image's reflectance is not that of the model's training; nothing without its mean."""
+    config = getattr(model, "config", None)
+    mean, names = getattr(config, "mean", None), getattr(config, "bands", None)
+    if mean is None or names is None:
+        return
+    places = np.flatnonzero(valid)
+    places = places[:: max(1, len(places) // SAMPLE)]
+    if not len(places):
+        return
+    stored = np.median(image.reshape(len(image), -1)[:, places].astype(np.float64), axis=1)
+    medians = to_reflectance(stored[:, None, None], scale.divide_by, scale.offset).ravel()
+    wrong, odd = judge(names, medians, mean, [list(zip(scale.divide_by, scale.offset, strict=True))])
+    if wrong:
+        raise UserError(f"the image is no reflectance as in the training: median {band_figures(names, medians, mean, wrong)}. Pass "
+                        "divide_by and offset, or accept_scale=True")
+    if odd:
+        warnings.warn(f"median reflectance {band_figures(names, medians, mean, odd)}: unlike the training", stacklevel=3)
 
 
 def classes_of(model):

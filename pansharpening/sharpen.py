@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+import numpy as np
+
 from pansharpening.cost import tell_cost
 from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
 from pansharpening.output_form import OutputForm, choose_form
@@ -10,7 +12,9 @@ from pansharpening.pair_bands import check_ratio, select_bands
 from pansharpening.sharpeners import classical_sharpener, network_sharpener
 from raster.pair import Pair, match_pair
 from raster.pair_files import bands_of, compare_tags, match_paths, place_of, scale_of_pair
-from raster.scale import scale_from_tags
+from raster.plausible import band_figures, judge
+from raster.sample import sample_values
+from raster.scale import scale_from_tags, to_reflectance
 from raster.source import describe
 from raster.writer import scratch_of
 from runtime.device import Compute
@@ -26,9 +30,9 @@ class SharpenRun:
     What all pairs of a run share.
 
     checkpoint: a dict as loaded, or None with `method`, the name of a classical one. compute: runtime.device.Compute. output_dir: a folder.
-    bands: names or numbers of --bands, or None. divide_by, offset: text of the flags, or None. shift: (x, y) pan pixels. rgb, block, apron:
-    see FuseSettings. overwrite: replace rasters that exist. strict: the first failure ends the run. dry_run: write nothing. quiet: of the
-    console.
+    bands: names or numbers of --bands, or None. divide_by, offset: text of the flags, or None. accept_scale: values that cannot be
+    reflectance are not refused. shift: (x, y) pan pixels. rgb, block, apron: see FuseSettings. overwrite: replace rasters that exist.
+    strict: the first failure ends the run. dry_run: write nothing. quiet: of the console.
     """
 
     checkpoint: dict | None
@@ -38,6 +42,7 @@ class SharpenRun:
     bands: tuple | None = None
     divide_by: str | None = None
     offset: str | None = None
+    accept_scale: bool = False
     shift: tuple = (0.0, 0.0)
     rgb: bool = False
     block: int = 512
@@ -114,17 +119,30 @@ def plan_pair(run, pan, ms, console):
 
 
 def choose_scale(run, pair):
-    """((divide_by, offset), where it comes from): flags, the file's tags, the checkpoint; for classical methods values as they are."""
+    """((divide_by, offset), where it comes from): flags, then the file's tags; without them classical methods take values as they are."""
     if not run.divide_by:
         compare_tags(pair, run.offset is not None)
     if run.divide_by or scale_from_tags(*bands_of(pair)):
-        return scale_of_pair(pair, run.divide_by, run.offset), "as the flags say" if run.divide_by else "as the file's tags say"
-    if run.checkpoint:
-        data = run.checkpoint["data"]
-        return scale_of_pair(pair, data["divide_by"], data["offset"] if run.offset is None else run.offset), "as for the checkpoint's chips"
-    if run.rgb or run.offset is not None:  # neither can do without a divisor: an error that says so
+        scale = scale_of_pair(pair, run.divide_by, run.offset)
+        if not run.accept_scale:
+            require_reflectance(pair, *scale)
+        return scale, "as the flags say" if run.divide_by else "as the file's tags say"
+    if run.checkpoint or run.rgb or run.offset is not None:  # none of them can do without a divisor: an error that says so
         return scale_of_pair(pair, None, run.offset), ""
     return (1.0, 0.0), "since classical methods don't mind"
+
+
+def require_reflectance(pair, divide_by, offset):
+    """UserError where a sample of ms, read with its scale, is too bright to be reflectance."""
+    indexes = pair.indexes or tuple(range(1, len(pair.bands) + 1))
+    values = sample_values(pair.ms, indexes, pair.nodata[1], pair.masked[1])
+    if not values.size:
+        return
+    medians = to_reflectance(np.median(values, axis=1), divide_by, offset)
+    wrong, _ = judge(pair.bands, medians)
+    if wrong:
+        raise UserError(f"{pair.ms} doesn't fit its scale (divide by {divide_by:g}): median reflectance "
+                        f"{band_figures(pair.bands, medians, None, wrong)}. Pass --divide-by and --offset, or --accept-scale")
 
 
 def sharpen_pairs(run, planned, processes, console):

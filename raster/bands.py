@@ -1,15 +1,20 @@
 """Finds the bands of a raster: by number, by description in any usual spelling, or by their order."""
 
-from constants import SENTINEL2_L2A_BANDS, band_role
+from constants import BAND_ALIASES, SENTINEL2_L2A_BANDS, band_role, is_picture_band
 from raster.hidden import data_bands
 from runtime.errors import UserError, did_you_mean
 
 
 def alike(names, word):
-    """Zero-based positions of the names that are the word itself, else of those that stand for the same part of the spectrum."""
+    """Zero-based positions of the names that are the word itself, else of those that name the same band (see is_same_band)."""
     exact = [i for i, n in enumerate(names) if n and n.strip().lower() == word.strip().lower()]
-    role = band_role(word)
-    return exact or [i for i, n in enumerate(names) if role and band_role(n) == role]
+    return exact or [i for i, n in enumerate(names) if is_same_band(n, word)]
+
+
+def is_same_band(one, other):
+    """Whether two names stand for the same part of the spectrum, and both for reflectance or both for a picture's brightness."""
+    role = band_role(one)
+    return role is not None and role == band_role(other) and is_picture_band(one) == is_picture_band(other)
 
 
 def find_band(names, word):
@@ -25,12 +30,18 @@ def number_of(info, names, word):
         if not 1 <= number <= info.count:
             raise UserError(f"--bands {number}: {info.path} has bands 1 to {info.count}")
         return number
-    found = find_band(names, str(word))
-    if found is None:
+    found = alike(names, str(word)) or alike(names, picture_of(word))
+    if len(found) != 1:
         known = [n for n in names if n]
         has = ", ".join(known) or "no names"
         raise UserError(f"--bands: {info.path} has no band {word!r}; it has {has}.{did_you_mean(word, known)}")
-    return found
+    return found[0] + 1
+
+
+def picture_of(word):
+    """The picture's band for `red`, `green` and `blue`, which a person says of both; any other word as it is."""
+    word = str(word).strip()
+    return next((name for name in BAND_ALIASES.get(word.lower(), ()) if is_picture_band(name)), word)
 
 
 # ------------------------------------------------------------------------------------------------- one raster for a model
@@ -63,6 +74,9 @@ def match_bands(info, wanted, given=None):
     if not described and data_bands(info).remark:
         has += f" (band {info.alpha_band + 1} counts as alpha)"
     lacks = f" (no {', '.join(missing)})" if described and missing else ""
+    mixed = [(n, b) for b in missing for n in described if band_role(n) and band_role(n) == band_role(b)]
+    if mixed and is_picture_band(mixed[0][0]) != is_picture_band(mixed[0][1]):
+        lacks += "; {} is not {}: one is of a picture, 0 to 255, the other reflectance".format(*mixed[0])
     raise UserError(
         f"{info.path} has {has}; the checkpoint wants {len(wanted)}: {', '.join(wanted)}{lacks}. "
         f"Pass --bands with {len(wanted)} names or numbers"
@@ -104,7 +118,7 @@ def choose_bands(infos, wanted=None, known_names=None, note=lambda text: None):
             if by_number and not (a and b):  # a number says which band it is; the name is that of the first file that has one
                 if a:
                     names[i], named_by[i] = a, info
-            elif a.lower() != b.lower() and (band_role(a) or a) != (band_role(b) or b):
+            elif a.lower() != b.lower() and not is_same_band(a, b):
                 differs = f"{info.path} has band {a!r} where {named_by[i].path} has {b!r}"
                 if not by_number:
                     numbers = ",".join(str(p + 1) for p in positions)
@@ -129,7 +143,7 @@ def band_positions(wanted, described, info):
                 raise UserError(f"--bands {word}: {info.path} has bands 1..{info.count}")
             positions.append(int(word) - 1)
             continue
-        found = alike(described, word)
+        found = alike(described, word) or alike(described, picture_of(word))
         if len(found) != 1:
             known = [d for d in described if d]
             what = "is there more than once" if found else "is not there"

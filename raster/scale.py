@@ -122,8 +122,8 @@ def decide_scale(info, bands, names, divide_by=None, offset=None):
 
 
 def value_ranges(info, bands, names, side=256):
-    """`B8: 12 / 2310 / 5833, …`: minimum, median and maximum of each band, read at a reduced resolution."""
-    words = []
+    """`B8 12/2310/5833, …`: minimum, median and maximum of each band, read at a reduced resolution; and what they look like."""
+    words, highest = [], 0
     try:
         with open_raster(info.path) as dataset:
             step = max(1, max(info.width, info.height) // side)
@@ -133,9 +133,19 @@ def value_ranges(info, bands, names, side=256):
                 values = dataset.read(band + 1, out_shape=shape)
                 values = values[valid_pixels(values[None], info.nodatavals[band]) & (True if hidden is None else ~hidden)].astype(float)
                 words.append(f"{name} {describe_values(values)}")
+                highest = max(highest, values.max(initial=0))
     except Exception as error:  # the message is about the scale; that a pixel can't be read will be said when it matters
         return f"values that can't be read ({' '.join(str(error).split())[:80]})"
-    return "minimum/median/maximum of " + ", ".join(words)
+    return "minimum/median/maximum of " + ", ".join(words) + bits_hint(highest)
+
+
+def bits_hint(highest):
+    """`; values end at 2047: 11 bit?` where the highest value is that of so many bits, or nearly, else nothing."""
+    for bits in (8, 10, 11, 12, 14):
+        most = 2**bits - 1
+        if 0.99 * most <= highest <= most:
+            return f"; values end at {highest:g}: {bits} bit, --divide-by {most}?"
+    return ""
 
 
 def describe_values(values):

@@ -16,7 +16,7 @@ from runtime.errors import RunError, UserError
 
 @pytest.fixture
 def tile(make_raster):
-    """tile("train", "EMSR001_AOI01_01", …) writes the four files of a tile; band 1 is 0.1 throughout, band 2 is 0.2 …"""
+    """tile("train", "EMSR001_AOI01_01", …) writes the four files of a tile; band 1 is 0.05 throughout, band 2 is 0.1 …"""
 
     def make(folder, name, kinds=("S2L2A", "DEL", "GRA", "CM"), side=16, x=14.0, suffix=".tif", bands=12, clouds=0):
         event, area, _ = name.split("_")
@@ -25,7 +25,7 @@ def tile(make_raster):
         severity[:, side // 2 :] = 3
         severity[0] = 255
         arrays = {
-            "S2L2A": np.broadcast_to(np.arange(1, bands + 1, dtype="float32")[:, None, None] / 10, (bands, side, side)),
+            "S2L2A": np.broadcast_to(np.arange(1, bands + 1, dtype="float32")[:, None, None] / 20, (bands, side, side)),
             "DEL": np.where(severity == 255, 255, severity > 0).astype(np.uint8),
             "GRA": severity,
             "CM": np.full((side, side), clouds, np.uint8),
@@ -66,7 +66,7 @@ def test_a_patch_holds_the_seven_bands_and_both_layers(tile, cut, tmp_path):
     tile("", "EMSR001_AOI01_01")
     (line,) = cut()
     image, masks = np.load(tmp_path / "patches" / line["file"]), np.load(tmp_path / "patches" / line["mask"])
-    assert np.allclose(image[:, 5, 5], [(i + 1) / 10 for i in CEMS_BAND_INDICES]) and image.dtype == np.float32
+    assert np.allclose(image[:, 5, 5], [(i + 1) / 20 for i in CEMS_BAND_INDICES]) and image.dtype == np.float32
     assert masks.shape == (2, 16, 16) and (masks[:, 0] == 255).all()
     assert (masks[0, 1:, 8:] == 1).all() and (masks[1, 1:, 8:] == 3).all() and (masks[:, 1:, :8] == 0).all()
     assert line["class_pixels"] == {"DEL": [120, 120], "GRA": [120, 0, 0, 120, 0]} and line["layers"] == ["DEL", "GRA"]

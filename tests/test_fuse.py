@@ -68,7 +68,7 @@ def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(make_pair, tmp
     del checkpoint[part][key]
     save_checkpoint(tmp_path / "c.pt", checkpoint)
     with pytest.raises(UserError, match=f"c.pt .*{words}"):
-        inference.main(["--checkpoint", str(tmp_path / "c.pt"), "--pan", pair.pan, "--ms", pair.ms, "--output-dir", str(tmp_path / "out")])
+        run("--checkpoint", tmp_path / "c.pt", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "out", "--divide-by", 1000)
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -386,7 +386,7 @@ def test_who_names_the_band_that_is_called_alpha_means_data_and_it_hides_nothing
 
 def test_short_flags_are_the_long_ones_and_a_narrow_apron_is_told(make_pair, checkpoint, tmp_path, capsys):
     pair = make_pair(side=40)
-    inputs = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps"]
+    inputs = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--divide-by", 1000]
     assert run("-w", checkpoint, "-d", "cpu", "-b", "48", "-a", "2", "--workers", "1", *inputs) == 0
     assert "an apron of 4 pixels is less" in capsys.readouterr().err
     narrow = read(tmp_path / "maps" / "a_sharpened.tif")
@@ -405,6 +405,7 @@ def test_the_shipped_network_is_known_by_the_hash_that_rasters_of_version_0_1_0_
 def test_rows_of_pan_that_are_left_out_are_told(make_pair, checkpoint, tmp_path, capsys):
     pair = make_pair()
     words = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    words += ["--divide-by", 1000]
     assert run(*words) == 0 and "of pan's" not in capsys.readouterr().err
     assert run(*words, "--shift", "1.5,-1") == 0 and "92 × 92 of pan's 96 × 96 pixels" in capsys.readouterr().err
 
@@ -421,7 +422,7 @@ def run(*words):
 
 def test_inference_sharpens_and_the_same_command_again_does_nothing(make_pair, checkpoint, tmp_path, capsys):
     pair = make_pair()
-    command = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    command = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--divide-by", 1000]
     assert run(*command, "--dry-run") == 0 and not (tmp_path / "maps").exists()
     assert run(*command) == 0
     written = (tmp_path / "maps" / "a_sharpened.tif").stat().st_mtime_ns
@@ -434,7 +435,7 @@ def test_inference_sharpens_and_the_same_command_again_does_nothing(make_pair, c
 
 def test_a_mask_that_changed_makes_another_raster(make_pair, checkpoint, tmp_path):
     pair = make_pair()
-    command = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    command = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--divide-by", 1000]
     for hidden in (3, 5):
         shown = np.full((24, 24), 255, np.uint8)
         shown[:hidden] = 0
@@ -453,7 +454,7 @@ def test_an_image_in_another_order_becomes_the_same_map(make_pair, checkpoint, t
         ms[:] = ms[[2, 1, 0, 3]]
 
     straight, turned = make_pair("a"), make_pair("b", change=turn)
-    words = ["--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu"]
+    words = ["--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu", "--divide-by", 1000]
     run(*words, "--pan", straight.pan, "--ms", straight.ms)
     assert "by order: 1 blue, 2 green, 3 red, 4 nir" in capsys.readouterr().err
     run(*words, "--pan", turned.pan, "--ms", turned.ms, "--bands", "3,2,1,4")
@@ -521,10 +522,9 @@ def test_what_needs_a_scale_asks_for_it_where_none_is_known(make_pair, tmp_path,
         run("--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, *words, "--output-dir", tmp_path / "maps")
 
 
-def test_an_offset_is_used_with_the_divisor_of_the_checkpoint_and_of_the_tags(make_pair, checkpoint, tmp_path, capsys):
+def test_an_offset_is_used_with_the_divisor_of_the_tags(make_pair, tmp_path, capsys):
     pair = make_pair()
-    words = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run", "--offset", "-1000"]
-    assert run("--checkpoint", checkpoint, *words) == 0 and "(value + -1000) / 1000 " in capsys.readouterr().err
+    words = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run", "--offset", "-1000", "--accept-scale"]
     with rasterio.open(pair.ms, "r+") as file:
         file.scales = [0.0001] * 4
     assert run("--method", "gsa", *words) == 0 and "(value + -1000) / 10000 " in capsys.readouterr().err

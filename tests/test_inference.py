@@ -322,17 +322,20 @@ def test_two_processes_share_the_scenes_and_agree_on_the_summary(checkpoint, tmp
 
 
 def test_the_lines_for_notebooks_give_the_map_of_the_program(tmp_path, maps, make_raster, monkeypatch):
-    """The block of docs/maps.md as written, on the reflectance of a scene."""
+    """The blocks of docs/maps.md as written, on a scene and on its reflectance."""
     page = (ROOT / "docs" / "maps.md").read_text(encoding="utf-8")
-    lines = page.split("```python\n")[1].split("```")[0]
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    monkeypatch.setattr("sys.path", sys.path[:])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "output" / "checkpoints").mkdir(parents=True)
     checkpoint = write_checkpoint(tmp_path / "output" / "checkpoints" / "best_model.pt", threshold=0.7)
     stored = numbers(75, 90)
     run(make_raster("scene.tif", stored, descriptions=BANDS), "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
     names = {"reflectance": (stored / 10_000).astype(np.float32)}
-    exec(lines, names)
-    assert np.array_equal(names["classes"], read(maps / "scene_classes.tif"))
+    for lines in blocks:
+        exec(lines, names)
+    assert np.array_equal(names["classes"], read(maps / "scene_classes.tif")) and len(blocks) == 2
+    assert np.array_equal(names["scene"].classes, names["classes"]) and "/home/me/chipmill" in sys.path
 
 
 def test_arrays_are_mapped_without_any_file():

@@ -37,11 +37,15 @@ FIELDS = set(
 
 @pytest.fixture
 def cut(tmp_path, monkeypatch):
-    """cut("--flag", …) runs make-patches in tmp_path on images/*.tif and masks/*.tif into tmp_path/patches → lines of the manifest."""
+    """
+    cut("--flag", …) runs make-patches in tmp_path on images/*.tif and masks/*.tif into tmp_path/patches → lines of the manifest. The
+    values of ramp() are no reflectance in every band.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*words, labels=("--masks", "masks"), divide_by=("--divide-by", "10000"), folder="patches"):
-        chip.main(["make-patches", "--images", "images", *labels, *divide_by, "--patches-dir", folder, "--quiet", *map(str, words)])
+        fixed = ["make-patches", "--images", "images", *labels, *divide_by, "--accept-scale", "--patches-dir", folder, "--quiet"]
+        chip.main([*fixed, *map(str, words)])
         return read_manifest(tmp_path / folder)
 
     return run
@@ -286,7 +290,7 @@ def test_a_scene_in_a_local_system_is_cut_and_has_no_footprint(scene, make_raste
     monkeypatch.chdir(tmp_path)
     for name in ("a_1", "b_1"):
         scene(name, ramp(8, 8), crs='LOCAL_CS["arb",UNIT["metre",1]]')
-    chip.main("make-patches --images images --masks masks --divide-by 1 --patch-size 8 --val b".split())
+    chip.main("make-patches --images images --masks masks --divide-by 30000 --patch-size 8 --val b".split())
     assert "2 scenes have no CRS (a_1, b_1 …): whether they overlap others cannot be checked" in capsys.readouterr().err
     for line in read_manifest("patches"):
         assert line["footprint"] is None and "arb" in line["crs"]
@@ -688,7 +692,7 @@ def test_the_order_of_files_in_a_folder_does_not_matter(scene, cut, tmp_path):
 
 def test_a_dry_run_tells_and_writes_nothing(scene, cut, tmp_path, capsys):
     scene("a", ramp(40, 40))
-    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "1", "--patch-size", "8", "--dry-run", "--quiet"])
+    chip.main("make-patches --images images --masks masks --divide-by 30000 --patch-size 8 --dry-run --quiet".split())
     said = capsys.readouterr().out
     assert "36 windows" in said and "about 36 patches" in said and "on disk" in said
     assert not (tmp_path / "patches").exists()
@@ -739,7 +743,7 @@ def test_a_scene_that_is_held_out_and_can_not_be_read_is_not_called_unknown(scen
         scene(name, ramp(8, 8), transform=from_origin(500_000 + 1000 * i, 4_600_000, 10, 10))
     for name in ("s1", "s3_a"):
         (tmp_path / "images" / f"{name}.tif").write_bytes(b"II*\0nothing")
-    words = "make-patches --images images --masks masks --divide-by 1 --patch-size 8".split()
+    words = "make-patches --images images --masks masks --divide-by 30000 --patch-size 8".split()
     chip.main([*words, "--val", "s1", "--test", "s3"])
     said = capsys.readouterr().err
     assert "s1.tif can't be opened" in said and "no scene is left for val, since s1, s3_a cannot be read" in said
@@ -995,7 +999,7 @@ def test_zero_is_no_data_where_an_offset_would_make_a_value_of_it(scene, make_ra
     image[:, :3] = 0
     image[1, 4, 4] = 0  # in one band only: dark, not empty
     scene("a", image, np.ones((8, 8), np.uint8), **how)
-    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--patch-size", "8", *map(str, words)])
+    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--patch-size", "8", "--accept-scale", *map(str, words)])
     (line,) = read_manifest("patches")
     patch, labels = np.load(Path("patches") / line["file"]), np.load(Path("patches") / line["mask"])[0]
     assert line["valid_pixels"] == (40 if empty else 64) and labels[4, 4] == 1
@@ -1080,7 +1084,9 @@ def test_the_advice_for_a_landsat_scene_gives_its_reflectance(scene, tmp_path, m
     means = [(total / line["valid_pixels"] + float(offset)) / float(divisor) for total in line["band_sum"]]
     assert means == pytest.approx(reflectance[:, 4:].mean((1, 2)), abs=1e-5) and line["valid_pixels"] == 28 * 32
     assert "is not that of land" not in capsys.readouterr().err
-    chip.main([*words, "--divide-by", "10000", "--quiet"])
+    with pytest.raises(UserError, match="LC08.tif: median SR_B2 1.5.*, SR_B3 1.*--accept-scale"):
+        chip.main([*words, "--divide-by", "10000", "--quiet"])
+    chip.main([*words, "--divide-by", "10000", "--quiet", "--accept-scale"])
     assert "the mean reflectance of SR_B2, SR_B3 is not that of land or water" in capsys.readouterr().err
 
 
@@ -1189,7 +1195,7 @@ def test_classes_without_a_training_pixel_are_told(scene, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
 
     def remarks(*words, folder):
-        flags = "make-patches --images images --masks masks --divide-by 1 --patch-size 8 --val b --patches-dir"
+        flags = "make-patches --images images --masks masks --divide-by 30000 --patch-size 8 --val b --patches-dir"
         chip.main([*flags.split(), folder, *words])
         return capsys.readouterr().err
 
@@ -1240,6 +1246,6 @@ def test_a_scene_whose_name_is_too_long_is_refused_before_any_work(scene, cut, t
 def test_very_many_windows_are_told_before_they_are_cut(scene, cut, monkeypatch, capsys):
     monkeypatch.setattr("chipping.commands.patch_summary.MANY_WINDOWS", 4)
     scene("DOVE_1", ramp(16, 16))
-    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "1", "--patch-size", "8", "--stride", "8",
+    chip.main(["make-patches", "--images", "images", "--masks", "masks", "--divide-by", "30000", "--patch-size", "8", "--stride", "8",
                "--patches-dir", "patches"])
     assert "note: 4 windows will be judged" in capsys.readouterr().err

@@ -55,6 +55,7 @@ def test_the_whole_road_by_its_commands(delivery, tmp_path, capsys, monkeypatch)
                            "--epochs", "1", "--lr", "1e-4", "--width", "16", "--workers", "0", "--quiet"])
     tile = sorted(Path("ards/italy23").glob("37/*/*/*-pan.tif"))[0]
     words = ["--checkpoint", "sessions/latest.pt", "--pan", str(tile), "--ms", str(tile).replace("-pan", "-ms"), "--output-dir", "maps"]
+    words += ["--divide-by", "10000"]
     assert inference.main([*words, "--quiet", "--device", "cpu"]) == 0
     with rasterio.open(next(Path("maps").glob("*_sharpened.tif"))) as sharpened, rasterio.open(tile) as pan:
         assert sharpened.count == 8 and sharpened.transform == pan.transform and sharpened.shape == pan.shape

@@ -45,7 +45,8 @@ def test_pan_that_is_twice_or_eight_times_as_fine_goes_the_whole_road(make_raste
     pan = make_raster("a-pan.tif", fine.mean(0).astype(np.uint16), transform=from_origin(*north_west, 2, 2))
     ms = make_raster("a-ms.tif", block_means(fine, ratio).astype(np.uint16), transform=from_origin(*north_west, 2 * ratio, 2 * ratio),
                      descriptions=["blue", "green", "red", "nir"])
-    path = go_the_road(pan, ms, tmp_path, ["--divide-by", "1000", "--chip-size", "16", "--extra-downsample", "1"])
+    path = go_the_road(pan, ms, tmp_path, ["--divide-by", "1000", "--chip-size", "16", "--extra-downsample", "1"],
+                       ["--divide-by", "1000"])
     checkpoint = load_checkpoint(tmp_path / "sessions" / "latest.pt")
     assert checkpoint["model"]["ratio"] == ratio and checkpoint["data"]["reach"] % ratio == 0
     with rasterio.open(path) as out, rasterio.open(pan) as like:

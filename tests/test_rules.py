@@ -237,7 +237,7 @@ def test_a_map_holds_no_block_that_failed(cut_off):
     plan = plan_input(describe(cut_off), {
         "bands": ["B04"], "divide_by": [1.0], "offset": [0.0], "nodata": None, "classes": ["a", "b"], "chip_size": 32,
         "ground_resolution": None, "layer": "mask", "threshold": None, "patches_dir": "",
-    }, [0.1], InputFlags.of_text(1, ["1"], "1", None, None))
+    }, [0.1], InputFlags.of_text(1, ["1"], "1", None, None, accept_scale=True))
     slabs = list(read_slabs(plan))
     valid = np.concatenate([slab.valid for slab in slabs])
     lost = [block for slab in slabs for block in slab.unreadable]

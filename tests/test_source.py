@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapping.inputs import InputFlags, plan_input
+from mapping.inputs import InputFlags, plan_input, plan_of_header
 from raster.nodata import valid_pixels
 from raster.source import describe, glob_expression, is_remote, list_rasters, open_raster, scene_name
 from runtime.errors import UserError
@@ -109,7 +109,7 @@ def test_bands_with_nodata_of_their_own_are_read_and_mapped_with_it(make_raster,
         stacks, _ = stack_bands(paths, order, tmp_path / "stacks")
         info = describe(stacks["T33"])
         assert dict(zip(order, info.nodatavals, strict=True)) == {"B02": None, "B11": 0}
-        plan = plan_input(info, {"bands": order, "divide_by": [1, 1], "offset": [0, 0], "nodata": 7}, flags=InputFlags(divide_by=(1, 1)))
+        plan = plan_of_header(info, {"bands": order, "divide_by": [1, 1], "offset": [0, 0], "nodata": 7}, InputFlags(divide_by=(1, 1)))
         valid = valid_pixels(np.stack([stored[band] for band in order]), plan.nodata, plan.zero_is_nodata)
         assert valid.tolist() == [[True, False, True]]
 

@@ -43,7 +43,7 @@ def make(tmp_path, monkeypatch, make_raster):
         make_raster(f"masks/{name}.tif", (values[0] > 50).astype(np.uint8), transform=where)
 
     def run(*words, size=8):
-        fixed = "--images", "images", "--masks", "masks", "--divide-by", "1", "--patches-dir", "patches", "--quiet", "--stride", str(size)
+        fixed = "--images", "images", "--masks", "masks", "--divide-by", "10000", "--patches-dir", "patches", "--quiet", f"--stride={size}"
         try:
             code, line = chip.main(["make-patches", *fixed, "--patch-size", str(size), *words]) or 0, ""
         except Exception as error:

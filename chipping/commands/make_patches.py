@@ -33,6 +33,7 @@ def add_arguments(parser):
                         help="divisor, one or one a band (default: as the tags state it, 1 for CEMS)")
     pixels.add_argument("--offset", type=listed, metavar="N[,N…]",
                         help="such as -1000 for Sentinel-2 since baseline 04.00 (default: as the tags state it, 0 with --divide-by)")
+    pixels.add_argument("--accept-scale", action="store_true", help="cut scenes although their values cannot be reflectance")
     pixels.add_argument("--nodata", metavar="N", help="value that means nodata, or none; the file's own tag by default")
 
     labels = parser.add_argument_group("labels")
@@ -102,7 +103,7 @@ def run(args, console):
         )
         plan = plan_patches(
             inputs,
-            Pixels(bands=args.bands, divide_by=args.divide_by, offset=args.offset, nodata=args.nodata),
+            Pixels(bands=args.bands, divide_by=args.divide_by, offset=args.offset, nodata=args.nodata, accept_scale=args.accept_scale),
             Labels(classes=args.classes, class_field=args.class_field, label_map=args.label_map, align=args.align),
             Windows(size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
                     cloud_values=args.cloud_values, cloud_bits=args.cloud_bits,

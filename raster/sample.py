@@ -1,0 +1,44 @@
+"""Values of a few small windows of a raster, spread evenly over it: enough to judge its scale, at a cost that does not grow with it."""
+
+import numpy as np
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from raster.hidden import hidden_pixels
+from raster.nodata import valid_pixels
+from raster.source import open_raster, read_bands
+
+SIDE = 64  # pixels of a window
+GRIDS = (4, 16)  # windows along a side of the raster: at first, and where these have hardly any valid pixel
+ENOUGH = 1000  # valid pixels
+
+
+def sample_values(path, indexes, nodata=None, masked=None):
+    """
+    (C, N) float64 stored values of valid pixels, the same ones each time; N is 0 where no window can be read or is valid.
+
+    indexes: bands from 1. nodata: one value, one a band, or None; a pixel that is 0 in all bands is never valid here.
+    masked: see raster.hidden.DataBands.
+    """
+    with open_raster(path) as dataset:
+        for grid in GRIDS:
+            values = read_windows(dataset, indexes, nodata, masked, grid)
+            if values.shape[1] >= ENOUGH or max(dataset.width, dataset.height) <= SIDE:
+                break
+    return values
+
+
+def read_windows(dataset, indexes, nodata, masked, grid):
+    """sample_values of grid x grid windows."""
+    pieces = [np.empty((len(indexes), 0))]
+    for row in np.unique(np.linspace(0, max(0, dataset.height - SIDE), grid).astype(int)):
+        for column in np.unique(np.linspace(0, max(0, dataset.width - SIDE), grid).astype(int)):
+            window = Window(column, row, min(SIDE, dataset.width), min(SIDE, dataset.height))
+            try:
+                pixels = read_bands(dataset, indexes, window)
+                hidden = hidden_pixels(dataset, masked, window)
+            except RasterioError:
+                continue  # it is named when the raster is read as a whole
+            valid = valid_pixels(pixels, nodata, zero_is_nodata=True)
+            pieces.append(pixels[:, valid if hidden is None else valid & ~hidden].astype(np.float64))
+    return np.concatenate(pieces, axis=1)
