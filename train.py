@@ -118,7 +118,8 @@ def check_flags(args):
 def import_libraries():
     """What the functions below use. torch takes seconds to import, so this waits until the flags are known to be right."""
     global torch, np, augment, scoring, model_from_checkpoint, create_segmentation_model, require_fitting_size, CombinedLoss, as_classes
-    global CombinedMetrics, ThresholdHistogram, WildfireDataModule, Labels, Sampling, band_statistics, class_weights_of, scale_doubt
+    global CombinedMetrics, ThresholdHistogram, WildfireDataModule, Labels, Sampling, band_statistics, class_weights_of
+    global reflectance_doubt, scale_doubt
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, run_folder_of, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
@@ -128,7 +129,7 @@ def import_libraries():
     import torch
 
     import augment
-    from chipping.patch_statistics import band_statistics, class_weights_of, scale_doubt
+    from chipping.patch_statistics import band_statistics, class_weights_of, reflectance_doubt, scale_doubt
     from dataset import Labels, Sampling, WildfireDataModule
     from losses import CombinedLoss
     from mapping import scoring
@@ -464,6 +465,8 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         model = model_from_checkpoint(checkpoint)
     else:
         mean, std = band_statistics(patch_set, data.train.patches, options.seed)
+        if doubt := reflectance_doubt(patch_set, mean):
+            console.warn(doubt)
         model = create_segmentation_model(choice.num_classes, choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights,
                                           bands=patch_set.bands, indices=choice.indices, mean=mean, std=std)
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate)

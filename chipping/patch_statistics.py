@@ -92,6 +92,13 @@ def band_statistics(patch_set, patches, seed=0):
     return tuple(mean.ravel().tolist()), tuple(np.maximum(std, 1e-3).tolist())
 
 
+def reflectance_doubt(patch_set, mean):
+    """A sentence where the mean reflectance of patches cannot be that of any ground, or None."""
+    wrong, _ = judge(patch_set.bands, mean)
+    figures = band_figures(patch_set.bands, mean, None, wrong)
+    return f"mean reflectance in {patch_set.folder}: {figures}; are --divide-by and --offset of make-patches right?" if wrong else None
+
+
 def scale_doubt(patch_set, patches, data, usual, seed=0):
     """
     (a sentence or None, whether a wrong scale must be the reason) of patches whose mean reflectance is not that of a checkpoint's training.

@@ -71,7 +71,11 @@ def plan_input(info, data, mean=None, flags=NO_FLAGS):
 
     info: RasterInfo. mean: reflectance of the training images per band, or None. flags: InputFlags.
     """
-    plan = plan_of_header(info, data, flags)
+    return judged(plan_of_header(info, data, flags), data, mean, flags)
+
+
+def judged(plan, data, mean=None, flags=NO_FLAGS):
+    """A SceneInput of plan_of_header with a sample of its pixels, and the doubt that this leaves. Arguments and errors: of plan_input."""
     sample = sample_range(plan)
     if sample is None:
         return plan

@@ -11,7 +11,7 @@ from constants import MANIFEST
 from mapping.area_of_interest import OutsideArea
 from mapping.cost import tell_large
 from mapping.dry_run import dry_run
-from mapping.inputs import InputFlags, plan_input, plan_of_header
+from mapping.inputs import InputFlags, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, tell_record
 from mapping.scene import map_scene
@@ -59,11 +59,15 @@ class MapRun:
 
     def plan(self, path):
         """SceneInput of a scene: reads its header and a few small windows."""
-        return plan_input(describe(path), self.data, mean=self.facts.mean, flags=self.flags)
+        return self.judged(self.plan_of_header(path))
 
     def plan_of_header(self, path):
         """SceneInput of a scene as far as its header tells."""
         return plan_of_header(describe(path), self.data, self.flags)
+
+    def judged(self, plan):
+        """The SceneInput, once its reflectance is seen to be that of such images."""
+        return judged(plan, self.data, self.facts.mean, self.flags)
 
     def predictor(self, plan):
         if self.compute.device.type == "cuda":
@@ -212,11 +216,12 @@ def map_share(run, mine, count, console):
 
 def map_or_skip(run, name, path, place, console):
     """The record of one scene, which is mapped unless it is already. place: what a line about it begins with."""
-    record = run.finished_record(name, run.plan_of_header(path))
+    plan, files = run.plan_of_header(path), run.files(name)
+    record = run.finished_record(name, plan)
     if record is not None:
         console.say(f"{place} is mapped already")
         return record
-    plan, files = run.plan(path), run.files(name)
+    plan = run.judged(plan)
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
     console.say(f"{place}: {plan_words(plan, run.facts)}{again}")
     if plan.doubt:

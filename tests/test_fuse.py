@@ -515,6 +515,34 @@ def test_wrong_usage_is_one_line_before_anything_is_written(make_pair, checkpoin
     assert not (tmp_path / "maps").exists() or not list((tmp_path / "maps").iterdir())
 
 
+@pytest.mark.parametrize("more", [[], ["--offset", "0"], ["--rgb"], ["--accept-scale"]])
+def test_a_network_asks_for_a_scale_that_neither_flag_nor_tag_states(make_pair, checkpoint, tmp_path, more):
+    """That of its training would be a guess."""
+    pair = make_pair(top=2048)
+    with rasterio.open(pair.ms, "r+") as file:
+        file.write(np.full((1, 1), 2047, np.uint16), 1, window=((0, 1), (0, 1)))
+    words = ["--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps"]
+    with pytest.raises(UserError, match="a-ms.tif is not known; pass --divide-by .*values end at 2047: 11 bit, --divide-by 2047"):
+        run("--checkpoint", checkpoint, *words, *more)
+    assert not (tmp_path / "maps").exists()
+    assert run("--checkpoint", checkpoint, *words, "--divide-by", 2047) == 0
+
+
+@pytest.mark.parametrize("how", ["flag", "tags"])
+@pytest.mark.parametrize("divisor", [100, 1e7])
+def test_a_scale_that_makes_no_reflectance_is_refused_until_it_is_insisted_on(make_pair, checkpoint, tmp_path, how, divisor):
+    pair = make_pair()
+    if how == "tags":
+        for path in (pair.pan, pair.ms):
+            with rasterio.open(path, "r+") as file:
+                file.scales = [1 / divisor] * file.count
+    words = ["--checkpoint", checkpoint, "--pan", pair.pan, "--ms", pair.ms, "--output-dir", tmp_path / "maps", "--dry-run"]
+    words += ["--divide-by", divisor] if how == "flag" else []
+    with pytest.raises(UserError, match="a-ms.tif doesn't fit its scale .divide by 1.*: median reflectance blue .*--accept-scale"):
+        run(*words)
+    assert run(*words, "--accept-scale") == 0
+
+
 @pytest.mark.parametrize("words", [["--rgb"], ["--offset", "-1000"]])
 def test_what_needs_a_scale_asks_for_it_where_none_is_known(make_pair, tmp_path, words):
     pair = make_pair()

@@ -282,6 +282,11 @@ def test_patches_of_another_scale_than_the_checkpoints_are_neither_trained_on_no
             train.main(again)
         assert train.main([*again, "--accept-scale"]) == 0
     assert torch.load(last, weights_only=True)["settings"].get("accept_scale") is None
+    capsys.readouterr()
+    new = [*words, "--overwrite", "--architecture", "smallunet", "--epochs", "1", "--patches-dir"]
+    for folder, warned in ((good, False), (wrong, True)):
+        train.main([*new, str(folder)])
+        assert ("mean reflectance in" in capsys.readouterr().err) == warned
 
 
 # ------------------------------------------------------------------------------------------------------------- sharpening
