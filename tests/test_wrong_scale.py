@@ -77,6 +77,13 @@ def test_bands_that_share_a_scale_are_refused_together(times, dark):
     assert judge(names, usual * infrared, usual, scales)[1] == ([3, 4] if dark else [])
 
 
+@pytest.mark.parametrize("ground", LAND)
+def test_a_picture_read_as_digital_numbers_is_refused_by_its_visible_bands(ground):
+    """0 … 255 divided by 10 000, in a file that has one scale for all bands."""
+    wrong, _ = judge(SENTINEL, np.array(GROUND[ground]) / [39, 39, 39, 1, 1, 1], GROUND[ground], SCALES)
+    assert wrong == [0, 1, 2]
+
+
 def test_one_dark_band_is_only_odd():
     assert judge(BANDS, [0.1, 0.25, 0.15 / 5], MEAN) == ([], [2])
     assert judge(BANDS, [0.1, 0.25, 0.15 / 3.9], MEAN) == ([], [])
