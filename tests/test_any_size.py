@@ -135,7 +135,7 @@ def check_cutting(height, width, size, stride, block, hidden, dtype, seed, kill)
         for name, array in (("images", image), ("masks", mask)):
             (folder / name).mkdir()
             write_raster(folder / name / "s.tif", array, block=block)
-        words = ["make-patches", "--images", folder / "images", "--masks", folder / "masks", "--nodata", 0, "--divide-by", 100,
+        words = ["make-patches", "--images", folder / "images", "--masks", folder / "masks", "--nodata", 0, "--divide-by", 255,
                  "--patch-size", size, "--stride", stride, "--quiet"]
         chip.main([*map(str, words), "--patches-dir", str(folder / "whole")])
         lines = [json.loads(line) for line in (folder / "whole" / "manifest.jsonl").read_text().splitlines()]
