@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from classes import classes_of_checkpoint
 from mapping.inputs import InputFlags, plan_input
 from mapping.reading import read_slabs
 from mapping.segmentation import Predictor, stride_of, whole_map
@@ -66,7 +67,9 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
             yield slab
 
     grid = WindowGrid(plan.info.height, plan.info.width, window, stride_of(window, overlap))
-    classes, probabilities = whole_map(predictor, slabs(), grid, data.get("threshold") if threshold is None else threshold)
+    class_set = classes_of_checkpoint(data)
+    threshold = class_set.threshold(data.get("threshold")) if threshold is None else threshold
+    classes, probabilities = whole_map(predictor, slabs(), grid, threshold, each=not class_set.has_background)
     return FileMap(classes, probabilities, plan.info.transform, plan.info.crs, tuple(data["classes"]), tuple(map(tuple, unreadable)))
 
 

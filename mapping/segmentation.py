@@ -239,9 +239,9 @@ def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window
     return whole_map(predictor, slabs, WindowGrid(*valid.shape, window, stride_of(window, overlap)), threshold)
 
 
-def whole_map(predictor, slabs, grid, threshold):
-    """(classes (H, W) uint8, probabilities (classes, H, W) float32) of slabs that cover a grid."""
-    bands = list(predict_bands(predictor, slabs, grid, threshold=threshold, keep_probabilities=True))
+def whole_map(predictor, slabs, grid, threshold, each=False):
+    """(classes (H, W) uint8, probabilities (classes, H, W) float32) of slabs that cover a grid. each: see decide_classes."""
+    bands = list(predict_bands(predictor, slabs, grid, threshold=threshold, each=each, keep_probabilities=True))
     return np.concatenate([b.classes for b in bands]), np.concatenate([b.probabilities for b in bands], axis=1)
 
 
