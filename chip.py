@@ -14,15 +14,19 @@ From rasters to chips that a network can be trained on.
 Each command has its own help: python chip.py make-patches --help
 """
 
+if __name__ == "__main__":
+    from runtime.stop_signals import catch_stop_signals
+
+    catch_stop_signals("What was finished is safe; run the same command again to continue")  # before the imports, which take a moment
+
 import argparse
 import os
-import signal
 import sys
 
 from chipping.commands import fake_chips, get_reflectance, inspect, link_chips, make_chips, make_patches
 from chipping.commands.console import LoggedConsole
 from constants import VERSION
-from runtime.errors import Advice, Terminated, run_program
+from runtime.errors import Advice, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag
 from runtime.network import add_network_flag, permit
 
@@ -69,10 +73,6 @@ def join_signed(argv):
     return words
 
 
-def stop_at_sigterm(number, frame):
-    raise Terminated("What was finished is safe; run the same command again to continue")
-
-
 def main(argv=None):
     args = build_parser().parse_args(join_signed(sys.argv[1:] if argv is None else argv))
     if int(os.environ.get("RANK", 0)):
@@ -81,13 +81,9 @@ def main(argv=None):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.command in OPENING_RASTERS:
         permit(vars(args).values(), args.allow_network)
-    before = signal.signal(signal.SIGTERM, stop_at_sigterm)
-    try:
-        with LoggedConsole(args.quiet, args.log) as console:
-            module, _ = COMMANDS[args.command]
-            return module.run(args, console)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with LoggedConsole(args.quiet, args.log) as console:
+        module, _ = COMMANDS[args.command]
+        return module.run(args, console)
 
 
 if __name__ == "__main__":

@@ -13,25 +13,28 @@ finished are not repeated when the same command is started again.
 With a checkpoint: scene, truth, map and errors of the best, median and worst cases, as PNG sheets and a page, in --output-dir.
 """
 
+if __name__ == "__main__":
+    from runtime.stop_signals import catch_stop_signals
+
+    catch_stop_signals("Run the same command again to continue")  # before the imports, which take a moment
+
 import dataclasses
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from classes import classes_of_checkpoint, parse_colours
 from constants import SENTINEL2_DIVISOR, SENTINEL2_OFFSET, VERSION
-from runtime.errors import RunError, Terminated, UserError, run_program
+from runtime.errors import RunError, UserError, run_program
 from runtime.fields import NUMBER, read_checked
 from runtime.files import describe_difference, read_json, refuse_existing, refuse_link, remove_tree, require_writable, write_json
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import Console, print_result
 from runtime.network import add_network_flag, permit
+from runtime.stop_signals import SILENT, STOP_SIGNALS, kept_back, leave, taken_over
 from runtime.values import whole
 
 ROOT = Path(__file__).resolve().parent
@@ -180,7 +183,6 @@ class Demo:
 
 def tell_story(demo, overwrite, save_pictures, console):
     """Scenes, patches, training, scores, map, report. Returns the exit code."""
-    signal.signal(signal.SIGTERM, stop)
     stages = Stages(demo.folder, demo.settings, overwrite, console)
     stages.run("scenes", lambda: generate_scenes(demo, console))
     stages.run("patches", lambda: make_patches(demo, console))
@@ -197,10 +199,6 @@ def tell_story(demo, overwrite, save_pictures, console):
     headline = write_report(demo.folder / "report.html", story, save_pictures)
     print_result(headline, demo.folder / "report.html")
     return 0
-
-
-def stop(number, frame):
-    raise Terminated("Run the same command again to continue.")
 
 
 class Stages:
@@ -246,6 +244,7 @@ class Stages:
 
 def generate_scenes(demo, console):
     """scenes/{train,val,test} in the CEMS layout: complete under that name, or not there."""
+    from runtime.workers import worker_pool
     from synthetic.folders import write_cems_folder
 
     size, part = demo.size, demo.folder / "scenes.part"
@@ -253,9 +252,7 @@ def generate_scenes(demo, console):
     console.say(f"generating {len(splits)} scenes of burnt country")
     remove_tree(part)
     bar = console.progress(len(splits), "scenes")
-    quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is told by this process alone
-    pool = ProcessPoolExecutor(size.workers, mp_context=get_context("spawn"), **quietly)
-    try:
+    with worker_pool(size.workers, ("synthetic.folders",)) as pool:
         jobs = []
         for number, split in enumerate(splits):
             side = size.mapped_size if split == "test" else size.scene_size
@@ -266,8 +263,6 @@ def generate_scenes(demo, console):
         for job in jobs:
             job.result()
             bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
     bar.close()
     for path in part.rglob("*.tif"):
         os.utime(path, (GENERATED, GENERATED))  # manifests and records state it: two demos of one seed are the same bytes
@@ -315,21 +310,34 @@ def run_command(console, *words):
     words = [str(w) for w in words]
     console.say(f"\n$ python {shlex.join(words)}")
     quiet = ["--quiet"] if console.quiet else []
-    child = subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:], *quiet])
-    try:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:  # the child has it too, and saves its work first
-            child.wait()
-            raise
-    except BaseException:  # SIGTERM, or a second Ctrl-C
-        child.terminate()
-        child.wait()
-        raise
-    if code in (130, -2):
-        raise KeyboardInterrupt
+    code, number = run_to_end([sys.executable, str(ROOT / words[0]), *words[1:], *quiet])
+    if number:
+        leave(number)
     if code:
         raise RunError(f"{words[0]} ended with exit code {code}; start the demo again to continue from here")
+
+
+def run_to_end(command):
+    """
+    → (exit code of one of our programs, the signal that stops this one or None).
+
+    Signals are passed on to the program, which may have to save its work first; this one ends after it, and tells of the stop.
+    """
+    child, received = None, []
+
+    def pass_on(number, frame):
+        received.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    with taken_over(pass_on):
+        with kept_back(*STOP_SIGNALS):  # until the child catches them
+            child = subprocess.Popen(command, env={**os.environ, SILENT: "1"})
+        for number in received:  # perhaps twice, which counts as once
+            child.send_signal(number)
+        code = child.wait()
+    stopped = [number for number in STOP_SIGNALS if code in (128 + number, -number)]  # it alone may have got one
+    return code, next(iter(received + stopped), None)
 
 
 def own_data_commands():

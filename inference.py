@@ -21,6 +21,11 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
 A run that was killed resumes when the same command is started again, and ends with the same bytes.
 """
 
+if __name__ == "__main__":
+    from runtime.stop_signals import catch_stop_signals
+
+    catch_stop_signals("What is finished is safe; run the same command again to continue")  # before the imports, which take a moment
+
 import sys
 
 from classes import classes_of_checkpoint, parse_colours

@@ -11,6 +11,11 @@ Patches come from `chip.py make-patches`. The output folder gets config.json, me
 best_model.pt (highest validation IoU), last.pt (for --resume), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
 """
 
+if __name__ == "__main__":
+    from runtime.stop_signals import catch_stop_signals
+
+    catch_stop_signals()  # before the imports, which take a moment
+
 import dataclasses
 import os
 import sys

@@ -13,6 +13,11 @@ and checkpoints/ with checkpoint_epoch_N.pt (N from zero), last.pt, best_model.p
 that was asked for). sessions/latest.pt links the newest. The same command again continues where the session stopped.
 """
 
+if __name__ == "__main__":
+    from runtime.stop_signals import catch_stop_signals
+
+    catch_stop_signals()  # before the imports, which take a moment
+
 import dataclasses
 import os
 import sys

@@ -36,11 +36,13 @@ from runtime.files import (
     open_own,
     parse_object,
     remove_tree,
+    require_regular,
     require_writable,
     shorten,
     to_json,
     write_text,
 )
+from runtime.stop_signals import held, removed_on_stop
 from vectors.footprint import TOUCH, any_overlap, outline, overlapping_pairs, to_lonlat, window_transform
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: no two items share a key
@@ -150,8 +152,13 @@ def lines_by_file(folder):
     path = Path(folder) / MANIFEST
     if not path.exists():
         return {}
+    try:
+        require_regular(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected a file of JSON lines") from error
     found = {}
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, text in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             # our own writer puts "file" first; parsing a hundred thousand lines of JSON for one word takes a second
             whole = text.startswith(b'{"file": "') and text.endswith(b"}")
@@ -295,11 +302,14 @@ def make_folder(destination, links, texts, overwrite):
             return
         hidden.mkdir()
         try:
-            build(hidden, links, texts)
-            if destination.exists():
-                keep_others(destination, hidden, made_before)
-                os.rename(destination, earlier)
-            os.rename(hidden, destination)
+            with removed_on_stop(hidden):
+                build(hidden, links, texts)
+                if destination.exists():
+                    keep_others(destination, hidden, made_before)
+                with held():
+                    if destination.exists():
+                        os.rename(destination, earlier)
+                    os.rename(hidden, destination)
         except BaseException:
             if earlier.exists() and not destination.exists():
                 os.rename(earlier, destination)
@@ -315,7 +325,8 @@ def locked(path, folder):
     with open_own(path, "a", encoding="utf-8") as file:
         lock(file, folder)
         try:
-            yield
+            with removed_on_stop(path):
+                yield
         finally:
             path.unlink(missing_ok=True)
 

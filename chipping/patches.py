@@ -23,6 +23,7 @@ from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
 from runtime.files import make_own_folder, remove_leftovers
 from runtime.names import require_real_folder, require_short_names
+from runtime.stop_signals import told_on_stop
 
 # {reason of a window that is left out (chipping/cutting.py): what to do where most are}
 REMEDIES = {
@@ -101,7 +102,7 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
         progress(sum(done.values()))
         if sum(done.values()) < sum(grid_of(scene, plan.recipe).count for scene in plan.scenes):
             chipset.expect(True)
-        try:
+        with told_on_stop(lambda: f"{sum(tally.patches.values())} patches are safe; run the same command again to continue"):
             for line in new_lines(plan, folder, options.workers, done):
                 (chipset if "file" in line else skips).add(line)
                 tally.count(line)
@@ -109,8 +110,6 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
                 progress(1)
                 if options.strict and line.get("reason") == "unreadable":
                     raise RunError(f"{line['source']} cannot be read at window {line['window']} ({line['detail']}); --strict stops here")
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"{sum(tally.patches.values())} patches are safe; run the same command again to continue") from error
         chipset.expect(None)
     if not tally.patches:
         why = f"no patch could be cut from {len(plan.scenes)} scenes; left out: {describe_skipped(tally) or 'nothing'}"

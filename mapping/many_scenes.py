@@ -203,8 +203,6 @@ def map_share(run, mine, count, console):
         try:
             records[name] = map_or_skip(run, name, path, f"[{number}/{len(mine)}] {name}", console)
             tell_record(console, records[name], said)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("What is finished is safe; run the same command again to continue") from error
         except (UserError, RunError) as error:
             outside = isinstance(error, OutsideArea)
             if count == 1 or run.settings.strict and not outside:

@@ -8,6 +8,7 @@ gradient, the parts just have to be added (not averaged), and networks may have 
 
 import contextlib
 import datetime
+import functools
 import os
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from runtime.errors import Follower, explain, processes_have_met
+from runtime.stop_signals import STOPS, Program, conclude
 
 BUCKET_ELEMENTS = 16_000_000  # gradients are sent in pieces of 64 MB: few messages, little extra memory
 
@@ -104,26 +106,29 @@ def start(device="auto", patience=datetime.timedelta(minutes=30)):
     store, *_ = next(dist.rendezvous("env://", timeout=patience))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience, store=store, rank=rank, world_size=size)
     processes_have_met.set()
+    Program.agree = functools.partial(code_of_first_failure, store)
     processes = Processes(rank, size, local_rank)
     processes.control = dist.new_group(backend="gloo") if on_gpu else None
     try:
         yield processes
-    except (Exception, KeyboardInterrupt) as error:
-        if code := code_of_first_failure(store, error):
+    except (Exception, *STOPS) as error:
+        if code := code_of_first_failure(store, explain(error)[0]):
+            conclude(code)
             raise Follower(code) from error
         raise
     finally:
+        Program.agree = None
         dist.destroy_process_group()
 
 
-def code_of_first_failure(store, error):
+def code_of_first_failure(store, code):
     """
-    None in the first process that fails, which then says why. In the others the exit code of that one: most of them fail only because it
-    has left a sum, and their remarks about closed connections would hide its line.
+    None in the first process that fails or is stopped, with the exit code `code`; it then says why. In the others the exit code of that
+    one: most of them fail only because it has left a sum, and their remarks about closed connections would hide its line.
     """
     try:
         if store.add("chipmill_failures", 1) == 1:
-            store.set("chipmill_exit_code", str(explain(error)[0]))
+            store.set("chipmill_exit_code", str(code))
             return None
         return int(store.get("chipmill_exit_code"))
     except RuntimeError:  # the store went with the process that kept it

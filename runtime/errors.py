@@ -4,10 +4,13 @@ import contextlib
 import difflib
 import errno
 import os
+import signal
 import sys
 import threading
 from dataclasses import dataclass
 
+from runtime import stop_signals
+from runtime.stop_signals import STOPS, Terminated
 from runtime.words import for_terminal
 
 LONGEST_SURPRISE = 300  # characters of an unexpected error's text: compilers put whole programs into theirs
@@ -19,10 +22,6 @@ class UserError(Exception):
 
 class RunError(Exception):
     """The input was right but the work could not be completed (unreadable pixels, a full disk). Exit code 1."""
-
-
-class Terminated(Exception):
-    """SIGTERM arrived and what was done so far is safe. Exit code 143 (128 + 15), as a shell reports it."""
 
 
 class Follower(Exception):
@@ -77,19 +76,30 @@ def run_program(main, advice=None):
         code = main(argv) or 0
         sys.stdout.flush()
     except SystemExit as error:
-        raise error
+        stop_signals.conclude(error.code)
+        raise
     except BrokenPipeError:  # `chip.py inspect patches | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Follower as error:
         code = error.code
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, *STOPS) as error:
         if "--debug" in argv:
             raise
         code, text = explain(error, advice or Advice())
-        if is_first_process() or processes_have_met.is_set() or not isinstance(error, UserError):
-            print(f"{name}: {text}", file=sys.stderr)
+        with stop_signals.held():
+            if tells(error):
+                print(f"{name}: {text}", file=sys.stderr)
+            stop_signals.conclude(code)
+    stop_signals.conclude(code)
     leave(code)
+
+
+def tells(error):
+    """Whether this process says why it ends."""
+    if isinstance(error, STOPS) and stop_signals.SILENT in os.environ:
+        return False
+    return is_first_process() or processes_have_met.is_set() or not isinstance(error, UserError)
 
 
 def prepare_output():
@@ -128,9 +138,9 @@ def explain(error, advice=Advice()):
     if isinstance(error, RunError):
         return 1, f"failed: {one_line(error)}"
     if isinstance(error, Terminated):
-        return 143, f"stopped by SIGTERM. {one_line(error)}"
+        return 143, stop_signals.stop_line(signal.SIGTERM, for_terminal(error))
     if isinstance(error, KeyboardInterrupt):
-        return 130, f"stopped by Ctrl-C. {for_terminal(error)}".rstrip(". ") + "."
+        return 130, stop_signals.stop_line(signal.SIGINT, for_terminal(error))
     if isinstance(error, ModuleNotFoundError):
         return 1, (f"failed: the module {error.name} is not installed for {for_terminal(sys.executable)}; run `make env`, then "
                    "`source .venv/bin/activate` and the same command")

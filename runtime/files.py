@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from runtime.errors import UserError
+from runtime.stop_signals import removed_on_stop
 
 try:
     import fcntl
@@ -29,11 +31,12 @@ def atomic_path(path, sync=True):
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        create_new(temporary)
-        yield temporary
-        if sync:
-            sync_file(temporary)
-        os.replace(temporary, path)
+        with removed_on_stop(temporary):
+            create_new(temporary)
+            yield temporary
+            if sync:
+                sync_file(temporary)
+            os.replace(temporary, path)
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):  # a failing write doesn't say where
             error.filename = str(path)
@@ -98,9 +101,10 @@ def scratch_folder(path):
     path = Path(path)
     lock = lock_folder(path)
     try:
-        for leftover in path.iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
-        yield path
+        with removed_on_stop(path):
+            for leftover in path.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+            yield path
     finally:
         remove_tree(path)
         if lock is not None:
@@ -198,6 +202,7 @@ def parse_object(content):
 def read_json(path):
     """The object of a JSON file as a dict. UserError where there is none."""
     try:
+        require_regular(path)
         return parse_object(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; expected a JSON file") from error
@@ -215,6 +220,7 @@ def scan_lines(path):
     """
     lines, size = [], 0
     try:
+        require_regular(path)
         with open(path, "rb") as file:
             for text in file:
                 if not text.endswith(b"\n"):
@@ -300,6 +306,16 @@ def require_writable(folder):
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder or change its rights") from error
+
+
+def require_regular(path):
+    """OSError for a pipe, a socket or a device: opening it may wait for ever. What cannot be looked at is told by whoever opens it."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "a pipe, socket or device, not a regular file", str(path))
 
 
 def free_bytes(folder):

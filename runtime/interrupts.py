@@ -4,35 +4,36 @@ import atexit
 import functools
 import os
 import signal
-import threading
+import time
 from multiprocessing import sharedctypes
 
-from runtime.errors import Terminated
+from runtime import stop_signals
+from runtime.stop_signals import Terminated
 
+TOGETHER = 1.0  # seconds within which further signals count as the first: `timeout` sends two, and Ctrl-C one beside that of a parent
 NOTHING, SAVE, INTERRUPT, TERMINATE = range(4)  # what a process asks for at the end of a step; the highest of all processes counts
 
 
 class StopRequest:
     """
-    Context manager. `wanted` names the first SIGINT or SIGTERM that came; a second one interrupts at once.
+    Context manager. `wanted` names the first SIGINT or SIGTERM that came; a later one ends the program at once.
 
     leave(text) raises KeyboardInterrupt (exit code 130) for SIGINT, Terminated (143) for SIGTERM.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-
     def __enter__(self):
-        self.received = None
-        # Python allows handlers in the main thread only; elsewhere (a notebook's worker) signals keep their usual meaning.
-        self.handlers = {}
-        if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, self.receive) for number in self.signals}
+        self.received, self.process = None, os.getpid()
+        self.handlers = stop_signals.taken_over(self.receive)
+        self.handlers.__enter__()
         return self
 
     def receive(self, number, frame):
-        if self.received is not None:
-            self.leave("Stopped at once; what the last checkpoint holds is safe")
-        self.received = number
+        if os.getpid() != self.process:  # a worker of the loader that has just been forked
+            return
+        if self.received is None:
+            self.received, self.time = number, time.monotonic()
+        elif time.monotonic() - self.time > TOGETHER:
+            stop_signals.leave(self.received, "Stopped at once; what the last checkpoint holds is safe")
 
     @property
     def wanted(self):
@@ -44,8 +45,7 @@ class StopRequest:
         raise Terminated(text) if (wanted or self.wanted) == TERMINATE else KeyboardInterrupt(text)
 
     def __exit__(self, *exception):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+        self.handlers.__exit__(*exception)
 
 
 def worker_init():
@@ -75,3 +75,5 @@ def leave_signals_to_parent(leaving, worker_id):
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, receive)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # which the server of runtime/workers.py keeps back

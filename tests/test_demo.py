@@ -55,12 +55,10 @@ def story(tmp_path_factory):
         commands.append(" ".join(map(str, words)))
         assert not import_module(words[0].removesuffix(".py")).main([*map(str, words[1:]), "--quiet"])
 
-    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.setattr(demo, "run_command", run_here)
         words = ["--fast", "--output-dir", str(folder / "demo"), "--save-pictures", str(folder / "pictures"), "--device", "cpu", "--quiet"]
         assert demo.main(words) == 0
-    signal.signal(signal.SIGTERM, before)
     return Made(folder / "demo", said.getvalue(), commands)
 
 

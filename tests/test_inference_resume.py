@@ -16,7 +16,7 @@ import mapping.map_files
 import mapping.map_writer
 import mapping.scene
 from mapping.journal import Journal, StoredBand
-from runtime.errors import UserError, explain
+from runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["--device", "cpu", "--probabilities", "--min-area", "0.05"]
@@ -259,7 +259,7 @@ def test_many_kills_at_drawn_moments_of_several_scenes(checkpoint, tmp_path, mak
     assert not [p for p in folder.iterdir() if ".part" in p.name]
 
 
-def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, make_raster, monkeypatch):
+def test_a_map_that_is_interrupted_keeps_its_journal(checkpoint, tmp_path, make_raster, monkeypatch):
     scene, append, calls = make_raster("scene.tif", numbers(230, 90), descriptions=BANDS), Journal.append, []
 
     def interrupted(self, item):
@@ -269,10 +269,8 @@ def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, make_raster, monkeypatch
         append(self, item)
 
     monkeypatch.setattr(Journal, "append", interrupted)
-    with pytest.raises(KeyboardInterrupt) as stopped:
+    with pytest.raises(KeyboardInterrupt):
         run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", *FLAGS)
-    code, line = explain(stopped.value)
-    assert code == 130 and "run the same command again" in line
     assert bands_of(tmp_path / "maps", "scene") == 3
 
 
