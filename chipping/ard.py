@@ -20,6 +20,7 @@ from raster import source
 from raster.pair import Pair, match_pair
 from raster.source import is_remote, s3_client, s3_keys, within
 from runtime.errors import UserError
+from runtime.files import require_regular
 from runtime.names import path_inside
 from runtime.network import may_ask
 from runtime.words import shortened
@@ -53,6 +54,7 @@ def read_text(path):
     """The text of a local file, an s3 object or a web page. OSError where it isn't there, or does not arrive whole or in time."""
     path = str(path)
     if not is_remote(path):
+        require_regular(path)
         return Path(path).read_text(encoding="utf-8")
     content = within(source.REQUEST_SECONDS, lambda: read_s3(path) if path.startswith("s3://") else read_page(path))
     if len(content) > MOST_BYTES:

@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 from raster.crs import CRS_NAME
 from raster.cut_short import refuse_cut_short
 from runtime.errors import UserError, one_line
+from runtime.files import require_regular
 from runtime.network import may_ask
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "PNG", "JPEG", "HFA", "ENVI")  # those that this GDAL has
@@ -45,11 +46,21 @@ def drivers_for(path):
 
     A VRT is only one for the VRT driver, after all that it names was checked, so that nothing else is ever taken for one.
     """
+    refuse_waiting(path)
     refuse_side_files(path)
     if is_vrt(path):
         check_vrt(path)
         return ["VRT"]
     return list(DRIVERS)
+
+
+def refuse_waiting(path):
+    """UserError for a pipe or device, whose opening may never return, as a raster or as a file beside it."""
+    for file in (path, *(f"{path}{suffix}" for suffix in (*SIDE_FILES, ".aux.xml"))):
+        try:
+            require_regular(file)
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}); expected {FORMATS}") from error
 
 
 def start_of(path, size=1024):

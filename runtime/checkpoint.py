@@ -21,7 +21,7 @@ import torch
 
 from constants import VERSION
 from runtime.errors import UserError
-from runtime.files import atomic_path
+from runtime.files import atomic_path, require_regular
 from runtime.words import in_bytes
 
 FORMAT = "chipmill-checkpoint-1"
@@ -73,6 +73,7 @@ def load_tensors(path):
 
     OversizedRecords before anything is read where a record is compressed or larger than the file; torch.load's errors otherwise.
     """
+    require_regular(path)
     refuse_oversized_records(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of files that it then refuses; one line is enough
@@ -108,7 +109,7 @@ def load_checkpoint(path, kind=None):
         last = next((p for p in (path / "checkpoints" / "last.pt", path / "last.pt") if p.exists()), path / "….pt")
         raise UserError(f"{path} is a folder, expected a checkpoint such as {last}")
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist{nearby(path)}")
+        raise UserError(f"checkpoint {path} is no regular file" if path.exists() else f"checkpoint {path} does not exist{nearby(path)}")
     try:
         checkpoint = load_tensors(path)
     except OversizedRecords as error:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from runtime.files import require_regular
+
 MAGIC = b"\x93NUMPY"
 USUAL = 128  # bytes of the header that numpy writes for a few dimensions
 LONGEST = 10_000  # bytes of a header that is parsed: numpy's own limit
@@ -76,6 +78,7 @@ def opened(function):
     @functools.wraps(function)
     def wrapper(path, *args, **kwargs):
         try:
+            require_regular(path)
             with open(path, "rb", buffering=0) as file:
                 return function(file, *args, **kwargs)
         except OSError as error:
