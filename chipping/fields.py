@@ -48,6 +48,44 @@ PATCHES = {  # chipset.json of a patch set
 }
 
 
+def is_row(value):
+    return list_of(is_number, 4)(value)
+
+
+BOXES = Field("a list of boxes of 4 numbers", list_of(is_row))
+LABELS = Field("a list of classes from 1 on", list_of(SIZE.fits))
+TILES = {  # chipset.json of a tile set
+    **DESCRIPTION,
+    "store": Field("png, npy or none", lambda value: value in ("png", "npy", "none") if is_text(value) else False),
+    "dtype": Field("a type of numbers", lambda value: value in TYPES if is_text(value) else False),
+    "tile_size": Field("2 whole numbers above 0", list_of(SIZE.fits, 2)),
+    **dict.fromkeys(("overlap", "count"), WHOLE),
+    "divide_by": PATCHES["divide_by"],
+    "offset": NUMBERS,
+    "images_folder": TEXT,
+}
+TILE = {  # a line of its manifest
+    **dict.fromkeys(("image", "x0", "y0", "bytes", "valid_pixels"), WHOLE),
+    "file": or_none(TEXT),
+    **dict.fromkeys(("boxes", "ignore"), BOXES),
+    "labels": LABELS,
+    "visible": NUMBERS,
+    "objects": Field("a list of whole numbers", list_of(WHOLE.fits)),
+    **dict.fromkeys(("band_sum", "band_sum_squares"), or_none(NUMBERS)),
+}
+TILED_IMAGE = {  # a line of its images
+    "name": TEXT,
+    "image_id": Field("a number or text", lambda value: is_text(value) or is_number(value)),
+    **dict.fromkeys(("index",), WHOLE),
+    **dict.fromkeys(("width", "height"), SIZE),
+    "orientation": Field("1 to 8", lambda value: type(value) is int and 1 <= value <= 8),
+    **dict.fromkeys(("boxes", "ignore"), BOXES),
+    "labels": LABELS,
+    "masks": or_none(Field("lists of rings", list_of(lambda rings: rings is None or list_of(list_of(list_of(is_number, 2)))(rings)))),
+    "header": OBJECT,
+}
+
+
 def problem_of_patches(description):
     """What is wrong with chipset.json of a patch set whose fields fit by themselves, or None."""
     bands, layers = description["bands"], description["layers"]

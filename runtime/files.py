@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from runtime.errors import UserError
@@ -154,6 +155,26 @@ def try_lock(file):
         except OSError:
             pass
     return True
+
+
+@contextlib.contextmanager
+def folder_to_itself(path, waiting=lambda: None):
+    """
+    Makes a folder and keeps other processes that ask for it waiting until the block ends. waiting(): called once where another one has it.
+
+    Where the platform or the disk has no locks, nobody waits.
+    """
+    Path(path).mkdir(parents=True, exist_ok=True)
+    lock = None if fcntl is None else os.open(path, os.O_RDONLY)
+    try:
+        if lock is not None and not try_lock(lock):
+            waiting()
+            while not try_lock(lock):
+                time.sleep(0.1)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def clear_scratch(path):

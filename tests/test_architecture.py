@@ -26,7 +26,7 @@ FLOORS = [
     {"chipping", "synthetic"},  # chipping without its commands
     {"dataset", "augment", "model", "losses", "metrics"},
     {"mapping"},
-    {"pansharpening"},
+    {"pansharpening", "detection"},
     {COMMANDS, *PROGRAMS},
 ]
 PACKAGES = sorted({name.split(".")[0] for floor in FLOORS for name in floor if (ROOT / name.split(".")[0]).is_dir()})

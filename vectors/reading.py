@@ -1,5 +1,5 @@
 """
-Polygons read from vector files: GeoJSON, GeoPackage, FlatGeobuf, Shapefile.
+Polygons, and points where they are asked for, read from vector files: GeoJSON, GeoPackage, FlatGeobuf, Shapefile.
 
 A file may come from a stranger. Only regular local files of these formats, known by their first bytes and their suffix, are handed to GDAL
 (through pyogrio): no driver that follows links or asks servers takes one. GeoJSON is parsed here, because GDAL passes over broken features
@@ -23,12 +23,15 @@ from runtime.errors import UserError, did_you_mean, one_line
 
 FORMATS = "GeoJSON, GeoPackage, FlatGeobuf or Shapefile (.shp)"
 AREAS = ("Polygon", "MultiPolygon")
-COLLECTION, POLYGON, MULTIPOLYGON = 7, 3, 6  # shapely.get_type_id
+POINTS = ("Point", "MultiPoint")
+COLLECTION, POINT, POLYGON, MULTIPOINT, MULTIPOLYGON = 7, 0, 3, 4, 6  # shapely.get_type_id
 
 
 @dataclass(frozen=True)
 class Feature:
-    """number: its place in the file. geometry: a shapely Polygon or MultiPolygon with area. properties: {name: value}."""
+    """
+    number: its place in the file. geometry: a shapely Polygon or MultiPolygon with area, or Point or MultiPoint. properties: {name: value}.
+    """
 
     number: int
     geometry: shapely.Geometry
@@ -37,7 +40,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class VectorFile:
-    """crs: text of the coordinates' CRS. features: those with polygons. remarks: what was left out, in words."""
+    """crs: text of the coordinates' CRS. features: those with polygons (or points). remarks: what was left out, in words."""
 
     crs: str
     features: tuple
@@ -87,15 +90,15 @@ def read_polygons(paths, label_of=lambda feature, path: 1):
     return Polygons(crs, geometries[order], labels[order], tuple(remarks))
 
 
-def read_vectors(path):
-    """VectorFile of FILE or FILE:LAYER."""
+def read_vectors(path, points=False):
+    """VectorFile of FILE or FILE:LAYER. points: features may also be points; else these are a UserError."""
     file, layer = file_and_layer(path)
     if is_geojson(file):
         if layer is not None:
             raise UserError(f"{file} is GeoJSON, which has no layers; leave out :{layer}")
-        found = VectorFile(*read_geojson(file))
+        found = VectorFile(*read_geojson(file, points))
     else:
-        found = VectorFile(*read_with_ogr(file, layer))
+        found = VectorFile(*read_with_ogr(file, layer, points))
     refuse_impossible_degrees(found, path)
     return found
 
@@ -185,7 +188,7 @@ def left_out(path, numbers):
 # --- GeoPackage, FlatGeobuf, Shapefile -----------------------------------------------------------------------------------------
 
 
-def read_with_ogr(file, layer):
+def read_with_ogr(file, layer, points=False):
     """(crs, features, remarks) of a layer, or of the only one."""
     if file.suffix.lower() == ".shp" and not any(file.with_suffix(ending).exists() for ending in (".shx", ".SHX")):
         raise UserError(f"{file} lacks its index {file.stem}.shx, which has to lie beside it; copy it along, with .dbf and .prj")
@@ -210,7 +213,8 @@ def read_with_ogr(file, layer):
             continue
         if geometry is not None and not np.isfinite(shapely.get_coordinates(geometry)).all():
             raise UserError(f"{file}: feature {number} has a coordinate that is not finite")
-        area = None if geometry is None else with_area(geometry, number, file)
+        is_point = points and geometry is not None and shapely.get_type_id(geometry) in (POINT, MULTIPOINT)
+        area = geometry if geometry is None or is_point else with_area(geometry, number, file)
         if area is None:
             flat.append(number)
         else:
@@ -273,11 +277,14 @@ def not_an_area(kind, number, path):
 # --- GeoJSON -------------------------------------------------------------------------------------------------------------------
 
 
-def read_geojson(file):
+def read_geojson(file, points=False):
     """(crs, features, remarks) of a FeatureCollection, a Feature or a bare geometry."""
-    content = parse_geojson(file)
+    content = parse_geojson(file, (*AREAS, *POINTS) if points else AREAS)
     features, flat = [], []
     for number, feature in enumerate(content["features"]):
+        if points and (feature.get("geometry") or {}).get("type") in POINTS:
+            features.append(Feature(number, points_of(feature["geometry"], number, file), feature.get("properties") or {}))
+            continue
         members = polygons_of(feature.get("geometry"), number, file)
         polygons = [made for made in (make_polygon(rings) for rings in members) if made is not None]
         if polygons:
@@ -287,8 +294,8 @@ def read_geojson(file):
     return crs_of(content, file), tuple(features), left_out(file, flat)
 
 
-def parse_geojson(path):
-    """A FeatureCollection as a dict; a bare Feature or geometry is wrapped into one."""
+def parse_geojson(path, bare=AREAS):
+    """A FeatureCollection as a dict; a bare Feature, or geometry of the types `bare`, is wrapped into one."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:
@@ -298,7 +305,7 @@ def parse_geojson(path):
         return require_features(content, path)
     if kind == "Feature":
         return require_features({**content, "features": [content]}, path)
-    if kind in (*AREAS, "GeometryCollection"):
+    if kind in (*bare, "GeometryCollection"):
         return require_features({"features": [{"geometry": content}], "crs": content.get("crs")}, path)
     raise UserError(f"{path} is not a GeoJSON FeatureCollection (its type is {kind!r}); expected {FORMATS}")
 
@@ -356,6 +363,19 @@ def polygons_of(geometry, number, path):
         else:
             raise not_an_area(kind, number, path)
     return found
+
+
+def points_of(geometry, number, path):
+    """A shapely Point or MultiPoint of a geometry as a dict."""
+    try:
+        places = np.array(geometry.get("coordinates"), dtype=np.float64)
+        places = places[None] if geometry["type"] == "Point" else places
+        shaped = places.ndim == 2 and len(places) and places.shape[1] >= 2 and np.isfinite(places[:, :2]).all()
+    except (TypeError, ValueError):
+        shaped = False
+    if not shaped:
+        raise UserError(f"{path}: feature {number} has coordinates that are not a point's; expected [lon, lat], finite numbers")
+    return shapely.Point(places[0, :2]) if geometry["type"] == "Point" else shapely.MultiPoint(places[:, :2])
 
 
 def rings_of(polygons, number, path):
