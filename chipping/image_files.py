@@ -194,6 +194,18 @@ class ImageReader:
             return pixels
         return np.stack([self.colours[pixels[0], p] for p in self.positions])
 
+    def overview(self, longest):
+        """((C, h, w) of the whole image, none of its sides longer than `longest`; share of the full size)."""
+        width, height = self.header.width, self.header.height
+        scale = min(1.0, longest / max(width, height))
+        shape = max(1, round(height * scale)), max(1, round(width * scale))
+        if self.colours is None:
+            pixels = read_bands(self.dataset, self.indexes, None, self.header.dtype, out_shape=(len(self.indexes), *shape))
+        else:
+            indices = self.dataset.read(1, out_shape=shape)
+            pixels = np.stack([self.colours[indices, p] for p in self.positions])
+        return turned(pixels, self.orientation), scale
+
     @property
     def always_valid(self):
         """Whether every pixel counts: integers without nodata and without a mask."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from chipping.ard import is_ard, read_items, summarise
+from chipping.box_inspection import inspect_tiles
 from chipping.chipset import DESCRIPTION, UNFINISHED, read_chipset, read_manifest, unfinished_words
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
 from runtime.errors import UserError, did_you_mean
@@ -19,7 +20,7 @@ def inspect_pan_chips(*what, colours=None):
 
 
 # kind in chipset.json → (folder, description, path of the contact sheet or None, seed of the choice, say, colours of classes)
-INSPECTORS = {"patches": inspect_patches, "pansharpen": inspect_pan_chips}
+INSPECTORS = {"patches": inspect_patches, "pansharpen": inspect_pan_chips, "tiles": inspect_tiles}
 
 
 def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, say=print, colours=None):

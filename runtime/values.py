@@ -84,6 +84,14 @@ def listed(text):
 listed.separated = True  # in a file of --config these may be written as a list
 
 
+def size(text):
+    """`512` or `640x480` as (width, height)."""
+    words = text.lower().split("x")
+    if len(words) not in (1, 2) or not all(word.isascii() and word.isdecimal() and 0 < int(word) < 1 << 20 for word in words):
+        raise refused(text, "pixels such as 512, or WIDTHxHEIGHT such as 640x480")
+    return int(words[0]), int(words[-1])
+
+
 def refused(text, expected):
     return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 

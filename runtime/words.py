@@ -45,7 +45,7 @@ def in_bytes(size):
 
 def plural(count, word):
     """`1 patch`, `2 patches`, `3 scenes`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}es" if word.endswith("ch") else f"{count} {word}s"
+    return f"{count} {word}" if count == 1 else f"{count} {word}es" if word.endswith(("ch", "x")) else f"{count} {word}s"
 
 
 def thousands(value):

@@ -1,15 +1,20 @@
-"""chip.py inspect: says what is in a chip set and draws its contact sheet."""
+"""chip.py inspect: says what is in a chip set, or in images with boxes, and draws a contact sheet."""
 
 from classes import parse_colours
+from chipping.commands.shared_flags import add_label_flags
+from runtime.errors import UserError
 from runtime.values import whole
 
 # What --help shows.
-FIRST_FLAGS = ("--output", "--no-pictures", "--overwrite", "--config")
+FIRST_FLAGS = ("--annotations", "--output", "--no-pictures", "--overwrite", "--config")
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", help="folder made by chip.py")
-    parser.add_argument("--output", metavar="FILE", help="where the contact sheet goes; contact_sheet.png in the folder by default")
+    parser.add_argument("folder", help="folder made by chip.py, or one of images (with --annotations)")
+    parser.add_argument("--annotations", metavar="FILE", help="boxes of the images: COCO JSON, folder of VOC, CSV, GeoJSON …")
+    add_label_flags(parser)
+    parser.add_argument("--output", metavar="FILE",
+                        help="where the contact sheet goes; contact_sheet.png in the folder by default, boxes.png here for images")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     parser.add_argument("--no-pictures", action="store_true", help="words only")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the choice of pictures")
@@ -17,6 +22,17 @@ def add_arguments(parser):
 
 
 def run(args, console):
+    if args.annotations:
+        from chipping.box_inspection import inspect_boxes
+
+        inspect_boxes(
+            args.folder, args.annotations, label_map=args.label_map, point_size=args.point_size, class_field=args.class_field,
+            output=args.output, overwrite=args.overwrite, pictures=not args.no_pictures, seed=args.seed, say=console.result,
+            note=console.note,
+        )
+        return
+    if args.label_map or args.point_size or args.class_field:
+        raise UserError("--label-map, --point-size and --class-field are about boxes; pass --annotations")
     from chipping.inspection import inspect_folder
 
     inspect_folder(

@@ -2,7 +2,7 @@
 
 import os
 
-from runtime.values import listed, numbers, whole
+from runtime.values import listed, names, number, numbers, size, whole
 
 
 def add_pair_flags(group):
@@ -20,6 +20,32 @@ def add_storage_flags(group):
     """--store, --dtype: what a pan/ms chip keeps of the truth."""
     group.add_argument("--store", choices=("bands", "oklab", "both"), default="bands", help="what the truth is kept as")
     group.add_argument("--dtype", choices=("uint16", "float32"), default="uint16", help="uint16: reflectance x 10000, rounded")
+
+
+def add_label_flags(group):
+    """--label-map, --point-size, --class-field: how annotations of boxes are read."""
+    group.add_argument("--label-map", metavar="NAME=CLASS,…", help="rename classes, or NAME=drop, NAME=ignore: unknown=drop,Dead=Tree")
+    group.add_argument("--point-size", metavar="SIZE", help="side of the box around a point of a vector file: 40 (pixels) or 6m (metres)")
+    group.add_argument("--class-field", metavar="NAME", help="property of a vector file that holds the class; label, class … by default")
+
+
+def add_tile_flags(group):
+    """--tile-size, --overlap, --min-visibility, --negatives, --tile-format: how images become tiles."""
+    group.add_argument("--tile-size", type=size, default=(512, 512), metavar="PX", help="side of a tile in pixels, or WIDTHxHEIGHT (512)")
+    group.add_argument("--overlap", type=whole(0), default=128, metavar="PX", help="of neighbours; best as large as the objects")
+    group.add_argument("--min-visibility", type=number(0, 1), default=0.2, metavar="SHARE",
+                       help="of a box's area that a tile must show; what shows less is ignored there, not background")
+    group.add_argument("--negatives", type=number(0, 1), default=1.0, metavar="SHARE",
+                       help="of the tiles without objects, drawn with --seed; 0 leaves all of them out")
+    group.add_argument("--tile-format", choices=("png", "npy", "none"), default="png",
+                       help="png where it holds the pixels, else npy; none: windows are read from GeoTIFFs themselves")
+
+
+def add_picture_flags(group):
+    """--bands, --divide-by, --offset: of pictures and rasters alike."""
+    group.add_argument("--bands", type=names, metavar="LIST", help="numbers from 1 or descriptions; all by default")
+    group.add_argument("--divide-by", metavar="N[,N…]", help="reflectance = (value + offset) / N; from the tags, 255 for 8 bits")
+    group.add_argument("--offset", metavar="N[,N…]", help="see --divide-by; 0 by default")
 
 
 def add_workers_flag(group):

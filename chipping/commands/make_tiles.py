@@ -1,0 +1,67 @@
+"""chip.py make-tiles: cuts images with boxes into tiles for a detector."""
+
+from chipping.commands.shared_flags import add_label_flags, add_picture_flags, add_tile_flags, add_workers_flag, count_workers
+from runtime.errors import UserError
+from runtime.values import names
+
+
+def add_arguments(parser):
+    source = parser.add_argument_group("images and their boxes")
+    source.add_argument("--images", metavar="DIR", help="folder of images: JPEG, PNG, GeoTIFF …")
+    source.add_argument("--annotations", metavar="FILE",
+                        help="COCO JSON, folder of Pascal VOC, CSV, or GeoJSON / GeoPackage over georeferenced images")
+    source.add_argument("--classes", type=names, metavar="NAMES", help="the classes in their order; by default those that have boxes")
+    add_label_flags(source)
+    add_picture_flags(parser.add_argument_group("pixels"))
+    tiles = parser.add_argument_group("tiles")
+    add_tile_flags(tiles)
+    tiles.add_argument("--seed", type=int, default=0, help="of the draw for --negatives")
+    run = parser.add_argument_group("the run")
+    run.add_argument("--output-dir", default="tiles", metavar="DIR", help="where the tiles go; train_detection.py takes it as --cache-dir")
+    add_workers_flag(run)
+    run.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read instead of counting it")
+
+
+def run(args, console):
+    if not args.images or not args.annotations:
+        raise UserError("make-tiles needs --images (a folder) and --annotations (their boxes)")
+    from runtime.workers import prepare_workers
+
+    workers = count_workers(args.workers)
+    prepare_workers(["chipping.tile_worker"], workers)  # they import while this process does
+    from chipping.box_labels import read_labels
+    from chipping.tile_set import known_headers
+    from chipping.tile_set_plan import TileOptions
+    from chipping.tiles import make_tiles
+
+    options = TileOptions(
+        size=args.tile_size, overlap=args.overlap, min_visibility=args.min_visibility, negatives=args.negatives, seed=args.seed,
+        form=args.tile_format, bands=args.bands, divide_by=args.divide_by, offset=args.offset,
+    )
+    classes, images, counts = read_labels(
+        args.images, args.annotations, classes=args.classes, label_map=args.label_map, point_size=args.point_size,
+        class_field=args.class_field, known=known_headers(args.output_dir), note=console.note,
+    )
+    console.result(counts.in_words())
+    with console.progress(0, "tiles") as bar:
+        tile_set, unreadable = make_tiles(
+            args.output_dir, args.images, classes, images, options, workers=workers, strict=args.strict, note=console.note,
+            progress=bar.update, starting=bar.reset,
+        )
+    say_summary(tile_set, unreadable, args, console)
+
+
+def say_summary(tile_set, unreadable, args, console):
+    """What was made and left out, and the command that comes next."""
+    width, height = tile_set.tile_size
+    busy = sum(len(tile.boxes) > 0 for tile in tile_set.tiles)
+    form = {"png": "PNG files", "npy": ".npy files", "none": "windows of the images"}[tile_set.form]
+    console.result(f"{len(tile_set.tiles)} tiles of {width}×{height} pixels, {len(tile_set.bands)} bands ({form}) in {args.output_dir}: "
+                   f"{busy} with objects, {len(tile_set.tiles) - busy} without")
+    if unreadable:
+        named = "; ".join(f"{name}: {why}" for name, why in list(unreadable.items())[:3])
+        more = " …" if len(unreadable) > 3 else ""
+        console.result(f"{len(unreadable)} of {len(unreadable) + len(tile_set.images)} images could not be read ({named}{more}); "
+                       "copy them again and run the same command")
+    console.result(f"next: python train_detection.py --train-images {args.images} --train-annotations {args.annotations} "
+                   f"--cache-dir {args.output_dir} --val 0.2")
