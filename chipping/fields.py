@@ -59,7 +59,7 @@ TILES = {  # chipset.json of a tile set
     "store": Field("png, npy or none", lambda value: value in ("png", "npy", "none") if is_text(value) else False),
     "dtype": Field("a type of numbers", lambda value: value in TYPES if is_text(value) else False),
     "tile_size": Field("2 whole numbers above 0", list_of(SIZE.fits, 2)),
-    **dict.fromkeys(("overlap", "count"), WHOLE),
+    **dict.fromkeys(("overlap", "count", "image_count"), WHOLE),
     "divide_by": PATCHES["divide_by"],
     "offset": NUMBERS,
     "images_folder": TEXT,

@@ -137,13 +137,15 @@ def read_tile_set(folder):
     needed = ("tile_size", "overlap", "bands", "dtype", "divide_by", "offset", "classes", "store", "images_folder", "settings")
     if problem := find_problem(description, fields.TILES, needed):
         raise UserError(f"{where} {problem}; {REMEDY}")
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST).exists() or "count" not in description:
         raise UserError(f"the tiles of {folder} are not finished; run the command that makes them again, it resumes")
     bands, classes = tuple(description["bands"]), description["classes"].get(LAYER)
     if classes is None or len(description["divide_by"]) != len(bands) or len(description["offset"]) != len(bands):
         raise UserError(f"{where} has bands, scale and classes that do not fit each other; {REMEDY}")
     images, positions, index = read_images(folder, description, len(classes), len(bands))
     tiles = read_tiles(folder, index, len(classes), len(bands), description["store"] != "none")
+    if (len(tiles), len(images)) != (description["count"], description.get("image_count")):
+        raise UserError(f"{folder} lists {len(tiles)} tiles of {len(images)} images, and its {DESCRIPTION} says otherwise; {REMEDY}")
     return TileSet(folder, description["store"], tuple(description["tile_size"]), description["overlap"], bands, positions,
                    description["dtype"], tuple(description["divide_by"]), tuple(description["offset"]), tuple(classes), images, tiles,
                    description["settings"].get("seed", 0))

@@ -20,6 +20,7 @@ from runtime.files import (
     describe_difference,
     folder_to_itself,
     parse_object,
+    plain,
     read_lines,
     remove_leftovers,
     require_writable,
@@ -119,9 +120,9 @@ def whole_set(folder, plan):
     if old is None or old[1].get("settings_hash") != complete(plan.description)["settings_hash"]:
         return None
     found, description, _, _ = old
-    if without(description, "settings", "settings_hash", "version", "format") != without(plan.description, "settings"):
-        description = {**description, **plan.description}  # the scale, or the place of the images: no pixel depends on them
-        write_json(folder / DESCRIPTION, complete(plan.description))
+    counts = {key: description[key] for key in ("count", "image_count")}
+    if without(description, "settings_hash", "version", "format") != plain({**plan.description, **counts}):
+        write_json(folder / DESCRIPTION, complete({**plan.description, **counts}))  # the scale, or the place of the images: no pixel
         found = read_tile_set(folder)
     return found, unreadable_images(folder)
 
@@ -327,4 +328,5 @@ def finish(folder, plan, results, unreadable):
         write_text(folder / SKIPPED, "".join(map(to_line, skipped)))
     else:
         (folder / SKIPPED).unlink(missing_ok=True)
+    write_json(folder / DESCRIPTION, complete({**plan.description, "count": len(lines), "image_count": len(kept)}))
     write_text(folder / MANIFEST, "".join(to_line(line) for line in lines))

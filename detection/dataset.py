@@ -79,7 +79,7 @@ class DetectionTiles(Dataset):
     def __getitems__(self, indices):
         """A batch."""
         tiles = [self.tile_set.tiles[index] for index in indices]
-        pixels = torch.zeros(len(tiles), *self.tile_set.shape, dtype=getattr(torch, self.tile_set.dtype))
+        pixels = np.zeros((len(tiles), *self.tile_set.shape), self.tile_set.dtype)
         labelled, problems = [tensors_of(tile) for tile in tiles], []
         for place, (index, tile) in enumerate(zip(indices, tiles, strict=True)):
             try:
@@ -90,8 +90,9 @@ class DetectionTiles(Dataset):
                 labelled[place] = all_ignored(self.tile_set.tile_size)
         images = [self.tile_set.images[tile.image] for tile in tiles]
         batch = {
-            "image": pixels, "boxes": [boxes for boxes, _, _ in labelled], "labels": [labels for _, labels, _ in labelled],
-            "ignore": [ignore for _, _, ignore in labelled], "image_id": [image.image_id for image in images],
+            "image": torch.from_numpy(pixels), "boxes": [boxes for boxes, _, _ in labelled],
+            "labels": [labels for _, labels, _ in labelled], "ignore": [ignore for _, _, ignore in labelled],
+            "image_id": [image.image_id for image in images],
             "offset": torch.tensor([(tile.x0, tile.y0) for tile in tiles], dtype=torch.int64).reshape(-1, 2),
             "tile_index": torch.tensor(list(indices), dtype=torch.int64),
             "image_index": torch.tensor([tile.image for tile in tiles], dtype=torch.int64), "problems": problems,
@@ -105,16 +106,15 @@ class DetectionTiles(Dataset):
         return batch
 
     def pixels(self, index, tile):
-        """(C, H, W) tensor of a tile as stored. BadArray where it cannot be read."""
+        """(C, H, W) of a tile as stored. BadArray where it cannot be read."""
         if self.kept is not None and index in self.kept:
             return self.kept[index]
         if tile.file is None:
             values = self.read_window(tile)
         else:
             values = read_pixels(Path(self.tile_set.folder) / tile.file, self.tile_set.shape, np.dtype(self.tile_set.dtype))
-        values = torch.from_numpy(np.ascontiguousarray(values))
         if self.kept is not None:
-            self.kept[index] = values
+            self.kept[index] = np.ascontiguousarray(values)
         return values
 
     def read_window(self, tile):
