@@ -12,7 +12,7 @@ from chipping.tile_files import read_pixels
 from chipping.tile_set import read_tile_set
 from pictures.box_overlays import box_sheet
 from pictures.encoding import save_png
-from pictures.stretch import choose_composites, measure_stretch, stretch
+from pictures.tile_pictures import picture, stretch_of
 from runtime.errors import RunError, UserError, one_line
 from runtime.files import refuse_existing, require_writable
 from runtime.npy import BadArray
@@ -121,20 +121,6 @@ def busiest_part(image):
     cells, counts = np.unique(centres // DETAIL, axis=0, return_counts=True)
     left, top = (cells[counts.argmax()] * DETAIL).astype(int).tolist()
     return max(0, min(left, image.width - DETAIL)), max(0, min(top, image.height - DETAIL))
-
-
-def stretch_of(dtype, arrays):
-    """(lows, tops) a band: all that a byte holds for 8-bit pictures, else what is measured on the arrays (C, h, w)."""
-    if dtype == "uint8":
-        return np.zeros(len(arrays[0])), np.full(len(arrays[0]), 255.0)
-    values = np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1).astype(np.float64)
-    return measure_stretch(values[:, np.isfinite(values).all(axis=0) & (values != 0).any(axis=0)])
-
-
-def picture(values, names, lows, tops):
-    """(H, W, 3) uint8 of stored values (C, H, W) in natural colour where the names allow it."""
-    which = choose_composites(names)[0][1]
-    return stretch(values[which].astype(np.float64), lows[which], tops[which], (1.0,) * 3)
 
 
 # --- tiles ---------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Images with boxes, whatever form the annotations have: read, checked against the
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from chipping.image_files import SIDEWAYS, UPRIGHT, ImageHeader, find_images, re
 from chipping.label_names import decide_labels, parse_label_map
 from chipping.stated_boxes import few
 from chipping.voc import read_voc
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError, one_line
 from runtime.files import read_json
 from runtime.names import path_inside
 from runtime.words import plural
@@ -62,7 +61,10 @@ class LabelledImage:
 
 @dataclass
 class Counts:
-    """What reading has found, clipped and left out. by_class: {class: boxes}. notes: sentences for the user."""
+    """
+    What reading has found, clipped and left out. by_class: {class: boxes}. notes: sentences for the user. unreadable: {image's name: why}
+    of files that cannot be opened.
+    """
 
     images: int = 0
     empty_images: int = 0
@@ -75,6 +77,7 @@ class Counts:
     dropped: int = 0
     by_class: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    unreadable: dict = field(default_factory=dict)
 
     def in_words(self):
         """`12 images (3 without boxes), 480 boxes (Tree 400, Dead 80); 5 clipped at the border, 1 without area left out`."""
@@ -90,7 +93,7 @@ class Counts:
 
 
 def read_labels(images_folder, annotations, *, classes=None, label_map=None, point_size=None, class_field=None, known=None,
-                note=lambda text: None):
+                strict=False, note=lambda text: None):
     """
     (classes, [LabelledImage], Counts) of a folder of images and its annotations, in the order of the names.
 
@@ -99,11 +102,12 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
     pixels (`40`) or metres (`6m`) of the box around a point. class_field: property of a vector file. known: {name: ImageHeader} of files
     that need no second look as long as size and time are the same. note(text): what a user should know.
 
-    UserError where files and annotations do not fit each other, before any pixel is read.
+    UserError where files and annotations do not fit each other, before any pixel is read. Images that cannot be opened are left out and
+    counted; all of them, or one with `strict`, is a RunError.
     """
     folder = Path(images_folder)
     files = find_images_below(folder)
-    headers = Headers(folder, known or {})
+    headers = Headers(folder, known or {}, strict)
     stated, names = read_stated(annotations, folder, files, headers, parse_point_size(point_size), class_field, note)
     counts = Counts()
     found = [check_place(image, folder, annotations) for image in stated]
@@ -115,6 +119,13 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
     used = {name for image in stated for name in image.names}
     labels = decide_labels([name for name in names if name in used], parse_label_map(label_map), classes, str(annotations), note)
     by_name = sorted(((path.relative_to(folder).as_posix(), image, path) for image, path in found), key=lambda entry: entry[0])
+    by_name = [entry for entry in by_name if headers.has(entry[0])]
+    counts.unreadable = dict(sorted(headers.unreadable.items()))
+    if counts.unreadable:
+        first, why = next(iter(counts.unreadable.items()))
+        if not by_name:
+            raise RunError(f"none of the images of {folder} can be opened, the first is {first} ({why}); copy them again")
+        counts.notes.append(f"{plural(len(counts.unreadable), 'image')} cannot be opened and take no part ({first}: {why})")
     turns = Turns()
     images = [label_image(name, image, path, headers[name], labels.targets, counts, turns) for name, image, path in by_name]
     turns.report(counts.notes, annotations)
@@ -125,10 +136,13 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
 
 
 class Headers:
-    """{name: ImageHeader} of the images in a folder, read when they are asked for. known: those of earlier runs."""
+    """
+    {name: ImageHeader} of the images in a folder, read when they are asked for. known: those of earlier runs. strict: one that cannot be
+    opened is a RunError. unreadable: {name: why}.
+    """
 
-    def __init__(self, folder, known):
-        self.folder, self.known, self.found = folder, known, {}
+    def __init__(self, folder, known, strict):
+        self.folder, self.known, self.strict, self.found, self.unreadable = folder, known, strict, {}, {}
 
     def __getitem__(self, name):
         if name not in self.found:
@@ -136,6 +150,18 @@ class Headers:
             same = known is not None and (known.size, known.mtime_ns) == stamp_of(path)
             self.found[name] = known if same else read_header(path)
         return self.found[name]
+
+    def has(self, name):
+        """Whether an image can be opened."""
+        try:
+            return name not in self.unreadable and self[name] is not None
+        except UserError as error:
+            if error.__cause__ is None:  # what may not be opened, or cannot be right
+                raise
+            if self.strict:
+                raise RunError(f"{error} (--strict)") from error
+            self.unreadable[name] = one_line(error)[:160]
+            return False
 
 
 def find_images_below(folder):
@@ -171,7 +197,10 @@ def read_stated(annotations, folder, files, headers, point_size, class_field, no
         raise UserError(f"{file} is in no form that is read here; expected {EXPECTED}")
     if not files:
         raise UserError(f"{folder} holds no image; expected georeferenced ones in the folder itself")
-    return read_box_vectors(annotations, {name: headers[name] for name in files}, point_size, class_field, note)
+    there = {name: headers[name] for name in files if headers.has(name)}
+    if not there:
+        raise RunError(f"none of the images of {folder} can be opened ({few(list(headers.unreadable.values()), 1)}); copy them again")
+    return read_box_vectors(annotations, there, point_size, class_field, note)
 
 
 def check_place(image, folder, annotations):
@@ -276,7 +305,3 @@ def is_repeated(boxes, labels, ignored, kept):
         first[order[places]] = True
     return kept & ~first
 
-
-def labels_json(image):
-    """What a tile set keeps of a LabelledImage's labels, as text of JSON's types."""
-    return json.dumps({"boxes": image.boxes.tolist(), "labels": image.labels.tolist(), "ignore": image.ignore.tolist()})

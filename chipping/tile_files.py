@@ -35,8 +35,9 @@ def encode(pixels, form):
     if form == "npy":
         np.save(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
     else:
-        picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-        Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=COMPRESSION)
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in pixels]
+        picture = bands[0] if len(bands) == 1 else Image.merge("RGB" if len(bands) == 3 else "RGBA", bands)
+        picture.save(buffer, "PNG", compress_level=COMPRESSION)
     return buffer.getvalue()
 
 
@@ -72,6 +73,10 @@ def read_png(path, shape):
 
 def sums_of(pixels, valid):
     """(pixels that count, [sum a band], [sum of squares a band]) in stored units. valid: (H, W) bool, or None for all."""
+    if pixels.dtype == np.uint8 and valid is None:  # by how often each value is there: a third of the time
+        counts = np.array([Image.fromarray(np.ascontiguousarray(band)).histogram() for band in pixels])
+        levels = np.arange(256)
+        return pixels[0].size, (counts @ levels).astype(float).tolist(), (counts @ levels**2).astype(float).tolist()
     values = pixels.reshape(len(pixels), -1) if valid is None else pixels[:, valid]
     values = values.astype(np.float64)
     return values.shape[1], values.sum(axis=1).tolist(), np.einsum("ij,ij->i", values, values).tolist()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raster.windows import starts
 from runtime.errors import UserError
 
 LEAST_SIDE = 1.0  # pixels: a clipped box that is thinner says nothing of an object
@@ -29,11 +30,7 @@ def tile_positions(length, tile, overlap):
     A side that is shorter than a tile has one tile, which reaches beyond it.
     """
     check_overlap(tile, overlap)
-    if length <= tile:
-        return [0]
-    step = tile - overlap
-    count = -(-(length - tile) // step) + 1
-    return [min(i * step, length - tile) for i in range(count)]
+    return starts(length, tile, tile - overlap)
 
 
 def check_overlap(tile, overlap):

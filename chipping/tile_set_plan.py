@@ -1,5 +1,6 @@
 """Plans a set of tiles from labelled images and options: which tiles, with which boxes, under which names. No pixel is read."""
 
+import functools
 import hashlib
 import json
 import os
@@ -49,8 +50,22 @@ class TilePlan:
     description: dict
     images: list
     labelled: list
-    jobs: list
-    lines: list
+    options: TileOptions
+
+    @functools.cached_property
+    def tiles(self):
+        """[(Job, line)], found out when they are asked for: a folder that is whole needs none."""
+        form = self.description["store"]
+        return [pair for index, (image, row) in enumerate(zip(self.labelled, self.images, strict=True))
+                for pair in tiles_of_image(index, image, row, form, self.options)]
+
+    @functools.cached_property
+    def jobs(self):
+        return [job for job, _ in self.tiles]
+
+    @functools.cached_property
+    def lines(self):
+        return [line for _, line in self.tiles]
 
 
 def plan_tiles(images_folder, classes, images, options, note):
@@ -68,17 +83,12 @@ def plan_tiles(images_folder, classes, images, options, note):
         "seed": options.seed if options.negatives < 1 else 0, "store": form, "bands": list(bands), "classes": list(classes),
         "images": settings_of_images(rows),
     }
-    jobs, lines = [], []
-    for index, image in enumerate(images):
-        for job, line in tiles_of_image(index, image, rows[index], form, options):
-            jobs.append(job)
-            lines.append(line)
     description = {
         "kind": "tiles", "settings": settings, "tile_size": [wide, tall], "overlap": options.overlap, "store": form, "dtype": dtype,
         "bands": list(bands), "divide_by": list(scale.divide_by), "offset": list(scale.offset), "nodata": FILL,
         "classes": {LAYER: list(classes)}, "images_folder": os.path.abspath(images_folder),
     }
-    return TilePlan(description, rows, list(images), jobs, lines)
+    return TilePlan(description, rows, list(images), options)
 
 
 def settings_of_images(rows):

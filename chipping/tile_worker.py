@@ -104,7 +104,6 @@ def cut_task(folder, sources, jobs, numbers):
 
 def write_tile(folder, job, pixels, valid, form):
     content = encode(pixels, form)
-    (folder / f"{job.stem}.json").unlink(missing_ok=True)  # of other pixels
     write_bytes(folder / f"{job.stem}.{form}", content)
     count, total, squares = sums_of(pixels, valid)
     return {"bytes": len(content), "valid_pixels": count, "band_sum": total, "band_sum_squares": squares}

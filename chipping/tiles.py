@@ -204,7 +204,7 @@ def build(folder, plan, options, workers, strict, note, progress, starting):
     why = why_again(folder, plan)
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on the set is not finished
     remove_leftovers(folder)
-    kept = keep_tiles(folder, plan) if plan.description["store"] != "none" else {}
+    kept = keep_tiles(folder, plan)
     if why:
         note(f"the tiles in {folder} are made again: {why}; {len(kept)} of {len(plan.jobs)} stay" if kept else
              f"the tiles in {folder} are made again: {why}")

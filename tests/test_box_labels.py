@@ -15,7 +15,7 @@ from chipping.box_splits import refuse_leaks, split_images
 from chipping.image_files import ImageReader
 from chipping.label_names import parse_label_map
 from raster.crs import transform_points
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 
 
 @pytest.fixture
@@ -262,6 +262,18 @@ def test_a_voc_file_that_cannot_be_right_is_an_error(folder, text, words):
     (folder / "a.xml").write_text(text)
     with pytest.raises(UserError, match=words):
         read_labels(folder, folder)
+
+
+def test_an_image_that_cannot_be_opened_among_good_ones_is_left_out_and_named(folder):
+    (folder / "b.png").write_bytes(b"")
+    path, said = coco(folder, a=[(1, 1, 1, 5, 5)], b=[(1, 1, 1, 6, 6)]), []
+    _, images, counts = read_labels(folder, path, note=said.append)
+    assert [image.name for image in images] == ["a.jpg"] and list(counts.unreadable) == ["b.png"] and "b.png" in said[0]
+    with pytest.raises(RunError, match="b.png .*--strict"):
+        read_labels(folder, path, strict=True)
+    (folder / "a.jpg").write_bytes(b"GIF89a")
+    with pytest.raises(RunError, match="none of the images"):
+        read_labels(folder, path)
 
 
 def test_swapped_sizes_and_images_without_annotation_are_told(folder):

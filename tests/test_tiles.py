@@ -277,6 +277,7 @@ CHANGES = {
     "visibility": (None, TileOptions(size=(128, 128), overlap=32, min_visibility=0.7), None, "min_visibility", 18),
     "bands": (None, TileOptions(size=(128, 128), overlap=32, bands=("3", "2", "1")), None, "bands", 0),
     "format": (None, TileOptions(size=(128, 128), overlap=32, form="npy"), None, "store", 0),
+    "no files": (None, TileOptions(size=(128, 128), overlap=32, form="none"), None, "store", None),
     "a label": (relabel, SMALL, None, "1 image labelled otherwise", 18),
     "a class": (None, SMALL, "goat=sheep", "classes", 18),
     "the pixels": (lambda data: touch(data[0] / "image_1.jpg"), SMALL, None, "1 image changed", 12),

@@ -40,7 +40,7 @@ def run(args, console):
     )
     classes, images, counts = read_labels(
         args.images, args.annotations, classes=args.classes, label_map=args.label_map, point_size=args.point_size,
-        class_field=args.class_field, known=known_headers(args.output_dir), note=console.note,
+        class_field=args.class_field, known=known_headers(args.output_dir), strict=args.strict, note=console.note,
     )
     console.result(counts.in_words())
     with console.progress(0, "tiles") as bar:
@@ -48,7 +48,7 @@ def run(args, console):
             args.output_dir, args.images, classes, images, options, workers=workers, strict=args.strict, note=console.note,
             progress=bar.update, starting=bar.reset,
         )
-    say_summary(tile_set, unreadable, args, console)
+    say_summary(tile_set, {**counts.unreadable, **unreadable}, args, console)
 
 
 def say_summary(tile_set, unreadable, args, console):
