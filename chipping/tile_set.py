@@ -102,13 +102,17 @@ class TileSet:
 
     def window(self, reader, image, x0, y0, width, height):
         """(pixels (C, height, width) as stored in tiles, bool (height, width) of those that are data) of a window of an entered reader."""
-        return read_window(reader, self.images[image], (x0, y0, width, height), self.dtype)
+        labelled = self.images[image]
+        return read_window(reader, (labelled.width, labelled.height), (x0, y0, width, height), self.dtype)
 
 
-def read_window(reader, image, window, dtype):
-    """(pixels (C, h, w), valid (h, w)) of a window (x0, y0, w, h) that may reach beyond the image; what is no data is FILL."""
+def read_window(reader, size, window, dtype):
+    """
+    (pixels (C, h, w), valid (h, w)) of a window (x0, y0, w, h) that may reach beyond an image of a size (width, height); what is no data is
+    FILL.
+    """
     x0, y0, width, height = window
-    x1, y1 = min(x0 + width, image.width), min(y0 + height, image.height)
+    x1, y1 = min(x0 + width, size[0]), min(y0 + height, size[1])
     left, top = max(x0, 0), max(y0, 0)
     values = reader.read(left, top, x1, y1)
     inside = reader.valid(values, left, top, x1, y1)

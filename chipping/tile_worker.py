@@ -25,9 +25,15 @@ class Job(NamedTuple):
 
 
 class Source(NamedTuple):
-    """An image to cut from. image: LabelledImage. bands: positions. dtype, form: of the files. tile_size: (width, height)."""
+    """
+    An image to cut from. path, header, orientation: as of a LabelledImage. size: its (width, height). bands: positions. dtype, form: of the
+    files. tile_size: (width, height).
+    """
 
-    image: object
+    path: object
+    header: object
+    orientation: int
+    size: tuple
     bands: tuple
     dtype: str
     tile_size: tuple
@@ -42,13 +48,13 @@ def cut_tiles(folder, sources, jobs, numbers, workers):
     tasks = partition(sources, jobs, numbers, workers)
     if workers == 1 or len(tasks) < 2:
         for task in tasks:
-            yield from cut_task(folder, sources, jobs, task)
+            yield from cut_task(folder, sources[jobs[task[0]].image], [(number, jobs[number]) for number in task])
         return
     pending, coming = collections.deque(), iter(tasks)
-    with worker_pool(min(workers, len(tasks)), (__name__,), prepare, (folder, sources, jobs)) as pool:
+    with worker_pool(min(workers, len(tasks)), (__name__,)) as pool:
         while True:
             while len(pending) < 2 * workers and (task := next(coming, None)) is not None:
-                pending.append(pool.submit(work, task))
+                pending.append(pool.submit(work, folder, sources[jobs[task[0]].image], [(number, jobs[number]) for number in task]))
             if not pending:
                 break
             yield from pending.popleft().result()
@@ -64,7 +70,7 @@ def partition(sources, jobs, numbers, workers):
         of_image.setdefault(jobs[number].image, []).append(number)
     tasks, remaining = [], len(of_image) % workers
     for place, (image, mine) in enumerate(of_image.items()):
-        pieces = 1 if sources[image].image.header.by_rows else -(-len(mine) // TILES_A_TASK)
+        pieces = 1 if sources[image].header.by_rows else -(-len(mine) // TILES_A_TASK)
         if place >= len(of_image) - remaining:
             pieces = max(pieces, -(-workers // remaining))
         tasks += whole_rows(mine, jobs, pieces)
@@ -84,21 +90,19 @@ def whole_rows(numbers, jobs, pieces):
     return found
 
 
-def cut_task(folder, sources, jobs, numbers):
-    """As cut_tiles, of jobs of one image."""
-    source = sources[jobs[numbers[0]].image]
+def cut_task(folder, source, numbered):
+    """As cut_tiles, of [(number, Job)] of one image."""
     wide, tall = source.tile_size
     done = 0
     try:
-        with ImageReader(source.image.path, source.image.header, source.bands, source.image.orientation) as reader:
-            for number in numbers:
-                job = jobs[number]
-                pixels, valid = read_window(reader, source.image, (job.x0, job.y0, wide, tall), source.dtype)
+        with ImageReader(source.path, source.header, source.bands, source.orientation) as reader:
+            for number, job in numbered:
+                pixels, valid = read_window(reader, source.size, (job.x0, job.y0, wide, tall), source.dtype)
                 yield number, write_tile(folder, job, pixels, None if valid.all() else valid, source.form)
                 done += 1
     except (RasterioError, UserError) as error:
         why = one_line(error)[:200]
-        for number in numbers[done:]:
+        for number, _ in numbered[done:]:
             yield number, why
 
 
@@ -109,18 +113,10 @@ def write_tile(folder, job, pixels, valid, form):
     return {"bytes": len(content), "valid_pixels": count, "band_sum": total, "band_sum_squares": squares}
 
 
-own = None  # in a worker: what cut_task takes
-
-
-def prepare(*arguments):
-    global own
-    own = arguments
-
-
-def work(numbers):
-    """The results of a task, up to the moment when the pool is stopping."""
+def work(folder, source, numbered):
+    """In a worker: the results of a task, up to the moment when the pool is stopping."""
     found = []
-    for result in cut_task(*own, numbers):
+    for result in cut_task(folder, source, numbered):
         found.append(result)
         if stopping():
             break

@@ -234,7 +234,8 @@ def sources_of(plan):
     """Source of each image, for the workers."""
     wide, tall = plan.description["tile_size"]
     return [
-        Source(image, tuple(row["bands"]), plan.description["dtype"], (wide, tall), plan.description["store"])
+        Source(image.path, image.header, image.orientation, (image.width, image.height), tuple(row["bands"]), plan.description["dtype"],
+               (wide, tall), plan.description["store"])
         for image, row in zip(plan.labelled, plan.images, strict=True)
     ]
 

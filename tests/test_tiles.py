@@ -628,16 +628,16 @@ def test_drawn_boxes_have_the_colours_of_their_classes(data, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_make_tiles_continues_to_the_same_bytes(tmp_path):
-    data = example(tmp_path, count=6, size=(1500, 1200))
+    data = example(tmp_path, count=6, size=(1200, 900))
     words = [sys.executable, "chip.py", "make-tiles", "--images", str(data[0]), "--annotations", str(data[1]), "--tile-size", "128",
              "--overlap", "32", "--workers", "2", "--output-dir"]
     subprocess.run([*words, str(tmp_path / "whole")], cwd=ROOT, check=True, capture_output=True)
-    for number, seconds in ((signal.SIGKILL, 0.3), (signal.SIGTERM, 0.6), (signal.SIGINT, 0.9)):
+    for number, seconds in ((signal.SIGKILL, 0.1), (signal.SIGTERM, 0.2), (signal.SIGINT, 0.3)):
         process = subprocess.Popen([*words, str(tmp_path / "tiles")], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline and not list((tmp_path / "tiles").glob("tile_*.png")):
+        deadline, before = time.monotonic() + 60, len(list((tmp_path / "tiles").glob("tile_*.png")))
+        while process.poll() is None and time.monotonic() < deadline and len(list((tmp_path / "tiles").glob("tile_*.png"))) == before:
             time.sleep(0.02)
-        time.sleep(seconds / 3)
+        time.sleep(seconds)
         process.send_signal(number)
         assert process.wait(60) in (0, -signal.SIGKILL, 143, 130)
         assert b"Traceback" not in process.stderr.read()
