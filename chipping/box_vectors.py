@@ -5,17 +5,16 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import pyproj
 import shapely
 from affine import Affine
-from rasterio.crs import CRS
 
 from chipping.stated_boxes import StatedImage, few, require_class
-from raster.area import pixel_areas
 from raster.crs import as_crs, turn_of
 from runtime.errors import UserError, did_you_mean
-from vectors.footprint import window_transform
+from vectors.footprint import pixel_corners, to_lonlat
 from vectors.placing import FAR, Target, box_of, raster_bounds, turned
-from vectors.reading import AREAS, read_vectors
+from vectors.reading import AREAS, POINT, read_vectors
 
 LABEL_FIELDS = ("label", "class", "category", "species", "name")  # asked in this order where no --class-field names one
 ONE_CLASS = "object"  # the class of features without such a property
@@ -30,14 +29,15 @@ class PointSize:
     in_metres: bool
 
     def pixels(self, crs, transform, width, height):
-        """In pixels, in the middle of a raster."""
+        """(columns, rows) of the box, as in the middle of a raster: in lon/lat pixels are not square on the ground."""
         if not self.in_metres:
-            return self.length
-        middle = window_transform(transform, width // 2, height // 2)
-        areas = pixel_areas(CRS.from_user_input(crs), Affine(*middle), 1, 1)
-        if areas is None:
+            return self.length, self.length
+        lonlat = to_lonlat(crs, pixel_corners(transform, (width // 2, height // 2, 1, 1)))
+        if lonlat is None:
             raise UserError(f"--point-size in metres needs an image whose CRS leads to the globe, found {crs[:60]}; pass pixels")
-        return self.length / math.sqrt(float(areas.of_rows(0, 1)[0, 0]))
+        (left, top), (right, _), (_, _), (below, bottom) = lonlat
+        _, _, (across, down) = pyproj.Geod(ellps="WGS84").inv([left, left], [top, top], [right, below], [lonlat[1, 1], bottom])
+        return self.length / across, self.length / down
 
 
 def parse_point_size(text):
@@ -100,8 +100,8 @@ def boxes_on(header, crs, parts, tree, point_size):
     """Yields (number of a part, [x0, y0, x1, y1] in pixels) of the points and polygons that meet an image."""
     own, theirs = as_crs(header.crs), as_crs(crs)
     width, height, place = header.width, header.height, Affine(*header.transform)
-    side = point_size.pixels(header.crs, header.transform, width, height) if point_size else 0.0
-    around = raster_bounds(header.transform, -side, -side, width + 2 * side, height + 2 * side)
+    wide, tall = point_size.pixels(header.crs, header.transform, width, height) if point_size else (0.0, 0.0)
+    around = raster_bounds(header.transform, -wide, -tall, width + 2 * wide, height + 2 * tall)
     target = Target(theirs, own, around, min(math.hypot(place.a, place.d), math.hypot(place.b, place.e)))
     turn = turn_of(theirs)
     near = np.unique(tree.query(shapely.box(*np.clip(np.transpose(turned(box_of(target, turn), turn)), -FAR, FAR)))[1])
@@ -112,7 +112,7 @@ def boxes_on(header, crs, parts, tree, point_size):
         if missing:
             continue
         x, y = ~place * shapely.get_coordinates(shape).T
-        half = side / 2 if shapely.get_type_id(shape) == 0 else 0.0
-        box = (x.min() - half, y.min() - half, x.max() + half, y.max() + half)
+        right, down = (wide / 2, tall / 2) if shapely.get_type_id(shape) == POINT else (0.0, 0.0)
+        box = (x.min() - right, y.min() - down, x.max() + right, y.max() + down)
         if box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0:
             yield part, tuple(map(float, box))

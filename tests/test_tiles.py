@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from box_factory import example, picture, save_picture, write_coco
+from box_factory import example, picture, save_picture, write_coco, write_voc
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -659,3 +659,27 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
             pixels, _ = found.window(reader, place, 512, 1024, 512, 512)
             kept = 0 if reader.slab is None else reader.slab.size
         assert pixels.shape == (1, 512, 512) and kept == (512 * 4000 if place == 0 else 0)
+
+
+def test_every_command_of_the_page_runs_as_written(tmp_path, monkeypatch, make_raster, capsys):
+    import re
+    import shlex
+
+    page = (ROOT / "docs/detection.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.replace("\\\n", " ").splitlines()]
+    commands = [line for line in commands if line.startswith("python chip.py")]
+    monkeypatch.chdir(tmp_path)
+    images, coco = example(tmp_path)
+    coco.rename("train.json")
+    for name in ("unknown", "Dead"):
+        save_picture(f"frames/{name}.jpg", picture(90, 70))
+        write_voc("labels", name, (90, 70), [("Alive", 1, 1, 20, 20), (name, 30, 30, 50, 50)])
+    make_raster("ortho/a.tif", np.full((3, 60, 90), 9, np.uint8), crs="EPSG:4326", transform=from_origin(10, 50, 1e-5, 1e-5))
+    cow = {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": [10.0004, 49.9997]}}
+    (tmp_path / "cows.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [cow]}))
+    for command in commands:
+        assert not main(shlex.split(command)[2:]), command
+    assert len(commands) == 6 and "2 boxes" not in capsys.readouterr().err
+    found = read_tile_set("tiles-points")
+    sides = found.images[0].boxes[0, 2:] - found.images[0].boxes[0, :2]  # a hundred-thousandth of a degree there: 0.717 m by 1.112 m
+    assert found.classes == ("object",) and np.allclose(sides, (6 / 0.717, 6 / 1.112), rtol=0.005)
