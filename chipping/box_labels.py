@@ -113,6 +113,7 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
     found = [check_place(image, folder, annotations) for image in stated]
     refuse_missing(found, folder, annotations)
     refuse_twice(found, annotations)
+    refuse_shares(stated, annotations)
     extra = sorted(files.keys() - {path.name for _, path in found}) if files else []
     if extra:
         counts.notes.append(f"{plural(len(extra), 'image')} of {folder} are not in {annotations} and take no part ({few(extra)})")
@@ -228,6 +229,13 @@ def refuse_twice(found, annotations):
         if path in seen:
             raise UserError(f"{annotations} names {path} twice (ids {few([seen[path], image.image_id])}); expected each image once")
         seen[path] = image.image_id
+
+
+def refuse_shares(stated, annotations):
+    """UserError where all boxes of several lie within the first pixel: they are shares of the image's sides."""
+    boxes = np.concatenate([image.corners for image in stated])
+    if len(boxes) > 1 and boxes.min() >= 0 and boxes.max() <= 1:
+        raise UserError(f"the boxes of {annotations} go from 0 to 1, as shares of the image's sides; expected pixels, so multiply them")
 
 
 class Turns:

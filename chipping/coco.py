@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from chipping.coco_runs import rings_of_runs
 from chipping.stated_boxes import StatedImage, few, is_finite, require_class, stated_size
 from runtime.errors import UserError
 
@@ -26,13 +27,13 @@ def read_coco(content, path):
         if row["id"] in found:
             raise UserError(f"{path} has the image id {row['id']!r} twice; ids have to be unique")
         found[row["id"]] = StatedImage(row["file_name"], row["id"], stated_size(row.get("width"), row.get("height")))
-    known, unknown = by_any_type(found), {}
+    known, categories, unknown = by_any_type(found), by_any_type(names), {}
     for row in annotations:
         image = known.get(row.get("image_id")) if is_id(row.get("image_id")) else None
         if image is None:
             unknown.setdefault(str(row.get("image_id")), None)
             continue
-        add_annotation(image, row, names, path)
+        add_annotation(image, row, categories, path)
     if unknown:
         raise UserError(f"{path}: annotations name {len(unknown)} image ids that no image has ({few(list(unknown))}); "
                         f"images have {few(list(found))}")
@@ -80,21 +81,25 @@ def by_any_type(found):
     return {**more, **found}
 
 
-def add_annotation(image, row, names, path):
+def add_annotation(image, row, categories, path):
+    """Add what an annotation states to its StatedImage. categories: {id: name}."""
     where = f"{path}: annotation {row.get('id')!r}"
-    category = by_any_type(names).get(row.get("category_id")) if is_id(row.get("category_id")) else None
+    category = categories.get(row.get("category_id")) if is_id(row.get("category_id")) else None
     if category is None:
-        raise UserError(f"{where} has the category {few([row.get('category_id')])}, which no category has; it has {few(list(names), 8)}")
+        known = dict.fromkeys(map(str, categories))
+        raise UserError(f"{where} has the category {few([row.get('category_id')])}, which no category has; expected {few(list(known), 8)}")
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         raise UserError(f"{where} has the bbox {few([box])}; expected [x, y, width, height] in pixels")
     x, y, width, height = box
-    rings = rings_of(row.get("segmentation"), image.size, where)
-    image.add((x, y, x + width, y + height), category, bool(row.get("iscrowd")), rings)
+    crowd = bool(row.get("iscrowd"))
+    image.add((x, y, x + width, y + height), category, crowd, None if crowd else rings_of(row.get("segmentation"), box, where))
 
 
-def rings_of(segmentation, size, where):
-    """[(P, 2) float64] of polygons; None where there is no outline or a run-length mask, which belongs to a crowd."""
+def rings_of(segmentation, box, where):
+    """[(P, 2) float64] of polygons or a run-length mask; None where there is no outline."""
+    if isinstance(segmentation, dict):
+        return rings_of_runs(segmentation, box, where)
     if not isinstance(segmentation, list) or not segmentation:
         return None
     rings = []

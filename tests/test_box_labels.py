@@ -12,6 +12,7 @@ from rasterio.transform import from_origin
 
 from chipping.box_labels import read_labels
 from chipping.box_splits import refuse_leaks, split_images
+from chipping.coco_runs import rings_of_runs
 from chipping.image_files import ImageReader
 from chipping.label_names import parse_label_map
 from raster.crs import transform_points
@@ -112,6 +113,34 @@ def test_outlines_and_crowds_of_coco(folder):
     assert read_labels(folder, path)[1][1].masks is None
 
 
+@given(st.data())
+def test_run_length_masks_are_the_pixels_that_pycocotools_sees(data):
+    """Drawn pictures, packed by pycocotools and as plain lists; holes are filled, which they are in none of ours."""
+    from pycocotools import mask as theirs
+    from rasterio.features import rasterize
+
+    height, width = data.draw(st.integers(2, 30)), data.draw(st.integers(2, 30))
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    w, h = data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
+    marked = np.zeros((height, width), np.uint8)
+    rows, columns = np.mgrid[:height, :width]
+    kind = data.draw(st.sampled_from(["box", "triangle", "two"]))
+    marked[(rows >= y) & (rows < y + h) & (columns >= x) & (columns < x + w)] = 1
+    if kind == "triangle":
+        marked[(rows - y) * w + (columns - x) * h > w * h] = 0
+    if kind == "two":
+        marked[:, x + w // 2] = 0
+    packed = theirs.encode(np.asfortranarray(marked))
+    flat = marked.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
+    plain = np.diff(np.concatenate([[0], edges]))
+    for counts in (packed["counts"].decode(), plain.tolist()):
+        rings = rings_of_runs({"size": [height, width], "counts": counts}, (x, y, w, h), "it")
+        shapes = [{"type": "Polygon", "coordinates": [[*ring.tolist(), ring[0].tolist()]]} for ring in rings or ()]
+        drawn = rasterize(shapes, (height, width), dtype=np.uint8) if shapes else np.zeros_like(marked)
+        assert (drawn == marked).all()
+
+
 # ------------------------------------------------------------------------------------------------ classes
 
 
@@ -186,7 +215,7 @@ def test_whatever_boxes_are_stated_those_that_stay_lie_in_the_image_and_all_are_
 
 BROKEN = [
     (lambda c: c["annotations"][0].update(image_id="DJI_7.jpg"), "name 1 image ids that no image has .DJI_7.jpg.; images have 1, 2"),
-    (lambda c: c["annotations"][0].update(category_id=9), "has the category 9, which no category has; it has 1"),
+    (lambda c: c["annotations"][0].update(category_id=9), "has the category 9, which no category has; expected 1"),
     (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"has the bbox \[1, 2, 3\]; expected \[x, y, width, height\]"),
     (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, "x"]), "has the bbox"),
     (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, 1e300]), "has the bbox"),
@@ -207,6 +236,11 @@ BROKEN = [
     (lambda c: c["categories"][0].update(name=" "), "has no class"),
     (lambda c: (c.clear(), c.update(a=1)), "expected a COCO JSON"),
     (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), "segmentation"),
+    (lambda c: c["annotations"][0].update(segmentation={"size": [80, 100], "counts": [5, 7]}), "run-length"),
+    (lambda c: c["annotations"][0].update(segmentation={"size": [80, 100], "counts": "\x7f~"}), "run-length"),
+    (lambda c: c["annotations"][0].update(segmentation={"counts": "1"}), "run-length"),
+    (lambda c: c["annotations"].extend([{**c["annotations"][0], "bbox": [0.1, 0.1, 0.5, 0.4]}]) or c["annotations"].pop(0) and
+     c["annotations"].append({**c["annotations"][0], "bbox": [0.2, 0.1, 0.5, 0.4]}), "go from 0 to 1"),
 ]
 
 
