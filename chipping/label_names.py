@@ -51,7 +51,7 @@ def decide_labels(names, label_map, classes=None, where="the annotations", note=
             raise UserError(f"{where} has no box of a class{left}; expected one at least")
     elif beyond := [name for name in found if name not in classes]:
         sources = [name for name, target in targets.items() if target == beyond[0]]
-        raise UserError(f"{where} has boxes of class {beyond[0]!r}, which the training has not ({', '.join(classes)}); "
+        raise UserError(f"{where} has boxes of class {beyond[0]!r}, which is none of {', '.join(classes)}; "
                         f"pass --label-map {sources[0]}=drop, =ignore or =CLASS")
     labels = {name: number for number, name in enumerate(classes, start=1)} | {DROP: None, IGNORE: 0}
     return LabelNames(tuple(classes), {name: labels[target] for name, target in targets.items()})

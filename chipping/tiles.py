@@ -144,7 +144,7 @@ def refuse_foreign(folder):
     sidecars = [name for name in names if NAME.fullmatch(name) and name.endswith(".json")]
     if strangers or any(read_sidecar(folder / name) is None for name in sidecars[:1]):
         raise UserError(f"{folder} is not empty and holds no tiles of ours ({', '.join((strangers or sidecars)[:3])} …); "
-                        "choose another folder, or remove it")
+                        "choose another folder")
 
 
 def kind_of(folder):

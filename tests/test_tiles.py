@@ -632,6 +632,7 @@ def test_make_tiles_and_inspect_say_what_there_is(data, tmp_path, capsys, monkey
              "--overlap", "20"]
     assert not main(words)
     out = capsys.readouterr().out
+    assert "--cache-dir tiles --val 0.2 --tile-size 128x100 --overlap 20\n" in out
     assert "3 images, 12 boxes (sheep 6, goat 6)" in out and "tiles of 128×100 pixels, 3 bands (PNG files) in tiles" in out
     main(["inspect", "tiles"])
     out = capsys.readouterr().out

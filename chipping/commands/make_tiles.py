@@ -1,6 +1,17 @@
 """chip.py make-tiles: cuts images with boxes into tiles for a detector."""
 
-from chipping.commands.shared_flags import add_label_flags, add_picture_flags, add_tile_flags, add_workers_flag, count_workers
+import shlex
+
+from chipping.commands.shared_flags import (
+    MIN_VISIBILITY,
+    OVERLAP,
+    TILE_SIZE,
+    add_label_flags,
+    add_picture_flags,
+    add_tile_flags,
+    add_workers_flag,
+    count_workers,
+)
 from runtime.errors import UserError
 from runtime.values import names
 
@@ -63,5 +74,22 @@ def say_summary(tile_set, unreadable, args, console):
         more = " …" if len(unreadable) > 3 else ""
         console.result(f"{len(unreadable)} of {len(unreadable) + len(tile_set.images)} images could not be read ({named}{more}); "
                        "copy them again and run the same command")
-    console.result(f"next: python train_detection.py --train-images {args.images} --train-annotations {args.annotations} "
-                   f"--cache-dir {args.output_dir} --val 0.2")
+    console.result(f"next: python train_detection.py {' '.join(next_words(args))}")
+
+
+def next_words(args):
+    """The flags with which a training takes these tiles: those that decide what they are, where they are not the defaults."""
+    words = ["--train-images", args.images, "--train-annotations", args.annotations, "--cache-dir", args.output_dir, "--val", "0.2"]
+    wide, tall = args.tile_size
+    values = {
+        "--label-map": args.label_map, "--point-size": args.point_size, "--class-field": args.class_field,
+        "--bands": args.bands and ",".join(args.bands), "--divide-by": args.divide_by, "--offset": args.offset,
+        "--tile-size": None if wide == tall == TILE_SIZE else f"{wide}" if wide == tall else f"{wide}x{tall}",
+        "--overlap": None if args.overlap == OVERLAP else args.overlap,
+        "--min-visibility": None if args.min_visibility == MIN_VISIBILITY else args.min_visibility,
+        "--negatives": None if args.negatives == 1 else args.negatives,
+        "--tile-format": None if args.tile_format == "png" else args.tile_format,
+    }
+    for flag, value in values.items():
+        words += [] if value is None else [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
+    return map(shlex.quote, words)

@@ -4,6 +4,8 @@ import os
 
 from runtime.values import listed, names, number, numbers, size, whole
 
+TILE_SIZE, OVERLAP, MIN_VISIBILITY = 512, 128, 0.2
+
 
 def add_pair_flags(group):
     """--pan, --ms, --shift, --divide-by, --offset: a pair of rasters or several."""
@@ -31,9 +33,9 @@ def add_label_flags(group):
 
 def add_tile_flags(group):
     """--tile-size, --overlap, --min-visibility, --negatives, --tile-format: how images become tiles."""
-    group.add_argument("--tile-size", type=size, default=(512, 512), metavar="PX", help="side of a tile in pixels, or WIDTHxHEIGHT (512)")
-    group.add_argument("--overlap", type=whole(0), default=128, metavar="PX", help="of neighbours; best as large as the objects")
-    group.add_argument("--min-visibility", type=number(0, 1), default=0.2, metavar="SHARE",
+    group.add_argument("--tile-size", type=size, default=str(TILE_SIZE), metavar="PX", help="side of a tile in pixels, or WIDTHxHEIGHT")
+    group.add_argument("--overlap", type=whole(0), default=OVERLAP, metavar="PX", help="of neighbours; best as large as the objects")
+    group.add_argument("--min-visibility", type=number(0, 1), default=MIN_VISIBILITY, metavar="SHARE",
                        help="of a box's area that a tile must show; what shows less is ignored there, not background")
     group.add_argument("--negatives", type=number(0, 1), default=1.0, metavar="SHARE",
                        help="of the tiles without objects, drawn with --seed; 0 leaves all of them out")
