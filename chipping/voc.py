@@ -39,8 +39,8 @@ def parse(path):
         raise UserError(f"{path} has {path.stat().st_size >> 20} MB; expected a Pascal VOC file")
     try:
         content = path.read_bytes()
-        if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-            raise ElementTree.ParseError("it declares entities")
+        if b"<!DOCTYPE" in content or b"<!ENTITY" in content or b"\0" in content:  # zero bytes: UTF-16, where they would not be found
+            raise ElementTree.ParseError("it declares entities, or is not UTF-8")
         root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         raise UserError(f"{path} is not XML that can be read ({error}); repair or remove it") from error

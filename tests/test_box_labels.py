@@ -310,6 +310,20 @@ def test_an_image_that_cannot_be_opened_among_good_ones_is_left_out_and_named(fo
         read_labels(folder, path)
 
 
+def test_entities_do_not_hide_in_another_encoding(folder):
+    (folder / "a.xml").write_bytes("<!DOCTYPE a [<!ENTITY x 'y'>]><annotation><filename>&x;</filename></annotation>".encode("utf-16"))
+    with pytest.raises(UserError, match="entities"):
+        read_labels(folder, folder)
+
+
+def test_images_in_folders_of_one_name_are_told_apart(tmp_path):
+    for place in ("north/a.png", "south/a.png"):
+        save_picture(tmp_path / "images" / place, picture(30, 20, seed=len(place)))
+    path = write_coco(tmp_path / "boxes.json", {"south/a.png": (30, 20, [(1, 1, 1, 5, 5)]), "north/./a.png": (30, 20, [])})
+    found = [(image.name, len(image.boxes)) for image in read_labels(tmp_path / "images", path)[1]]
+    assert found == [("north/a.png", 0), ("south/a.png", 1)]
+
+
 def test_swapped_sizes_and_images_without_annotation_are_told(folder):
     write_voc(folder, "a", (80, 100), [("t", 90, 10, 99, 20)])
     said = []
