@@ -126,7 +126,7 @@ def busiest_part(image):
 # --- tiles ---------------------------------------------------------------------------------------------------------------------
 
 
-def inspect_tiles(folder, description, sheet, seed, say):
+def inspect_tiles(folder, description, sheet, seed, say, colours=None):
     """Describe a set of tiles line by line, and draw its contact sheet. description: of chipset.json; sheet: a path or None."""
     tile_set = read_tile_set(folder)
     for text in tile_lines(folder, description, tile_set):

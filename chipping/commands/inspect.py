@@ -1,7 +1,7 @@
 """chip.py inspect: says what is in a chip set, or in images with boxes, and draws a contact sheet."""
 
-from classes import parse_colours
 from chipping.commands.shared_flags import add_label_flags
+from classes import parse_colours
 from runtime.errors import UserError
 from runtime.values import whole
 

@@ -15,6 +15,10 @@ from chipping.commands.shared_flags import (
 from runtime.errors import UserError
 from runtime.values import names
 
+# What --help shows.
+FIRST_FLAGS = ("--images", "--annotations", "--label-map", "--tile-size", "--overlap", "--negatives", "--divide-by", "--bands",
+               "--output-dir", "--config")
+
 
 def add_arguments(parser):
     source = parser.add_argument_group("images and their boxes")
