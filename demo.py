@@ -2,8 +2,8 @@
 The whole story in five minutes; pictures of what a checkpoint does.
 
     python demo.py                                                     # scenes → patches → training → a map → demo/report.html
-    python demo.py --checkpoint output/checkpoints/best_model.pt --patches-dir patches
-    python demo.py --checkpoint best_model.pt --scenes 'post_fire/*.tif' --masks 'masks/*.tif'
+    python demo.py --checkpoint output/checkpoints/final_model.pt --patches-dir patches
+    python demo.py --checkpoint final_model.pt --scenes 'post_fire/*.tif' --masks 'masks/*.tif'
     python demo.py --checkpoint sessions/latest.pt --chips chips/test           # low resolution, baseline, ours, truth
 
 Without a checkpoint: burnt country is generated (synthetic/), and chip.py, train.py and inference.py are run on it as you would run them
@@ -82,7 +82,7 @@ def build_parser():
     group.add_argument("--save-pictures", metavar="DIR", help="also write the report's pictures as files, 640 pixels wide at most")
 
     group = parser.add_argument_group("pictures of a checkpoint")
-    group.add_argument("-w", "--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
+    group.add_argument("-w", "--checkpoint", metavar="FILE", help="the file that the end of a training names, or the run's folder")
     group.add_argument("--patches-dir", metavar="DIR", help="patches with truth; those the checkpoint was trained on by default")
     group.add_argument("--split", choices=("train", "val", "test"), help="of the patches; test, or else val, by default")
     group.add_argument("--scenes", nargs="+", metavar="SCENE", help="rasters, folders or globs in place of patches")

@@ -1,11 +1,11 @@
 """
 Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares and pictures out.
 
-    python inference.py --checkpoint output/checkpoints/best_model.pt scene.tif --output-dir maps
-    python inference.py --checkpoint best_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
-    python inference.py --checkpoint best_model.pt scene.tif --aoi area.geojson --tta --probabilities
-    python inference.py --checkpoint best_model.pt                # the test scenes of the patches that the checkpoint was trained on
-    torchrun --nproc-per-node 2 inference.py --checkpoint best_model.pt scenes/ --output-dir maps
+    python inference.py --checkpoint output/checkpoints/final_model.pt scene.tif --output-dir maps
+    python inference.py --checkpoint final_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
+    python inference.py --checkpoint final_model.pt scene.tif --aoi area.geojson --tta --probabilities
+    python inference.py --checkpoint final_model.pt                # the test scenes of the patches that the checkpoint was trained on
+    torchrun --nproc-per-node 2 inference.py --checkpoint final_model.pt scenes/ --output-dir maps
     python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps --divide-by 10000   # sharpen
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
 
@@ -42,7 +42,7 @@ FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--div
 def build_parser():
     parser = Parser(prog="inference.py", description=__doc__, first=FIRST_FLAGS)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
-    parser.add_argument("-w", "--checkpoint", metavar="FILE", help="what a training program wrote: output/checkpoints/best_model.pt")
+    parser.add_argument("-w", "--checkpoint", metavar="FILE", help="the file that the end of a training names, or the run's folder")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")

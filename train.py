@@ -1,10 +1,11 @@
 """
 Train a network that says for each pixel what it is: burned or not, how badly, or any other classes that a patch set has.
 
+    python train.py --config few-scenes --patches-dir patches               # the settings of recipes/few-scenes.yaml
     python train.py --patches-dir patches --num-classes 2
     python train.py --patches-dir patches --num-classes 5 --encoder resnet50 --architecture unetplusplus --precision bf16
     python train.py --resume output/checkpoints/last.pt                     # continue, with the settings it had
-    python train.py --test-only --resume output/checkpoints/best_model.pt --test-split val
+    python train.py --test-only --resume output/checkpoints/final_model.pt --test-split val
     torchrun --nproc_per_node 4 train.py --patches-dir patches              # the same global batch, on four processes
 
 Patches come from `chip.py make-patches`. The output folder gets config.json, metrics.csv (one row an epoch), samples/ and checkpoints/:

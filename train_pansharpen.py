@@ -1,7 +1,7 @@
 """
 Train the network that sharpens multispectral images with a panchromatic one.
 
-    python train_pansharpen.py --session demo --chips chips/mixed --test-chips chips/test --epoch-length 1024 --epochs 10 --lr 1e-4
+    python train_pansharpen.py --config pansharpen --session demo --chips chips/mixed --test-chips chips/test  # recipes/pansharpen.yaml
     python train_pansharpen.py --session demo --chips chips/mixed --test-chips chips/test --epoch-length 1024 --epochs 20   # ten more
     python train_pansharpen.py --session demo --load-epoch 63 --chips chips/mixed --epochs 100        # continue from an epoch
     python train_pansharpen.py --session second --load-from demo/63 --chips chips/other --epochs 10   # a new session with these weights

@@ -46,7 +46,8 @@ def add_tile_flags(group):
 def add_picture_flags(group):
     """--bands, --divide-by, --offset: of pictures and rasters alike."""
     group.add_argument("--bands", type=names, metavar="LIST", help="numbers from 1 or descriptions; all by default")
-    group.add_argument("--divide-by", type=listed, metavar="N[,N…]", help="reflectance = (value + offset) / N; from the tags, 255 for 8 bits")
+    group.add_argument("--divide-by", type=listed, metavar="N[,N…]",
+                       help="reflectance = (value + offset) / N (default: as the tags state it, 255 for 8 bits)")
     group.add_argument("--offset", type=listed, metavar="N[,N…]", help="see --divide-by; 0 by default")
 
 
