@@ -328,7 +328,7 @@ def test_the_lines_for_notebooks_give_the_map_of_the_program(tmp_path, maps, mak
     monkeypatch.setattr("sys.path", sys.path[:])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "output" / "checkpoints").mkdir(parents=True)
-    checkpoint = write_checkpoint(tmp_path / "output" / "checkpoints" / "best_model.pt", threshold=0.7)
+    checkpoint = write_checkpoint(tmp_path / "output" / "checkpoints" / "final_model.pt", threshold=0.7)
     stored = numbers(75, 90)
     run(make_raster("scene.tif", stored, descriptions=BANDS), "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
     names = {"reflectance": (stored / 10_000).astype(np.float32)}

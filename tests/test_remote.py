@@ -141,16 +141,14 @@ def test_nobody_at_an_address_is_one_line(checkpoint, impatient, tmp_path):
 
 
 def test_a_server_that_stalls_is_given_up_and_the_map_goes_on_later(checkpoint, scene, server, impatient, tmp_path, monkeypatch):
-    plan = MapRun.plan
-
-    def plan_then_stall(self, path):
-        answer = plan(self, path)
+    def stall_instead(self, plan):
+        """In place of the sample, which would leave all of this small scene in GDAL's memory."""
         server.handler.stalled.set()
-        return answer
+        return plan
 
     address = f"{server.address}/scene.tif?try=1"  # another address than in other tests: GDAL remembers what it has read
     with monkeypatch.context() as patch:
-        patch.setattr(MapRun, "plan", plan_then_stall)
+        patch.setattr(MapRun, "judged", stall_instead)
         with pytest.raises((RunError, UserError), match="stopped answering|can't be opened"):
             run(address, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
     assert 1 <= server.handler.unanswered < 20  # not asked for each of the 20 blocks
