@@ -6,7 +6,8 @@ from rasterio.windows import Window
 
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
-from raster.source import open_raster, read_bands
+from raster.source import is_remote, open_raster, read_bands
+from runtime.errors import RunError, one_line
 
 SIDE = 64  # pixels of a window
 GRIDS = (4, 16)  # windows along a side of the raster: at first, and where these have hardly any valid pixel
@@ -15,20 +16,21 @@ ENOUGH = 1000  # valid pixels
 
 def sample_values(path, indexes, nodata=None, masked=None):
     """
-    (C, N) float64 stored values of valid pixels, the same ones each time; N is 0 where no window can be read or is valid.
+    (C, N) float64 stored values of valid pixels, the same ones each time; N is 0 where no window can be read or is valid. RunError where
+    a server stops answering.
 
     indexes: bands from 1. nodata: one value, one a band, or None; a pixel that is 0 in all bands is never valid here.
     masked: see raster.hidden.DataBands.
     """
     with open_raster(path) as dataset:
         for grid in GRIDS:
-            values = read_windows(dataset, indexes, nodata, masked, grid)
+            values = read_windows(path, dataset, indexes, nodata, masked, grid)
             if values.shape[1] >= ENOUGH or max(dataset.width, dataset.height) <= SIDE:
                 break
     return values
 
 
-def read_windows(dataset, indexes, nodata, masked, grid):
+def read_windows(path, dataset, indexes, nodata, masked, grid):
     """sample_values of grid x grid windows."""
     pieces = [np.empty((len(indexes), 0))]
     for row in np.unique(np.linspace(0, max(0, dataset.height - SIDE), grid).astype(int)):
@@ -37,7 +39,10 @@ def read_windows(dataset, indexes, nodata, masked, grid):
             try:
                 pixels = read_bands(dataset, indexes, window)
                 hidden = hidden_pixels(dataset, masked, window)
-            except RasterioError:
+            except RasterioError as error:
+                if is_remote(path):  # each further window would wait for the server as long
+                    why = one_line(error.__cause__ or error)[:160]
+                    raise RunError(f"{path} stopped answering at row {row} ({why}); run the same command again") from error
                 continue  # it is named when the raster is read as a whole
             valid = valid_pixels(pixels, nodata, zero_is_nodata=True)
             pieces.append(pixels[:, valid if hidden is None else valid & ~hidden].astype(np.float64))

@@ -141,14 +141,16 @@ def test_nobody_at_an_address_is_one_line(checkpoint, impatient, tmp_path):
 
 
 def test_a_server_that_stalls_is_given_up_and_the_map_goes_on_later(checkpoint, scene, server, impatient, tmp_path, monkeypatch):
-    def stall_instead(self, plan):
-        """In place of the sample, which would leave all of this small scene in GDAL's memory."""
+    header = MapRun.plan_of_header
+
+    def header_then_stall(self, path):
+        plan = header(self, path)
         server.handler.stalled.set()
         return plan
 
     address = f"{server.address}/scene.tif?try=1"  # another address than in other tests: GDAL remembers what it has read
     with monkeypatch.context() as patch:
-        patch.setattr(MapRun, "judged", stall_instead)
+        patch.setattr(MapRun, "plan_of_header", header_then_stall)
         with pytest.raises((RunError, UserError), match="stopped answering|can't be opened"):
             run(address, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
     assert 1 <= server.handler.unanswered < 20  # not asked for each of the 20 blocks
