@@ -32,7 +32,8 @@ CACHE_BYTES = 256 << 20  # as an option of rasterio.Env this is in bytes; as an 
 
 REQUEST_SECONDS = 120  # that a request for a list or a text may take as a whole
 
-SAFE_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO"}
+# The shortcut for reading a PNG in one go gives what was in memory before, and no error, where the file is cut off.
+SAFE_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO", "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
 LOCAL_OPTIONS = {**SAFE_OPTIONS, "GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": "YES"}
 REMOTE_OPTIONS = {
     **SAFE_OPTIONS,

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from mapping.inputs import InputFlags, plan_input, plan_of_header
 from raster.nodata import valid_pixels
@@ -127,3 +130,18 @@ def test_zero_fill_under_an_offset_is_nodata_for_a_map_as_it_is_for_patches(make
                       flags=InputFlags(divide_by=(1e4, 1e4), offset=offset * 2, nodata=nodata))
     assert plan.zero_is_nodata is expected
     assert valid_pixels(values, plan.nodata, plan.zero_is_nodata)[:4].any() != expected
+
+
+@pytest.mark.parametrize("driver", ["PNG", "JPEG", "GTiff"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.98])
+def test_an_image_that_is_cut_off_is_an_error_also_where_it_is_read_as_a_whole(tmp_path, driver, share):
+    """GDAL's shortcut for whole PNGs gave what was in memory before, and no error."""
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 80, 90), np.uint8)
+    path = tmp_path / "image"
+    with rasterio.open(path, "w", driver=driver, width=90, height=80, count=3, dtype="uint8") as file:
+        file.write(pixels)
+    with open(path, "r+b") as file:
+        file.truncate(int(path.stat().st_size * share))
+    for window in (None, Window(0, 0, 90, 80)):
+        with pytest.raises((RasterioError, UserError)), open_raster(path) as dataset:
+            dataset.read([1, 2, 3], window=window)
