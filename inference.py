@@ -1,5 +1,5 @@
 """
-Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares and pictures out.
+Any checkpoint on any raster, of any size: scenes in, maps, polygons, objects, hectares and pictures out.
 
     python inference.py --checkpoint output/checkpoints/final_model.pt scene.tif --output-dir maps
     python inference.py --checkpoint final_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
@@ -8,6 +8,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, hectares a
     torchrun --nproc-per-node 2 inference.py --checkpoint final_model.pt scenes/ --output-dir maps
     python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps --divide-by 10000   # sharpen
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
+    python inference.py --checkpoint best_model.pt survey/*.tif --output-dir found                      # objects, docs/detection.md
 
 For each scene, in the output folder (docs/maps.md tells how to read them):
 
@@ -17,6 +18,10 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_preview.png      the scene beside its map
     summary.json, .csv       hectares a class, valid share, burned (water …) share, for all scenes of the folder
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
+
+    <image>_boxes.geojson    from a detector: objects in lon/lat with class and score; _boxes.gpkg with --vectors gpkg
+    <image>_boxes.png        the image with their boxes
+    results.json, counts.csv COCO results in pixels, and how many of each class in each image of the folder
 
 A run that was killed resumes when the same command is started again, and ends with the same bytes.
 """
@@ -64,11 +69,17 @@ def build_parser():
                        "(default: the checkpoint's, chosen on validation; without one the most likely class)")
     group.add_argument("--probabilities", nargs="?", const="uint8", choices=("uint8", "float32"), help="also write probabilities")
     group.add_argument("--min-area", type=number(0), default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
-    group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines as GeoJSON in lon/lat, or as a "
-                       "GeoPackage in the scene's CRS")
+    group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines or boxes as GeoJSON in lon/lat, "
+                       "or as a GeoPackage in the scene's CRS")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
                        help="colours of the classes: water=#1f77b4,forest=#006400 (default: the checkpoint's, or by their names)")
     group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
+
+    group = parser.add_argument_group("objects (by default as the checkpoint says)")
+    group.add_argument("--score-threshold", type=number(0, 1), metavar="S", help="lowest score of a detection (default: the one chosen on "
+                       "validation)")
+    group.add_argument("--iou-threshold", type=number(0, 1), metavar="IOU", help="boxes of one class that overlap more are one object")
+    group.add_argument("--max-detections", type=whole(1), metavar="N", help="in a tile; tiles that reach it are counted and told")
 
     group = parser.add_argument_group("sharpening: pan and ms in place of scenes")
     group.add_argument("--pan", nargs="+", metavar="PATTERN", help="panchromatic rasters")
@@ -83,7 +94,8 @@ def build_parser():
     group = parser.add_argument_group("speed")
     group.add_argument("-b", "--window", "--block-side", type=whole(8, 8192), metavar="PIXELS", help="side of the windows (default: the "
                        "patches of the training); in sharpening pan pixels of a block without its apron (default: 512)")
-    group.add_argument("--overlap", type=number(0, 0.9), default=0.25, help="share of a window that the next one covers too, 0..0.9")
+    group.add_argument("--overlap", type=number(0, 0.9), help="share of a window that the next one covers too, 0..0.9 (default: 0.25; "
+                       "of a detector as its training tiles)")
     group.add_argument("--batch-size", type=whole(1, 4096), default=8, help="windows at once; more need more memory")
     group.add_argument("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network's layers")
@@ -109,10 +121,9 @@ def main(argv=None):
     checkpoint = load_checkpoint(find_result(args.checkpoint))
     if checkpoint["kind"] not in KINDS:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
-    if checkpoint["kind"] != "pansharpen" and given & FOR_SHARPENING:
-        raise UserError(
-            f"--pan, --ms, --rgb, --shift and --apron are for sharpening; {args.checkpoint} is a {checkpoint['kind']} checkpoint"
-        )
+    for kind, (flags, words) in ONLY_FOR.items():
+        if checkpoint["kind"] != kind and given & flags:
+            raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
     make_maps, needed = KINDS[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     return make_maps(args, given, checkpoint)
@@ -144,7 +155,8 @@ def map_segmentation(args, given, checkpoint):
     if args.threshold is not None and not classes.has_background:
         raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
     settings = MapSettings(
-        window=args.window or data["chip_size"] or 256, overlap=args.overlap, tta=args.tta, precision=args.precision,
+        window=args.window or data["chip_size"] or 256, overlap=0.25 if args.overlap is None else args.overlap, tta=args.tta,
+        precision=args.precision,
         threshold=args.threshold if args.threshold is not None else classes.threshold(data.get("threshold")),
         probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
     )
@@ -160,9 +172,51 @@ def map_segmentation(args, given, checkpoint):
         return map_all(run, args.scenes, processes, console)
 
 
-FOR_SHARPENING = {"pan", "ms", "rgb", "shift", "apron"}
+# Flags of one kind of checkpoint alone.
+ONLY_FOR = {
+    "pansharpen": ({"pan", "ms", "rgb", "shift", "apron"}, "--pan, --ms, --rgb, --shift and --apron are for sharpening"),
+    "detection": ({"score_threshold", "iou_threshold", "max_detections"},
+                  "--score-threshold, --iou-threshold and --max-detections are for detectors"),
+}
 NOT_FOR_SHARPENING = {"aoi", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
-                      "vectors", "class_colours"}
+                      "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections"}
+NOT_FOR_DETECTION = {"threshold", "probabilities", "min_area", "tta", "compile", "class_colours"}
+
+
+def find_objects(args, given, checkpoint):
+    """Boxes around objects from a detection checkpoint. Returns the exit code."""
+    if foreign := sorted(given & NOT_FOR_DETECTION):
+        raise UserError(f"--{foreign[0].replace('_', '-')} is for maps of classes, not for detectors; leave it out")
+
+    import datetime
+
+    from detection import detectors
+    from detection.image_map import FindSettings
+    from detection.maps import FindRun, find_all
+    from mapping.inputs import InputFlags
+    from mapping.segmentation import stride_of
+    from runtime.program import program
+
+    def told(flag, name, usual):
+        return next(value for value in (flag, checkpoint["data"].get(name), usual) if value is not None)
+
+    data = checkpoint["data"]
+    window = args.window or max(data["chip_size"])
+    usual = 1 - data.get("overlap", 0.25 * max(data["chip_size"])) / max(data["chip_size"])
+    stride = stride_of(window, args.overlap) if args.overlap is not None else max(1, round(window * usual))
+    settings = FindSettings(
+        window=window, stride=stride, score_threshold=told(args.score_threshold, "threshold", 0.5), aoi=args.aoi, strict=args.strict,
+        iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), vectors=args.vectors,
+        precision=args.precision,
+    )
+    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale)
+    with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
+        run = FindRun(
+            detector=detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
+            compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
+            overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
+        )
+        return find_all(run, args.scenes, processes, console)
 
 
 def sharpen(args, given, checkpoint):
@@ -201,6 +255,7 @@ def choose_compute(args, local_rank):
 KINDS = {
     "segmentation": (map_segmentation, ("bands", "divide_by", "offset", "classes", "chip_size")),
     "pansharpen": (sharpen, ("bands", "divide_by", "offset", "ratio", "target", "reach")),
+    "detection": (find_objects, ("bands", "divide_by", "offset", "classes", "chip_size")),
 }
 
 

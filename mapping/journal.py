@@ -48,12 +48,13 @@ class StoredBand:
         return cls(band.row, band.classes, probability, band.thumbnail, band.windows, band.highest, band.unreadable)
 
 
-class Journal:
+class RowJournal:
     """
-    Opened for one scene by one process at a time.
+    Bands of rows, kept as parts with a line about each band. Opened for one scene by one process at a time.
 
     folder: the scratch folder. settings: whatever decides the bands' content; bands of other settings are refused, or with `overwrite`
-    thrown away.
+    thrown away. What a band is, subclasses say: pack(band) → (its line, deflated parts); unpack(line, parts) → band, ValueError or zlib.error
+    where they are not what the line says; rows_of(line); fits(line) → bool.
     """
 
     def __init__(self, folder, settings, overwrite=False):
@@ -87,14 +88,14 @@ class Journal:
             )
         whole, row, start, size = [], 0, 0, os.fstat(self.bands_file.fileno()).st_size
         for line in lines:
-            if not fits(line, row, start) or start + sum(line["bytes"]) > size:
+            if not self.is_next(line, row, start) or start + sum(line["bytes"]) > size:
                 break
             try:
-                self.inflated(line)
+                self.band(line)
             except (ValueError, zlib.error):
                 break  # a power cut can lose bytes that were written before the line
             whole.append(line)
-            row, start = row + line["shape"][0], start + sum(line["bytes"])
+            row, start = row + self.rows_of(line), start + sum(line["bytes"])
         return whole
 
     def keep_only(self, lines):
@@ -111,15 +112,23 @@ class Journal:
     @property
     def next_row(self):
         """The first row that is not finished."""
-        return self.lines[-1]["row"] + self.lines[-1]["shape"][0] if self.lines else 0
+        return self.lines[-1]["row"] + self.rows_of(self.lines[-1]) if self.lines else 0
+
+    def is_next(self, line, row, start):
+        """Whether a line describes the band that begins at a row of the scene and a byte of the file."""
+        try:
+            sizes = all(type(n) is int and n >= 0 for n in line["bytes"])
+            return sizes and (line["row"], line["start"]) == (row, start) and "crc" in line and self.fits(line) and self.rows_of(line) > 0
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def append(self, band):
-        """Keep a StoredBand; it must follow the last one."""
+        """Keep a band; it must follow the last one."""
         if band.row != self.next_row:
             raise ValueError(f"expected the band at row {self.next_row}, got the one at {band.row}")
+        line, parts = self.pack(band)
         start, crc, sizes = self.bands_file.tell(), 0, []
-        for part in (band.classes, band.probability, band.thumbnail):
-            data = deflate(part)
+        for data in parts:
             self.bands_file.write(data)
             crc = zlib.crc32(data, crc)
             sizes.append(len(data))
@@ -128,28 +137,23 @@ class Journal:
         if self.unsaved > SAVE_BYTES:
             os.fsync(self.bands_file.fileno())
             self.unsaved = 0
-        line = {
-            "row": band.row, "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape),
-            "type": band.probability.dtype.name, "form": FORM, "start": start, "bytes": sizes, "crc": crc, "windows": band.windows,
-            "highest": band.highest, "unreadable": band.unreadable,
-        }
+        line = {"row": band.row, **line, "start": start, "bytes": sizes, "crc": crc}
         self.lines.append(line)
         self.lines_file.write(as_line(line))
         self.lines_file.flush()
 
-    def inflated(self, line):
-        """(classes, probability, thumbnail) of a line's band. ValueError or zlib.error where the file holds them otherwise than it says."""
+    def band(self, line):
+        """The band of a line. ValueError or zlib.error where the file does not hold it as the line says."""
         self.bands_file.seek(line["start"])
-        deflated = [self.bands_file.read(size) for size in line["bytes"]]
-        if zlib.crc32(b"".join(deflated)) != line["crc"]:
+        parts = [self.bands_file.read(size) for size in line["bytes"]]
+        if zlib.crc32(b"".join(parts)) != line["crc"]:
             raise ValueError("the bytes are not those that were written")
-        shapes = (line["shape"], np.uint8), (line["shape"], line["type"]), (line["thumbnail"], np.float16)
-        return [inflate(data, *shape) for data, shape in zip(deflated, shapes, strict=True)]
+        return self.unpack(line, parts)
 
     def bands(self):
-        """The StoredBands from the top, one in memory at a time."""
+        """The bands from the top, one in memory at a time."""
         for line in self.lines:
-            yield StoredBand(line["row"], *self.inflated(line), line["windows"], line["highest"], line["unreadable"])
+            yield self.band(line)
 
     def close(self):
         try:
@@ -175,18 +179,31 @@ def inflate(data, shape, kind):
     return np.frombuffer(zlib.decompressobj().decompress(data, size + 1), kind).reshape(shape)
 
 
-def fits(line, row, start):
-    """Whether a line describes the band that begins at a row of the scene and a byte of the file."""
-    try:
-        (rows, width), (bands, high, wide), sizes = line["shape"], line["thumbnail"], line["bytes"]
-        numbers = rows, width, bands, high, wide, *sizes, line["windows"]
+class Journal(RowJournal):
+    """Of a map: its bands are StoredBands."""
+
+    def pack(self, band):
+        return {
+            "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape), "type": band.probability.dtype.name, "form": FORM,
+            "windows": band.windows, "highest": band.highest, "unreadable": band.unreadable,
+        }, [deflate(part) for part in (band.classes, band.probability, band.thumbnail)]
+
+    def unpack(self, line, parts):
+        shapes = (line["shape"], np.uint8), (line["shape"], line["type"]), (line["thumbnail"], np.float16)
+        arrays = [inflate(data, *shape) for data, shape in zip(parts, shapes, strict=True)]
+        return StoredBand(line["row"], *arrays, line["windows"], line["highest"], line["unreadable"])
+
+    def rows_of(self, line):
+        return line["shape"][0]
+
+    def fits(self, line):
+        (rows, width), (bands, high, wide) = line["shape"], line["thumbnail"]
+        numbers = rows, width, bands, high, wide, line["windows"]
         return (
-            all(type(n) is int and n >= 0 for n in numbers) and rows > 0 and (line["row"], line["start"]) == (row, start)
-            and line["form"] == FORM and line["type"] in ("uint8", "float32") and len(sizes) == 3
-            and isinstance(line["highest"], int | float) and isinstance(line["unreadable"], list) and "crc" in line
+            all(type(n) is int and n >= 0 for n in numbers)
+            and line["form"] == FORM and line["type"] in ("uint8", "float32") and len(line["bytes"]) == 3
+            and isinstance(line["highest"], int | float) and isinstance(line["unreadable"], list)
         )
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 def as_line(value):

@@ -195,6 +195,7 @@ class GeoPackageOutlines:
 
     ending = ".gpkg"
     layer = "outlines"
+    columns = COLUMNS
     straight = None
 
     def __init__(self, path, globe, class_names):
@@ -227,10 +228,14 @@ class GeoPackageOutlines:
         for first in range(0, len(areas), BATCH):
             part = areas[first : first + BATCH]
             for area, shape in zip(part, self.shapes(part), strict=True):
-                self.waiting.append((shape, properties_of(area, self.class_names)))
-                self.waiting_bytes += len(shape)
-                if len(self.waiting) == BATCH or self.waiting_bytes >= BATCH_BYTES:
-                    self.flush()
+                self.put(shape, properties_of(area, self.class_names))
+
+    def put(self, shape, properties):
+        """Add a feature. shape: WKB of a polygon in the scene's CRS."""
+        self.waiting.append((shape, properties))
+        self.waiting_bytes += len(shape)
+        if len(self.waiting) == BATCH or self.waiting_bytes >= BATCH_BYTES:
+            self.flush()
 
     def shapes(self, areas):
         """(len(areas),) WKB of polygons in the scene's CRS."""
@@ -244,14 +249,14 @@ class GeoPackageOutlines:
     def flush(self):
         """Append what waits; the first time, make the file."""
         shapes = np.array([shape for shape, _ in self.waiting], object)
-        columns = {name: [properties.get(name) for _, properties in self.waiting] for name in COLUMNS}
-        data = [np.array([none if v is None else v for v in columns[name]], kind) for name, (kind, none) in COLUMNS.items()]
+        columns = {name: [properties.get(name) for _, properties in self.waiting] for name in self.columns}
+        data = [np.array([none if v is None else v for v in columns[name]], kind) for name, (kind, none) in self.columns.items()]
         missing = [np.array([v is None for v in column], bool) for column in columns.values()]
         before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": FIXED_DATE})
         try:
             pyogrio.raw.write(
-                self.temporary, geometry=shapes, field_data=data, fields=list(COLUMNS), field_mask=missing,
+                self.temporary, geometry=shapes, field_data=data, fields=list(self.columns), field_mask=missing,
                 layer=self.layer, driver="GPKG", geometry_type="Polygon", crs=text_of(self.globe.crs), encoding="UTF-8",
                 append=self.written > 0,
             )

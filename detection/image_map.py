@@ -1,0 +1,196 @@
+"""
+Detections of one image, in a way that streams, can be killed at any moment and resumes.
+
+Two stages. Rows of tiles go through the detector and are kept in a journal (detection/row_journal.py). When it holds all of them, one pass
+over them merges the tiles' boxes and writes <image>_boxes.geojson, _boxes.png and the image's results. Its record, written last, says that
+it is finished.
+"""
+
+import contextlib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from detection.boxes_out import BOX_WRITERS, Found, ResultLines
+from detection.image_files import begin_record
+from detection.image_preview import ImagePreview, preview_step
+from detection.merge import Merger
+from detection.row_journal import TileRowJournal
+from detection.tile_rows import find_rows
+from mapping.area_of_interest import require_area
+from mapping.background import ReadAhead, WriteBehind
+from mapping.reading import read_slabs
+from raster.area import pixel_areas
+from raster.sensor_place import why_without_grid
+from raster.source import mask_stamps
+from raster.windows import WindowGrid
+from runtime.errors import RunError
+from runtime.files import plain, write_json
+from vectors.reading import fingerprint
+from vectors.writing import Globe
+
+NAMED = 20  # unreadable blocks that a record names; it counts all
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindSettings:
+    """
+    What decides detections beside the detector and the image.
+
+    window: pixels a side of the tiles. stride: pixels from one to the next. score_threshold: lowest score. iou: boxes of one class above it
+    are the same object. limit: detections in a tile. aoi: file of polygons or None. strict: unreadable blocks end the image. vectors: form
+    of the features, "geojson" or "gpkg".
+    """
+
+    window: int
+    stride: int
+    score_threshold: float = 0.5
+    iou: float = 0.5
+    limit: int = 300
+    precision: str = "fp32"
+    aoi: str | None = None
+    strict: bool = False
+    vectors: str = "geojson"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFacts:
+    """
+    What files tell of a detector. bands, classes: names. weights: a hash of weights and configuration. mean: reflectance of its training
+    images, or None.
+    """
+
+    bands: tuple
+    classes: tuple
+    weights: str
+    mean: tuple | None = None
+
+
+def row_settings(plan, facts, settings):
+    """What decides the detections of a tile, in JSON's types. Not the batch size or the device: they change no more than the last digit."""
+    info = plan.info
+    return plain({
+        "image": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
+        "model": facts.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
+        "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "masked": plan.masked,
+        **{name: value for name, value in asdict(settings).items() if name not in ("iou", "strict", "vectors", "aoi")},
+        "aoi": fingerprint([settings.aoi]) if settings.aoi else None,
+    })
+
+
+def all_settings(plan, facts, settings):
+    """row_settings, and what decides the files made of them."""
+    return {**row_settings(plan, facts, settings), "iou": settings.iou, "vectors": settings.vectors}
+
+
+def tile_grid(info, settings):
+    """The tiles that cover an image (RasterInfo), as a WindowGrid."""
+    return WindowGrid(info.height, info.width, settings.window, settings.stride)
+
+
+def find_in_image(finder, plan, files, facts, settings, *, overwrite=False, progress=None):
+    """
+    Find the objects of one image; returns its record (a dict).
+
+    finder: tile_rows.Finder whose scale is the plan's. plan: mapping.inputs.SceneInput. files: ImageFiles. facts: DetectorFacts. settings:
+    FindSettings. progress: a function (total tiles, tiles already done) → function(n) called after n tiles; or None.
+    """
+    info = plan.info
+    areas = pixel_areas(info.crs, info.transform, info.height, info.width)  # refuses impossible geotransforms before any work
+    aoi = require_area(info, settings.aoi)
+    files.make_folders()
+    journal = TileRowJournal(files.scratch, row_settings(plan, facts, settings), overwrite)
+    try:
+        expected = begin_record(files, settings.vectors)  # from here on the files of an earlier run may be replaced one by one
+        if journal.next_row < info.height:
+            find_into(journal, finder, plan, aoi, settings, progress)
+        record = finish_image(journal.bands(), plan, files, facts, settings, areas)
+        record["settings"] = all_settings(plan, facts, settings)
+        files.remove(expected - set(record["files"]))
+        write_json(files.record, record)
+    except BaseException:
+        journal.close()
+        raise
+    journal.remove()
+    return record
+
+
+def find_into(journal, finder, plan, aoi, settings, progress):
+    """Look at the tiles that the journal lacks; one thread reads ahead, another writes behind."""
+    info, start = plan.info, journal.next_row
+    grid = tile_grid(info, settings)
+    bar = progress(grid.count, len(grid.columns) * sum(row < start for row in grid.rows)) if progress else None
+    slabs = read_slabs(plan, aoi, start, settings.strict, settings.window)
+    with ReadAhead(slabs) as slabs, WriteBehind(journal.append) as writer:
+        step = preview_step(info.height, info.width)
+        for row in find_rows(finder, slabs, grid, start_row=start, thumbnail_step=step, progress=bar):
+            writer.put(row)
+
+
+def finish_image(rows, plan, files, facts, settings, areas):
+    """
+    One pass over all rows of tiles merges their boxes and writes the files of an image. Returns the record, without its settings.
+
+    rows: TileRows from the top. areas: raster.area.PixelAreas, or None where the image has no place on the globe.
+    """
+    info, paths = plan.info, files.outputs(settings.vectors)
+    globe, remarks = place_on_globe(info, areas, BOX_WRITERS[settings.vectors])
+    if globe is None:
+        paths.pop("boxes")
+    counts, told, unreadable = np.zeros(len(facts.classes), np.int64), {"tiles": 0, "full": 0, "valid": 0}, []
+    preview = ImagePreview(plan, facts, areas)
+    with contextlib.ExitStack() as stack:  # exits in reverse
+        outputs = [stack.enter_context(ResultLines(files.results, info.path.rsplit("/", 1)[-1]))]
+        if globe is not None:
+            outputs.append(stack.enter_context(BOX_WRITERS[settings.vectors](paths["boxes"], globe, facts.classes)))
+        for row, found in merged(rows, info, settings):
+            counts += np.bincount(found.labels, minlength=len(counts) + 1)[1:]
+            told = {name: value + getattr(row, name) for name, value in told.items()}
+            unreadable += row.unreadable
+            preview.add(row, found)
+            for output in outputs:
+                output.add_boxes(found)
+        if unreadable and not told["valid"]:
+            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        preview.save(paths["preview"], files.name, counts, settings.score_threshold)
+    if not told["valid"]:
+        remarks.append("no valid pixel")
+    if unreadable:
+        remarks.append(f"{len(unreadable)} blocks could not be read")
+    return {
+        "image": info.path.rsplit("/", 1)[-1], "source": info.path, "width": info.width, "height": info.height,
+        "crs": info.crs.to_string() if info.crs else None, "counts": dict(zip(facts.classes, counts.tolist(), strict=True)),
+        "tiles": told["tiles"], "full_tiles": told["full"], "valid_fraction": round(told["valid"] / (info.width * info.height), 6),
+        "unreadable_blocks": len(unreadable),
+        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
+        "remarks": remarks, "files": [path.name for path in paths.values()],
+    }
+
+
+def merged(rows, info, settings):
+    """(TileRow, Found that are settled with it) for the rows of tiles of an image, one after the other."""
+    merger, outlines = Merger((info.width, info.height), iou=settings.iou), {}
+    for row in rows:
+        first = merger.count
+        corners = np.stack([row.columns, np.full(len(row.columns), row.row)], axis=1).astype(np.float64)
+        merger.add(row.boxes, row.scores, row.labels, np.concatenate([corners, corners + settings.window], axis=1))
+        outlines |= {first + place: one for place, one in enumerate(row.outlines) if one is not None}
+        below = row.row + row.rows
+        settled = merger.settle(below) if below < info.height else merger.settle()
+        yield row, Found(settled.boxes, settled.scores, settled.labels, [outlines.get(number) for number in settled.number.tolist()])
+        waiting = set(merger.waiting.number.tolist())
+        outlines = {number: one for number, one in outlines.items() if number in waiting}
+
+
+def place_on_globe(info, areas, writer):
+    """(Globe for features or None, [why there are none, and what else a reader of the boxes should know])."""
+    turned = info.tags.get("EXIF_Orientation", "1") not in ("0", "1")
+    remarks = ["its EXIF tag turns it; boxes are in pixels as stored, not as viewers show it"] if turned else []
+    if areas is None:
+        reason = "no CRS" if info.crs is None else "its CRS does not lead to the globe"
+        if info.sensor_place and info.transform.is_identity:
+            reason = f"it {why_without_grid(info)}"
+        return None, [*remarks, f"{reason}: boxes in pixels only"]
+    globe = Globe(info.crs, info.transform, info.height, info.width)
+    obstacle = writer.obstacle(globe)
+    return (None, [*remarks, obstacle.replace("polygons", "features")]) if obstacle else (globe, remarks)

@@ -1,0 +1,129 @@
+"""Detections of an image of any size, tile by tile from the top: what is found in a row of tiles, in pixels of the image."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from rasterio.features import shapes
+
+from mapping.segmentation import Strip, thumbnail_rows
+from raster.scale import to_reflectance
+
+
+@dataclass
+class TileRow:
+    """
+    What a row of tiles holds.
+
+    row: first row of the tiles; rows: how many until those of the next ones begin. boxes: (N, 4) float64 x0, y0, x1, y1. scores: (N,)
+    float32. labels: (N,) int32, 1 … K. columns: (N,) int32, first column of the tile of each. outlines: for each an (M, 2) int array of
+    corners x, y, or None. tiles: that were looked at; full: that reached the limit of detections. valid: pixels of the rows that are data.
+    unreadable: see mapping.reading.Slab. thumbnail: (C, n, m) float16, see mapping.segmentation.Band.
+    """
+
+    row: int
+    rows: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    columns: np.ndarray
+    outlines: list
+    tiles: int
+    full: int
+    valid: int
+    unreadable: list = field(default_factory=list)
+    thumbnail: np.ndarray | None = None
+
+
+class Finder:
+    """
+    A detector and how it is run: stored pixels in, detections out.
+
+    detector: predict(images (B, C, H, W) float32, score_threshold, limit) → [Detections], in eval mode. scale: raster.scale.Scale.
+    compute: runtime.device.Compute. score_threshold, limit: of predict(). batch_size: tiles at once.
+    """
+
+    def __init__(self, detector, scale, compute, *, score_threshold, limit, batch_size=8):
+        self.detector, self.compute, self.device = detector, compute, compute.device
+        self.score_threshold, self.limit, self.batch_size = score_threshold, limit, batch_size
+        self.divide_by, self.offset = (torch.tensor(numbers, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
+                                       for numbers in (scale.divide_by, scale.offset))
+
+    def reflectance(self, stored, valid, unsigned):
+        """(B, C, H, W) stored values → float32 reflectance, 0 where (B, H, W) valid is False. unsigned: int16 stands for uint16."""
+        x = stored.to(torch.float32)
+        if unsigned:
+            x = torch.where(x < 0, x + 65536, x)
+        x = torch.where(valid[:, None], to_reflectance(x, self.divide_by, self.offset), 0.0)
+        return x.contiguous(memory_format=torch.channels_last) if self.compute.channels_last else x
+
+    @torch.inference_mode()
+    def find(self, images):
+        """[Detections] of (B, C, H, W) reflectance, on the CPU."""
+        with self.compute.autocast():
+            found = self.detector.predict(images, self.score_threshold, self.limit)
+        return [type(one)(*(part.cpu() if isinstance(part, torch.Tensor) else part for part in one)) for one in found]
+
+
+def find_rows(finder, slabs, grid, *, start_row=0, thumbnail_step=None, progress=None):
+    """
+    TileRows of an image from row `start_row` on, in order.
+
+    slabs: mapping.reading.Slabs that cover rows `grid.first_row_for(start_row)` … to the end. grid: raster.windows.WindowGrid. start_row:
+    a TileRow's `row`; what is above is finished already. thumbnail_step, progress: see mapping.segmentation.predict_bands.
+    """
+    strip, tops, columns = Strip(slabs, grid.size, grid.width, finder.device), grid.rows, grid.columns
+    for top, below in zip(tops, [*tops[1:], grid.height], strict=True):
+        if top < start_row:
+            continue
+        strip.move_to(top)
+        before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])  # tiles without a pixel that is wanted are left out
+        wanted = [c for c in columns if before[min(c + grid.size, len(before) - 1)] > before[c]]
+        found = []
+        for n in range(0, len(wanted), finder.batch_size):
+            part = wanted[n : n + finder.batch_size]
+            found += finder.find(finder.reflectance(*strip.crops(part), strip.unsigned))
+        pieces = [in_image(one, column, strip, grid) for one, column in zip(found, wanted, strict=True)]
+        if progress:
+            progress(len(columns))
+        thumbnail = thumbnail_rows(finder, strip, top, below, thumbnail_step) if thumbnail_step else None
+        unreadable = [block for block in strip.unreadable_above(below) if block[0] >= top]  # the others are told already
+        yield TileRow(top, below - top, **joined(pieces, wanted), tiles=len(wanted), full=sum(one.full for one in found),
+                      valid=int(np.count_nonzero(strip.mapped[: below - top])), unreadable=unreadable, thumbnail=thumbnail)
+
+
+def in_image(found, column, strip, grid):
+    """
+    (boxes, scores, labels, outlines) of a tile's Detections in pixels of the image, cut at the edges of tile and image.
+
+    A box whose centre is not on a pixel that is wanted is none: padding, nodata, or outside of the area of interest.
+    """
+    limits = min(grid.size, grid.width - column), min(grid.size, grid.height - strip.row)
+    boxes = np.clip(found.boxes.double().numpy().reshape(-1, 4), 0, limits * 2)
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)
+    x, y = (np.minimum(centre[:, axis], limits[axis] - 1) for axis in (0, 1))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & strip.mapped[y, column + x]
+    outlines = [None] * len(boxes) if found.masks is None else [
+        outline(mask, column, strip.row) if keep else None for mask, keep in zip(found.masks.numpy(), kept, strict=True)]
+    return (boxes[kept] + (column, strip.row) * 2, found.scores.float().numpy()[kept], found.labels.numpy().astype(np.int32)[kept],
+            [one for one, keep in zip(outlines, kept, strict=True) if keep])
+
+
+def outline(mask, column, row):
+    """(M, 2) corners x, y in pixels of the image of the largest piece of a tile's mask (H, W) bool; None of an empty one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    rings = [np.array(shape["coordinates"][0][:-1]) for shape, _ in shapes(part, mask=part > 0)]
+    largest = max(rings, key=lambda ring: abs(np.dot(ring[:, 0], np.roll(ring[:, 1], 1)) - np.dot(ring[:, 1], np.roll(ring[:, 0], 1))))
+    return largest.astype(np.int64) + (column + columns[0], row + rows[0])
+
+
+def joined(pieces, columns):
+    """The arrays of a TileRow. pieces: of in_image, one a tile. columns: first column of each tile."""
+    counts = [len(boxes) for boxes, *_ in pieces]
+    boxes, scores, labels = (np.concatenate([none, *(piece[n] for piece in pieces)]) for n, none in enumerate(
+        (np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.int32))))
+    return {"boxes": boxes, "scores": scores, "labels": labels, "columns": np.repeat(np.array(columns, np.int32), counts),
+            "outlines": [one for *_, outlines in pieces for one in outlines]}
