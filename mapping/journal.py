@@ -53,8 +53,8 @@ class RowJournal:
     Bands of rows, kept as parts with a line about each band. Opened for one scene by one process at a time.
 
     folder: the scratch folder. settings: whatever decides the bands' content; bands of other settings are refused, or with `overwrite`
-    thrown away. What a band is, subclasses say: pack(band) → (its line, deflated parts); unpack(line, parts) → band, ValueError or zlib.error
-    where they are not what the line says; rows_of(line); fits(line) → bool.
+    thrown away. What a band is, subclasses say: pack(band) → (its line, deflated parts); unpack(line, parts) → band, ValueError or
+    zlib.error where they are not what the line says; rows_of(line); fits(line) → bool.
     """
 
     def __init__(self, folder, settings, overwrite=False):
