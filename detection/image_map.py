@@ -16,10 +16,10 @@ from detection.image_files import begin_record
 from detection.image_preview import ImagePreview, preview_step
 from detection.merge import Merger
 from detection.row_journal import TileRowJournal
+from detection.swaths import strips_of_rows
 from detection.tile_rows import find_rows
 from mapping.area_of_interest import require_area
-from mapping.background import ReadAhead, WriteBehind
-from mapping.reading import read_slabs
+from mapping.background import WriteBehind
 from raster.area import pixel_areas
 from raster.sensor_place import why_without_grid
 from raster.source import mask_stamps
@@ -120,10 +120,9 @@ def find_into(journal, finder, plan, aoi, settings, progress):
     info, start = plan.info, journal.next_row
     grid = tile_grid(info, settings)
     bar = progress(grid.count, len(grid.columns) * sum(row < start for row in grid.rows)) if progress else None
-    slabs = read_slabs(plan, aoi, start, settings.strict, settings.window)
-    with ReadAhead(slabs) as slabs, WriteBehind(journal.append) as writer:
-        step = preview_step(info.height, info.width)
-        for row in find_rows(finder, slabs, grid, start_row=start, thumbnail_step=step, progress=bar):
+    strips = strips_of_rows(plan, aoi, grid, start, settings.strict, finder.device)
+    with contextlib.closing(strips), WriteBehind(journal.append) as writer:
+        for row in find_rows(finder, strips, grid, thumbnail_step=preview_step(info.height, info.width), progress=bar):
             writer.put(row)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from rasterio.features import shapes
 
-from mapping.segmentation import Strip, thumbnail_rows
 from raster.scale import to_reflectance
 
 
@@ -65,47 +64,60 @@ class Finder:
         return [type(one)(*(part.cpu() if isinstance(part, torch.Tensor) else part for part in one)) for one in found]
 
 
-def find_rows(finder, slabs, grid, *, start_row=0, thumbnail_step=None, progress=None):
+def find_rows(finder, strips, grid, *, thumbnail_step, progress=None):
     """
-    TileRows of an image from row `start_row` on, in order.
+    TileRows of an image from the top, or from where an earlier run stopped.
 
-    slabs: mapping.reading.Slabs that cover rows `grid.first_row_for(start_row)` … to the end. grid: raster.windows.WindowGrid. start_row:
-    a TileRow's `row`; what is above is finished already. thumbnail_step, progress: see mapping.segmentation.predict_bands.
+    strips: of swaths.strips_of_rows. grid: raster.windows.WindowGrid. thumbnail_step: keep every so many-th row and column of the
+    reflectance. progress: called with the number of tiles that are done.
     """
-    strip, tops, columns = Strip(slabs, grid.size, grid.width, finder.device), grid.rows, grid.columns
-    for top, below in zip(tops, [*tops[1:], grid.height], strict=True):
-        if top < start_row:
-            continue
-        strip.move_to(top)
-        before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])  # tiles without a pixel that is wanted are left out
-        wanted = [c for c in columns if before[min(c + grid.size, len(before) - 1)] > before[c]]
-        found = []
-        for n in range(0, len(wanted), finder.batch_size):
-            part = wanted[n : n + finder.batch_size]
-            found += finder.find(finder.reflectance(*strip.crops(part), strip.unsigned))
-        pieces = [in_image(one, column, strip, grid) for one, column in zip(found, wanted, strict=True)]
-        if progress:
-            progress(len(columns))
-        thumbnail = thumbnail_rows(finder, strip, top, below, thumbnail_step) if thumbnail_step else None
-        unreadable = [block for block in strip.unreadable_above(below) if block[0] >= top]  # the others are told already
-        yield TileRow(top, below - top, **joined(pieces, wanted), tiles=len(wanted), full=sum(one.full for one in found),
-                      valid=int(np.count_nonzero(strip.mapped[: below - top])), unreadable=unreadable, thumbnail=thumbnail)
+    for top, below, swaths in strips:
+        pieces, thumbnails, columns, full, valid, unreadable = [], [], [], 0, 0, []
+        for swath, strip in swaths:
+            before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])  # tiles without a pixel that is wanted are left out
+            places = [c - swath.left for c in swath.columns]
+            wanted = [c for c in places if before[min(c + grid.size, len(before) - 1)] > before[c]]
+            for n in range(0, len(wanted), finder.batch_size):
+                part = wanted[n : n + finder.batch_size]
+                found = finder.find(finder.reflectance(*strip.crops(part), strip.unsigned))
+                pieces += [in_image(one, column, swath.left, strip, grid) for one, column in zip(found, part, strict=True)]
+                full += sum(one.full for one in found)
+            if progress:
+                progress(len(places))
+            columns += [swath.left + column for column in wanted]
+            valid += int(np.count_nonzero(strip.mapped[: below - top, : swath.own - swath.left]))
+            unreadable += [block for block in strip.unreadable_above(below) if block[0] >= top]  # the others are told already
+            thumbnails.append(thumbnail(finder, strip, swath, (top, below), thumbnail_step))
+        yield TileRow(top, below - top, **joined(pieces, columns), tiles=len(columns), full=full, valid=valid,
+                      unreadable=sorted(unreadable), thumbnail=np.concatenate(thumbnails, axis=2))
 
 
-def in_image(found, column, strip, grid):
+@torch.inference_mode()
+def thumbnail(finder, strip, swath, rows, step):
+    """(C, n, m) float16 reflectance of every `step`-th row and column of the image in rows (first, stop) and in a swath's own columns."""
+    down = torch.arange(-(-rows[0] // step) * step, rows[1], step) - strip.row
+    across = torch.arange(-(-swath.left // step) * step, swath.own, step) - swath.left
+    stored = strip.pixels[:, down.to(strip.device)][:, :, across.to(strip.device)]
+    mapped = torch.from_numpy(strip.mapped)[down][:, across].to(strip.device)
+    return finder.reflectance(stored[None], mapped[None], strip.unsigned)[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
+
+
+def in_image(found, column, left, strip, grid):
     """
     (boxes, scores, labels, outlines) of a tile's Detections in pixels of the image, cut at the edges of tile and image.
 
-    A box whose centre is not on a pixel that is wanted is none: padding, nodata, or outside of the area of interest.
+    column: of the strip that the tile begins with. left: of the image that the strip begins with. A box whose centre is not on a pixel that
+    is wanted is none: padding, nodata, or outside of the area of interest.
     """
-    limits = min(grid.size, grid.width - column), min(grid.size, grid.height - strip.row)
+    corner = left + column, strip.row
+    limits = min(grid.size, grid.width - corner[0]), min(grid.size, grid.height - corner[1])
     boxes = np.clip(found.boxes.double().numpy().reshape(-1, 4), 0, limits * 2)
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)
     x, y = (np.minimum(centre[:, axis], limits[axis] - 1) for axis in (0, 1))
     kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & strip.mapped[y, column + x]
     outlines = [None] * len(boxes) if found.masks is None else [
-        outline(mask, column, strip.row) if keep else None for mask, keep in zip(found.masks.numpy(), kept, strict=True)]
-    return (boxes[kept] + (column, strip.row) * 2, found.scores.float().numpy()[kept], found.labels.numpy().astype(np.int32)[kept],
+        outline(mask, *corner) if keep else None for mask, keep in zip(found.masks.numpy(), kept, strict=True)]
+    return (boxes[kept] + corner * 2, found.scores.float().numpy()[kept], found.labels.numpy().astype(np.int32)[kept],
             [one for one, keep in zip(outlines, kept, strict=True) if keep])
 
 

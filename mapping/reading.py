@@ -25,6 +25,7 @@ class Slab:
     row: of the first. pixels: (C, rows, W), stored values as uint8, int16, uint16 or float32. valid: (rows, W) bool.
     unreadable: [[row, column, height, width, reason]] of blocks that could not be decoded; they are not valid.
     wanted: (rows, W) bool, what is to be mapped, or None for all; the network also sees valid pixels around it.
+    column: of the scene that the slab begins with, where it is narrower.
     """
 
     row: int
@@ -32,6 +33,7 @@ class Slab:
     valid: np.ndarray
     unreadable: list
     wanted: np.ndarray | None = None
+    column: int = 0
 
 
 def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
@@ -126,7 +128,7 @@ def fill(dataset, plan, window, slab):
     if hidden is not None:
         valid &= ~hidden
     rows = slice(window.row_off - slab.row, window.row_off - slab.row + window.height)
-    columns = slice(window.col_off, window.col_off + window.width)
+    columns = slice(window.col_off - slab.column, window.col_off - slab.column + window.width)
     with np.errstate(over="ignore"):  # a float64 nodata beyond float32 becomes inf, and is not valid anyway
         slab.pixels[:, rows, columns] = pixels
     slab.valid[rows, columns] = valid

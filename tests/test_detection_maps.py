@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 import torch
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from rasterio.warp import transform as move
 from spot_detector import CLASSES, UTM, SpotDetector, data, field_of, stand_in, write_image
 
 import inference
-from detection import image_map
+from detection import image_map, swaths
 from detection.boxes_out import lonlat_geometry
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import UserError
@@ -38,6 +39,21 @@ def find(tmp_path, monkeypatch):
         return inference.main(["--checkpoint", str(path), "--device", "cpu", *map(str, words)])
 
     return run
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stopping(SpotDetector):
+    """Raises Stopped in place of the batch after `most`."""
+
+    most = None
+
+    def predict(self, images, *rest):
+        if len(self.seen) == self.most:
+            raise Stopped
+        return super().predict(images, *rest)
 
 
 def results_of(folder):
@@ -179,6 +195,32 @@ def test_an_image_across_the_antimeridian_is_written(tmp_path, find):
     assert area == pytest.approx(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum() / 111_000**2, rel=0.02)
 
 
+def test_a_wide_image_in_pieces_of_its_width_gives_the_bytes_of_the_whole_also_stopped_and_with_damaged_blocks(tmp_path, find, monkeypatch):
+    picture = field_of(np.random.default_rng(20), 330, 170)[0]
+    picture[:, 60:100, 120:260] = 0
+    image = write_image(tmp_path / "field.tif", picture, **UTM, compress="deflate")
+    with rasterio.open(image) as dataset:  # where the block at row 64, column 96 lies in the file
+        offset = int(dataset.get_tag_item("BLOCK_OFFSET_3_2", "TIFF", bidx=1))
+    with open(image, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 12)
+    words = (image, "--batch-size", 2, "--quiet")
+    assert find(*words, "--output-dir", tmp_path / "whole") == 0
+    monkeypatch.setattr(swaths, "WIDE", 100)
+    monkeypatch.setattr(swaths, "PIECE", 110)
+    detector = SpotDetector()
+    assert find(*words, "--output-dir", tmp_path / "pieces", detector=detector) == 0
+    assert contents(tmp_path / "pieces") == contents(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / ".chipmill" / "detections" / "field.json").read_text())["unreadable_blocks"] == 1
+
+    stopped = Stopping()
+    stopped.most = 8
+    with pytest.raises(Stopped):
+        find(*words, "--output-dir", tmp_path / "parts", detector=stopped)
+    assert find(*words, "--output-dir", tmp_path / "parts") == 0
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
 # --------------------------------------------------------------------------------------------------- what is not ground
 
 
@@ -311,10 +353,6 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".lock"}
 
 
-class Stopped(Exception):
-    pass
-
-
 @pytest.mark.parametrize("vectors", ["geojson", "gpkg"])
 def test_stopped_after_any_batch_a_run_continues_to_the_same_bytes(tmp_path, find, vectors):
     picture = field_of(np.random.default_rng(14), 100, 200)[0]
@@ -324,14 +362,8 @@ def test_stopped_after_any_batch_a_run_continues_to_the_same_bytes(tmp_path, fin
     whole = SpotDetector(masks=True)
     assert find(*words, "--output-dir", tmp_path / "whole", detector=whole) == 0
 
-    class Limited(SpotDetector):
-        def predict(self, images, *rest):
-            if len(self.seen) == self.most:
-                raise Stopped
-            return super().predict(images, *rest)
-
     for most in range(len(whole.seen)):
-        detector = Limited(masks=True)
+        detector = Stopping(masks=True)
         detector.most = most
         with pytest.raises(Stopped):
             find(*words, "--output-dir", tmp_path / "parts", detector=detector)
