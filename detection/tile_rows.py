@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from rasterio.features import shapes
 
-from raster.scale import to_reflectance
+from raster.scale import become_reflectance
 
 
 @dataclass
@@ -53,7 +53,9 @@ class Finder:
         x = stored.to(torch.float32)
         if unsigned:
             x = torch.where(x < 0, x + 65536, x)
-        x = torch.where(valid[:, None], to_reflectance(x, self.divide_by, self.offset), 0.0)
+        become_reflectance(x, self.divide_by, self.offset)
+        if not valid.all():
+            x.masked_fill_(~valid[:, None], 0.0)
         return x.contiguous(memory_format=torch.channels_last) if self.compute.channels_last else x
 
     @torch.inference_mode()

@@ -30,6 +30,13 @@ def to_reflectance(values, divide_by, offset=0.0):
     return (values + per_band(offset, values)) / per_band(divide_by, values)
 
 
+def become_reflectance(values, divide_by, offset=0.0):
+    """to_reflectance in the place of `values`, an array or tensor of floats, without another one of its size."""
+    values += per_band(offset, values)
+    values /= per_band(divide_by, values)
+    return values
+
+
 def per_band(numbers, values):
     """One number a band as (C, 1, 1) of the type and on the device of `values`; a number, or what has more axes, as it is."""
     if isinstance(numbers, (int, float)) or getattr(numbers, "ndim", 1) != 1:
