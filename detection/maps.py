@@ -178,6 +178,8 @@ def find_or_skip(run, name, path, place, console):
         console.say(f"{place} is finished already")
         return record
     plan = run.plan(path, look=True)
+    if plan.doubt:
+        console.warn(plan.doubt)
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
     console.say(f"{place}: {plan_words(plan, run.facts) if plan.sample is not None else in_words(plan)}{again}")
 
