@@ -294,8 +294,8 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         RunLog(folder, position, console, active=processes.is_first, wandb=options.wandb, tensorboard=options.tensorboard,
                project=options.project or PROJECTS[classes.is_fire], name=options.run_name, config=settings) as log,
     ):
-        folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"], data=header["data"],
-                            device=str(compute.device), processes=processes.size)
+        folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"],
+                            data={**header["data"], "threshold": None}, device=str(compute.device), processes=processes.size)
         kept_best = saver.kept_best(console, bool(checkpoint), header["data"]["scored_on"])
         if not checkpoint:
             saver.save(LAST)  # from here on the run can be resumed, whenever it is killed
