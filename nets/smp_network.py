@@ -52,6 +52,19 @@ def build_smp(architecture, encoder, in_channels, classes):
     return network
 
 
+def build_encoder(name, in_channels):
+    """An encoder alone, with random weights: images → feature maps, the last of `.out_channels` at stride 32."""
+    check_names("unet", name)
+    import_smp()
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    try:
+        return get_encoder(name, in_channels=in_channels, weights=None)
+    except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, NotImplementedError, AssertionError) as error:
+        text = " ".join(str(error).split())[:120]
+        raise UserError(f"encoder {name} cannot be built with {in_channels} channels ({text}); pass another --encoder") from error
+
+
 def imagenet_weights(encoder):
     """
     The state dict of an encoder trained on ImageNet: from an installed package that holds it, else from the local cache or the network.

@@ -1,0 +1,148 @@
+"""
+Augmentation of boxes and images together, batched on the training device: random crops at random sizes, turns, flips, and the changes of
+brightness that patches get (augment.py), for any number of bands.
+
+What happens to a batch is drawn on the CPU from (seed, epoch, step) for the whole global batch, so that it does not depend on workers,
+processes or a resume.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import augment
+from detection.detections import visible_share
+from runtime.device import derived_seed
+
+MIN_SIDE = 2.0  # pixels: of a box that is smaller after zooming out nothing is left to see
+
+
+@dataclasses.dataclass(frozen=True)
+class CropPolicy:
+    """
+    size: side of the crops in pixels. zoom: objects appear up to this factor larger or smaller. at_object: share of the crops that are laid
+    around an object, where there is one; the others lie anywhere. min_visibility: boxes of which less is left become ignore regions.
+    """
+
+    size: int = 256
+    zoom: float = 1.25
+    at_object: float = 0.7
+    min_visibility: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What happens to each image of a batch. disturbing: augment.Draws."""
+
+    zoom: np.ndarray  # (B,) factors
+    at_object: np.ndarray  # (B,) bool
+    which: np.ndarray  # (B,) 0..1: which object
+    place: np.ndarray  # (B, 2) 0..1: where the crop lies, x and y
+    disturbing: augment.Draws
+
+    def rows(self, part):
+        fields = {f.name: getattr(self, f.name)[part] for f in dataclasses.fields(self) if f.name != "disturbing"}
+        return Draws(**fields, disturbing=self.disturbing.rows(part))
+
+
+def draw(count, bands, seed, epoch, step, policy, strength=augment.STRONG):
+    """Draws for a batch of `count` images."""
+    random = np.random.default_rng(derived_seed(seed, epoch, step, 2))
+    zoom = np.exp(random.uniform(-1.0, 1.0, count) * np.log(policy.zoom))
+    at_object = random.random(count) < policy.at_object
+    which, place = random.random(count), random.random((count, 2))
+    disturbing = augment.draw([strength] * count, bands, policy.size, policy.size, seed, epoch, step, policy.size)
+    return Draws(zoom, at_object, which, place, disturbing)
+
+
+def crops(images, targets, draws, policy):
+    """
+    images (B, C, H, W) float32, targets [{"boxes", "labels", "ignore"}] in their pixels
+    → (images (B, C, size, size), targets of the crops).
+
+    Where an image is smaller than the crop, the rest is 0.
+    """
+    size = policy.size
+    cropped = images.new_zeros(len(images), images.shape[1], size, size)
+    found = []
+    for i, target in enumerate(targets):
+        height, width = images.shape[-2:]
+        side = max(1, round(size / float(draws.zoom[i])))
+        left, top = place_window(target["boxes"], width, height, side, i, draws)
+        paste(cropped[i], images[i, :, top : top + side, left : left + side], side, bilinear=True)
+        found.append(turned(crop_target(target, left, top, side, size, policy.min_visibility), size, draws.disturbing, i))
+    cropped = torch.stack([turned_image(image, draws.disturbing, i) for i, image in enumerate(cropped)])
+    return augment.disturb(cropped, draws.disturbing), found
+
+
+def paste(target, piece, side, bilinear):
+    """Lay a piece (C, h, w) of a window of `side` pixels into the target (C, size, size), scaled so that the window fills it."""
+    size = target.shape[-1]
+    if side != size:
+        shape = tuple(max(1, round(length * size / side)) for length in piece.shape[-2:])
+        how = {"mode": "bilinear", "antialias": side > size, "align_corners": False} if bilinear else {"mode": "nearest-exact"}
+        piece = F.interpolate(piece[None], size=shape, **how)[0]
+    high, wide = min(size, piece.shape[-2]), min(size, piece.shape[-1])
+    target[:, :high, :wide] = piece[:, :high, :wide]
+
+
+def place_window(boxes, width, height, side, i, draws):
+    """(left, top) of the crop in its image, as far inside as it fits."""
+    room = [max(0, width - side), max(0, height - side)]
+    if len(boxes) and draws.at_object[i]:
+        box = boxes[int(draws.which[i] * len(boxes))].tolist()
+        corner = []
+        for axis in (0, 1):
+            low, high = box[axis + 2] - side, box[axis]  # corners with which the object is whole in the crop
+            if low > high:
+                low, high = high, low
+            corner.append(min(room[axis], max(0, round(low + float(draws.place[i, axis]) * (high - low)))))
+        return corner[0], corner[1]
+    return tuple(int(float(draws.place[i, axis]) * (room[axis] + 1)) for axis in (0, 1))
+
+
+def crop_target(target, left, top, side, size, min_visibility):
+    """The target of the window, in pixels of the crop. Masks (N, H, W), where there are any, are cut and scaled with it."""
+    scale = size / side
+    shift = torch.tensor([left, top, left, top], dtype=torch.float32)
+    boxes, ignore = target["boxes"] - shift, target["ignore"] - shift
+    share = visible_share(boxes, side, side)
+    boxes, ignore = boxes.clamp(0, side) * scale, ignore.clamp(0, side) * scale
+    seen = (boxes[:, 2] - boxes[:, 0] >= MIN_SIDE) & (boxes[:, 3] - boxes[:, 1] >= MIN_SIDE)
+    kept = (share > min_visibility) & seen
+    dropped = (share > 0) & ~kept
+    ignore = torch.cat([ignore, boxes[dropped]])
+    ignore = ignore[(ignore[:, 2] > ignore[:, 0]) & (ignore[:, 3] > ignore[:, 1])]
+    found = {"boxes": boxes[kept], "labels": target["labels"][kept], "ignore": ignore}
+    if "masks" in target:
+        masks = target["masks"][kept].float()
+        found["masks"] = masks.new_zeros(len(masks), size, size)
+        paste(found["masks"], masks[:, top : top + side, left : left + side], side, bilinear=False)
+    return found
+
+
+def turned_image(image, draws, i):
+    """Quarter turns, then flips, as augment.move does them."""
+    image = torch.rot90(image, int(draws.turns[i]), (-2, -1))
+    axes = [axis for axis, wanted in zip((-1, -2), draws.flip[i], strict=True) if wanted]
+    return image.flip(axes) if axes else image
+
+
+def turned(target, size, draws, i):
+    """What belongs to a square image of `size` pixels, after turned_image."""
+    boxes = {name: turn_boxes(target[name], size, int(draws.turns[i]), draws.flip[i]) for name in ("boxes", "ignore")}
+    masks = {"masks": turned_image(target["masks"], draws, i).to(torch.uint8)} if "masks" in target else {}
+    return {**target, **boxes, **masks}
+
+
+def turn_boxes(boxes, size, turns, flip):
+    left, top, right, bottom = boxes.unbind(1)
+    for _ in range(turns % 4):  # counter-clockwise, as torch.rot90: x becomes y from below
+        left, top, right, bottom = top, size - right, bottom, size - left
+    if flip[0]:
+        left, right = size - right, size - left
+    if flip[1]:
+        top, bottom = size - bottom, size - top
+    return torch.stack([left, top, right, bottom], dim=1)

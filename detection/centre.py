@@ -1,0 +1,142 @@
+"""
+Objects as peaks of a heat map: every cell of 4 x 4 pixels says how likely an object's centre lies in it, and which box it then has.
+
+After Zhou et al., Objects as Points (2019); the elliptic peaks, and boxes learned around the centre, after Liu et al.,
+Training-Time-Friendly Network (2020), which needs far fewer steps.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from detection.detections import Detections, box_giou
+from detection.encoders import ConvBlock, Neck, make_encoder, padded
+
+STRIDE = 4  # pixels of a cell
+SPREAD = 0.54  # of a box's side that its peak covers (TTFNet's alpha); a standard deviation is a sixth of that
+WEIGHTS = {"heat": 1.0, "box": 5.0}
+PRIOR = 0.01  # heat of an untrained network
+
+
+class CentreDetector(nn.Module):
+    """images: normalised inputs (B, in_channels, H, W), any H and W. usual: (width, height) in pixels of a usual object."""
+
+    loss_names = tuple(WEIGHTS)
+
+    def __init__(self, encoder, in_channels, classes, usual, width=48):
+        super().__init__()
+        self.encoder = make_encoder(encoder, in_channels)
+        self.neck = Neck(self.encoder.channels, width)
+        self.heat = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, classes, 1))
+        self.box = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, 4, 1))
+        nn.init.constant_(self.heat[-1].bias, -math.log((1 - PRIOR) / PRIOR))
+        nn.init.zeros_(self.box[-1].weight)
+        nn.init.zeros_(self.box[-1].bias)
+        self.register_buffer("usual", torch.tensor(usual, dtype=torch.float32))
+
+    def forward(self, images):
+        """→ (heat logits (B, K, h, w), boxes (B, 4, h, w) xyxy in pixels), h and w those of cells that have a pixel of the image."""
+        height, width = images.shape[-2:]
+        x = self.neck(self.encoder(padded(images)))
+        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        return self.heat(x)[..., :h, :w].float(), self.decode(self.box(x)[..., :h, :w].float())
+
+    def decode(self, raw):
+        """(B, 4, h, w): shift of the centre in cells, logarithm of the size in usual sizes → boxes in pixels."""
+        centre = (cells(raw.shape[-2:], raw.device) + raw[:, :2]) * STRIDE
+        half = 0.5 * self.usual[:, None, None] * raw[:, 2:].clamp(-4.0, 4.0).exp()
+        return torch.cat([centre - half, centre + half], dim=1)
+
+    def losses(self, images, targets, total=lambda number: number):
+        """{name: scalar}. targets: a list of {"boxes" (N, 4), "labels" (N,), "ignore" (M, 4)}. total: see Detector.losses."""
+        logits, boxes = self(images)
+        heat, weight, truth, share = (part.to(logits.device) for part in make_targets(targets, logits.shape))
+        objects = total(torch.tensor(float(sum(len(target["boxes"]) for target in targets)), device=logits.device)).clamp(min=1.0)
+        overlap = box_giou(boxes, truth, dim=1)
+        return {
+            "heat": WEIGHTS["heat"] * (heat_loss(logits, heat) * weight).sum() / objects,
+            "box": WEIGHTS["box"] * ((1.0 - overlap) * share).sum() / total(share.sum()).clamp(min=1e-6),
+        }
+
+    def predict(self, images, score_threshold=0.05, limit=300):
+        """A list of Detections, one an image, sorted by score."""
+        logits, boxes = self(images)
+        height, width = images.shape[-2:]
+        heat = logits.sigmoid()
+        peak = heat * (F.max_pool2d(heat, 3, 1, 1) == heat)
+        found = []
+        for scores, places in zip(peak.flatten(1), boxes.flatten(2), strict=True):
+            count = min(limit + 1, len(scores))
+            best, index = scores.topk(count)
+            kept = best > score_threshold
+            full, kept = bool(kept.sum() > limit), kept[:limit]
+            best, index = best[:limit][kept], index[:limit][kept]
+            cell = places.shape[1]
+            place = places[:, index % cell].T
+            place = torch.stack([place[:, 0].clamp(0, width), place[:, 1].clamp(0, height), place[:, 2].clamp(0, width),
+                                 place[:, 3].clamp(0, height)], dim=1)
+            found.append(Detections(place, best, index // cell + 1, None, full))
+        return found
+
+
+def cells(size, device):
+    """(2, h, w): x and y of each cell's centre, in cells."""
+    h, w = size
+    y, x = torch.meshgrid(torch.arange(h, device=device) + 0.5, torch.arange(w, device=device) + 0.5, indexing="ij")
+    return torch.stack([x, y])
+
+
+def make_targets(targets, shape):
+    """
+    On the CPU, where targets are: one transfer instead of one for each object.
+
+    → heat (B, K, h, w) in 0..1, 1 at the centres; weight (B, 1, h, w), 0 in ignore regions; truth (B, 4, h, w), the box that a cell
+    belongs to; share (B, h, w), how much it counts for the boxes. A cell that two boxes claim belongs to the smaller one.
+    """
+    batch, classes, h, w = shape
+    heat, share = torch.zeros(shape), torch.zeros(batch, h, w)
+    weight, truth = torch.ones(batch, 1, h, w), torch.zeros(batch, 4, h, w)
+    x, y = cells((h, w), "cpu")
+    for i, target in enumerate(targets):
+        boxes, labels = target["boxes"].float(), target["labels"]
+        for left, top, right, bottom in target["ignore"].float() / STRIDE if len(target["ignore"]) else ():
+            weight[i, 0][(x > left - 0.5) & (x < right + 0.5) & (y > top - 0.5) & (y < bottom + 0.5)] = 0.0
+        if not len(boxes):
+            continue
+        order = (-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).argsort(stable=True)  # the smallest is painted last
+        for box, label in zip(boxes[order], labels[order], strict=True):
+            left, top, right, bottom = (box / STRIDE).tolist()
+            paint(heat[i, int(label) - 1], share[i], truth[i], weight[i, 0], box, left, top, right, bottom)
+    return heat, weight, truth, share
+
+
+def paint(heat, share, truth, weight, box, left, top, right, bottom):
+    """One object's peak. Only the cells that it reaches are touched."""
+    h, w = heat.shape
+    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+    # at least a third of a cell, so that the neighbours of a tiny object's cell learn a little too
+    spread_x, spread_y = max(1 / 3, (right - left) * SPREAD / 6), max(1 / 3, (bottom - top) * SPREAD / 6)
+    column, row = min(w - 1, max(0, int(centre_x))), min(h - 1, max(0, int(centre_y)))
+    x0, x1 = max(0, int(column - 3 * spread_x)), min(w, int(column + 3 * spread_x) + 2)
+    y0, y1 = max(0, int(row - 3 * spread_y)), min(h, int(row + 3 * spread_y) + 2)
+    across = torch.exp(-((torch.arange(x0, x1) - column) / spread_x) ** 2 / 2)
+    down = torch.exp(-((torch.arange(y0, y1) - row) / spread_y) ** 2 / 2)
+    peak = down[:, None] * across
+    part = (slice(y0, y1), slice(x0, x1))
+    heat[part] = torch.maximum(heat[part], peak)
+    weight[row, column] = 1.0  # a known object counts, also within an ignore region
+    own = peak > 0.1
+    # as TTFNet: every object counts by the logarithm of its area, shared among its cells
+    area = math.log1p((right - left) * (bottom - top))
+    share[part] = torch.where(own, area * peak / peak[own].sum(), share[part])
+    truth[:, part[0], part[1]] = torch.where(own, box[:, None, None], truth[:, part[0], part[1]])
+
+
+def heat_loss(logits, heat):
+    """Focal loss of Objects as Points (alpha 2, beta 4), per cell and class. Logits are float32."""
+    positive = heat == 1.0
+    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+    p = logits.sigmoid()
+    return torch.where(positive, -((1 - p) ** 2) * log_p, -((1 - heat) ** 4) * p**2 * log_not_p)

@@ -1,0 +1,36 @@
+"""Boxes as tensors: xyxy in pixels, what a detector found, overlaps."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Detections(NamedTuple):
+    """Of one image, sorted by score. masks: (N, H, W) bool or None. full: whether a limit cut the list short."""
+
+    boxes: torch.Tensor  # (N, 4) float32, xyxy pixels
+    scores: torch.Tensor  # (N,) float32, 0..1
+    labels: torch.Tensor  # (N,) int64, 1..K
+    masks: torch.Tensor | None = None
+    full: bool = False
+
+
+def box_giou(one, other, dim=-1):
+    """
+    Generalised IoU of boxes, pair by pair, -1..1: IoU minus the share of the enclosing box that neither covers (Rezatofighi et al., 2019).
+
+    dim: the axis with the four coordinates.
+    """
+    a, b = one.unbind(dim), other.unbind(dim)
+    inner = (torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0])).clamp(min=0) * (
+        torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1])).clamp(min=0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner
+    outer = (torch.maximum(a[2], b[2]) - torch.minimum(a[0], b[0])) * (torch.maximum(a[3], b[3]) - torch.minimum(a[1], b[1]))
+    return inner / union.clamp(min=1e-6) - (outer - union) / outer.clamp(min=1e-6)
+
+
+def visible_share(boxes, width, height):
+    """(N,): the part of each box's area that lies in an image of this size, 0..1."""
+    left, top, right, bottom = boxes.unbind(1)
+    inner = (right.clamp(max=width) - left.clamp(min=0)).clamp(min=0) * (bottom.clamp(max=height) - top.clamp(min=0)).clamp(min=0)
+    return inner / ((right - left) * (bottom - top)).clamp(min=1e-6)

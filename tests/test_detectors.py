@@ -1,0 +1,257 @@
+"""Detectors, their targets and their augmentation. Run: pytest tests/test_detectors.py"""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import generalized_box_iou
+
+import augment
+from detection import augment as box_augment
+from detection.anchors import fit_anchors, usual_size
+from detection.centre import STRIDE, CentreDetector, heat_loss, make_targets
+from detection.detections import box_giou, visible_share
+from detection.detectors import ALL_FRAMEWORKS, DetectorConfig, build_detector, detector_from_checkpoint
+from detection.encoders import count_weights
+from detection.scale import to_input
+from detection.torchvision_detectors import fill_ignored
+from runtime.errors import UserError
+
+NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "ignore": torch.zeros(0, 4)}
+
+
+def target(boxes, labels=None, ignore=()):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    labels = torch.ones(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
+    return {"boxes": boxes, "labels": labels, "ignore": torch.tensor(ignore, dtype=torch.float32).reshape(-1, 4)}
+
+
+def random_boxes(random, count, size, least=1.0):
+    corner = random.uniform(0, size - least, (count, 2))
+    return torch.tensor(np.concatenate([corner, np.minimum(size, corner + random.uniform(least, size / 2, (count, 2)))], axis=1)).float()
+
+
+# ------------------------------------------------------------------------------------------------------------- overlaps
+
+
+@given(st.integers(0, 10**6))
+def test_the_generalised_iou_is_torchvisions(seed):
+    random = np.random.default_rng(seed)
+    one, other = random_boxes(random, 5, 100), random_boxes(random, 5, 100)
+    assert torch.allclose(box_giou(one, other), generalized_box_iou(one, other).diagonal(), atol=1e-5)
+    assert torch.allclose(box_giou(one.T, other.T, dim=0), box_giou(one, other))
+
+
+def test_the_visible_share_of_a_box_is_counted_by_hand():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [-5, 0, 5, 10], [-5, -5, 5, 5], [20, 0, 30, 10], [90, 40, 110, 60]])
+    assert visible_share(boxes, 100, 50).tolist() == pytest.approx([1, 0.5, 0.25, 1, 0.25])
+
+
+# ---------------------------------------------------------------------------------------------------------- augmentation
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(40, 120), st.integers(40, 120), st.sampled_from([32, 48, 64]), st.floats(1.0, 2.0))
+def test_boxes_follow_the_pixels_of_their_objects(seed, height, width, size, zoom):
+    """An object of ones on ground of a tenth: its box in the crop is where its ones are."""
+    random = np.random.default_rng(seed)
+    left, top = int(random.integers(0, width - 12)), int(random.integers(0, height - 12))
+    right, bottom = left + int(random.integers(6, 13)), top + int(random.integers(6, 13))
+    image = torch.full((1, 2, height, width), 0.1)
+    image[..., top:bottom, left:right] = 1.0
+    policy = box_augment.CropPolicy(size=size, zoom=zoom)
+    draws = box_augment.draw(1, 2, seed, 0, 0, policy, augment.Policy(0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0))
+    (crop,), (found,) = box_augment.crops(image, [target([[left, top, right, bottom]])], draws, policy)
+    assert crop.shape == (2, size, size)
+    rows, columns = torch.nonzero(crop[0] > 0.55, as_tuple=True)
+    if not len(found["boxes"]):
+        assert len(rows) == 0 or len(found["ignore"])
+        return
+    seen = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
+    assert (found["boxes"][0] - seen).abs().max() <= 1.0  # the interpolated border
+
+
+def test_a_box_of_which_too_little_is_left_becomes_an_ignore_region_and_masks_are_cut_with_their_boxes():
+    masks = torch.zeros(2, 40, 40, dtype=torch.bool)
+    masks[0, 2:10, 2:10], masks[1, 10:20, 30:40] = True, True
+    found = box_augment.crop_target({**target([[2, 2, 10, 10], [30, 10, 40, 20]], [1, 2]), "masks": masks}, 0, 0, 31, 62, 0.2)
+    assert found["boxes"].tolist() == [[4, 4, 20, 20]] and found["labels"].tolist() == [1]
+    assert found["ignore"].tolist() == [[60, 20, 62, 40]]
+    assert found["masks"].shape == (1, 62, 62) and found["masks"].sum() == 16 * 16
+
+
+def test_crops_without_objects_and_images_smaller_than_a_crop_have_real_empty_targets():
+    policy = box_augment.CropPolicy(size=64)
+    draws = box_augment.draw(3, 1, 0, 0, 0, policy)
+    images, found = box_augment.crops(torch.rand(3, 1, 20, 30), [NONE] * 3, draws, policy)
+    assert images.shape == (3, 1, 64, 64) and all(t["boxes"].shape == (0, 4) and t["labels"].shape == (0,) for t in found)
+
+
+def test_the_rows_of_a_draw_are_what_each_process_takes():
+    policy = box_augment.CropPolicy(size=32)
+    draws = box_augment.draw(4, 3, 1, 2, 3, policy)
+    part = draws.rows(slice(1, None, 2))
+    assert part.zoom.tolist() == draws.zoom[1::2].tolist() and part.disturbing.turns.tolist() == draws.disturbing.turns[1::2].tolist()
+
+
+def test_padding_stays_nothing_whatever_the_offset():
+    images = torch.tensor([[[[0, 5]], [[0, 0]]]], dtype=torch.uint8)
+    values = to_input(images, torch.tensor([10.0, 10.0]), torch.tensor([-1.0, -1.0]))
+    assert values[0, :, 0, 0].tolist() == [0, 0] and values[0, :, 0, 1].tolist() == pytest.approx([0.4, -0.1])
+
+
+# ----------------------------------------------------------------------------------------------------------------- centre
+
+
+def test_the_peak_of_an_object_is_one_in_the_cell_of_its_centre_and_its_box_is_the_cells_truth():
+    heat, weight, truth, share = make_targets([target([[8, 4, 40, 20]], [2], [[48, 0, 64, 16]])], (1, 2, 8, 16))
+    assert torch.nonzero(heat == 1).tolist() == [[0, 1, 3, 6]]  # centre 24, 12: column 6, row 3
+    assert heat[0, 0].sum() == 0
+    assert truth[0, :, 3, 6].tolist() == [8, 4, 40, 20]
+    assert float(share.sum()) == pytest.approx(math.log1p(8 * 4), rel=1e-5)  # the area in cells
+    assert weight[0, 0, 0:4, 12:16].sum() == 0 and weight[0, 0, :, :11].min() == 1
+
+
+def test_of_two_boxes_in_one_cell_the_smaller_one_has_it():
+    _, _, truth, _ = make_targets([target([[0, 0, 60, 60], [26, 26, 34, 34]])], (1, 1, 16, 16))
+    assert truth[0, :, 7, 7].tolist() == [26, 26, 34, 34]
+
+
+def test_a_network_that_says_nothing_has_boxes_of_the_usual_size_around_each_cell():
+    detector = CentreDetector("small", 3, 1, (24.0, 12.0)).eval()
+    with torch.no_grad():
+        _, boxes = detector(torch.rand(1, 3, 32, 40))
+    assert boxes.shape == (1, 4, 8, 10)
+    assert boxes[0, :, 2, 5].tolist() == pytest.approx([22 - 12, 10 - 6, 22 + 12, 10 + 6])  # centre of the cell: (5.5, 2.5) cells
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20)
+def test_the_focal_loss_is_that_of_the_paper(seed):
+    random = np.random.default_rng(seed)
+    logits, heat = torch.tensor(random.normal(0, 3, 20)), torch.tensor(random.random(20))
+    heat[:4] = 1.0
+    p = logits.sigmoid().clamp(1e-12, 1 - 1e-12)
+    expected = torch.where(heat == 1, -((1 - p) ** 2) * p.log(), -((1 - heat) ** 4) * p**2 * (1 - p).log())
+    assert torch.allclose(heat_loss(logits, heat), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_small_network_has_less_than_a_million_weights():
+    assert count_weights(build_detector(DetectorConfig(bands=tuple("abcdefgh"), classes=tuple("abcde")))) < 1_000_000
+
+
+# ---------------------------------------------------------------------------------------------------------- all frameworks
+
+
+@pytest.fixture(scope="module", params=ALL_FRAMEWORKS)
+def detector(request):
+    torch.manual_seed(0)
+    return build_detector(DetectorConfig(framework=request.param, encoder="small", bands=tuple("abcde"), classes=("x", "y")))
+
+
+def test_losses_are_finite_and_named_for_any_bands_also_without_objects(detector):
+    images = torch.rand(2, 5, 64, 96)
+    targets = [target([[8, 8, 40, 30]], [2]), NONE]
+    for some in (targets, [NONE, NONE]):
+        if detector.config.framework == "mask-rcnn":
+            some = [{**t, "masks": torch.ones(len(t["boxes"]), 64, 96, dtype=torch.uint8)} for t in some]
+        losses = detector.train().losses(images, some)
+        assert tuple(losses) == tuple(detector.network.loss_names) or set(losses) == set(detector.network.loss_names)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_detections_lie_in_the_tile_as_it_is_and_a_full_list_is_told(detector):
+    """torchvision would enlarge a tile of 96 x 64 pixels to 1333 x 889 before it looks at it."""
+    found = detector.eval().predict(torch.rand(2, 5, 64, 96), score_threshold=0.0, limit=7)
+    for image in found:
+        assert image.boxes.dtype == torch.float32 and len(image.boxes) <= 7 and image.full
+        assert (image.boxes >= 0).all() and (image.boxes[:, 2] <= 96).all() and (image.boxes[:, 3] <= 64).all()
+        assert (image.scores.diff() <= 0).all() and set(image.labels.tolist()) <= {1, 2}
+    assert not any(image.full for image in detector.predict(torch.rand(1, 5, 64, 96), score_threshold=0.999, limit=7))
+
+
+def test_what_would_be_misread_is_refused(detector):
+    images = torch.rand(1, 5, 64, 64)
+    for wrong in ({**NONE, "boxes": torch.zeros(0)}, {**NONE, "boxes": torch.tensor([[1, 2, 3, 4]])}, target([[1, 2, 3, 4]], [3])):
+        with pytest.raises(ValueError, match="expected"):
+            detector.train().losses(images, [wrong])
+    with pytest.raises(ValueError, match="float images"):
+        detector.eval().predict((255 * images).byte())
+
+
+def test_a_checkpoint_gives_the_same_detector_again(detector):
+    checkpoint = {"path": "x.pt", "model": detector.config.to_dict(), "state": {"model": detector.state_dict()}}
+    again = detector_from_checkpoint(checkpoint)
+    images = torch.rand(1, 5, 64, 64)
+    one, other = (d.eval().predict(images, 0.0, 5)[0] for d in (detector, again))
+    assert torch.equal(one.boxes, other.boxes) and torch.equal(one.scores, other.scores)
+    with pytest.raises(UserError, match="does not know: attention"):
+        detector_from_checkpoint({**checkpoint, "model": {**checkpoint["model"], "attention": 1}})
+
+
+def test_a_frozen_encoder_keeps_weights_and_statistics(detector):
+    detector = copy.deepcopy(detector)
+    detector.freeze_encoder(True)
+    before = {key: value.clone() for key, value in detector.network.encoder.state_dict().items()}
+    some = [{**target([[8, 8, 40, 40]]), "masks": torch.ones(1, 64, 64, dtype=torch.uint8)}] * 2
+    optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=0.1)
+    sum(detector.train().losses(torch.rand(2, 5, 64, 64), some).values()).backward()
+    optimizer.step()
+    assert all(torch.equal(before[key], value) for key, value in detector.network.encoder.state_dict().items())
+    detector.freeze_encoder(False)
+    assert all(p.requires_grad for p in detector.network.encoder.parameters())
+
+
+def test_an_unknown_framework_names_the_near_one():
+    with pytest.raises(UserError, match="Did you mean 'faster-rcnn'"):
+        build_detector(DetectorConfig(framework="fasterrcnn"))
+
+
+def test_two_halves_of_a_batch_have_together_the_losses_of_the_whole():
+    torch.manual_seed(1)
+    detector = build_detector(DetectorConfig(bands=("a",), classes=("x",))).eval()  # batch normalisation sees no batch
+    images = torch.rand(4, 1, 64, 64)
+    targets = [target([[8, 8, 30, 30]]), NONE, target([[1, 1, 20, 60], [30, 30, 50, 50]]), target([[5, 5, 9, 9]])]
+    whole = detector.losses(images, targets)
+    sums = {}
+
+    def record(number):
+        sums.setdefault("all", []).append(number)
+        return number
+
+    for part in (slice(0, 2), slice(2, 4)):
+        detector.losses(images[part], targets[part], record)
+    objects, shares = sums["all"][0] + sums["all"][2], sums["all"][1] + sums["all"][3]
+    halves = []
+    for part in (slice(0, 2), slice(2, 4)):
+        totals = iter((objects, shares))
+        halves.append(detector.losses(images[part], targets[part], lambda number, totals=totals: next(totals)))
+    for name, value in whole.items():
+        assert float(halves[0][name] + halves[1][name]) == pytest.approx(float(value), rel=1e-5)
+
+
+def test_ignored_ground_is_filled_except_under_known_objects():
+    images = torch.ones(1, 2, 10, 10)
+    filled = fill_ignored(images, [target([[4, 4, 6, 6]], ignore=[[2, 2, 8, 8]])])
+    assert float(filled[0, 0].sum()) == 100 - 36 + 4 and float(images.sum()) == 200
+
+
+# ---------------------------------------------------------------------------------------------------------------- anchors
+
+
+def test_anchors_span_the_sizes_that_there_are():
+    boxes = [[0, 0, side, side * ratio] for side in (10, 20, 40, 80) for ratio in (1, 2)]
+    sizes, ratios = fit_anchors(boxes)
+    assert len(sizes) == 4 and sizes[0] == pytest.approx(10, abs=5) and sizes[-1] == pytest.approx(107, abs=15)
+    assert ratios == (1.0, 1.5, 2.0) or ratios == (1.0, 2.0)
+    same, _ = fit_anchors([[0, 0, 30, 30]] * 5)
+    assert same[0] < 30 < same[-1] and same[0] == pytest.approx(20, abs=0.1)
+    assert usual_size([[0, 0, 10, 4], [0, 0, 20, 6], [0, 0, 30, 8]]) == (20, 6)
+
+
+def test_the_stride_is_what_the_docs_say():
+    assert STRIDE == 4
