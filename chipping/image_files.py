@@ -1,6 +1,5 @@
 """Images that carry boxes: what their headers say, and their pixels by windows, rotated as their EXIF tag asks where that applies."""
 
-import contextlib
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from raster.crs import text_of
 from raster.hidden import data_bands, hidden_pixels
 from raster.nodata import valid_pixels
 from raster.scale import scale_from_tags
-from raster.source import describe, open_raster, read_bands
+from raster.source import describe, gdal_environment, open_raster, opened, read_bands
 from runtime.errors import UserError
 from vectors.footprint import outline
 
@@ -150,17 +149,17 @@ class ImageReader:
         self.slab, self.slab_rows, self.whole = None, None, None
 
     def __enter__(self):
-        with contextlib.ExitStack() as stack:
-            self.dataset = stack.enter_context(open_raster(self.path))
+        with gdal_environment(self.path):
+            self.dataset = opened(self.path)
             if (self.dataset.width, self.dataset.height) != (self.header.width, self.header.height):
+                self.dataset.close()
                 raise UserError(f"{self.path} has changed while it was read; run the same command again")
             self.colours = self.read_palette() if self.header.palette else None
-            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception):
         self.slab = self.whole = None
-        self.stack.close()
+        self.dataset.close()
 
     def read_palette(self):
         table = np.zeros((256, 3), np.uint8)
@@ -189,7 +188,8 @@ class ImageReader:
         return self.whole
 
     def stored(self, window):
-        pixels = read_bands(self.dataset, self.indexes, window, self.header.dtype)
+        with gdal_environment(self.path):
+            pixels = read_bands(self.dataset, self.indexes, window, self.header.dtype)
         if self.colours is None:
             return pixels
         return np.stack([self.colours[pixels[0], p] for p in self.positions])
@@ -199,11 +199,12 @@ class ImageReader:
         width, height = self.header.width, self.header.height
         scale = min(1.0, longest / max(width, height))
         shape = max(1, round(height * scale)), max(1, round(width * scale))
-        if self.colours is None:
-            pixels = read_bands(self.dataset, self.indexes, None, self.header.dtype, out_shape=(len(self.indexes), *shape))
-        else:
-            indices = self.dataset.read(1, out_shape=shape)
-            pixels = np.stack([self.colours[indices, p] for p in self.positions])
+        with gdal_environment(self.path):
+            if self.colours is None:
+                pixels = read_bands(self.dataset, self.indexes, None, self.header.dtype, out_shape=(len(self.indexes), *shape))
+            else:
+                indices = self.dataset.read(1, out_shape=shape)
+                pixels = np.stack([self.colours[indices, p] for p in self.positions])
         return turned(pixels, self.orientation), scale
 
     @property
@@ -217,7 +218,8 @@ class ImageReader:
             return np.ones(pixels.shape[1:], bool)
         valid = valid_pixels(pixels, self.nodata)
         if self.header.masked is not None and self.orientation == UPRIGHT:
-            valid &= ~hidden_pixels(self.dataset, self.header.masked, Window(x0, y0, x1 - x0, y1 - y0))
+            with gdal_environment(self.path):
+                valid &= ~hidden_pixels(self.dataset, self.header.masked, Window(x0, y0, x1 - x0, y1 - y0))
         return valid
 
 

@@ -96,13 +96,20 @@ def open_raster(path):
     Raises UserError where the file is missing, is no raster that may be opened (raster/rules.py), or the server does not answer. What
     leads to the address of a path from a file asks runtime.network.may_ask. One handle for one thread and one process.
     """
-    with gdal_environment(path):
-        try:
-            dataset = Reopened(functools.partial(open_allowed, path))
-        except (RasterioIOError, RasterioError) as error:
-            raise UserError(why_not_opened(path, error)) from error
-        with contextlib.closing(dataset):
-            yield dataset
+    with gdal_environment(path), contextlib.closing(opened(path)) as dataset:
+        yield dataset
+
+
+def opened(path):
+    """
+    The dataset of open_raster, for what keeps several open: to be made and read within gdal_environment(path), and closed in the end.
+
+    (Environments that overlap without being nested cannot be left.)
+    """
+    try:
+        return Reopened(functools.partial(open_allowed, path))
+    except (RasterioIOError, RasterioError) as error:
+        raise UserError(why_not_opened(path, error)) from error
 
 
 def open_allowed(path):
