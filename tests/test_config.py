@@ -20,7 +20,8 @@ from runtime.errors import UserError
 from runtime.flags import parse_with_config
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {"train": "train", "train-pansharpen": "train_pansharpen", "inference": "inference", "demo": "demo"}
+MODULES = {"train": "train", "train-pansharpen": "train_pansharpen", "train-detection": "train_detection", "inference": "inference",
+           "demo": "demo"}
 FILES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "examples").glob("*.yaml")])
 POSITIONAL = {"inspect": ["patches"], "link-chips": ["a", "b"]}
 
@@ -181,7 +182,7 @@ def test_every_recipe_and_example_is_understood_and_says_when_to_take_it(path):
     assert text.startswith("# Take this ") and max(map(len, text.splitlines())) <= 140
     content = yaml.safe_load(text)
     sections = [name for name in content if name in PROGRAMS]
-    for program in sections or ["train"]:
+    for program in sections or [re.search(r"python (\w+)\.py", text)[1].replace("_", "-")]:
         args = vars(parse(program, "--config", str(path)))
         defaults = vars(parse(program))
         assert {name for name, value in args.items() if value != defaults[name]} - {"config"}

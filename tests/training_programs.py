@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import importlib
 import itertools
+import json
 import math
 import os
 import shutil
@@ -13,9 +14,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from patch_factory import read_lines, write_patch_set
+from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import chip
@@ -44,7 +47,7 @@ class Program:
     unbeatable: float  # a best_score that no epoch reaches
     spoil: Callable  # (data, folder) → (folder of the same data with one more training item that can't be read, that file's name)
     spoil_held_out: Callable  # (data, number): makes this held-out item unreadable; → its name
-    make_old: Callable  # (checkpoint): gives it the layout of version 0.1.0
+    make_old: Callable | None  # (checkpoint): gives it the layout of version 0.1.0; None where that version had none
 
     def begin(self, data, folder, *more):
         """Words of a command line that begins a tiny run."""
@@ -122,6 +125,45 @@ def make_old_pairs(checkpoint):
     del state["schedule"], state["epochs_without_gain"]
 
 
+def make_images(folder, train=6, held_out=2, seed=0):
+    """Images of one tile each with bright squares; every one has objects."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", held_out)):
+        (folder / split).mkdir(parents=True)
+        images, annotations = [], []
+        for number in range(count):
+            name, pixels = f"{split}{number}.png", random.integers(0, 90, (64, 64, 3), dtype=np.uint8)
+            for _ in range(3):
+                side, (x, y) = int(random.integers(8, 16)), random.integers(0, 48, 2).tolist()
+                pixels[y : y + side, x : x + side] = random.integers(160, 255, 3)
+                annotations.append({"id": len(annotations) + 1, "image_id": number + 1, "category_id": 1, "bbox": [x, y, side, side]})
+            Image.fromarray(pixels).save(folder / split / name)
+            images.append({"id": number + 1, "file_name": name, "width": 64, "height": 64})
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
+        (folder / f"{split}.json").write_text(json.dumps(content))
+
+
+def spoil_image(data, folder):
+    """One more image, whose header says the truth and whose pixels end early."""
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns("cache"))
+    content = json.loads((folder / "train.json").read_text())
+    name = f"train{len(content['images'])}.png"
+    content["images"].append({**content["images"][0], "id": 99, "file_name": name})
+    (folder / "train.json").write_text(json.dumps(content))
+    cut_short(data / "train" / "train0.png", folder / "train" / name)
+    return folder, name
+
+
+def spoil_held_out_image(data, number):
+    path = data / "val" / f"val{number}.png"
+    cut_short(path, path)
+    return path.name
+
+
+def cut_short(source, target):
+    target.write_bytes(source.read_bytes()[:2000])
+
+
 PROGRAMS = [
     Program(
         "train", make_patches, 2, lambda data: ["--patches-dir", data], lambda folder: ["--output-dir", folder],
@@ -137,6 +179,16 @@ PROGRAMS = [
         tiny=("--width", "16", "--depth", "1", "--pbs", "2", "--lbs", "4", "--lr", "0.001"), smooth=(),
         batch=lambda count: ["--lbs", count, "--pbs", max(1, count // 4)], other_shape=("--width", "32"), workers="--workers",
         unbeatable=-1.0, spoil=spoil_pair, spoil_held_out=spoil_held_out_pair, make_old=make_old_pairs,
+    ),
+    Program(
+        "train_detection", make_images, 2,
+        lambda data: [*(f"--{split}-{what}={data / split}{end}" for split in ("train", "val")
+                        for what, end in (("images", ""), ("annotations", ".json"))), "--cache-dir", data / "cache"],
+        lambda folder: ["--output-dir", folder], lambda folder: ["--resume", folder / "checkpoints" / "last.pt"],
+        tiny=("--tile-size", "64", "--overlap", "16", "--tile-format", "none", "--crop", "32", "--batch-size", "2",
+              "--steps-per-epoch", "0", "--scheduler", "constant", "--warmup", "0", "--lr", "0.003"),
+        smooth=(), batch=lambda count: ["--batch-size", count], other_shape=("--framework", "fcos"), workers="--num-workers",
+        unbeatable=2.0, spoil=spoil_image, spoil_held_out=spoil_held_out_image, make_old=None,
     ),
 ]
 
