@@ -393,6 +393,10 @@ CASES = {
                                             "--device", "cpu"], tree),
     "train": Case(train_words(PROGRAMS[0]), check=assert_same_run),
     "train_pansharpen": Case(train_words(PROGRAMS[1]), check=assert_same_run),
+    "train_detection": Case(train_words(PROGRAMS[2]), check=assert_same_run),
+    "make-tiles": Case(lambda inputs, out: (
+        f"chip.py make-tiles --images {inputs}/train_detection/train --annotations {inputs}/train_detection/train.json --output-dir {out} "
+        "--tile-size 32 --overlap 8").split(), tree),
     "demo": Case(lambda inputs, out: f"demo.py --fast --device cpu --output-dir {out}".split(), without_times,
                  share=0.4),  # each stop comes in a later stage
 }
