@@ -12,7 +12,7 @@ from detection.image_map import DetectorFacts, FindSettings, all_settings, find_
 from detection.tile_rows import Finder
 from mapping.area_of_interest import OutsideArea
 from mapping.inputs import InputFlags, judged, plan_of_header
-from mapping.messages import plan_words
+from mapping.messages import plan_words, reflectance_table
 from mapping.weights_hash import weights_hash
 from raster.source import RASTER_SUFFIXES, describe, list_rasters, scene_name
 from runtime.device import Compute
@@ -181,7 +181,10 @@ def find_or_skip(run, name, path, place, console):
     if plan.doubt:
         console.warn(plan.doubt)
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
-    console.say(f"{place}: {plan_words(plan, run.facts) if plan.sample is not None else in_words(plan)}{again}")
+    looked = plan.sample is not None
+    for line in (f"{place}: {plan_words(plan, run.facts) if looked else in_words(plan)}{again}",
+                 *(reflectance_table(plan, run.facts) if looked else ())):
+        console.say(line)
 
     def progress(total, done):
         return console.progress(total, name, initial=done).update

@@ -1,7 +1,7 @@
 """Tells for each scene what mapping it would take: windows, seconds, memory, disk."""
 
 from mapping.cost import disk_of, memory_of, seconds_a_window
-from mapping.messages import plan_words
+from mapping.messages import plan_words, reflectance_table
 from mapping.scene import window_grid
 from runtime.errors import UserError
 from runtime.logs import print_result
@@ -25,7 +25,8 @@ def dry_run(run, scenes):
         print_result(
             f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
-            + (f"; {plan.doubt}" if plan.doubt else "")
+            + (f"; {plan.doubt}" if plan.doubt else ""),
+            *reflectance_table(plan, run.facts),
         )
     print_result(f"{len(scenes) - bad} of {len(scenes)} scenes would be mapped into {run.output_dir}")
     return 2 if bad else 0

@@ -13,7 +13,7 @@ from mapping.cost import tell_large
 from mapping.dry_run import dry_run
 from mapping.inputs import InputFlags, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
-from mapping.messages import conclude, plan_words, tell_record
+from mapping.messages import conclude, plan_words, reflectance_table, tell_record
 from mapping.scene import map_scene
 from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
@@ -221,7 +221,8 @@ def map_or_skip(run, name, path, place, console):
         return record
     plan = run.judged(plan)
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
-    console.say(f"{place}: {plan_words(plan, run.facts)}{again}")
+    for line in (f"{place}: {plan_words(plan, run.facts)}{again}", *reflectance_table(plan, run.facts)):
+        console.say(line)
     if plan.doubt:
         console.warn(plan.doubt)
     tell_large(run, plan, name, console)

@@ -9,22 +9,24 @@ TOLD = 6  # classes of a map that its line names
 
 def plan_words(plan, facts):
     """A line about how a scene is read. plan: SceneInput. facts: ModelFacts."""
-    info, seen = plan.info, reflectance_words(plan, facts.bands, facts.mean)
+    info = plan.info
     divisors, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in (plan.scale.divide_by, plan.scale.offset))
     scale = f"(value + {offsets}) / {divisors}" if any(plan.scale.offset) else f"value / {divisors}"
     found = f"bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}"
-    return f"{info.width} × {info.height}, {found}{f'; {plan.alpha}' if plan.alpha else ''}{f'; {seen}' if seen else ''}"
+    return f"{info.width} × {info.height}, {found}{f'; {plan.alpha}' if plan.alpha else ''}"
 
 
-def reflectance_words(plan, bands, mean):
-    """A sample's reflectance of each band, beside the mean of the training images where that is known; "" without a sample."""
+def reflectance_table(plan, facts):
+    """Lines: a sample's reflectance of each band, beside the mean of the training images where that is known. None without a sample."""
     sample = sample_range(plan) if plan.sample is None else plan.sample
     if sample is None:
-        return ""
-    means = [None] * len(bands) if mean is None else mean
-    words = (f"{band} {low:.3g}/{middle:.3g}/{high:.3g}" + (f" ({usual:.3g})" if usual is not None else "")
-             for band, low, middle, high, usual in zip(bands, *sample, means, strict=True))
-    return "reflectance, least/median/most" + (" (training)" if mean is not None else "") + f": {', '.join(words)}"
+        return []
+    means = [None] * len(facts.bands) if facts.mean is None else facts.mean
+    wide = max(len("reflectance"), *map(len, facts.bands))
+    lines = [f"  {'reflectance':{wide}}   least  median    most{'  training' if facts.mean is not None else ''}"]
+    for band, low, middle, high, usual in zip(facts.bands, *sample, means, strict=True):
+        lines.append(f"  {band:{wide}} {low:7.4f} {middle:7.4f} {high:7.4f}{f' {usual:9.4f}' if usual is not None else ''}")
+    return lines
 
 
 def decision_words(threshold, given, classes):
