@@ -10,7 +10,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist worksteal
 
 help:
 	@echo "make demo          the whole story on generated scenes: patches, training, map, report (sets everything up first)"
-	@echo "make test          the quick tests, under 2 minutes on two idle cores"
+	@echo "make test          the quick tests, four minutes on two idle cores"
 	@echo "make test-slow     the tests that start programs or take longer, under 20 minutes: signals, two ranks, real imagery"
 	@echo "make test-nightly  long campaigns, for hours: hundreds of kills, large cases"
 	@echo "make lint          ruff"
