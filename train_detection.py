@@ -146,7 +146,7 @@ def import_libraries():
     global open_tiles, read_sets, Sampling, TrainingData, DetectionTiles, baseline, write_scores, printed_table, count_weights, Caches
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
-    global Position, RunState, RunFolder, run_folder_of, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
+    global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
     global ended_as_planned
     import torch
@@ -173,7 +173,7 @@ def import_libraries():
     from runtime.files import refuse_existing, require_writable
     from runtime.finite import require_finite_loss, require_finite_weights
     from runtime.optimiser_step import optimiser_step
-    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, find_result, result_of, run_folder_of
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, find_result, output_dir_of_run, result_of
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
@@ -265,11 +265,7 @@ def open_checkpoint(args, given):
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
     adopt_settings(args, given, checkpoint["settings"], run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     check_flags(args)
-    folder = run_folder_of(args.resume)
-    if not args.test_only and "output_dir" in given and os.path.realpath(args.output_dir) != os.path.realpath(folder):
-        raise UserError(f"--resume continues in the run's own folder {folder}; leave --output-dir out")
-    if "output_dir" not in given:
-        args.output_dir = str(folder)
+    args.output_dir = output_dir_of_run(args.resume, args.output_dir if "output_dir" in given else None, elsewhere=args.test_only)
     return checkpoint
 
 

@@ -27,6 +27,7 @@ from runtime.files import (
     write_json,
     write_text,
 )
+from runtime.stop_signals import told_on_stop
 from runtime.words import plural
 
 FORMAT = "chipmill-tile-1"  # in the .json of a tile
@@ -214,7 +215,7 @@ def build(folder, plan, options, workers, strict, note, progress, starting):
     if plan.description["store"] != "none":
         missing = [n for n in range(len(plan.jobs)) if n not in kept]
         starting(len(missing))
-        try:
+        with told_on_stop(lambda: f"{len(results)} tiles are safe; run the same command again to continue"):
             for number, result in cut_tiles(folder, sources_of(plan), plan.jobs, missing, workers):
                 if isinstance(result, str):
                     name = plan.images[plan.jobs[number].image]["name"]
@@ -225,8 +226,6 @@ def build(folder, plan, options, workers, strict, note, progress, starting):
                     results[number] = result
                     write_sidecar(folder, plan, number, result)
                 progress(1)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"{len(results)} tiles are safe; run the same command again to continue") from error
     finish(folder, plan, results, unreadable)
 
 

@@ -13,10 +13,8 @@ import torch
 from torch.nn import functional as F
 
 import augment
-from detection.detections import visible_share
+from chipping.tile_plan import boxes_of_tile, regions_of_tile
 from runtime.device import derived_seed
-
-MIN_SIDE = 2.0  # pixels: of a box that is smaller after zooming out nothing is left to see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +103,12 @@ def place_window(boxes, width, height, side, i, draws):
 
 def crop_target(target, left, top, side, size, min_visibility):
     """The target of the window, in pixels of the crop. Masks (N, H, W), where there are any, are cut and scaled with it."""
-    scale = size / side
-    shift = torch.tensor([left, top, left, top], dtype=torch.float32)
-    boxes, ignore = target["boxes"] - shift, target["ignore"] - shift
-    share = visible_share(boxes, side, side)
-    boxes, ignore = boxes.clamp(0, side) * scale, ignore.clamp(0, side) * scale
-    seen = (boxes[:, 2] - boxes[:, 0] >= MIN_SIDE) & (boxes[:, 3] - boxes[:, 1] >= MIN_SIDE)
-    kept = (share > min_visibility) & seen
-    dropped = (share > 0) & ~kept
-    ignore = torch.cat([ignore, boxes[dropped]])
-    ignore = ignore[(ignore[:, 2] > ignore[:, 0]) & (ignore[:, 3] > ignore[:, 1])]
-    found = {"boxes": boxes[kept], "labels": target["labels"][kept], "ignore": ignore}
+    window = (left, top, left + side, top + side)
+    seen = boxes_of_tile(target["boxes"].numpy(), window, min_visibility)
+    ignore = np.concatenate([regions_of_tile(target["ignore"].numpy(), window), seen.ignore])
+    boxes, ignore = (torch.from_numpy(values * (size / side)).float() for values in (seen.clipped, ignore))
+    kept = torch.from_numpy(seen.kept)
+    found = {"boxes": boxes, "labels": target["labels"][kept], "ignore": ignore}
     if "masks" in target:
         masks = target["masks"][kept].float()
         found["masks"] = masks.new_zeros(len(masks), size, size)

@@ -27,10 +27,3 @@ def box_giou(one, other, dim=-1):
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner
     outer = (torch.maximum(a[2], b[2]) - torch.minimum(a[0], b[0])) * (torch.maximum(a[3], b[3]) - torch.minimum(a[1], b[1]))
     return inner / union.clamp(min=1e-6) - (outer - union) / outer.clamp(min=1e-6)
-
-
-def visible_share(boxes, width, height):
-    """(N,): the part of each box's area that lies in an image of this size, 0..1."""
-    left, top, right, bottom = boxes.unbind(1)
-    inner = (right.clamp(max=width) - left.clamp(min=0)).clamp(min=0) * (bottom.clamp(max=height) - top.clamp(min=0)).clamp(min=0)
-    return inner / ((right - left) * (bottom - top)).clamp(min=1e-6)

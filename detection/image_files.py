@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detection.boxes_out import BOX_WRITERS, write_results
-from mapping.map_files import MapFiles
+from mapping.map_files import MapFiles, record_of_settings
 from runtime.errors import UserError
-from runtime.files import describe_difference, make_own_folder, open_own, plain, read_json, write_json, write_text
+from runtime.files import make_own_folder, open_own, plain, read_json, write_json, write_text
 
 try:
     import fcntl
@@ -71,19 +71,7 @@ def finished_record(files, settings, vectors):
 
     settings: of detection.image_map.all_settings. UserError where there are files that may not be replaced.
     """
-    existing = [path for path in files.outputs(vectors).values() if path.exists()]
-    if not existing:
-        return None
-    if files.record.exists():
-        earlier, now = read_record(files.record), plain(settings)
-        if earlier["settings"] == now and set(earlier["files"]) == {path.name for path in existing} and files.results.exists():
-            return earlier
-        if earlier["settings"] not in (now, None):  # None: of an image that was not finished
-            difference = describe_difference(earlier["settings"], now)
-            raise UserError(f"{existing[0]} exists, made with other settings ({difference}); pass --overwrite or another --output-dir")
-    if files.is_unfinished():
-        return None  # killed while the files were being written: they are ours
-    raise UserError(f"{existing[0]} exists already; pass --overwrite to replace it, or another --output-dir")
+    return record_of_settings(files, files.outputs(vectors).values(), lambda: plain(settings), read_record, whole=files.results.exists())
 
 
 def begin_record(files, vectors):

@@ -12,7 +12,7 @@ from detection.image_map import DetectorFacts, FindSettings, all_settings, find_
 from detection.tile_rows import Finder
 from mapping.area_of_interest import OutsideArea
 from mapping.inputs import InputFlags, judged, plan_of_header
-from mapping.messages import plan_words, reflectance_table
+from mapping.messages import last_line, plan_words, reflectance_table, tell_faults
 from mapping.weights_hash import weights_hash
 from raster.source import RASTER_SUFFIXES, describe, list_rasters, scene_name
 from runtime.device import Compute
@@ -159,8 +159,6 @@ def find_share(run, mine, count, console):
         try:
             records[name] = find_or_skip(run, name, path, f"[{number}/{len(mine)}] {name}", console)
             tell_record(console, records[name], run.settings.limit, said)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("What is finished is safe; run the same command again to continue") from error
         except (UserError, RunError) as error:
             outside = isinstance(error, OutsideArea)
             if count == 1 or run.settings.strict and not outside:
@@ -206,29 +204,15 @@ def tell_record(console, record, limit, said):
     if record["full_tiles"]:
         console.warn(f"{record['image']}: {record['full_tiles']} of {plural(record['tiles'], 'tile')} reached the limit of {limit} "
                      "detections and may lack some; raise --max-detections or pass a smaller --window")
-    for block in record["unreadable"]:
-        where = f"row {block['row']}, column {block['column']} ({block['height']} × {block['width']} pixels)"
-        console.warn(f"{record['source']}: can't be read at {where}, left out ({block['reason']})")
-    for remark in record["remarks"]:
-        if remark not in said:
-            said.add(remark)
-            console.say(f"  {record['image']}: {remark}")
+    tell_faults(console, record["image"], record, said)
 
 
 def conclude(records, failures, output_dir):
     """(the last line, the exit code): 0; 1 where some images failed; 2 where all of them did, for what the user can change."""
-    outside = [name for name, (kind, _) in failures.items() if kind == "OutsideArea"]
-    failed = [name for name in failures if name not in outside]
-    damaged = [name for name, record in records.items() if record["unreadable_blocks"]]
     full = [name for name, record in records.items() if record["full_tiles"]]
     objects = sum(sum(record["counts"].values()) for record in records.values())
     line = f"{plural(objects, 'detection')} in {len(records)} of {plural(len(records) + len(failures), 'image')}, in {output_dir}"
-    for words, names in (("with unreadable blocks", damaged), ("with tiles at the limit of detections", full),
-                         ("outside the area", outside), ("failed", failed)):
-        line += f"; {words}: {', '.join(names)}" if names else ""
-    if not failed:
-        return line, 0
-    return line, 2 if not records and all(failures[name][0] == "UserError" for name in failed) else 1
+    return last_line(line, records, failures, [("with tiles at the limit of detections", full)])
 
 
 def dry_run(run, images):

@@ -60,14 +60,25 @@ def finished_record(files, plan, model, settings):
 
     UserError where there are files that may not be replaced: made with other settings, or by something else.
     """
-    existing = [path for path in files.outputs(settings, model.class_set).values() if path.exists()]
+    outputs = files.outputs(settings, model.class_set).values()
+    return record_of_settings(files, outputs, lambda: plain(full_settings(plan, model, settings)), read_record)
+
+
+def record_of_settings(files, outputs, settings, read, whole=True):
+    """
+    The record of a scene or an image whose outputs are all there and made with settings(), None if there is work to do.
+
+    files: MapFiles or alike. outputs: paths that it may have. read(path): the record. whole: whether what else belongs to it is there.
+    UserError: see finished_record.
+    """
+    existing = [path for path in outputs if path.exists()]
     if not existing:
         return None
     if files.record.exists():
-        earlier, now = read_record(files.record), plain(full_settings(plan, model, settings))
-        if earlier["settings"] == now and set(earlier["files"]) == {path.name for path in existing}:
+        earlier, now = read(files.record), settings()
+        if earlier["settings"] == now and set(earlier["files"]) == {path.name for path in existing} and whole:
             return earlier
-        if earlier["settings"] not in (now, None):  # None: of a map that was not finished
+        if earlier["settings"] not in (now, None):  # None: of one that was not finished
             difference = describe_difference(earlier["settings"], now)
             raise UserError(f"{existing[0]} exists, made with other settings ({difference}); pass --overwrite or another --output-dir")
     if files.is_unfinished():

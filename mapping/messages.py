@@ -43,13 +43,18 @@ def tell_record(console, record, said):
         console.say(f"  {record['scene']}: no valid pixel")
     else:
         console.say(f"  {record['scene']}: {mapped_words(record)}")
+    tell_faults(console, record["scene"], record, said)
+
+
+def tell_faults(console, name, record, said):
+    """Lines about what could not be read of a finished scene or image, and its remarks."""
     for block in record["unreadable"]:
         where = f"row {block['row']}, column {block['column']} ({block['height']} × {block['width']} pixels)"
         console.warn(f"{record['source']}: can't be read at {where}, left out ({block['reason']})")
     for remark in record["remarks"]:
         if remark not in said:
             said.add(remark)
-            console.say(f"  {record['scene']}: {remark}")
+            console.say(f"  {name}: {remark}")
 
 
 def mapped_words(record):
@@ -79,11 +84,18 @@ def conclude(records, failures, output_dir):
 
     records: {name: record}. failures: {name: (kind of error, text)}.
     """
+    return last_line(f"mapped {len(records)} of {len(records) + len(failures)} into {output_dir}", records, failures)
+
+
+def last_line(line, records, failures, further=()):
+    """
+    (`line` with the names of those that were damaged, outside or failed; the exit code): see conclude. further: (words, names) that are
+    named too.
+    """
     outside = [name for name, (kind, _) in failures.items() if kind == "OutsideArea"]
     failed = [name for name in failures if name not in outside]
     damaged = [name for name, record in records.items() if record["unreadable_blocks"]]
-    line = f"mapped {len(records)} of {len(records) + len(failures)} into {output_dir}"
-    for words, names in (("with unreadable blocks", damaged), ("outside the area", outside), ("failed", failed)):
+    for words, names in (("with unreadable blocks", damaged), *further, ("outside the area", outside), ("failed", failed)):
         line += f"; {words}: {', '.join(names)}" if names else ""
     if not failed:
         return line, 0

@@ -1,5 +1,6 @@
 """A training run's folder: config.json, metrics.csv, checkpoints/ … and the rule that only one run writes into it."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -116,6 +117,19 @@ class RunFolder:
     def __exit__(self, *exception):
         if self.lock_file:
             self.lock_file.close()
+
+
+def output_dir_of_run(checkpoint_path, asked, elsewhere=False):
+    """
+    Where a resumed run writes: into its own folder. asked: --output-dir as given, or None. elsewhere: whether it may be another folder,
+    which else is a UserError.
+    """
+    folder = run_folder_of(checkpoint_path)
+    if asked is None:
+        return str(folder)
+    if not elsewhere and os.path.realpath(asked) != os.path.realpath(folder):
+        raise UserError(f"--resume continues in the run's own folder {folder}; leave --output-dir out")
+    return asked
 
 
 def run_folder_of(checkpoint_path):

@@ -14,7 +14,7 @@ import augment
 from detection import augment as box_augment
 from detection.anchors import fit_anchors, usual_size
 from detection.centre import STRIDE, CentreDetector, heat_loss, make_targets
-from detection.detections import box_giou, visible_share
+from detection.detections import box_giou
 from detection.detectors import ALL_FRAMEWORKS, DetectorConfig, build_detector, detector_from_checkpoint
 from detection.encoders import count_weights
 from detection.scale import to_input
@@ -44,11 +44,6 @@ def test_the_generalised_iou_is_torchvisions(seed):
     one, other = random_boxes(random, 5, 100), random_boxes(random, 5, 100)
     assert torch.allclose(box_giou(one, other), generalized_box_iou(one, other).diagonal(), atol=1e-5)
     assert torch.allclose(box_giou(one.T, other.T, dim=0), box_giou(one, other))
-
-
-def test_the_visible_share_of_a_box_is_counted_by_hand():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [-5, 0, 5, 10], [-5, -5, 5, 5], [20, 0, 30, 10], [90, 40, 110, 60]])
-    assert visible_share(boxes, 100, 50).tolist() == pytest.approx([1, 0.5, 0.25, 1, 0.25])
 
 
 # ---------------------------------------------------------------------------------------------------------- augmentation
