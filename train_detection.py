@@ -148,9 +148,10 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
-    global ended_as_planned
+    global ended_as_planned, scale_on, path_length, warn_of_short_path
     import torch
 
+    from augment import scale_on
     from chipping.tile_set_plan import TileOptions
     from detection import augment as augment_boxes
     from detection import baseline, metrics
@@ -173,6 +174,7 @@ def import_libraries():
     from runtime.files import refuse_existing, require_writable
     from runtime.finite import require_finite_loss, require_finite_weights
     from runtime.optimiser_step import optimiser_step
+    from runtime.outlook import path_length, warn_of_short_path
     from runtime.run_folder import BEST, FINAL, LAST, RunFolder, find_result, output_dir_of_run, result_of
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
@@ -324,6 +326,9 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
         console.say(f"{model.config.framework} on {model.config.encoder}, {count_weights(model) / 1e6:.2f} M weights, {compute.device}; "
                     f"{len(data.train)} tiles for training, {steps} steps an epoch; "
                     f"{len(tile_sets['val'].images) if data.val else 'no'} images for validation")
+        if not checkpoint:
+            path = path_length(options.scheduler, options.lr, total_steps, options.warmup)
+            warn_of_short_path(console, path, total_steps, "take --config detection, or more --epochs")
 
         saver.clock.restart()
         while not finished():
@@ -501,7 +506,7 @@ def predictor(model, tile_set, compute, options):
 
 def to_device(batch, tile_set, compute):
     """(images (B, C, H, W) float32 on the device, targets: a list of dicts on the CPU)."""
-    scale = [torch.tensor(numbers, dtype=torch.float32, device=compute.device) for numbers in (tile_set.divide_by, tile_set.offset)]
+    scale = scale_on(compute.device, tuple(tile_set.divide_by), tuple(tile_set.offset))
     images = to_input(batch["image"].to(compute.device, non_blocking=True), *scale)
     keys = [key for key in ("boxes", "labels", "ignore", "masks") if key in batch]
     return images, [{key: batch[key][i] for key in keys} for i in range(len(images))]
@@ -563,7 +568,8 @@ def test(options, sources, checkpoint, compute, processes, console):
     split = "test" if sources["test"].images else "val"
     outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
     if processes.is_first:
-        refuse_existing(outputs, options.overwrite)
+        if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
+            refuse_existing(outputs, options.overwrite)
         require_writable(options.output_dir)
     splits = ("train", split) if sources["train"].images else (split,)
     tile_sets, classes, unopened = open_data(options, sources, splits, checkpoint, processes, console)

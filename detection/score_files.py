@@ -10,9 +10,8 @@ def write_scores(json_path, csv_path, scores, truths, found, names):
     """
     scores: what scores_<split>.json holds; NaN becomes null. truths, found: see metrics.score_images. names: of the images.
 
-    The CSV has image, objects, detections from the threshold on, and their difference.
+    The CSV has image, objects, detections from the threshold on, and their difference. The JSON comes last: where it is, all is there.
     """
-    write_json(json_path, without_nan(scores))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "objects", "detections", "difference"])
@@ -20,6 +19,7 @@ def write_scores(json_path, csv_path, scores, truths, found, names):
         count = int((detections["scores"] >= scores["threshold"]).sum())
         writer.writerow([name, len(truth["boxes"]), count, count - len(truth["boxes"])])
     write_text(csv_path, text.getvalue())
+    write_json(json_path, without_nan(scores))
 
 
 def without_nan(value):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from box_factory import example
 from rasterio.transform import from_origin
 
 from benchmarks.fake_ard import make_fake_ard
@@ -177,3 +178,37 @@ def test_the_lines_of_the_readme_about_sharpening_run(tmp_path):
     })
     assert ran == ["chip", "chip", "train_pansharpen"]
     assert (tmp_path / "sessions" / "italy" / "checkpoints" / "final_model.pt").exists()
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_about_objects_run(make_raster, tmp_path):
+    """As written, on made-up pictures, with fewer steps."""
+    _, annotations = example(tmp_path, count=5)
+    annotations.rename(tmp_path / "train.json")
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 4_600_000, 0.1, 0.1)}
+    make_raster("survey/a.tif", np.random.default_rng(0).integers(1, 255, (3, 200, 300)).astype(np.uint8), **place)
+    ran = run_blocks("train_detection.py --config detection", tmp_path, {"train_detection.py": ("", "", "--max-steps 3 --num-workers 0")})
+    assert ran == ["chip", "train_detection", "inference"]
+    assert (tmp_path / "found" / "counts.csv").exists() and (tmp_path / "found" / "a_boxes.geojson").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_elephants_trains_a_step_on_images_of_their_size_and_layout(tmp_path):
+    """
+    On a smaller encoder without weights, since neither a network nor a GPU may be there, and with a small image to validate: 140 tiles of a
+    whole one take minutes without.
+    """
+    for split, folder, size in (("train", "training_images", (5472, 3648)), ("val", "val_images", (1100, 700))):
+        images, annotations = example(tmp_path / split, count=1, size=size, per_image=12, seed=len(split))
+        (tmp_path / "AED").mkdir(exist_ok=True)
+        images.rename(tmp_path / "AED" / folder)
+        annotations.rename(tmp_path / "AED" / f"{split}_annotations.json")
+    words = ["--config", ROOT / "examples" / "aed_elephants.yaml", "--encoder", "resnet18", "--encoder-weights", "none",
+             "--proposals", "50", "--negatives", "1", "--max-steps", "1", "--batch-size", "4", "--num-workers", "0", "--device", "cpu",
+             "--precision", "fp32"]
+    done = subprocess.run([sys.executable, ROOT / "train_detection.py", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "output" / "aed_elephants"
+    assert len(list((run / "tile_cache_train").glob("tile_0_*.png"))) == 140
+    assert json.loads((run / "config.json").read_text())["model"]["framework"] == "faster-rcnn"
+    assert (run / "checkpoints" / "final_model.pt").exists()
