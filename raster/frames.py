@@ -1,0 +1,69 @@
+"""Reads a frame of a camera as RGB of 8 bits, whatever its file holds: grey, palette, alpha, 16 bits, turned by its EXIF tag."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from raster.cut_short import PNG, PNG_END
+from runtime.errors import UserError, one_line
+from runtime.files import require_regular
+
+FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "JPEG2000")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+MOST_PIXELS = 1 << 28
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+class BadFrame(UserError):
+    """A file that cannot be read as a frame. The message says why."""
+
+
+def read_frame(path, turn=True):
+    """(h, w, 3) uint8 of a file. turn: upright as its EXIF tag asks, else as stored. BadFrame where it cannot be read."""
+    return decode_frame(read_content(path), str(path), turn)[0]
+
+
+def read_content(path):
+    """The bytes of a file. BadFrame where there is none."""
+    try:
+        require_regular(path)
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadFrame(f"{path} cannot be read ({error.strerror or one_line(error)}); expected a picture") from error
+
+
+def decode_frame(content, name, turn=True):
+    """
+    ((h, w, 3) uint8, whether it was converted or turned) of the bytes of a file. name: for messages.
+
+    Colours come from palettes, grey is repeated, alpha is left out, and of 16 bits the upper eight count.
+    """
+    try:
+        if content[:8] == PNG and PNG_END not in content[-(1 << 16) :]:
+            raise OSError("a PNG without its end")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is odd in a file that can be read
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise OSError(f"{image.width}×{image.height} pixels are too many")
+                turned = turn and image.getexif().get(0x0112, 1) in range(2, 9)
+                plain = image.mode == "RGB"
+                image = ImageOps.exif_transpose(image) if turned else image
+                return as_rgb(image), turned or not plain
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
+        raise BadFrame(f"{name} cannot be read as a picture ({one_line(error)[:100]}); expected PNG, JPEG or TIFF") from error
+
+
+def as_rgb(image):
+    """(h, w, 3) uint8 of a Pillow image of any mode that holds colours or grey."""
+    if image.mode in SIXTEEN_BITS:
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("F", "I"):
+        raise OSError("numbers of 32 bits")
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
