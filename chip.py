@@ -10,6 +10,8 @@ From rasters to chips that a network can be trained on.
     python chip.py get-reflectance --pan scene-pan.tif --ms scene-ms.tif --divide-by 10000 -n 40 -o reflectances.csv
     python chip.py link-chips chips/italy23 chips/fake chips/mixed
     python chip.py make-tiles --images images --annotations train.json --output-dir tiles --tile-size 512 --overlap 128
+    python chip.py fake-captures --output-dir captures --runs 6 --frames 50
+    python chip.py make-warehouse --runs captures --output-root artifacts/tensor_warehouse
     python chip.py inspect patches
     python chip.py inspect images --annotations train.json
 
@@ -25,7 +27,17 @@ import argparse
 import os
 import sys
 
-from chipping.commands import fake_chips, get_reflectance, inspect, link_chips, make_chips, make_patches, make_tiles
+from chipping.commands import (
+    fake_captures,
+    fake_chips,
+    get_reflectance,
+    inspect,
+    link_chips,
+    make_chips,
+    make_patches,
+    make_tiles,
+    make_warehouse,
+)
 from chipping.commands.console import LoggedConsole
 from constants import VERSION
 from runtime.errors import Advice, run_program
@@ -37,13 +49,15 @@ COMMANDS = {
     "make-patches": (make_patches, "scenes with labels → patches with masks"),
     "make-chips": (make_chips, "an ARD, or pan and ms rasters → training pairs for pansharpening"),
     "make-tiles": (make_tiles, "images with boxes → tiles for a detector"),
+    "make-warehouse": (make_warehouse, "frames with boxes → memory-mapped arrays for the small detectors"),
+    "fake-captures": (fake_captures, "capture runs of moving shapes with exact boxes"),
     "fake-chips": (fake_chips, "training pairs for pansharpening out of noise and reflectances"),
     "get-reflectance": (get_reflectance, "lines for the reflectance file of fake-chips, from rasters"),
     "link-chips": (link_chips, "several folders of chips → one folder of links, mixed proportionally"),
-    "inspect": (inspect, "what is in a chip set, or in images with boxes: words, and a contact sheet"),
+    "inspect": (inspect, "what is in a chip set, a warehouse, or images with boxes: words, and a contact sheet"),
 }
 
-OPENING_RASTERS = ("make-patches", "make-chips", "make-tiles", "get-reflectance")
+OPENING_RASTERS = ("make-patches", "make-chips", "make-tiles", "make-warehouse", "get-reflectance")
 
 # Flags whose value may begin with a minus: `--offset -1000,-1000` is a value and no flag.
 SIGNED_FLAGS = ("--offset", "--nodata", "--label-map", "--shift")

@@ -1,4 +1,4 @@
-"""What is in a folder of chips or an ARD delivery: which kind it is, and who describes it."""
+"""What is in a folder of chips, a warehouse or an ARD delivery: which kind it is, and who describes it."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ from chipping.ard import is_ard, read_items, summarise
 from chipping.box_inspection import inspect_tiles
 from chipping.chipset import DESCRIPTION, UNFINISHED, read_chipset, read_manifest, unfinished_words
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
+from chipping.warehouse import is_warehouse
+from chipping.warehouse_inspection import inspect_warehouse
 from runtime.errors import UserError, did_you_mean
 from runtime.files import refuse_existing
 
@@ -34,6 +36,8 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
         refuse_existing([output], overwrite)
     if is_ard(folder):
         return inspect_ard(folder, say)
+    if is_warehouse(folder):
+        return inspect_warehouse(folder, output, pictures, seed, say)
     folder = Path(folder)
     sheet = Path(output or folder / SHEET) if pictures else None
     if folder.is_dir() and not (folder / DESCRIPTION).exists():

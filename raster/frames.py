@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from runtime.files import require_regular
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 MOST_PIXELS = 1 << 28
+ORIENTATION = 0x0112  # the EXIF tag
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -35,12 +37,9 @@ def read_content(path):
         raise BadFrame(f"{path} cannot be read ({error.strerror or one_line(error)}); expected a picture") from error
 
 
-def decode_frame(content, name, turn=True):
-    """
-    ((h, w, 3) uint8, whether it was converted or turned) of the bytes of a file. name: for messages.
-
-    Colours come from palettes, grey is repeated, alpha is left out, and of 16 bits the upper eight count.
-    """
+@contextmanager
+def picture_of(content, name):
+    """The Pillow image of the bytes of a file, not yet decoded. What goes wrong within is a BadFrame."""
     try:
         if content[:8] == PNG and PNG_END not in content[-(1 << 16) :]:
             raise OSError("a PNG without its end")
@@ -49,14 +48,34 @@ def decode_frame(content, name, turn=True):
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise OSError(f"{image.width}×{image.height} pixels are too many")
-                turned = turn and image.getexif().get(0x0112, 1) in range(2, 9)
-                plain = image.mode == "RGB"
-                image = ImageOps.exif_transpose(image) if turned else image
-                return as_rgb(image), turned or not plain
+                yield image
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise BadFrame(f"{name} cannot be read as a picture ({one_line(error)[:100]}); expected PNG, JPEG or TIFF") from error
+
+
+def decode_frame(content, name, turn=True):
+    """
+    ((h, w, 3) uint8, whether it was converted or turned) of the bytes of a file. name: for messages.
+
+    Colours come from palettes, grey is repeated, alpha is left out, and of 16 bits the upper eight count.
+    """
+    with picture_of(content, name) as image:
+        turned = turn and image.getexif().get(ORIENTATION, 1) in range(2, 9)
+        plain = image.mode == "RGB"
+        return as_rgb(ImageOps.exif_transpose(image) if turned else image), turned or not plain
+
+
+def decode_values(content, name):
+    """(h, w) uint8 of a picture that holds one value a pixel: grey, indices of a palette, or colours, of which the brightest counts."""
+    with picture_of(content, name) as image:
+        if image.mode in ("L", "P", "1"):
+            return np.asarray(image.convert("L") if image.mode == "1" else image).astype(np.uint8)
+        if image.mode in SIXTEEN_BITS:
+            values = np.asarray(image)
+            return (values if values.max(initial=0) < 256 else values >> 8).astype(np.uint8)
+        return as_rgb(image).max(axis=2)
 
 
 def as_rgb(image):

@@ -1,4 +1,4 @@
-"""chip.py inspect: says what is in a chip set, or in images with boxes, and draws a contact sheet."""
+"""chip.py inspect: says what is in a chip set, a warehouse, or images with boxes, and draws a contact sheet."""
 
 from chipping.commands.shared_flags import add_label_flags
 from classes import parse_colours
@@ -10,7 +10,7 @@ FIRST_FLAGS = ("--annotations", "--output", "--no-pictures", "--overwrite", "--c
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", help="folder made by chip.py, or one of images (with --annotations)")
+    parser.add_argument("folder", help="folder made by chip.py, a warehouse or its `latest`, or images (with --annotations)")
     parser.add_argument("--annotations", metavar="FILE", help="boxes of the images: COCO JSON, folder of VOC, CSV, GeoJSON …")
     add_label_flags(parser)
     parser.add_argument("--output", metavar="FILE",
