@@ -124,7 +124,8 @@ def check_manifest(folder):
 def read_run(name, folder):
     """([Frame] in order, Counter, [what is left out], Counter of generations) of a run."""
     counts, skipped, kinds, found, named, ids = Counter(), [], Counter(), [], set(), set()
-    for path in list_files(folder / LABELS, (".json",)):
+    labels = list_files(folder / LABELS, (".json",))
+    for path in labels:
         counts["frames"] += 1
         frame = reason = None
         try:
@@ -143,8 +144,8 @@ def read_run(name, folder):
             skipped.append({"id": f"{name}/{path.stem}", "reason": reason, "detail": detail[:200]})
         else:
             found.append(frame)
-    images = [p.name for p in list_files(folder / IMAGES, SUFFIXES)]
-    counts["unlabelled"] = len(set(images) - {Path(image).name for image in named})
+    stems = {path.stem for path in labels} | {Path(image).stem for image in named}
+    counts["unlabelled"] = sum(path.stem not in stems for path in list_files(folder / IMAGES, SUFFIXES))
     found.sort(key=lambda frame: (frame.frame_id, frame.id))
     return found, counts, skipped, kinds
 

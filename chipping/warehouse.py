@@ -200,9 +200,9 @@ def find_version(path):
     """The folder of the version that a path leads to. UserError where there is none."""
     path = Path(path)
     if path.name == MANIFEST and not path.is_dir():
-        if path.is_file():
+        if path.is_file() and path.parent.name != LATEST:
             return path.parent
-        path = path.parent  # of latest/manifest.json, where latest is text
+        path = path.parent  # where latest is text, there is no file of that path
     if path.name == LATEST and not path.is_symlink() and path.is_file():
         return follow_latest(path)
     if path.name == LATEST and path.is_symlink():

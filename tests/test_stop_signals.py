@@ -397,6 +397,10 @@ CASES = {
     "make-tiles": Case(lambda inputs, out: (
         f"chip.py make-tiles --images {inputs}/train_detection/train --annotations {inputs}/train_detection/train.json --output-dir {out} "
         "--tile-size 32 --overlap 8").split(), tree),
+    "make-warehouse": Case(lambda inputs, out: (
+        f"chip.py make-warehouse --runs {inputs}/captures --output-root {out} --workers 2 --target-size 192x192").split(),
+        lambda out: {name: content for name, content in tree(out).items() if not name.endswith(".verified.json")}),
+    "fake-captures": Case(lambda inputs, out: f"chip.py fake-captures -o {out} --runs 2 --frames 60 --size 320x200".split(), tree),
     "demo": Case(lambda inputs, out: f"demo.py --fast --device cpu --output-dir {out}".split(), without_times,
                  share=0.4),  # each stop comes in a later stage
 }
@@ -432,6 +436,7 @@ def inputs(tmp_path_factory):
     for program in PROGRAMS:
         program.make_data(folder / program.name, train=24)
     chip.main(["fake-chips", "-o", str(folder / "many"), "-c", "200", "-s", "32", "--quiet"])
+    chip.main(["fake-captures", "-o", str(folder / "captures"), "--runs", "3", "--frames", "100", "--size", "320x200", "--quiet"])
     return folder
 
 
