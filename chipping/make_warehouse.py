@@ -46,7 +46,6 @@ from runtime.files import (
     require_writable,
     scan_lines,
     settings_hash,
-    sync_file,
     write_json,
     write_text,
 )
@@ -335,7 +334,6 @@ def close_gaps(folder, places, shard_samples, planned, shapes):
             path, rows = folder / shard_file(shard, part), min(shard_samples, len(places) - shard * shard_samples)
             if rows > 0:
                 set_rows(path, rows, *shapes[part])
-                sync_file(path)
             else:
                 path.unlink()
 

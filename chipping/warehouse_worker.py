@@ -43,10 +43,10 @@ def cut_frame(frame, cut):
     name = frame.path.name
     try:
         content = read_content(frame.path)
-        pixels, converted = decode_frame(content, name, frame.turn)
+        image, converted = decode_frame(content, name, frame.turn)
     except BadFrame as error:
         return None, {"problem": "unreadable", "detail": str(error).replace(str(frame.path), name)[:200]}
-    size = pixels.shape[1], pixels.shape[0]
+    size = image.size
     if frame.size is not None and tuple(frame.size) != size:
         detail = f"the image has {size[0]}×{size[1]} pixels, its labels are for {frame.size[0]}×{frame.size[1]}"
         return None, {"problem": "invalid", "detail": detail}
@@ -57,7 +57,7 @@ def cut_frame(frame, cut):
     slots, mask, numbers = fill_slots(boxes, labels, letterbox, cut.max_boxes)
     kept = int(mask.sum())
     counts += Counter(boxes=kept, boxes_over=len(boxes) - kept, converted=int(converted))
-    arrays = {"images": letterbox.resize(pixels), "boxes": slots, "mask": mask, "labels": numbers}
+    arrays = {"images": letterbox.resize(image), "boxes": slots, "mask": mask, "labels": numbers}
     result = {
         "size": list(size), "affine": list(letterbox.affine), "classes": numbers[:kept].tolist(), "counts": filled(counts),
         "image_sha256": hashlib.sha256(content).hexdigest(), "rows": {part: row_digest(arrays[part]).hex() for part in PARTS},

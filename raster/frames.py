@@ -25,7 +25,7 @@ class BadFrame(UserError):
 
 def read_frame(path, turn=True):
     """(h, w, 3) uint8 of a file. turn: upright as its EXIF tag asks, else as stored. BadFrame where it cannot be read."""
-    return decode_frame(read_content(path), str(path), turn)[0]
+    return np.asarray(decode_frame(read_content(path), str(path), turn)[0])
 
 
 def read_content(path):
@@ -57,14 +57,16 @@ def picture_of(content, name):
 
 def decode_frame(content, name, turn=True):
     """
-    ((h, w, 3) uint8, whether it was converted or turned) of the bytes of a file. name: for messages.
+    (Pillow image in RGB, whether it was converted or turned) of the bytes of a file. name: for messages.
 
     Colours come from palettes, grey is repeated, alpha is left out, and of 16 bits the upper eight count.
     """
     with picture_of(content, name) as image:
         turned = turn and image.getexif().get(ORIENTATION, 1) in range(2, 9)
         plain = image.mode == "RGB"
-        return as_rgb(ImageOps.exif_transpose(image) if turned else image), turned or not plain
+        found = as_rgb(ImageOps.exif_transpose(image) if turned else image)
+        found.load()  # a file may be damaged at its end
+        return found, turned or not plain
 
 
 def decode_values(content, name):
@@ -75,14 +77,13 @@ def decode_values(content, name):
         if image.mode in SIXTEEN_BITS:
             values = np.asarray(image)
             return (values if values.max(initial=0) < 256 else values >> 8).astype(np.uint8)
-        return as_rgb(image).max(axis=2)
+        return np.asarray(as_rgb(image)).max(axis=2)
 
 
 def as_rgb(image):
-    """(h, w, 3) uint8 of a Pillow image of any mode that holds colours or grey."""
+    """A Pillow image of any mode that holds colours or grey in RGB."""
     if image.mode in SIXTEEN_BITS:
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("F", "I"):
         raise OSError("numbers of 32 bits")
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -70,13 +70,19 @@ class Letterbox:
         return np.clip(found, 0, (w, h, w, h))
 
     def resize(self, image):
-        """(h, w, 3) uint8 of the source's size → (3, H, W) uint8: bilinear, with antialiasing where it shrinks; 0 around it."""
-        w, h = self.source
-        if image.shape != (h, w, 3) or image.dtype != np.uint8:
-            raise ValueError(f"expected a frame (height, width, 3) of {h}, {w}, 3 and uint8, got {image.shape} {image.dtype}")
+        """
+        (h, w, 3) uint8, or a Pillow image in RGB, of the source's size → (3, H, W) uint8: bilinear, with antialiasing where it shrinks; 0
+        around it.
+        """
+        if not isinstance(image, Image.Image):
+            if image.shape != (*self.source[::-1], 3) or image.dtype != np.uint8:
+                raise ValueError(f"expected a frame {(*self.source[::-1], 3)} of uint8, got {image.shape} {image.dtype}")
+            image = Image.fromarray(np.ascontiguousarray(image))
+        if image.size != self.source or image.mode != "RGB":
+            raise ValueError(f"expected a frame of {self.source} pixels in RGB, got {image.size} in {image.mode}")
         left, top, width, height = self.content
-        if (width, height) != (w, h):
-            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR))
+        if (width, height) != self.source:
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
         found = np.zeros((3, self.target[1], self.target[0]), np.uint8)
-        found[:, top : top + height, left : left + width] = image.transpose(2, 0, 1)
+        found[:, top : top + height, left : left + width] = np.asarray(image).transpose(2, 0, 1)
         return found
