@@ -49,6 +49,7 @@ from runtime.files import (
     write_json,
     write_text,
 )
+from runtime.names import require_text
 from runtime.stop_signals import held, told_on_stop
 from runtime.words import in_bytes
 
@@ -96,7 +97,7 @@ def make_warehouse(root, source, options, *, workers=1, note=lambda text: None, 
     if not source.frames:
         raise UserError(f"no frame is left to store: {in_words(totals(source, []))}; expected frames with labels")
     require_pictures(source.frames)
-    refuse_twice(source.frames)
+    refuse_names(source)
     refuse_link(root)
     require_writable(root)
     with folder_to_itself(root, lambda: note(f"another program makes a warehouse in {root}; waiting for it")):
@@ -114,9 +115,13 @@ def building_name(key):
     return f".{key}.building"
 
 
-def refuse_twice(frames):
+def refuse_names(source):
+    """UserError where two frames have one name, or a name is none that a file of text can hold."""
     seen = {}
-    for frame in frames:
+    for name in source.classes:
+        require_text(name, "the class")
+    for frame in source.frames:
+        require_text(frame.id, "the frame")
         if frame.id in seen:
             raise UserError(f"{frame.path} and {seen[frame.id]} are both {frame.id}; rename one of them")
         seen[frame.id] = frame.path

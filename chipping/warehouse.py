@@ -27,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 
-from raster.letterbox import MODES, Letterbox
+from raster.letterbox import LARGEST, MODES, Letterbox
 from runtime.errors import UserError
-from runtime.fields import OBJECT, SIZE, TEXTS, WHOLE, Field, find_problem, is_number, is_text, list_of
+from runtime.fields import NAMES, OBJECT, SIZE, TEXT, WHOLE, Field, find_problem, is_number, is_text, list_of
 from runtime.files import plain, read_json, read_lines, require_regular, shorten, write_json
 from runtime.names import path_inside
 from runtime.npy import BadArray, read_array
@@ -43,23 +43,33 @@ HEADER = 128  # bytes before the pixels of each .npy, which numpy writes for the
 EXPECTED = "manifest.json of a warehouse that `chip.py make-warehouse` has made of frames with labels"
 AGAIN = "make it again with `chip.py make-warehouse`"
 
-SIDES = Field("[width, height]", list_of(SIZE.fits, 2))
+
+def has_counts(value, *names):
+    """Whether a value is an object of whole numbers from 0 on, these names among them."""
+    return isinstance(value, dict) and all(name in value for name in names) and all(map(WHOLE.fits, value.values()))
+
+
+SIDES = Field("[width, height]", list_of(lambda value: SIZE.fits(value) and value < LARGEST, 2))
 HEX = Field("64 hex digits", lambda value: is_text(value) and re.fullmatch(r"[0-9a-f]{64}", value) is not None)
 SPLIT = Field("train or val", lambda value: value in ("train", "val"))
+OBJECTS = Field("a list of objects", list_of(OBJECT.fits))
 FRAME_ID = Field("a whole number or text", lambda value: is_text(value) or type(value) is int)
 MODE = Field(" or ".join(MODES), lambda value: value in MODES)
 SAMPLE_FIELDS = {
-    "id": Field("text", is_text), "run": Field("text", is_text), "frame_id": FRAME_ID, "shard": WHOLE, "row": WHOLE, "src_size": SIDES,
+    "id": TEXT, "run": TEXT, "frame_id": FRAME_ID, "shard": WHOLE, "row": WHOLE, "src_size": SIDES,
     "affine": Field("four numbers", list_of(is_number, 4)), "n_boxes": WHOLE, "split": SPLIT,
     "classes": Field("a list of classes from 1 on", list_of(SIZE.fits)), "image_sha256": HEX, "label_sha256": HEX,
 }
 MANIFEST_FIELDS = {
-    "version": HEX, "transform": OBJECT, "classes": TEXTS, "settings": OBJECT, "samples": SIZE, "samples_sha256": HEX,
-    "shards": Field("a list of objects", list_of(OBJECT.fits)),
+    "version": HEX, "transform": OBJECT, "classes": NAMES, "settings": OBJECT, "samples": SIZE, "samples_sha256": HEX,
+    "shards": OBJECTS, "split": OBJECT, "summary": OBJECT, "skipped": OBJECTS,
 }
+SPLIT_FIELDS = {"unit": TEXT, "seed": WHOLE, "samples": Field("counts with train and val", lambda value: has_counts(value, "train", "val"))}
+SUMMARY_FIELDS = {"totals": Field("counts with frames", lambda value: has_counts(value, "frames"))}
+SKIPPED_FIELDS = {"id": TEXT, "reason": TEXT, "detail": TEXT}
 TRANSFORM_FIELDS = {"target_size": SIDES, "resize_mode": MODE, "max_boxes": SIZE}
 SHARD_FIELDS = {"samples": SIZE, "files": OBJECT}
-FILE_FIELDS = {"file": Field("text", is_text), "bytes": SIZE, "sha256": HEX}
+FILE_FIELDS = {"file": TEXT, "bytes": SIZE, "sha256": HEX}
 
 
 @dataclass(frozen=True)
@@ -240,11 +250,14 @@ def read_manifest(folder):
     if content.get("format") != FORMAT:
         found = shorten(content["format"]) if "format" in content else "none"
         raise UserError(f"{path} has the format {found}, expected {FORMAT}; pass the {EXPECTED}")
-    checks = [(content, MANIFEST_FIELDS), (content.get("transform"), TRANSFORM_FIELDS)]
-    checks += [(shard, SHARD_FIELDS) for shard in content.get("shards", []) if isinstance(shard, dict)]
-    for value, fields in checks:
-        if problem := find_problem(value if isinstance(value, dict) else {}, fields, fields):
+    fields_of = {"transform": TRANSFORM_FIELDS, "split": SPLIT_FIELDS, "summary": SUMMARY_FIELDS}
+    for value, fields in ((content, MANIFEST_FIELDS), *((content.get(name), fields) for name, fields in fields_of.items())):
+        if problem := find_problem(value, fields, fields):
             raise UserError(f"{path} {problem}; {AGAIN}")
+    for entries, fields in ((content["shards"], SHARD_FIELDS), (content["skipped"], SKIPPED_FIELDS)):
+        for entry in entries:
+            if problem := find_problem(entry, fields, fields):
+                raise UserError(f"{path} {problem}; {AGAIN}")
     for number, shard in enumerate(content["shards"]):
         for part in PARTS:
             entry = shard["files"].get(part)

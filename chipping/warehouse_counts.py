@@ -14,7 +14,8 @@ def left_out(source, results):
     for frame, result in zip(source.frames, results, strict=True):
         if result.get("problem") not in (None, "empty"):
             found.append({"id": frame.id, "reason": result["problem"], "detail": result["detail"]})
-    return sorted(found, key=lambda entry: (str(entry["id"]), entry["reason"]))
+    found = [{key: str(value).encode(errors="backslashreplace").decode() for key, value in entry.items()} for entry in found]
+    return sorted(found, key=lambda entry: (entry["id"], entry["reason"]))
 
 
 def per_run(source, results):

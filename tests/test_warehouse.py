@@ -184,6 +184,7 @@ def test_both_generations_of_labels_are_read_side_by_side(tmp_path):
     warehouse = make(tmp_path / "captures", tmp_path / "art", said)
     source_said = []
     from_runs([tmp_path / "captures"], warn=source_said.append, note=source_said.append)
+    assert not said
     assert [sample.n_boxes for sample in warehouse.samples] == [1, 1]
     assert any("1 run without a run_manifest.json, first run_2" in text for text in source_said)
     assert any("both generations: 1 files say polyp_labels, 1 say labels" in text for text in source_said)
@@ -521,6 +522,9 @@ SHARD = "shard_00000.images.npy"
     (lambda v: rename_shard(v, "../../shard_00000.images.npy"), "outside of"),
     (lambda v: rename_shard(v, "shard_00001.images.npy"), "expected shard_00000.images.npy"),
     (lambda v: edit(v / "manifest.json", version=3), "has version 3, expected 64 hex digits"),
+    (lambda v: edit(v / "manifest.json", split=[]), r"has split \[\], expected an object"),
+    (lambda v: edit(v / "manifest.json", summary={"totals": {"frames": -1}}), "has totals .* expected counts"),
+    (lambda v: edit(v / "manifest.json", transform={"target_size": [1 << 30, 32], "resize_mode": "force", "max_boxes": 1}), "target_size"),
 ])
 def test_what_is_damaged_is_told_by_file_before_anything_is_read(version, damage, message):
     open_warehouse(version)  # remembers the checksums

@@ -99,6 +99,12 @@ def say_summary(warehouse, there, console):
                      "honest score")
     if not split["samples"]["train"] or not split["samples"]["val"]:
         console.warn("no sample is for validation: a training will have no score; add runs, or pass --val-ratio")
+    sizes = {}
+    for sample in warehouse.samples:
+        sizes.setdefault(sample.run, set()).add(sample.src_size)
+    if mixed := [run for run, found in sizes.items() if len(found) > 1]:
+        named = ", ".join(f"{w}×{h}" for w, h in sorted(sizes[mixed[0]])[:3])
+        console.note(f"{plural(len(mixed), 'run')} with frames of several sizes, first {mixed[0]} ({named}); each is mapped by its own")
     for entry in manifest["skipped"][:3]:
         console.note(f"{entry['id']} is left out, {entry['reason']}: {entry['detail']}")
     if len(manifest["skipped"]) > 3:
