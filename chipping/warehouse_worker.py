@@ -38,8 +38,8 @@ class Task:
     frames: tuple[Frame, ...]
 
 
-def cut_frame(frame, cut):
-    """({part: array of a row} or None, result as a dict for the journal) of a frame."""
+def cut_frame(frame, cut, pixels):
+    """({part: array of a row} or None, result as a dict for the journal) of a frame. pixels: (3, H, W) uint8 to write into."""
     name = frame.path.name
     try:
         content = read_content(frame.path)
@@ -57,7 +57,7 @@ def cut_frame(frame, cut):
     slots, mask, numbers = fill_slots(boxes, labels, letterbox, cut.max_boxes)
     kept = int(mask.sum())
     counts += Counter(boxes=kept, boxes_over=len(boxes) - kept, converted=int(converted))
-    arrays = {"images": letterbox.resize(image), "boxes": slots, "mask": mask, "labels": numbers}
+    arrays = {"images": letterbox.resize(image, pixels), "boxes": slots, "mask": mask, "labels": numbers}
     result = {
         "size": list(size), "affine": list(letterbox.affine), "classes": numbers[:kept].tolist(), "counts": filled(counts),
         "image_sha256": hashlib.sha256(content).hexdigest(), "rows": {part: row_digest(arrays[part]).hex() for part in PARTS},
@@ -76,8 +76,9 @@ def cut_task(task, cut):
         files = {}
         for part in PARTS:
             files[part] = stack.enter_context(open_own(cut.folder / shard_file(task.shard, part), "r+b", buffering=0))
+        pixels = np.empty(*shapes["images"])  # one for all: fresh memory costs as much as the resizing
         for place, frame in enumerate(task.frames, start=task.row):
-            arrays, result = cut_frame(frame, cut)
+            arrays, result = cut_frame(frame, cut, pixels)
             results.append(result)
             for part, array in (arrays or {}).items():
                 write_all(files[part], array, HEADER + place * row_bytes(shapes[part]))

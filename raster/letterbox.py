@@ -69,10 +69,10 @@ class Letterbox:
         found = (np.asarray(boxes, np.float64).reshape(-1, 4) - (px, py, px, py)) / (sx, sy, sx, sy)
         return np.clip(found, 0, (w, h, w, h))
 
-    def resize(self, image):
+    def resize(self, image, out=None):
         """
         (h, w, 3) uint8, or a Pillow image in RGB, of the source's size → (3, H, W) uint8: bilinear, with antialiasing where it shrinks; 0
-        around it.
+        around it. out: the array that it is written into, None for a new one.
         """
         if not isinstance(image, Image.Image):
             if image.shape != (*self.source[::-1], 3) or image.dtype != np.uint8:
@@ -83,6 +83,8 @@ class Letterbox:
         left, top, width, height = self.content
         if (width, height) != self.source:
             image = image.resize((width, height), Image.Resampling.BILINEAR)
-        found = np.zeros((3, self.target[1], self.target[0]), np.uint8)
+        found = np.empty((3, self.target[1], self.target[0]), np.uint8) if out is None else out
+        found[:, :top] = found[:, top + height :] = 0
+        found[:, :, :left] = found[:, :, left + width :] = 0
         found[:, top : top + height, left : left + width] = np.asarray(image).transpose(2, 0, 1)
         return found
