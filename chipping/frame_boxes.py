@@ -1,5 +1,6 @@
 """What becomes of the boxes of a frame: in pixels, corners in order, clipped to the frame, the largest into the slots of a sample."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -17,28 +18,32 @@ def resolve_boxes(px, norm, labels, size):
     px: (N, 4) x0, y0, x1, y1 in pixels of the frame; norm: the same divided by its width and height, which counts where both are there. A
     row with NaN is not there. labels: (N,). size: (width, height). A box is clipped, not dropped, as long as a pixel of it is left.
     """
-    counts = Counter()
+    counts, found = Counter(), []
     width, height = size
-    scale = np.array([width, height, width, height], np.float64)
-    px, scaled = np.asarray(px, np.float64).reshape(-1, 4), np.asarray(norm, np.float64).reshape(-1, 4) * scale
-    has_px, has_norm = np.isfinite(px).all(axis=1), np.isfinite(scaled).all(axis=1)
-    both = has_px & has_norm
-    counts["box_conflict"] = int((np.abs(scaled[both] - px[both]).max(axis=1, initial=0) > CONFLICT).sum())
-    stated = np.where(has_norm[:, None], scaled, px)
-    there = has_px | has_norm
-    counts["boxes_without_numbers"] = int((~there).sum())
-    stated, labels = stated[there], np.asarray(labels, np.int64).reshape(-1)[there]
-    ordered = np.concatenate([np.minimum(stated[:, :2], stated[:, 2:]), np.maximum(stated[:, :2], stated[:, 2:])], axis=1)
-    counts["boxes_reordered"] = int((ordered != stated).any(axis=1).sum())
-    clipped = np.clip(ordered, 0, scale)
-    sides, before = clipped[:, 2:] - clipped[:, :2], ordered[:, 2:] - ordered[:, :2]
-    outside = (before > 0).all(axis=1) & (sides <= 0).any(axis=1)
-    thin = ~outside & (sides < LEAST_SIDE).any(axis=1)
-    counts["boxes_outside"], counts["boxes_thin"] = int(outside.sum()), int(thin.sum())
-    kept = ~(outside | thin)
-    counts["boxes_clipped"] = int((kept & (np.abs(clipped - ordered).max(axis=1, initial=0) > CLIPPED)).sum())
-    order = np.flatnonzero(kept)[np.argsort(-np.prod(sides[kept], axis=1), kind="stable")]
-    return clipped[order], labels[order], counts
+    scale = (width, height, width, height)
+    rows = (np.asarray(boxes, np.float64).reshape(-1, 4).tolist() for boxes in (px, norm))
+    for stated, shares, label in zip(*rows, np.asarray(labels).tolist(), strict=True):  # few boxes, for which numpy's calls take longer
+        has_px, has_norm = all(map(math.isfinite, stated)), all(map(math.isfinite, shares))
+        if has_norm:
+            scaled = [share * side for share, side in zip(shares, scale, strict=True)]
+            counts["box_conflict"] += has_px and max(abs(a - b) for a, b in zip(scaled, stated, strict=True)) > CONFLICT
+            stated = scaled
+        elif not has_px:
+            counts["boxes_without_numbers"] += 1
+            continue
+        (x0, x1), (y0, y1) = sorted(stated[::2]), sorted(stated[1::2])
+        counts["boxes_reordered"] += [x0, y0, x1, y1] != stated
+        box = (min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height))
+        wide, tall = box[2] - box[0], box[3] - box[1]
+        if x1 > x0 and y1 > y0 and min(wide, tall) <= 0:
+            counts["boxes_outside"] += 1
+        elif min(wide, tall) < LEAST_SIDE:
+            counts["boxes_thin"] += 1
+        else:
+            counts["boxes_clipped"] += max(box[0] - x0, box[1] - y0, x1 - box[2], y1 - box[3]) > CLIPPED
+            found.append((wide * tall, box, label))
+    found.sort(key=lambda entry: -entry[0])
+    return np.array([box for _, box, _ in found], np.float64).reshape(-1, 4), np.array([n for *_, n in found], np.int64), counts
 
 
 def fill_slots(boxes, labels, letterbox, max_boxes):
