@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import hashlib
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -87,7 +88,7 @@ def cut_task(task, cut):
 
 def row_bytes(shape_and_type):
     shape, dtype = shape_and_type
-    return int(np.prod(shape)) * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
 
 
 def write_all(file, array, place):
