@@ -86,6 +86,8 @@ def build_parser():
                        help="learning rate: falling over the run; or halved when val AP50 stalls for 5 validations; or constant")
     group.add_argument("--warmup", type=whole(), default=20, metavar="STEPS", help="steps over which the learning rate rises; 0: none")
     group.add_argument("--grad-clip", type=number(0), default=10.0, help="largest norm of the gradient; 0: no limit")
+    group.add_argument("--ema", type=number(0, 0.99999), default=0.99, metavar="DECAY",
+                       help="the detector is the moving average of the weights, over about 1 / (1 - DECAY) steps; 0: the last weights")
     group.add_argument("--freeze-encoder", type=whole(), default=0, metavar="EPOCHS", help="epochs in which the encoder stays as it is")
     group.add_argument("--val-every", type=whole(1), default=1, metavar="EPOCHS", help="validate after every so many epochs, and the last")
     group.add_argument("--patience", type=whole(), default=0, help="stop after this many validations without a better AP50; 0: never")
@@ -148,7 +150,7 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
-    global ended_as_planned, scale_on, path_length, warn_of_short_path
+    global AveragedWeights, ended_as_planned, scale_on, path_length, warn_of_short_path
     import torch
 
     from augment import scale_on
@@ -167,6 +169,7 @@ def import_libraries():
     from detection.tile_caches import Caches
     from detection.tile_sets import Labelled, Reading, open_tiles, read_sets
     from detection.training_data import Sampling, TrainingData
+    from runtime.averaged_weights import AveragedWeights
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
@@ -242,6 +245,7 @@ class Options:
     scheduler: str
     warmup: int
     grad_clip: float
+    ema: float
     freeze_encoder: int
     val_every: int
     patience: int
@@ -297,8 +301,8 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
 
     # Where the run is. Everything in `state` goes into the checkpoint and comes back on resume.
     position = Position(wandb_id=os.urandom(4).hex() if options.wandb else None)
-    state = RunState(position, model=model, optimizer=optimizer, schedule=schedule, scaler=learner.scaler, running=running,
-                     unreadable=unreadable)
+    state = RunState(position, model=model, average=learner.average, optimizer=optimizer, schedule=schedule, scaler=learner.scaler,
+                     running=running, unreadable=unreadable)
     header = {"kind": KIND, "model": model.config.to_dict(), "settings": settings, "data": describe_data(data, classes, options)}
     if checkpoint:
         resume(checkpoint, state, header["data"], steps, console)
@@ -341,6 +345,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
                     unreadable.note(batch["problems"])
                     schedule.set_rate(optimizer, position.step)
                     running.add(train_step(learner, batch, draws, position.step, data, options), int(processes.is_first))
+                    learner.average.update(position.step)
                     position.after_step()
                     bar.update()
                     saver.after_step()
@@ -373,8 +378,8 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
             console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}{in_words(val)}, lr {row['lr']:.2e}{', best' * is_best}")
             if is_best and processes.is_first:
                 tiles = data.val or data.train
-                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", predictor(model, tiles.tile_set, compute, options), tiles,
-                              header["data"]["threshold"])
+                predict = predictor(learner.average.model, tiles.tile_set, compute, options)
+                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", predict, tiles, header["data"]["threshold"])
             best = [BEST] if is_best and (kept_best is None or score >= kept_best) else []
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
             saver.save(*best, *numbered)
@@ -401,7 +406,7 @@ def train_step(learner, batch, draws, step, data, options):
 
 def validate(learner, data, classes, options, unreadable, console):
     """Scores of the validation images: tiles are predicted, merged, and whole images scored."""
-    predict = predictor(learner.model, data.val.tile_set, learner.compute, options)
+    predict = predictor(learner.average.model, data.val.tile_set, learner.compute, options)
     found, problems = detect_images(predict, data.val, rules_of(options), learner.processes, batch_size=options.batch_size)
     unreadable.note(problems)
     tell_full(found, options, console)
@@ -415,9 +420,10 @@ def validate(learner, data, classes, options, unreadable, console):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Learner:
-    """The detector with what trains it."""
+    """The detector with what trains it. average: of its weights (runtime/averaged_weights.py), what is validated and used."""
 
     model: object
+    average: object
     optimizer: object
     scaler: object
     compute: object
@@ -463,15 +469,15 @@ def usual_rate(args):
 
 def make_learner(options, tile_set, classes, checkpoint, compute, processes):
     """The detector of the checkpoint, or a new one fitted to the training boxes; its optimiser."""
-    model = detector_from_checkpoint(checkpoint) if checkpoint else new_detector(options, tile_set, classes)
+    model = detector_from_checkpoint(checkpoint, averaged=False) if checkpoint else new_detector(options, tile_set, classes)
     model = compute.place(share_batch_statistics(model, processes))
     parameters, rate = model.parameters(), options.lr
     if options.optimizer == "sgd":
         optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=options.weight_decay)
     else:
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=options.weight_decay)
-    return Learner(model=model, optimizer=optimizer, scaler=gradient_scaler(compute.device, compute.precision), compute=compute,
-                   processes=processes)
+    return Learner(model=model, average=AveragedWeights(model, options.ema), optimizer=optimizer,
+                   scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
 
 
 def new_detector(options, tile_set, classes):
@@ -498,7 +504,7 @@ def predictor(model, tile_set, compute, options):
     def predict(batch):
         images, _ = to_device(batch, tile_set, compute)
         with compute.autocast():
-            found = model.eval().predict(images, options.score_threshold, options.max_detections)
+            found = model.predict(images, options.score_threshold, options.max_detections)
         return [on_cpu(detections) for detections in found]
 
     return predict

@@ -77,11 +77,15 @@ def build_network(config):
     return TorchvisionDetector(config.framework, config.encoder, len(config.bands), len(config.classes), anchors, config.proposals)
 
 
-def detector_from_checkpoint(checkpoint):
-    """The Detector of a loaded checkpoint of kind "detection", in eval mode. UserError where its parts do not fit."""
+def detector_from_checkpoint(checkpoint, averaged=True):
+    """
+    The Detector of a loaded checkpoint of kind "detection", in eval mode. UserError where its parts do not fit.
+
+    averaged: with the average of the weights, where the training kept one; False: with the last ones, to train on.
+    """
     name = checkpoint.get("path", "the checkpoint")
     config, state = checkpoint["model"], checkpoint["state"]
-    weights = state.get("model") if isinstance(state, dict) else None
+    weights = (averaged and state.get("average") or state.get("model")) if isinstance(state, dict) else None
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise UserError(f"{name} is damaged: it does not hold a detector's description and weights; take another checkpoint")
     detector = Detector(DetectorConfig.from_dict(config))
