@@ -1,18 +1,21 @@
 """
 Scores of the detection recipes on real trees and livestock, with the very commands a user types.
 
-    python -m benchmarks.detection_quality WORK_FOLDER trees           # about eight minutes on two cores
+    python -m benchmarks.detection_quality WORK_FOLDER trees --seeds 0 1 2        # about eight minutes a seed on two cores
     python -m benchmarks.detection_quality WORK_FOLDER livestock --seeds 0 1 2
+    python -m benchmarks.detection_quality WORK_FOLDER frame-1200 frame-10020     # one frame trains, the other is scored
+    python -m benchmarks.detection_quality WORK_FOLDER trees --config detection-from-scratch
 
-Images are cropped to files first. Trees: the left 60 % of the image YELL train, of which the lowest quarter validates; the rest is scored.
-Livestock: the left halves of two frames train, of which the second quarter from above, where animals of both kinds are, validates; the
-right halves are scored. Validation chooses the epoch and the threshold; what is scored is looked at once for each seed. A box of which less
-than half is in a crop is a region to ignore there.
+Images are cropped to files first. Trees: the left 60 % of the image YELL train, of which the lowest quarter validates; the rest is scored,
+and two other sites. Livestock: the left halves of two frames train, of which the second quarter from above, where animals of both kinds
+are, validates; the right halves are scored. Validation chooses the epoch and the threshold; what is scored is looked at once for each seed.
+A box of which less than half is in a crop is a region to ignore there.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -20,13 +23,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("CHIPMILL_DATA", ROOT.parent / "shared" / "data"))
-# name → (recipe, images with {split: [crop as shares of width and height: left, top, right, bottom]}, further flags)
+WHOLE = [(0, 0, 1, 1)]
+YELL, FRAME_1200, FRAME_10020 = "trees/2019_YELL_2_541000_4977000_image_crop.png", "livestock/1200.jpg", "livestock/part1_2_10020.jpg"
+HALVES = {"train": [(0, 0, 0.5, 0.25), (0, 0.5, 0.5, 1)], "val": [(0, 0.25, 0.5, 0.5)], "test": [(0.5, 0, 1, 1)]}
+QUARTER = {"train": [(0, 0, 1, 0.25), (0, 0.5, 1, 1)], "val": [(0, 0.25, 1, 0.5)]}
+TWO_KINDS, ANIMALS = ["--label-map", "unknown=drop"], ["--label-map", "unknown=drop,sheep=animal,yak=animal"]
+# name → ({image: {part: [crop as shares of width and height: left, top, right, bottom]}}, further flags). Parts beside train and val are
+# scored, each alone.
 SETS = {
-    "trees": ("detection", {"trees/2019_YELL_2_541000_4977000_image_crop.png": {
-        "train": [(0, 0, 0.6, 0.75)], "val": [(0, 0.75, 0.6, 1)], "test": [(0.6, 0, 1, 1)]}}, []),
-    "livestock": ("detection-pretrained", {f"livestock/{name}.jpg": {
-        "train": [(0, 0, 0.5, 0.25), (0, 0.5, 0.5, 1)], "val": [(0, 0.25, 0.5, 0.5)], "test": [(0.5, 0, 1, 1)]}
-        for name in ("1200", "part1_2_10020")}, ["--label-map", "unknown=drop"]),
+    "trees": ({YELL: {"train": [(0, 0, 0.6, 0.75)], "val": [(0, 0.75, 0.6, 1)], "test": [(0.6, 0, 1, 1)]},
+               "trees/OSBS_029.tif": {"OSBS": WHOLE}, "trees/SOAP_061.png": {"SOAP": WHOLE}}, ["--label-map", "Alive=Tree,Dead=Tree"]),
+    "livestock": ({FRAME_1200: HALVES, FRAME_10020: HALVES}, TWO_KINDS),
+    "frame-1200": ({FRAME_1200: QUARTER, FRAME_10020: {"test": WHOLE}}, ANIMALS),
+    "frame-10020": ({FRAME_10020: QUARTER, FRAME_1200: {"test": WHOLE}}, ANIMALS),
 }
 WHOLE_ENOUGH = 0.5  # share of a box in a crop from which it is an object there
 
@@ -39,19 +48,20 @@ def read_voc(path):
 
 
 def crop_set(name, folder):
-    """Write <split>/ and <split>.json of a set below `folder`."""
+    """Write <part>/ and <part>.json of a set below `folder`. → names of the parts that are scored."""
     import numpy as np
     from PIL import Image
 
-    _, images, _ = SETS[name]
+    images, _ = SETS[name]
     labels = sorted({label for image in images for _, label in read_voc((DATA / image).with_suffix(".xml"))})
-    for split in ("train", "val", "test"):
+    parts = list(dict.fromkeys(part for image in images.values() for part in image))
+    for split in parts:
         content = {"images": [], "annotations": [], "categories": [{"id": k, "name": label} for k, label in enumerate(labels, start=1)]}
         (folder / split).mkdir(parents=True, exist_ok=True)
         for image, splits in images.items():
             pixels = np.asarray(Image.open(DATA / image).convert("RGB"))
             boxes = read_voc((DATA / image).with_suffix(".xml"))
-            for number, shares in enumerate(splits[split]):
+            for number, shares in enumerate(splits.get(split, [])):
                 height, width = pixels.shape[:2]
                 crop = [int(share * side) for share, side in zip(shares, (width, height) * 2, strict=True)]
                 file = f"{Path(image).stem}_{split}{number}.png"
@@ -60,6 +70,7 @@ def crop_set(name, folder):
                                           "height": crop[3] - crop[1]})
                 add_boxes(content, boxes, crop, labels)
         (folder / f"{split}.json").write_text(json.dumps(content))
+    return [part for part in parts if part not in ("train", "val")]
 
 
 def add_boxes(content, boxes, crop, labels):
@@ -80,28 +91,56 @@ def run(*words):
     subprocess.run([sys.executable, str(ROOT / words[0]), *map(str, words[1:])], check=True, cwd=ROOT)
 
 
+def sources(folder, split, part):
+    return [f"--{split}-images", folder / part, f"--{split}-annotations", folder / f"{part}.json"]
+
+
+def train_and_score(name, folder, parts, config, seeds):
+    """{part: [its scores, one for each seed]}"""
+    _, flags = SETS[name]
+    rows = {part: [] for part in parts}
+    for seed in seeds:
+        output = folder / f"{config}-seed{seed}"
+        train = sources(folder, "train", "train")
+        run("train_detection.py", "--config", config, *train, *sources(folder, "val", "val"), *flags, "--output-dir", output,
+            "--seed", seed, "--device", "cpu")
+        for part in parts:
+            scores = folder / f"{config}-seed{seed}-{part}"
+            run("train_detection.py", "--test-only", "--resume", output, *train, *sources(folder, "test", part), *flags,
+                "--output-dir", scores, "--device", "cpu")
+            rows[part].append(json.loads((scores / "scores_test.json").read_text()))
+    return rows
+
+
+COLUMNS = {"AP50": "map_50", "F1": "f1", "F1 by centres": "f1_centre", "count error": "count_mae"}
+
+
+def print_rows(name, config, rows, seeds):
+    for part, scores in rows.items():
+        for seed, one in zip(seeds, scores, strict=True):
+            print(f"| {name}, {part} | {seed} | " + " | ".join(f"{one[key]:.3f}" for key in COLUMNS.values()) + " |")
+        mean = " | ".join(f"{statistics.fmean(one[key] for one in scores):.2f} ({min(one[key] for one in scores):.2f} to "
+                          f"{max(one[key] for one in scores):.2f})" for key in COLUMNS.values())
+        baseline = scores[0]["baseline"]
+        print(f"| **{name}, {part}, {config}** | {len(seeds)} seeds | {mean} |")
+        print(f"| {name}, {part}, baseline | | " + " | ".join(f"{baseline[key]:.2f}" for key in COLUMNS.values()) + " |")
+
+
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("set", choices=SETS)
+    parser.add_argument("sets", choices=SETS, nargs="+")
+    parser.add_argument("--config", default="detection", help="recipe (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args(argv)
-    folder = args.folder.resolve() / args.set
-    crop_set(args.set, folder)
-    recipe, _, flags = SETS[args.set]
-    sets = [word for split in ("train", "val", "test") for word in
-            (f"--{split}-images", folder / split, f"--{split}-annotations", folder / f"{split}.json")]
-    rows = []
-    for seed in args.seeds:
-        output = folder / f"seed{seed}"
-        run("train_detection.py", "--config", recipe, *sets[:8], *flags, "--output-dir", output, "--seed", seed, "--device", "cpu")
-        run("train_detection.py", "--test-only", "--resume", output, *sets[:4], *sets[8:], *flags, "--device", "cpu")
-        rows.append((seed, json.loads((output / "scores_test.json").read_text())))
-    print("| seed | AP50 | F1 | F1 by centres | count error | baseline AP50 | baseline F1 |\n" + "|---" * 7 + "|")
-    for seed, scores in rows:
-        baseline = scores["baseline"]
-        print(f"| {seed} | {scores['map_50']:.3f} | {scores['f1']:.3f} | {scores['f1_centre']:.3f} | {scores['count_mae']:.1f} | "
-              f"{baseline['map_50']:.3f} | {baseline['f1']:.3f} |")
+    tables = {}
+    for name in args.sets:
+        folder = args.folder.resolve() / name
+        parts = crop_set(name, folder)
+        tables[name] = train_and_score(name, folder, parts, args.config, args.seeds)
+    print("| scored | seed | " + " | ".join(COLUMNS) + " |\n" + "|---" * 6 + "|")
+    for name, rows in tables.items():
+        print_rows(name, args.config, rows, args.seeds)
 
 
 if __name__ == "__main__":
