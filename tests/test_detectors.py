@@ -188,6 +188,14 @@ def test_a_checkpoint_gives_the_same_detector_again(detector):
         detector_from_checkpoint({**checkpoint, "model": {**checkpoint["model"], "attention": 1}})
 
 
+def test_a_checkpoint_with_an_average_of_its_weights_is_used_with_it_and_trained_on_without(detector):
+    last = {key: value + 1 if value.is_floating_point() else value for key, value in detector.state_dict().items()}
+    checkpoint = {"path": "x.pt", "model": detector.config.to_dict(), "state": {"model": last, "average": detector.state_dict()}}
+    for averaged, weights in ((True, detector.state_dict()), (False, last)):
+        found = detector_from_checkpoint(checkpoint, averaged=averaged).state_dict()
+        assert all(torch.equal(found[key], value) for key, value in weights.items())
+
+
 def test_a_frozen_encoder_keeps_weights_and_statistics(detector):
     detector = copy.deepcopy(detector)
     detector.freeze_encoder(True)
