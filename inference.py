@@ -92,8 +92,9 @@ def build_parser():
                        "rounded up to whole ms pixels (default: as far as the network or method looks)")
 
     group = parser.add_argument_group("speed")
-    group.add_argument("-b", "--window", "--block-side", type=whole(8, 8192), metavar="PIXELS", help="side of the windows (default: the "
-                       "patches of the training); in sharpening pan pixels of a block without its apron (default: 512)")
+    group.add_argument("-b", "--window", "--block-side", "--tile-size", type=side_or_size, metavar="PIXELS",
+                       help="side of the windows, of a detector also WIDTHxHEIGHT (default: the patches or tiles of the training); in "
+                       "sharpening pan pixels of a block without its apron (default: 512)")
     group.add_argument("--overlap", type=number(0, 0.9), help="share of a window that the next one covers too, 0..0.9 (default: 0.25; "
                        "of a detector as its training tiles)")
     group.add_argument("--batch-size", type=whole(1, 4096), default=8, help="windows at once; more need more memory")
@@ -113,6 +114,7 @@ def main(argv=None):
     check_combinations(args)
     permit(vars(args).values(), args.allow_network)
     if args.method:
+        refuse_oblong(args.window)
         return sharpen(args, given, None)
 
     from runtime.checkpoint import load_checkpoint, require_parts
@@ -126,6 +128,8 @@ def main(argv=None):
             raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
     make_maps, needed = KINDS[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
+    if checkpoint["kind"] != "detection":
+        refuse_oblong(args.window)
     return make_maps(args, given, checkpoint)
 
 
@@ -137,6 +141,19 @@ def check_combinations(args):
         raise UserError("--checkpoint FILE says what to map with; pass it (or, with --pan and --ms, --method)")
     if "://" in args.output_dir:
         raise UserError(f"--output-dir {args.output_dir}: maps are written to a local folder; copy them afterwards")
+
+
+def side_or_size(text):
+    """A type for --window: `512` as a number, `640x480` as (width, height)."""
+    side = whole(8, 8192)
+    words = text.lower().split("x")
+    return tuple(map(side, words)) if len(words) == 2 else side(text)
+
+
+def refuse_oblong(window):
+    """UserError for a --window of width and height, which only detectors take."""
+    if isinstance(window, tuple):
+        raise UserError(f"--window {window[0]}x{window[1]}: only the windows of detectors may be oblong; pass one number")
 
 
 def map_segmentation(args, given, checkpoint):
@@ -180,7 +197,7 @@ ONLY_FOR = {
 }
 NOT_FOR_SHARPENING = {"aoi", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
                       "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections"}
-NOT_FOR_DETECTION = {"threshold", "probabilities", "min_area", "tta", "compile", "class_colours"}
+NOT_FOR_DETECTION = {"threshold", "probabilities", "min_area", "tta", "compile"}
 
 
 def find_objects(args, given, checkpoint):
@@ -194,16 +211,17 @@ def find_objects(args, given, checkpoint):
     from detection.image_map import FindSettings
     from detection.maps import FindRun, find_all
     from mapping.inputs import InputFlags
-    from mapping.segmentation import stride_of
     from runtime.program import program
 
     def told(flag, name, usual):
         return next(value for value in (flag, checkpoint["data"].get(name), usual) if value is not None)
 
     data = checkpoint["data"]
-    window = args.window or max(data["chip_size"])
-    usual = 1 - data.get("overlap", 0.25 * max(data["chip_size"])) / max(data["chip_size"])
-    stride = stride_of(window, args.overlap) if args.overlap is not None else max(1, round(window * usual))
+    trained = tuple(data["chip_size"])
+    window = args.window or trained
+    window = window if isinstance(window, tuple) else (window, window)
+    shares = [args.overlap] * 2 if args.overlap is not None else [data.get("overlap", 0.25 * min(trained)) / side for side in trained]
+    stride = tuple(max(1, round(side * (1 - share))) for side, share in zip(window, shares, strict=True))
     settings = FindSettings(
         window=window, stride=stride, score_threshold=told(args.score_threshold, "threshold", 0.5), aoi=args.aoi, strict=args.strict,
         iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), vectors=args.vectors,
@@ -214,7 +232,8 @@ def find_objects(args, given, checkpoint):
         run = FindRun(
             detector=detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
-            overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
+            colours=classes_of_checkpoint(data, args.class_colours).given, overwrite=args.overwrite, dry_run=args.dry_run,
+            quiet=args.quiet,
         )
         return find_all(run, args.scenes, processes, console)
 

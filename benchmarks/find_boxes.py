@@ -73,7 +73,8 @@ def run_of(detector, folder, device="cpu"):
 
     data = {"bands": ["red", "green", "blue"], "divide_by": [255.0] * 3, "offset": [0.0] * 3, "nodata": 0, "classes": list(CLASSES)}
     return FindRun(
-        detector=detector, data=data, flags=NO_FLAGS, settings=FindSettings(window=WINDOW, stride=WINDOW - OVERLAP, score_threshold=0.3),
+        detector=detector, data=data, flags=NO_FLAGS,
+        settings=FindSettings(window=(WINDOW,) * 2, stride=(WINDOW - OVERLAP,) * 2, score_threshold=0.3),
         compute=Compute(device=torch.device(device)), batch_size=8, output_dir=folder, overwrite=True, quiet=True,
     )
 

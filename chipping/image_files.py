@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from constants import band_role
@@ -15,6 +14,7 @@ from raster.bands import alike
 from raster.crs import text_of
 from raster.hidden import data_bands, hidden_pixels
 from raster.nodata import valid_pixels
+from raster.palette import colours_of, is_palette
 from raster.scale import scale_from_tags
 from raster.source import describe, gdal_environment, open_raster, opened, read_bands
 from runtime.errors import UserError
@@ -97,7 +97,7 @@ def read_header(path):
     size, mtime_ns = stamp_of(path)
     info = describe(path)
     with open_raster(path) as dataset:
-        palette = info.count == 1 and dataset.colorinterp[0] == ColorInterp.palette
+        palette = is_palette(dataset)
     found = data_bands(info)
     where = [b - 1 for b in found.bands]
     scale = scale_from_tags(info, where)
@@ -154,19 +154,12 @@ class ImageReader:
             if (self.dataset.width, self.dataset.height) != (self.header.width, self.header.height):
                 self.dataset.close()
                 raise UserError(f"{self.path} has changed while it was read; run the same command again")
-            self.colours = self.read_palette() if self.header.palette else None
+            self.colours = colours_of(self.dataset) if self.header.palette else None
         return self
 
     def __exit__(self, *exception):
         self.slab = self.whole = None
         self.dataset.close()
-
-    def read_palette(self):
-        table = np.zeros((256, 3), np.uint8)
-        for index, colour in self.dataset.colormap(1).items():
-            if index < 256:
-                table[index] = colour[:3]
-        return table
 
     def read(self, x0, y0, x1, y1):
         if self.orientation != UPRIGHT:

@@ -7,7 +7,7 @@ it is finished.
 """
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,13 +37,13 @@ class FindSettings:
     """
     What decides detections beside the detector and the image.
 
-    window: pixels a side of the tiles. stride: pixels from one to the next. score_threshold: lowest score. iou: boxes of one class above it
-    are the same object. limit: detections in a tile. aoi: file of polygons or None. strict: unreadable blocks end the image. vectors: form
-    of the features, "geojson" or "gpkg".
+    window: (width, height) of the tiles in pixels. stride: pixels from one to the next, across and down. score_threshold: lowest score.
+    iou: boxes of one class above it are the same object. limit: detections in a tile. aoi: file of polygons or None. strict: unreadable
+    blocks end the image. vectors: form of the features, "geojson" or "gpkg".
     """
 
-    window: int
-    stride: int
+    window: tuple
+    stride: tuple
     score_threshold: float = 0.5
     iou: float = 0.5
     limit: int = 300
@@ -57,13 +57,14 @@ class FindSettings:
 class DetectorFacts:
     """
     What files tell of a detector. bands, classes: names. weights: a hash of weights and configuration. mean: reflectance of its training
-    images, or None.
+    images, or None. colours: ((class, "#rrggbb"), …) in place of the usual ones.
     """
 
     bands: tuple
     classes: tuple
     weights: str
     mean: tuple | None = None
+    colours: tuple = ()
 
 
 def row_settings(plan, facts, settings):
@@ -73,19 +74,27 @@ def row_settings(plan, facts, settings):
         "image": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
         "model": facts.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "masked": plan.masked,
-        **{name: value for name, value in asdict(settings).items() if name not in ("iou", "strict", "vectors", "aoi")},
+        "window": one_if_equal(settings.window), "stride": one_if_equal(settings.stride), "score_threshold": settings.score_threshold,
+        "limit": settings.limit, "precision": settings.precision,
         "aoi": fingerprint([settings.aoi]) if settings.aoi else None,
     })
 
 
+def one_if_equal(numbers):
+    """A number in place of two equal ones, which is what the records of square tiles hold."""
+    return numbers[0] if numbers[0] == numbers[1] else list(numbers)
+
+
 def all_settings(plan, facts, settings):
     """row_settings, and what decides the files made of them."""
-    return {**row_settings(plan, facts, settings), "iou": settings.iou, "vectors": settings.vectors}
+    colours = {"class_colours": dict(facts.colours)} if facts.colours else {}
+    return {**row_settings(plan, facts, settings), "iou": settings.iou, "vectors": settings.vectors, **colours}
 
 
 def tile_grid(info, settings):
     """The tiles that cover an image (RasterInfo), as a WindowGrid."""
-    return WindowGrid(info.height, info.width, settings.window, settings.stride)
+    (across, size), (step, stride) = settings.window, settings.stride
+    return WindowGrid(info.height, info.width, size, stride, across, step)
 
 
 def find_in_image(finder, plan, files, facts, settings, *, overwrite=False, progress=None):

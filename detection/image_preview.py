@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from pictures.box_map import BoxLayer, framed
-from pictures.box_overlays import class_colour
+from pictures.box_overlays import box_colours
 from pictures.encoding import save_png
 from pictures.stretch import choose_composites, measure_stretch, stretch
 from runtime.words import plural
@@ -30,7 +30,8 @@ class ImagePreview:
         self.step = preview_step(self.info.height, self.info.width)
         height, width = (-(-side // self.step) for side in (self.info.height, self.info.width))
         self.times = max(1, -(-PREVIEW // 2 // max(height, width)))  # small images are enlarged, so that boxes are seen
-        self.layer = BoxLayer(height * self.times, width * self.times, self.times / self.step)
+        self.colours = box_colours(facts.classes, facts.colours)
+        self.layer = BoxLayer(height * self.times, width * self.times, self.times / self.step, self.colours)
         self.is_picture = set(self.info.dtypes) == {"uint8"} and set(plan.scale.divide_by) == {255.0}
         middle = self.info.height // 2
         self.pixel = None if areas is None else math.sqrt(float(areas.of_rows(middle, middle + 1).mean()))
@@ -47,7 +48,8 @@ class ImagePreview:
         pixel = self.step / self.times
         title = f"{name}: {plural(int(counts.sum()), 'detection')}, score from {threshold:.2f} on"
         few = len(counts) <= 8  # of many classes only those that were found
-        legend = [(class_colour(k), f"{self.facts.classes[k - 1]} {count}") for k, count in enumerate(counts.tolist(), 1) if count or few]
+        entries = zip(self.colours, self.facts.classes, counts.tolist(), strict=True)
+        legend = [(colour, f"{name} {count}") for colour, name, count in entries if count or few]
         scale = (pixel, "px") if self.pixel is None else (pixel * self.pixel, "m")
         save_png(path, framed(self.layer.over(picture), title, legend, *scale))
 

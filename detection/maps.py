@@ -14,6 +14,7 @@ from mapping.area_of_interest import OutsideArea
 from mapping.inputs import InputFlags, judged, plan_of_header
 from mapping.messages import last_line, plan_words, reflectance_table, tell_faults
 from mapping.weights_hash import weights_hash
+from raster.palette import read_colours
 from raster.source import RASTER_SUFFIXES, describe, list_rasters, scene_name
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
@@ -32,8 +33,8 @@ class FindRun:
     What all images of a run share.
 
     detector: see tile_rows.Finder; its `config`, a dataclass, has the `mean` of the training images in reflectance, or None. data: what the
-    checkpoint says about the images of its training. batch_size: tiles at once. output_dir: a folder. overwrite: replace what exists.
-    dry_run: write nothing. quiet: of the console.
+    checkpoint says about the images of its training. batch_size: tiles at once. output_dir: a folder. colours: see DetectorFacts.
+    overwrite: replace what exists. dry_run: write nothing. quiet: of the console.
     """
 
     detector: torch.nn.Module
@@ -43,6 +44,7 @@ class FindRun:
     compute: Compute
     batch_size: int
     output_dir: str
+    colours: tuple = ()
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -52,7 +54,7 @@ class FindRun:
         """DetectorFacts."""
         config = self.detector.config
         return DetectorFacts(
-            bands=tuple(self.data["bands"]), classes=tuple(self.data["classes"]), mean=config.mean,
+            bands=tuple(self.data["bands"]), classes=tuple(self.data["classes"]), mean=config.mean, colours=self.colours,
             weights=f"{weights_hash(self.detector.state_dict())}-{settings_hash(asdict(config))}",
         )
 
@@ -65,12 +67,12 @@ class FindRun:
         """
         SceneInput of an image. look: also compare its brightness with that of the training, which reads a few small windows.
 
-        Training tiles hold 0 in all bands where there is no data, and so do these.
+        Training tiles hold 0 in all bands where there is no data, and so do these; a palette stands for its colours in both.
         """
-        info = describe(path)
+        info, colours = read_colours(describe(path))
         plan = plan_of_header(info, {**self.data, "nodata": None}, self.flags)
         zero = self.flags.nodata is None and self.data.get("nodata") == 0
-        plan = replace(plan, zero_is_nodata=plan.zero_is_nodata or zero)
+        plan = replace(plan, zero_is_nodata=plan.zero_is_nodata or zero, colours=colours)
         if not look or set(info.dtypes) == {"uint8"}:  # bytes have one scale; and a JPEG would be decoded just for that
             return plan
         return judged(plan, self.data, self.facts.mean, self.flags)
@@ -227,15 +229,16 @@ def dry_run(run, images):
             continue
         seconds = seconds_a_tile(run, plan) if seconds is None else seconds
         count = tile_grid(plan.info, run.settings).count
-        print_result(f"{name}: {in_words(plan)}; {plural(count, 'tile')} of {run.settings.window}, about {count * seconds:.0f} s")
+        size = "×".join(map(str, dict.fromkeys(run.settings.window)))
+        print_result(f"{name}: {in_words(plan)}; {plural(count, 'tile')} of {size}, about {count * seconds:.0f} s")
     print_result(f"{len(images) - bad} of {plural(len(images), 'image')} would be looked at, into {run.output_dir}")
     return 2 if bad else 0
 
 
 def seconds_a_tile(run, plan):
     """Measured on a batch of zeros, after one that warms up."""
-    finder, side = run.finder(plan), run.settings.window
-    batch = torch.zeros(run.batch_size, len(plan.indexes), side, side, device=run.compute.device)
+    finder, (wide, tall) = run.finder(plan), run.settings.window
+    batch = torch.zeros(run.batch_size, len(plan.indexes), tall, wide, device=run.compute.device)
     finder.find(batch)
     start = time.perf_counter()
     finder.find(batch)

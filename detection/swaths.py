@@ -37,10 +37,10 @@ def swaths_of(info, grid):
     """[Swath] of an image (RasterInfo): one where it is not wide, or stored in blocks that are."""
     if info.width <= WIDE or max(width for _, width in info.block_shapes) > PIECE:
         return [Swath(grid.columns, 0, info.width, info.width)]
-    each = max(1, (PIECE - grid.size) // grid.stride + 1)
+    each = max(1, (PIECE - grid.across) // grid.step + 1)
     groups = [grid.columns[n : n + each] for n in range(0, len(grid.columns), each)]
     following = [group[0] for group in groups[1:]] + [info.width]
-    return [Swath(group, group[0], min(info.width, group[-1] + grid.size), own) for group, own in zip(groups, following, strict=True)]
+    return [Swath(group, group[0], min(info.width, group[-1] + grid.across), own) for group, own in zip(groups, following, strict=True)]
 
 
 def strips_of_rows(plan, aoi, grid, start_row, strict, device):
@@ -52,8 +52,8 @@ def strips_of_rows(plan, aoi, grid, start_row, strict, device):
     swaths = swaths_of(plan.info, grid)
     rows = [(top, below) for top, below in zip(grid.rows, [*grid.rows[1:], grid.height], strict=True) if top >= start_row]
     if len(swaths) == 1:
-        with ReadAhead(read_slabs(plan, aoi, start_row, strict, grid.size)) as slabs:
-            strip = Strip(slabs, grid.size, grid.width, device)
+        with ReadAhead(read_slabs(plan, aoi, start_row, strict, max(grid.size, grid.across))) as slabs:
+            strip = Strip(slabs, grid.size, grid.width, device, grid.across)
             for top, below in rows:
                 strip.move_to(top)
                 yield top, below, iter([(swaths[0], strip)])
@@ -61,11 +61,11 @@ def strips_of_rows(plan, aoi, grid, start_row, strict, device):
     with ReadAhead(read_swaths(plan, aoi, grid, swaths, [top for top, _ in rows], strict)) as slabs:
         slabs = iter(slabs)
         for top, below in rows:
-            yield top, below, ((swath, strip_of(next(slabs), swath, top, grid.size, device)) for swath in swaths)
+            yield top, below, ((swath, strip_of(next(slabs), swath, top, grid, device)) for swath in swaths)
 
 
-def strip_of(slab, swath, top, size, device):
-    strip = Strip([slab], size, swath.right - swath.left, device)
+def strip_of(slab, swath, top, grid, device):
+    strip = Strip([slab], grid.size, swath.right - swath.left, device, grid.across)
     strip.move_to(top)
     return strip
 

@@ -78,7 +78,7 @@ def find_rows(finder, strips, grid, *, thumbnail_step, progress=None):
         for swath, strip in swaths:
             before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])  # tiles without a pixel that is wanted are left out
             places = [c - swath.left for c in swath.columns]
-            wanted = [c for c in places if before[min(c + grid.size, len(before) - 1)] > before[c]]
+            wanted = [c for c in places if before[min(c + grid.across, len(before) - 1)] > before[c]]
             for n in range(0, len(wanted), finder.batch_size):
                 part = wanted[n : n + finder.batch_size]
                 found = finder.find(finder.reflectance(*strip.crops(part), strip.unsigned))
@@ -112,7 +112,7 @@ def in_image(found, column, left, strip, grid):
     is wanted is none: padding, nodata, or outside of the area of interest.
     """
     corner = left + column, strip.row
-    limits = min(grid.size, grid.width - corner[0]), min(grid.size, grid.height - corner[1])
+    limits = min(grid.across, grid.width - corner[0]), min(grid.size, grid.height - corner[1])
     boxes = np.clip(found.boxes.double().numpy().reshape(-1, 4), 0, limits * 2)
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)
     x, y = (np.minimum(centre[:, axis], limits[axis] - 1) for axis in (0, 1))

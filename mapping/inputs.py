@@ -48,7 +48,8 @@ class SceneInput:
     nodata: stored value, or None; one a band where they differ. zero_is_nodata: a pixel that is 0 in all of the bands is nodata too.
     masked: what else hides pixels, see raster.hidden.DataBands. alpha: a sentence where a band counts as alpha, or None.
     matched, scaled: where bands and scale come from, in words for the log. sample: see sample_range, where it has been read. doubt: a
-    sentence about reflectance that is unlike that of the training, or None.
+    sentence about reflectance that is unlike that of the training, or None. colours: (256, 3) of raster.palette where the pixels are
+    indices of colours, whose red, green and blue then are bands 1 to 3.
     """
 
     info: RasterInfo
@@ -62,6 +63,7 @@ class SceneInput:
     alpha: str | None = None
     sample: np.ndarray | None = field(default=None, compare=False)
     doubt: str | None = field(default=None, compare=False)
+    colours: np.ndarray | None = field(default=None, compare=False)
 
 
 def plan_input(info, data, mean=None, flags=NO_FLAGS):

@@ -122,7 +122,7 @@ def why(error):
 
 def fill(dataset, plan, window, slab):
     """Read a window of the raster into the slab's pixels and valid."""
-    pixels = read_bands(dataset, plan.indexes, window)
+    pixels = read_stored(dataset, plan, window)
     valid = valid_pixels(pixels, plan.nodata, plan.zero_is_nodata)
     hidden = hidden_pixels(dataset, plan.masked, window)
     if hidden is not None:
@@ -132,6 +132,14 @@ def fill(dataset, plan, window, slab):
     with np.errstate(over="ignore"):  # a float64 nodata beyond float32 becomes inf, and is not valid anyway
         slab.pixels[:, rows, columns] = pixels
     slab.valid[rows, columns] = valid
+
+
+def read_stored(dataset, plan, window):
+    """(C, h, w) of a window of an open raster: the bands of a SceneInput, or the colours that its pixels stand for."""
+    if plan.colours is None:
+        return read_bands(dataset, plan.indexes, window)
+    indices = dataset.read(1, window=window)
+    return np.stack([plan.colours[indices, i - 1] for i in plan.indexes])
 
 
 def block_words(window):

@@ -102,11 +102,11 @@ class Strip:
 
     pixels: (C, size, W) stored values (uint16 as int16 of the same bits: not every device computes with uint16). valid: (size, W) bool.
     mapped: (size, W) bool in host memory, the valid pixels that are wanted.
-    W is at least `size`: a narrower scene is padded with invalid pixels.
+    W is at least `across`, the windows' width (None: `size`): a narrower scene is padded with invalid pixels.
     """
 
-    def __init__(self, slabs, size, width, device):
-        self.slabs, self.size, self.width, self.device = iter(slabs), size, width, device
+    def __init__(self, slabs, size, width, device, across=None):
+        self.slabs, self.size, self.width, self.device, self.across = iter(slabs), size, width, device, across or size
         self.row = None  # first row of the scene that is in the strip
         self.pixels = self.slab = None
         self.unsigned = False
@@ -147,15 +147,15 @@ class Strip:
         if self.pixels is None:
             self.unsigned = self.slab.pixels.dtype == np.uint16
             kind = torch.int16 if self.unsigned else torch.from_numpy(self.slab.pixels[:0]).dtype
-            across = max(self.width, self.size)
+            across = max(self.width, self.across)
             self.pixels = torch.zeros(len(self.slab.pixels), self.size, across, dtype=kind, device=self.device)
             self.mapped = np.zeros((self.size, across), dtype=bool)
             self.valid = torch.zeros(self.size, across, dtype=torch.bool, device=self.device)
 
     def crops(self, columns):
-        """(B, C, size, size) stored values and (B, size, size) validity of the windows that begin at some columns."""
-        stored = torch.stack([self.pixels[:, :, c : c + self.size] for c in columns])
-        return stored, torch.stack([self.valid[:, c : c + self.size] for c in columns])
+        """(B, C, size, across) stored values and (B, size, across) validity of the windows that begin at some columns."""
+        stored = torch.stack([self.pixels[:, :, c : c + self.across] for c in columns])
+        return stored, torch.stack([self.valid[:, c : c + self.across] for c in columns])
 
     def unreadable_above(self, row):
         """Unreadable blocks that begin above `row`; each is returned once."""

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pictures.box_overlays import class_colour, corners
+from pictures.box_overlays import corners
 from pictures.sheets import GAP, LINE, PAPER, draw_header, place_header
 
 HALO = (20, 20, 20)  # around the scale bar, which lies on ground of any brightness
@@ -14,11 +14,11 @@ class BoxLayer:
     """
     Outlines of boxes on a picture that is not there yet. However many are added, it takes a byte a pixel.
 
-    height, width: of the picture. scale: its pixels to one of the image that boxes are given in.
+    height, width: of the picture. scale: its pixels to one of the image that boxes are given in. colours: (r, g, b) of each class.
     """
 
-    def __init__(self, height, width, scale):
-        self.scale, self.image = scale, Image.new("L", (width, height))
+    def __init__(self, height, width, scale, colours):
+        self.scale, self.colours, self.image = scale, colours, Image.new("L", (width, height))
         self.pen = ImageDraw.Draw(self.image)
 
     def add(self, boxes, labels):
@@ -30,7 +30,7 @@ class BoxLayer:
         """`picture` (H, W, 3) with the outlines in the colours of their classes."""
         labels, painted = np.asarray(self.image), picture.copy()
         for label in np.unique(labels[labels > 0]):
-            painted[labels == label] = class_colour(int(label))
+            painted[labels == label] = self.colours[int(label) - 1]
         return painted
 
 

@@ -16,12 +16,18 @@ def class_colour(label):
     return OTHER_COLOURS[1:][(label - 1) % len(OTHER_COLOURS[1:])]
 
 
-def draw_boxes(picture, boxes, labels, ignore=(), side=None):
+def box_colours(classes, given=()):
+    """((r, g, b), …) of the classes 1 … K. given: ((name, "#rrggbb"), …) in place of the usual ones."""
+    told = {name: tuple(bytes.fromhex(colour.removeprefix("#"))) for name, colour in given}
+    return tuple(told.get(name, class_colour(label)) for label, name in enumerate(classes, start=1))
+
+
+def draw_boxes(picture, boxes, labels, ignore=(), side=None, colours=None):
     """
     `picture` with the outlines of boxes in the colours of their classes, ignore regions dashed in grey.
 
     boxes, ignore: (N, 4) x0, y0, x1, y1 in pixels of `picture`; labels: (N,) 1 … K. side: pixels of the longer side of the result, or None
-    for the size of `picture`; lines are drawn after scaling and stay thin.
+    for the size of `picture`; lines are drawn after scaling and stay thin. colours: of the labels 1 … K, or None for the usual ones.
     """
     height, width = picture.shape[:2]
     scale = 1.0 if side is None else side / max(height, width)
@@ -30,7 +36,8 @@ def draw_boxes(picture, boxes, labels, ignore=(), side=None):
     for box in np.asarray(ignore, float).reshape(-1, 4):
         dashed(pen, corners(box, scale))
     for box, label in zip(np.asarray(boxes, float).reshape(-1, 4), labels, strict=True):
-        pen.rectangle(corners(box, scale), outline=class_colour(int(label)), width=2 if side and side >= CELL and scale > 0.5 else 1)
+        colour = colours[int(label) - 1] if colours else class_colour(int(label))
+        pen.rectangle(corners(box, scale), outline=colour, width=2 if side and side >= CELL and scale > 0.5 else 1)
     return np.asarray(canvas)
 
 

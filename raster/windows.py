@@ -24,12 +24,22 @@ def count_of(length, size, stride):
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Square windows of `size` pixels, one every `stride` pixels, that cover a raster of height × width pixels."""
+    """
+    Windows of `size` pixels, one every `stride` pixels, that cover a raster of height × width pixels.
+
+    size, stride: of the rows. across, step: those of the columns, None for the same, which makes the windows square.
+    """
 
     height: int
     width: int
     size: int
     stride: int
+    across: int | None = None
+    step: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "across", self.across or self.size)
+        object.__setattr__(self, "step", self.step or self.stride)
 
     @property
     def rows(self):
@@ -39,12 +49,12 @@ class WindowGrid:
     @property
     def columns(self):
         """First columns of the windows."""
-        return starts(self.width, self.size, self.stride)
+        return starts(self.width, self.across, self.step)
 
     @property
     def count(self):
         """How many windows there are; also for rasters whose windows no list could hold."""
-        return count_of(self.height, self.size, self.stride) * count_of(self.width, self.size, self.stride)
+        return count_of(self.height, self.size, self.stride) * count_of(self.width, self.across, self.step)
 
     def first_row_for(self, row):
         """First row of the first windows that reach `row` or below: where reading begins for a map that is finished above `row`."""

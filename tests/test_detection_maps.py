@@ -22,6 +22,7 @@ from rasterio.warp import transform as move
 from spot_detector import CLASSES, UTM, SpotDetector, data, field_of, stand_in, write_image
 
 import inference
+from chipping.image_files import ImageReader, read_header
 from detection import image_map, swaths
 from detection.boxes_out import lonlat_geometry
 from runtime.checkpoint import save_checkpoint
@@ -88,19 +89,21 @@ def assert_found(results, boxes, labels):
 # -------------------------------------------------------------------------------------------------------------- content
 
 
-@given(seed=st.integers(0, 2**32 - 1), width=st.integers(30, 330), height=st.integers(30, 330), window=st.integers(48, 120),
-       batch=st.integers(1, 7))
-@settings(max_examples=12)
-def test_each_object_is_found_once_and_whole_whatever_the_sizes(tmp_path_factory, seed, width, height, window, batch):
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(30, 330), height=st.integers(30, 330), batch=st.integers(1, 7),
+       tile=st.tuples(st.integers(48, 120), st.integers(48, 120)), form=st.sampled_from(["square", "oblong", "as trained"]))
+@settings(max_examples=16)
+def test_each_object_is_found_once_and_whole_whatever_the_sizes(tmp_path_factory, seed, width, height, batch, tile, form):
     folder = tmp_path_factory.mktemp("any")
     picture, boxes, labels, scores = field_of(np.random.default_rng(seed), width, height)
     image = write_image(folder / "field.png", picture)
     with pytest.MonkeyPatch.context() as patch:
-        stand_in(patch, SpotDetector())
-        save_checkpoint(folder / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": data()})
-        words = ["--checkpoint", folder / "c.pt", image, "--output-dir", folder / "out", "--window", window, "--overlap", 0.5,
-                 "--batch-size", batch, "--quiet"]
-        assert inference.main([str(w) for w in words]) == 0
+        stand_in(patch, detector := SpotDetector())
+        about = data(chip_size=list(tile), overlap=24) if form == "as trained" else data()
+        save_checkpoint(folder / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": about})
+        window = f"{tile[0]}x{tile[1]}" if form == "oblong" else tile[0]
+        words = ["--checkpoint", folder / "c.pt", image, "--output-dir", folder / "out", "--batch-size", batch, "--quiet"]
+        assert inference.main([str(w) for w in words + ["--window", window, "--overlap", 0.5] * (form != "as trained")]) == 0
+    assert {shape[-1:-3:-1] for shape in detector.seen} <= {(tile[0],) * 2 if form == "square" else tile}
     results = results_of(folder / "out")
     assert_found(results, boxes, labels)
     found = {tuple(r["bbox"][:2]): r["score"] for r in results}
@@ -264,6 +267,27 @@ def test_sixteen_bits_and_a_scale_of_the_command_line(tmp_path, find):
     assert_found(results_of(tmp_path / "out"), boxes, labels)
 
 
+def test_a_palette_is_its_colours_as_in_training_tiles(tmp_path, find):
+    rng = np.random.default_rng(23)
+    indices, colours = np.zeros((90, 110), np.uint8), rng.integers(1, 120, (256, 3)).astype(np.uint8)
+    for number, place in enumerate(((10, 12), (40, 50), (70, 90)), start=1):
+        indices[place[0] : place[0] + 9, place[1] : place[1] + 14] = number
+        colours[number] = 180 + 10 * number, 200, 50
+    picture = Image.fromarray(indices)
+    picture.putpalette(colours.tobytes())
+    (tmp_path / "p").mkdir()
+    picture.save(tmp_path / "p" / "field.png")
+    assert find(tmp_path / "p" / "field.png", "--output-dir", tmp_path / "palette") == 0
+    assert_found(results_of(tmp_path / "palette"), np.array([[12, 10, 26, 19], [50, 40, 64, 49], [90, 70, 104, 79]]), np.ones(3, int))
+    picture.convert("RGB").save(tmp_path / "field.png")
+    assert find(tmp_path / "field.png", "--output-dir", tmp_path / "rgb") == 0
+    for name in ("results.json", "counts.csv", "field_boxes.png"):
+        assert (tmp_path / "palette" / name).read_bytes() == (tmp_path / "rgb" / name).read_bytes()
+    header = read_header(tmp_path / "p" / "field.png")
+    with ImageReader(tmp_path / "p" / "field.png", header) as reader:
+        np.testing.assert_array_equal(reader.read(0, 0, 110, 90), colours[indices].transpose(2, 0, 1))
+
+
 def test_an_image_without_objects_has_empty_files(tmp_path, find):
     image = write_image(tmp_path / "field.tif", np.full((3, 70, 90), 40, np.uint8), **UTM)
     assert find(image, "--output-dir", tmp_path / "out") == 0
@@ -297,6 +321,8 @@ def test_flags_of_other_kinds_are_refused(tmp_path, find):
     for words in (["--tta"], ["--probabilities"], ["--min-area", "1"], ["--threshold", "0.5"], ["--rgb"]):
         with pytest.raises(UserError, match="not for detectors|for sharpening"):
             find(tmp_path / "x.tif", *words)
+    with pytest.raises(UserError, match="only the windows of detectors may be oblong"):
+        inference.main(["--method", "gsa", "--window", "64x48", "--pan", "a.tif", "--ms", "b.tif"])
 
 
 def test_images_that_would_become_one_file_are_refused(tmp_path, find):
@@ -344,6 +370,22 @@ def test_the_picture_has_boxes_in_class_colours_a_title_and_a_bar_of_the_right_l
     np.testing.assert_array_equal(shown[head + y0 + 2, x0 + 2], picture[:, y0 + 2, x0 + 2])  # 8 bit is shown as it is
     bar = (shown[-10] == (250, 250, 248)).all(axis=1)
     assert bar.sum() == 200  # 100 m of pixels of half a metre; a third of 450 m at most
+
+
+def test_classes_have_the_colours_that_are_given_in_outlines_and_legend_and_a_finished_image_is_not_recoloured(tmp_path, find):
+    picture, boxes, labels, _ = field_of(np.random.default_rng(24), 900, 700)
+    image = write_image(tmp_path / "field.tif", picture, **UTM)
+    assert find(image, "--output-dir", tmp_path / "out", "--class-colours", "sheep=#0a141e") == 0
+    shown = np.asarray(Image.open(tmp_path / "out" / "field_boxes.png"))
+    head = shown.shape[0] - 700
+    above = boxes[:, 3] < 640  # of the scale bar
+    for box, label in zip(boxes[above].astype(int), labels[above], strict=True):
+        assert (tuple(shown[head + box[1], box[0]]) == (10, 20, 30)) == (label == 2)
+    assert (shown[:head] == (10, 20, 30)).all(axis=2).sum() > 50, "the legend has it too"
+    with pytest.raises(UserError, match="no class 'shep'.*Did you mean 'sheep'"):
+        find(image, "--output-dir", tmp_path / "out", "--class-colours", "shep=#0a141e")
+    with pytest.raises(UserError, match="other settings"):
+        find(image, "--output-dir", tmp_path / "out")
 
 
 # --------------------------------------------------------------------------------------------------------------- resume
