@@ -5,12 +5,14 @@ The whole story in five minutes; pictures of what a checkpoint does.
     python demo.py --checkpoint output/checkpoints/final_model.pt --patches-dir patches
     python demo.py --checkpoint final_model.pt --scenes 'post_fire/*.tif' --masks 'masks/*.tif'
     python demo.py --checkpoint sessions/latest.pt --chips chips/test           # low resolution, baseline, ours, truth
+    python demo.py --checkpoint best_model.pt --images survey/ --annotations survey.json          # objects: truth, found, errors
 
 Without a checkpoint: burnt country is generated (synthetic/), and chip.py, train.py and inference.py are run on it as you would run them
 on your own data; each command is printed before it runs. demo/report.html is one page that can be sent to anyone. Stages that are
 finished are not repeated when the same command is started again.
 
-With a checkpoint: scene, truth, map and errors of the best, median and worst cases, as PNG sheets and a page, in --output-dir.
+With a checkpoint: scene, truth, map and errors of the best, median and worst cases, as PNG sheets and a page, in --output-dir. Of a
+detector these are pieces of images; without --images the validation images of its run are shown.
 """
 
 if __name__ == "__main__":
@@ -67,7 +69,7 @@ FAST = DemoSize(
 
 # What --help shows.
 FIRST_FLAGS = ("--output-dir", "--overwrite", "--seed", "--fast", "--config", "--checkpoint", "--patches-dir", "--split", "--scenes",
-               "--masks", "--chips")
+               "--masks", "--chips", "--images", "--annotations")
 
 
 def build_parser():
@@ -88,6 +90,10 @@ def build_parser():
     group.add_argument("--scenes", nargs="+", metavar="SCENE", help="rasters, folders or globs in place of patches")
     group.add_argument("--masks", nargs="+", metavar="PATTERN", help="labels with the scenes' names; masks/ beside them by default")
     group.add_argument("--chips", metavar="DIR", help="pan/ms chips for a sharpening checkpoint; those it was trained on by default")
+    group.add_argument("--images", nargs="+", metavar="IMAGE", help="images, folders or globs for a detector; by default those that "
+                       "validated it")
+    group.add_argument("--annotations", metavar="FILE", help="boxes of --images, in any form that train_detection.py reads")
+    group.add_argument("--label-map", metavar="NAME=CLASS,…", help="of these annotations: unknown=drop (default: as in the training)")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST", help="colours of classes: water=#1f77b4,forest=#006400")
     group.add_argument("--cases", type=whole(1), default=6, help="how many of the best, median and worst each")
     add_network_flag(group)
@@ -114,14 +120,16 @@ def main(argv=None):
     request = PictureRequest(
         path=args.checkpoint, folder=Path(args.output_dir or "pictures"), overwrite=args.overwrite, device=args.device, cases=args.cases,
         patches_dir=args.patches_dir, split=args.split, scenes=args.scenes, masks=args.masks, chips=args.chips,
-        allow_network=args.allow_network, class_colours=args.class_colours,
+        images=args.images, annotations=args.annotations, label_map=args.label_map, allow_network=args.allow_network,
+        class_colours=args.class_colours,
     )
     return SHOW[checkpoint["kind"]](checkpoint, request, console)
 
 
 def check_flags(args, given):
     """Refuses combinations of flags that contradict each other, before anything is imported."""
-    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "cases", "allow_network", "class_colours")
+    pictures = ("patches_dir", "split", "scenes", "masks", "chips", "images", "annotations", "label_map", "cases", "allow_network",
+                "class_colours")
     story = ("seed", "fast", "save_pictures")
     for name in given:
         flag = "--" + name.replace("_", "-")
@@ -135,6 +143,10 @@ def check_flags(args, given):
         raise UserError("--masks needs --scenes, whose labels they are")
     if args.chips and (args.scenes or args.patches_dir):
         raise UserError("--chips is for sharpening checkpoints, --scenes and --patches-dir for others; pass one of them")
+    if args.images and (args.scenes or args.patches_dir or args.chips or args.split):
+        raise UserError("--images is for detectors, --scenes, --patches-dir, --split and --chips are for others; pass one of them")
+    if (args.annotations or args.label_map) and not args.images:
+        raise UserError("--annotations and --label-map need --images, whose boxes they are about")
 
 
 # ----------------------------------------------------------------------------------------------------------------- the story
@@ -382,6 +394,9 @@ class PictureRequest:
     scenes: list | None
     masks: list | None
     chips: str | None
+    images: list | None = None
+    annotations: str | None = None
+    label_map: str | None = None
     allow_network: bool = False
     class_colours: dict | None = None
 
@@ -391,8 +406,9 @@ def show_segmentation(checkpoint, request, console):
     from mapping import gallery
     from runtime.device import choose_device
 
-    if request.chips:
-        raise UserError("--chips is for sharpening checkpoints; a segmentation checkpoint is shown on --scenes or --patches-dir")
+    if request.chips or request.images:
+        flag, kind = ("--chips", "sharpening") if request.chips else ("--images", "detection")
+        raise UserError(f"{flag} is for {kind} checkpoints; a segmentation checkpoint is shown on --scenes or --patches-dir")
     class_set = classes_of_checkpoint(checkpoint["data"], request.class_colours)
     refuse_existing([request.folder / "index.html"], request.overwrite)
     require_writable(request.folder)
@@ -411,7 +427,6 @@ def show_segmentation(checkpoint, request, console):
 
 def map_scenes(checkpoint, class_set, request, console):
     """[mapping.gallery.Case] of --scenes, mapped by inference.py."""
-    import inference
     from mapping import gallery
     from mapping.inputs import plan_of_header
     from raster.source import describe, list_rasters, scene_name
@@ -419,13 +434,8 @@ def map_scenes(checkpoint, class_set, request, console):
     data = checkpoint["data"]
     scenes = list_rasters(request.scenes)
     masks = list_rasters(request.masks) if request.masks else []
-    flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite + ["--allow-network"] * request.allow_network
-    flags += [f"--class-colours={','.join(f'{name}={colour}' for name, colour in class_set.given)}"] * bool(class_set.given)
     maps = request.folder / "maps"
-    refuse_link(maps)
-    code = inference.main([*scenes, "--checkpoint", request.path, "--output-dir", str(maps), "--device", request.device, *flags])
-    if code:
-        raise RunError(f"inference.py ended with exit code {code}")
+    run_inference(scenes, maps, class_set.given, request, console)
     cases = []
     for scene in scenes:
         name = scene_name(scene)
@@ -435,12 +445,43 @@ def map_scenes(checkpoint, class_set, request, console):
     return cases
 
 
+def run_inference(scenes, folder, colours, request, console):
+    """inference.py on scenes or images, into a folder. colours: ((class, "#rrggbb"), …) in place of the usual ones."""
+    import inference
+
+    flags = ["--quiet"] * console.quiet + ["--overwrite"] * request.overwrite + ["--allow-network"] * request.allow_network
+    flags += [f"--class-colours={','.join(f'{name}={colour}' for name, colour in colours)}"] * bool(colours)
+    refuse_link(folder)
+    code = inference.main([*scenes, "--checkpoint", request.path, "--output-dir", str(folder), "--device", request.device, *flags])
+    if code:
+        raise RunError(f"inference.py ended with exit code {code}")
+
+
+def show_detection(checkpoint, request, console):
+    """Sheets of the best, median and worst pieces of images and of the images, with truth where it is known; a page. → the exit code."""
+    from detection import gallery
+    from detection.shown_images import choose_images
+
+    if request.scenes or request.patches_dir or request.chips or request.split:
+        raise UserError("a detector is shown on images with objects: pass --images, and --annotations where there are some")
+    data = checkpoint["data"]
+    colours = classes_of_checkpoint(data, request.class_colours).given
+    refuse_existing([request.folder / "index.html"], request.overwrite)
+    require_writable(request.folder)
+    images = choose_images(checkpoint, request.images, request.annotations, request.label_map, console.say)
+    found = request.folder / "found"
+    run_inference([path for path, _ in images], found, colours, request, console)
+    shown = [gallery.read_found(found, path, truth, data) for path, truth in images]
+    words = f"{gallery.summary(shown, data['classes'])}. Each image with its boxes: {found}"
+    return write_gallery(request, words, gallery.draw_sheets(shown, gallery.Artist(data["bands"], data["classes"], colours), request.cases))
+
+
 def show_pansharpening(checkpoint, request, console):
     """Sheets of chips as they came, by the best classical method, by the network, and the truth; and a page. Returns the exit code."""
     from pansharpening import gallery
     from runtime.device import choose_device
 
-    if request.scenes or request.patches_dir or request.split or request.class_colours:
+    if request.scenes or request.patches_dir or request.split or request.class_colours or request.images:
         raise UserError("a sharpening checkpoint is shown on pan/ms chips, which have no classes: pass --chips")
     refuse_existing([request.folder / "index.html"], request.overwrite)
     require_writable(request.folder)
@@ -463,6 +504,7 @@ def write_gallery(request, words, sheets):
 SHOW = {
     "segmentation": show_segmentation,
     "pansharpen": show_pansharpening,
+    "detection": show_detection,
 }
 
 

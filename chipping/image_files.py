@@ -129,6 +129,15 @@ def turned(pixels, orientation):
     return pixels[:, :: -1 if rows else 1, :: -1 if columns else 1]
 
 
+def boxes_as_stored(boxes, size, orientation):
+    """(N, 4) boxes of an upright image, in pixels of the image as stored. size: (width, height) of the upright one."""
+    swap, rows, columns = TURNS[orientation]
+    x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    x0, x1 = (size[0] - x1, size[0] - x0) if columns else (x0, x1)
+    y0, y1 = (size[1] - y1, size[1] - y0) if rows else (y0, y1)
+    return np.stack([y0, x0, y1, x1] if swap else [x0, y0, x1, y1], axis=1)
+
+
 class ImageReader:
     """
     Windows of an image. bands: positions among header.bands, None for all. orientation: the turn that applies.

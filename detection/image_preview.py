@@ -32,10 +32,7 @@ class ImagePreview:
         self.times = max(1, -(-PREVIEW // 2 // max(height, width)))  # small images are enlarged, so that boxes are seen
         self.colours = box_colours(facts.classes, facts.colours)
         self.layer = BoxLayer(height * self.times, width * self.times, self.times / self.step, self.colours)
-        self.is_picture = set(self.info.dtypes) == {"uint8"} and set(plan.scale.divide_by) == {255.0}
-        middle = self.info.height // 2
-        self.pixel = None if areas is None else math.sqrt(float(areas.of_rows(middle, middle + 1).mean()))
-        self.reflectance = []
+        self.plan, self.pixel, self.reflectance = plan, pixel_side(areas, self.info.height), []
 
     def add(self, row, found):
         self.reflectance.append(row.thumbnail)
@@ -44,7 +41,8 @@ class ImagePreview:
     def save(self, path, name, counts, threshold):
         """counts: (K,) objects of each class. threshold: lowest score."""
         reflectance = np.concatenate(self.reflectance, axis=1).astype(np.float32)
-        picture = self.picture(reflectance).repeat(self.times, axis=0).repeat(self.times, axis=1)
+        picture = shown(reflectance, brightness_of(self.plan, self.facts.bands, reflectance))
+        picture = picture.repeat(self.times, axis=0).repeat(self.times, axis=1)
         pixel = self.step / self.times
         title = f"{name}: {plural(int(counts.sum()), 'detection')}, score from {threshold:.2f} on"
         few = len(counts) <= 8  # of many classes only those that were found
@@ -53,13 +51,31 @@ class ImagePreview:
         scale = (pixel, "px") if self.pixel is None else (pixel * self.pixel, "m")
         save_png(path, framed(self.layer.over(picture), title, legend, *scale))
 
-    def picture(self, reflectance):
-        """(H, W, 3) uint8 of (C, H, W). Eight-bit pictures are shown as they are, other images between their own darkest and brightest."""
-        title, where = choose_composites(self.facts.bands)[0]
-        if not self.is_picture:
-            values = reflectance.reshape(len(reflectance), -1)
-            lows, tops = (numbers[where] for numbers in measure_stretch(values[:, (values != 0).any(axis=0)]))
-            return stretch(reflectance[where].astype(np.float64), lows, tops, (1.0,) * 3)
-        if title == "bands" and len(self.facts.bands) > 2:
-            where = [0, 1, 2]  # without names, a picture's are red, green and blue
-        return stretch(reflectance[where], (0.0,) * 3, (1.0,) * 3, (1.0,) * 3)
+
+def pixel_side(areas, height):
+    """Metres a side of a pixel in the middle of an image; None without raster.area.PixelAreas."""
+    middle = height // 2
+    return None if areas is None else math.sqrt(float(areas.of_rows(middle, middle + 1).mean()))
+
+
+def brightness_of(plan, bands, reflectance):
+    """
+    (three positions of bands, what is black in each, what is full brightness): eight-bit pictures are shown as they are, other images
+    between their own darkest and brightest.
+
+    plan: SceneInput. bands: names. reflectance: (C, H, W) of the whole image, or a sample of it.
+    """
+    title, where = choose_composites(bands)[0]
+    if set(plan.info.dtypes) != {"uint8"} or set(plan.scale.divide_by) != {255.0}:
+        values = reflectance.reshape(len(reflectance), -1)
+        lows, tops = measure_stretch(values[:, (values != 0).any(axis=0)])
+        return where, lows[where], tops[where]
+    if title == "bands" and len(bands) > 2:
+        where = [0, 1, 2]  # without names, a picture's are red, green and blue
+    return where, (0.0,) * 3, (1.0,) * 3
+
+
+def shown(reflectance, brightness):
+    """(H, W, 3) uint8 of (C, H, W). brightness: of brightness_of."""
+    where, lows, tops = brightness
+    return stretch(reflectance[where].astype(np.float64), lows, tops, (1.0,) * 3)

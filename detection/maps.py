@@ -3,19 +3,19 @@
 import functools
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 
 from detection.image_files import ImageFiles, finished_record, update_tables
 from detection.image_map import DetectorFacts, FindSettings, all_settings, find_in_image, tile_grid
+from detection.image_plan import plan_of_image
 from detection.tile_rows import Finder
 from mapping.area_of_interest import OutsideArea
-from mapping.inputs import InputFlags, judged, plan_of_header
+from mapping.inputs import InputFlags, judged
 from mapping.messages import last_line, plan_words, reflectance_table, tell_faults
 from mapping.weights_hash import weights_hash
-from raster.palette import read_colours
-from raster.source import RASTER_SUFFIXES, describe, list_rasters, scene_name
+from raster.source import RASTER_SUFFIXES, list_rasters, scene_name
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import require_writable, settings_hash
@@ -64,16 +64,9 @@ class FindRun:
         return self.compute.place(self.detector).eval()
 
     def plan(self, path, look=False):
-        """
-        SceneInput of an image. look: also compare its brightness with that of the training, which reads a few small windows.
-
-        Training tiles hold 0 in all bands where there is no data, and so do these; a palette stands for its colours in both.
-        """
-        info, colours = read_colours(describe(path))
-        plan = plan_of_header(info, {**self.data, "nodata": None}, self.flags)
-        zero = self.flags.nodata is None and self.data.get("nodata") == 0
-        plan = replace(plan, zero_is_nodata=plan.zero_is_nodata or zero, colours=colours)
-        if not look or set(info.dtypes) == {"uint8"}:  # bytes have one scale; and a JPEG would be decoded just for that
+        """SceneInput of an image. look: also compare its brightness with that of the training, which reads a few small windows."""
+        plan = plan_of_image(path, self.data, self.flags)
+        if not look or set(plan.info.dtypes) == {"uint8"}:  # bytes have one scale; and a JPEG would be decoded just for that
             return plan
         return judged(plan, self.data, self.facts.mean, self.flags)
 

@@ -37,12 +37,16 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Matches:
-    """What became of each detection. scores: (D,). hit: (D,) bool. excused: (D,) bool, neither right nor wrong. objects: how many."""
+    """
+    What became of each detection. scores: (D,). hit: (D,) bool. excused: (D,) bool, neither right nor wrong. objects: how many; found: (N,)
+    bool, which of them.
+    """
 
     scores: np.ndarray
     hit: np.ndarray
     excused: np.ndarray
     objects: int
+    found: np.ndarray
 
 
 def score_images(truths, detections, classes, *, threshold=0.5, iou=0.5):
@@ -77,6 +81,19 @@ def score_images(truths, detections, classes, *, threshold=0.5, iou=0.5):
     scores["false_positives_empty_images"] = int((counted & empty[found.images]).sum())
     scores["empty_images"] = int(empty.sum())
     return scores
+
+
+def match_image(truth, detections, *, iou=0.5):
+    """
+    ((D,) bool: which detections find an object, (D,) bool: which are neither right nor wrong, (N,) bool: which objects are found) of one
+    image, in the order given. truth, detections: see above.
+    """
+    objects, regions, found = gather([truth], [detections])
+    matches = match(objects, regions, found, pairs_with(found, objects, regions), iou)
+    order = np.argsort(-np.asarray(detections["scores"], np.float64), kind="stable")
+    hit, excused = np.zeros(len(found), bool), np.zeros(len(found), bool)
+    hit[order], excused[order] = matches.hit, matches.excused
+    return hit, excused, matches.found
 
 
 def choose_threshold(truths, detections, *, iou=0.5, start=0.5):
@@ -139,14 +156,14 @@ def match(objects, regions, found, pairs, iou):
     fits = value >= least
     detection, target, value = detection[fits], target[fits], value[fits]
     order = np.lexsort([target, -value, detection])
-    hit = assign(detection[order], target[order], len(found), len(objects))
+    hit, taken = assign(detection[order], target[order], len(found), len(objects))
     excused = np.zeros(len(found), bool)
     if iou is None:
         covered = closeness(found.boxes[inside], regions.boxes[region], None)[0] > -np.inf
     else:
         covered = common_areas(found.boxes[inside], regions.boxes[region]) >= iou * areas_of(found.boxes[inside])
     excused[inside[covered]] = True
-    return Matches(found.scores, hit, excused & ~hit, len(objects))
+    return Matches(found.scores, hit, excused & ~hit, len(objects), taken)
 
 
 def pairs_with(found, objects, regions):
@@ -174,7 +191,7 @@ def closeness(some, others, iou):
 
 
 def assign(detection, target, detections, targets):
-    """(detections,) bool: which of them find a target of their own. Pairs in the order in which they are tried."""
+    """((detections,) bool: which of them find a target of their own, (targets,) bool: which are found). Pairs as they are tried."""
     hit, taken, starts = np.zeros(detections, bool), bytearray(targets), np.flatnonzero(np.diff(detection, prepend=-1))
     stops, candidates = np.append(starts, len(detection))[1:], target.tolist()
     for index, start, stop in zip(detection[starts].tolist(), starts.tolist(), stops.tolist(), strict=True):
@@ -182,7 +199,7 @@ def assign(detection, target, detections, targets):
             if not taken[candidate]:
                 taken[candidate] = hit[index] = True
                 break
-    return hit
+    return hit, np.frombuffer(taken, np.uint8) > 0
 
 
 def hits_at(matches, threshold, which, objects):

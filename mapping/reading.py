@@ -134,11 +134,11 @@ def fill(dataset, plan, window, slab):
     slab.valid[rows, columns] = valid
 
 
-def read_stored(dataset, plan, window):
-    """(C, h, w) of a window of an open raster: the bands of a SceneInput, or the colours that its pixels stand for."""
+def read_stored(dataset, plan, window, **how):
+    """(C, h, w) of a window of an open raster: bands of a SceneInput, or the colours that its pixels stand for. how: as of read_bands."""
     if plan.colours is None:
-        return read_bands(dataset, plan.indexes, window)
-    indices = dataset.read(1, window=window)
+        return read_bands(dataset, plan.indexes, window, **how)
+    indices = dataset.read(1, window=window, **{name: shape[1:] if name == "out_shape" else shape for name, shape in how.items()})
     return np.stack([plan.colours[indices, i - 1] for i in plan.indexes])
 
 

@@ -48,12 +48,25 @@ def framed(picture, title, legend, pixel, unit="m"):
     sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), (0, head))
     pen = ImageDraw.Draw(sheet)
     draw_header(pen, words, font)
+    draw_scale_bar(pen, width, head + height, pixel, unit)
+    return np.asarray(sheet)
+
+
+def with_scale_bar(picture, pixel, unit="m"):
+    """`picture` with a scale bar in its lower left corner. pixel, unit: see framed."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    draw_scale_bar(ImageDraw.Draw(image), picture.shape[1], picture.shape[0], pixel, unit)
+    return np.asarray(image)
+
+
+def draw_scale_bar(pen, width, bottom, pixel, unit):
+    """Of at most a third of a picture of `width` pixels that ends above row `bottom`, at its left."""
     length = round_length(width * pixel / 3)
-    across, bottom = max(2, round(length / pixel)), head + height - GAP
+    across, bottom = max(2, round(length / pixel)), bottom - GAP
     for colour, wider in ((HALO, 1), (PAPER, 0)):
         pen.rectangle((GAP - wider, bottom - 4 - wider, GAP + across - 1 + wider, bottom - 1 + wider), fill=colour)
-    pen.text((GAP, bottom - 6), length_words(length, unit), fill=PAPER, font=font, anchor="lb", stroke_width=2, stroke_fill=HALO)
-    return np.asarray(sheet)
+    pen.text((GAP, bottom - 6), length_words(length, unit), fill=PAPER, font=ImageFont.load_default(size=14), anchor="lb", stroke_width=2,
+             stroke_fill=HALO)
 
 
 def round_length(most):

@@ -1,7 +1,7 @@
 """Boxes drawn on pictures (H, W, 3) uint8, and sheets of such pictures."""
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from constants import OTHER_COLOURS
 from pictures.overlays import NODATA_COLOUR
@@ -22,12 +22,13 @@ def box_colours(classes, given=()):
     return tuple(told.get(name, class_colour(label)) for label, name in enumerate(classes, start=1))
 
 
-def draw_boxes(picture, boxes, labels, ignore=(), side=None, colours=None):
+def draw_boxes(picture, boxes, labels, ignore=(), side=None, colours=None, words=()):
     """
     `picture` with the outlines of boxes in the colours of their classes, ignore regions dashed in grey.
 
     boxes, ignore: (N, 4) x0, y0, x1, y1 in pixels of `picture`; labels: (N,) 1 … K. side: pixels of the longer side of the result, or None
     for the size of `picture`; lines are drawn after scaling and stay thin. colours: of the labels 1 … K, or None for the usual ones.
+    words: a text above each box that is wide enough for it, such as its score.
     """
     height, width = picture.shape[:2]
     scale = 1.0 if side is None else side / max(height, width)
@@ -38,6 +39,12 @@ def draw_boxes(picture, boxes, labels, ignore=(), side=None, colours=None):
     for box, label in zip(np.asarray(boxes, float).reshape(-1, 4), labels, strict=True):
         colour = colours[int(label) - 1] if colours else class_colour(int(label))
         pen.rectangle(corners(box, scale), outline=colour, width=2 if side and side >= CELL and scale > 0.5 else 1)
+    font = ImageFont.load_default(size=11)
+    for box, text in zip(np.asarray(boxes, float).reshape(-1, 4), words, strict=False):
+        left, top, right, _ = corners(box, scale)
+        if font.getlength(text) <= right - left + 2:
+            place = (left, top - 1) if top > 12 else (left + 2, 14)
+            pen.text(place, text, fill=(255, 255, 255), font=font, anchor="lb", stroke_width=1, stroke_fill=(20, 20, 20))
     return np.asarray(canvas)
 
 

@@ -188,7 +188,7 @@ def test_the_lines_of_the_readme_about_objects_run(make_raster, tmp_path):
     place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 4_600_000, 0.1, 0.1)}
     make_raster("survey/a.tif", np.random.default_rng(0).integers(1, 255, (3, 200, 300)).astype(np.uint8), **place)
     ran = run_blocks("train_detection.py --config detection", tmp_path, {"train_detection.py": ("", "", "--max-steps 3 --num-workers 0")})
-    assert ran == ["chip", "train_detection", "inference"]
+    assert ran == ["chip", "train_detection", "inference", "demo"]
     assert (tmp_path / "found" / "counts.csv").exists() and (tmp_path / "found" / "a_boxes.geojson").exists()
 
 
