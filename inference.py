@@ -37,7 +37,7 @@ from classes import classes_of_checkpoint, parse_colours
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
-from runtime.values import listed, names, number, numbers, whole
+from runtime.values import listed, names, number, numbers, size, whole
 
 # What --help shows.
 FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--divide-by", "--offset", "--bands", "--threshold",
@@ -145,9 +145,8 @@ def check_combinations(args):
 
 def side_or_size(text):
     """A type for --window: `512` as a number, `640x480` as (width, height)."""
-    side = whole(8, 8192)
     words = text.lower().split("x")
-    return tuple(map(side, words)) if len(words) == 2 else side(text)
+    return whole(8, 8192)(text) if len(words) == 1 else tuple(whole(8, 8192)(side) for side in size(text))
 
 
 def refuse_oblong(window):

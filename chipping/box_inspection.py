@@ -10,7 +10,8 @@ from chipping.box_labels import read_labels
 from chipping.image_files import ImageReader, band_names
 from chipping.tile_files import read_pixels
 from chipping.tile_set import read_tile_set
-from pictures.box_overlays import box_sheet
+from classes import ClassSet
+from pictures.box_overlays import box_colours, box_sheet
 from pictures.encoding import save_png
 from pictures.tile_pictures import picture, stretch_of
 from runtime.errors import RunError, UserError, one_line
@@ -25,14 +26,18 @@ SHEET = "boxes.png"
 
 
 def inspect_boxes(folder, annotations, *, label_map=None, point_size=None, class_field=None, output=None, overwrite=False, pictures=True,
-                  seed=0, say=print, note=print):
-    """Describe a folder of images with annotations, and draw a sheet of some. See chipping.box_labels.read_labels."""
+                  seed=0, say=print, note=print, colours=None):
+    """
+    Describe a folder of images with annotations, and draw a sheet of some. See chipping.box_labels.read_labels. colours: {class: "#rrggbb"}
+    in place of the usual ones, or None.
+    """
     sheet = Path(output or SHEET) if pictures else None
     if sheet:
         refuse_existing([sheet], overwrite)
     classes, images, counts = read_labels(
         folder, annotations, label_map=label_map, point_size=point_size, class_field=class_field, note=note
     )
+    colours = colours_of(classes, colours)
     say(counts.in_words())
     for text in image_lines(images):
         say(text)
@@ -40,8 +45,13 @@ def inspect_boxes(folder, annotations, *, label_map=None, point_size=None, class
         say(text)
     if sheet:
         require_writable(sheet.parent)
-        save_sheet_of_images(choose(images, MOST_IMAGES, seed), classes, sheet, str(folder), say)
+        save_sheet_of_images(choose(images, MOST_IMAGES, seed), classes, sheet, str(folder), say, colours)
         say(f"contact sheet: {sheet}")
+
+
+def colours_of(classes, given):
+    """((r, g, b), …) of classes. given: {name: "#rrggbb"} or None; UserError for names of no class."""
+    return box_colours(classes, ClassSet(tuple(classes)).with_colours(given).given)
 
 
 def image_lines(images):
@@ -74,7 +84,7 @@ def choose(images, most, seed):
     return [images[k] for k in sorted(order[:most])]
 
 
-def save_sheet_of_images(images, classes, sheet, title, say):
+def save_sheet_of_images(images, classes, sheet, title, say, colours):
     """Draw each image as a whole, and the part of it with most boxes as it is."""
     cases, captions = [], []
     for image in images:
@@ -85,7 +95,7 @@ def save_sheet_of_images(images, classes, sheet, title, say):
             say(f"{image.name} cannot be read: {one_line(error)[:160]}")
     if not cases:
         raise RunError("none of the images that were chosen can be read; copy them again")
-    save_png(sheet, box_sheet(cases, ["the image", "a part of it"], captions, classes, title, across=2))
+    save_png(sheet, box_sheet(cases, ["the image", "a part of it"], captions, classes, title, across=2, colours=colours))
 
 
 def views_of(image):
@@ -129,6 +139,7 @@ def busiest_part(image):
 def inspect_tiles(folder, description, sheet, seed, say, colours=None):
     """Describe a set of tiles line by line, and draw its contact sheet. description: of chipset.json; sheet: a path or None."""
     tile_set = read_tile_set(folder)
+    colours = colours_of(tile_set.classes, colours)
     for text in tile_lines(folder, description, tile_set):
         say(text)
     if sheet:
@@ -139,7 +150,7 @@ def inspect_tiles(folder, description, sheet, seed, say, colours=None):
             say(f"{plural(len(unreadable), 'tile')} of those chosen for the sheet can't be read, first {unreadable[0]}")
         if not shown:
             raise RunError(f"no tile of {folder} that was chosen can be read; make them again")
-        save_tile_sheet(tile_set, shown, sheet, folder.name)
+        save_tile_sheet(tile_set, shown, sheet, folder.name, colours)
         say(f"contact sheet: {sheet}")
 
 
@@ -182,11 +193,11 @@ def read_some(tile_set, tiles):
     return shown, unreadable
 
 
-def save_tile_sheet(tile_set, shown, sheet, title):
+def save_tile_sheet(tile_set, shown, sheet, title, colours):
     lows, tops = stretch_of(tile_set.dtype, [pixels for _, pixels in shown])
     cases = [
         [{"picture": picture(pixels, tile_set.bands, lows, tops), "boxes": tile.boxes, "labels": tile.labels, "ignore": tile.ignore}]
         for tile, pixels in shown
     ]
     captions = [f"{tile_set.images[tile.image].name}  x {tile.x0}  y {tile.y0}" for tile, _ in shown]
-    save_png(sheet, box_sheet(cases, ["tile"], captions, tile_set.classes, title, across=4))
+    save_png(sheet, box_sheet(cases, ["tile"], captions, tile_set.classes, title, across=4, colours=colours))

@@ -89,7 +89,7 @@ class Counts:
         parts += [f"{plural(self.ignored, 'ignore region')}" if self.ignored else ""]
         more = "".join(f"; {part}" for part in parts if part)
         empty = f" ({self.empty_images} without boxes)" if self.empty_images else ""
-        return f"{plural(self.images, 'image')}{empty}, {self.boxes} boxes{f' ({classes})' if classes else ''}{more}"
+        return f"{plural(self.images, 'image')}{empty}, {plural(self.boxes, 'box')}{f' ({classes})' if classes else ''}{more}"
 
 
 def read_labels(images_folder, annotations, *, classes=None, label_map=None, point_size=None, class_field=None, known=None,
@@ -126,7 +126,7 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
         first, why = next(iter(counts.unreadable.items()))
         if not by_name:
             raise RunError(f"none of the images of {folder} can be opened, the first is {first} ({why}); copy them again")
-        counts.notes.append(f"{plural(len(counts.unreadable), 'image')} cannot be opened and take no part ({first}: {why})")
+        counts.notes.append(f"left out: {plural(len(counts.unreadable), 'image')} that cannot be opened ({first}: {why})")
     turns = Turns()
     images = [label_image(name, image, path, headers[name], labels.targets, counts, turns) for name, image, path in by_name]
     turns.report(counts.notes, annotations)
@@ -218,7 +218,8 @@ def refuse_missing(found, folder, annotations):
     if not missing:
         return
     if len(missing) == len(found):
-        raise UserError(f"none of the {len(found)} images that {annotations} names is in {folder} ({few(missing)}); pass their folder")
+        raise UserError(f"none of the {plural(len(found), 'image')} that {annotations} names is in {folder} ({few(missing)}); pass "
+                        "their folder")
     raise UserError(f"{len(missing)} of the {len(found)} images that {annotations} names are not in {folder} ({few(missing)}); "
                     "add them, or remove their entries")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from chipping.ard import is_ard, read_items, summarise
 from chipping.box_inspection import inspect_tiles
 from chipping.chipset import DESCRIPTION, UNFINISHED, read_chipset, read_manifest, unfinished_words
+from chipping.image_files import IMAGE_SUFFIXES
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
 from chipping.warehouse import is_warehouse
 from chipping.warehouse_inspection import inspect_warehouse
@@ -45,6 +46,8 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
             return inspect_predecessor(folder, say)
         if any(folder.glob("[0-9]*.pt")):
             return inspect_pan_chips(folder, None, sheet, seed, say)
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
+            raise UserError(f"{folder} has no {DESCRIPTION}, but images; pass --annotations with their boxes, or a folder made by chip.py")
     description = read_chipset(folder)
     kind = description.get("kind")
     if kind not in INSPECTORS:

@@ -64,19 +64,20 @@ def dashed(pen, rectangle):
             pen.line((x, y, x, min(y + DASH, bottom)), fill=NODATA_COLOUR)
 
 
-def box_legend(classes, with_ignore=True):
+def box_legend(classes, with_ignore=True, colours=None):
     """[(colour, name)] for a sheet."""
-    found = [(class_colour(k), name) for k, name in enumerate(classes, start=1)]
+    found = list(zip(colours or box_colours(classes), classes, strict=True))
     return [*found, (NODATA_COLOUR, "ignored")] if with_ignore else found
 
 
-def box_sheet(cases, titles, captions, classes, title, across=3):
+def box_sheet(cases, titles, captions, classes, title, across=3, colours=None):
     """
     A sheet of pictures with boxes.
 
     cases: a list of views for each case, a view a dict with picture, boxes, labels, ignore (see draw_boxes). titles: a word for each view.
-    captions: one for each case. classes: names.
+    captions: one for each case. classes: names. colours: of the classes, or None for the usual ones.
     """
-    rows = [[draw_boxes(side=CELL, **view) for view in views] for views in cases]
+    rows = [[draw_boxes(side=CELL, colours=colours, **view) for view in views] for views in cases]
     any_ignored = any(len(view["ignore"]) for views in cases for view in views)
-    return contact_sheet(rows, titles, captions, side=CELL, across=across, title=title, legend=box_legend(classes, any_ignored))
+    return contact_sheet(rows, titles, captions, side=CELL, across=across, title=title,
+                         legend=box_legend(classes, any_ignored, colours))

@@ -640,13 +640,19 @@ def test_make_tiles_and_inspect_say_what_there_is(data, tmp_path, capsys, monkey
     main(["inspect", "tiles"])
     out = capsys.readouterr().out
     assert "12 boxes in the images" in out and "sheep: 6 boxes, side" in out and Image.open("tiles/contact_sheet.png").width > 500
+    main(["inspect", "tiles", "--class-colours", "goat=#0a141e"])
+    capsys.readouterr()
+    assert (np.asarray(Image.open("tiles/contact_sheet.png")) == (10, 20, 30)).all(axis=2).sum() > 200
     main(words)  # the sheet is no stranger
     main(["inspect", str(data[0]), "--annotations", str(data[1]), "--label-map", "goat=sheep"])
     assert "300×220 pixels, 3 bands uint8, 0 of 3 georeferenced" in capsys.readouterr().out and Image.open("boxes.png").width > 500
     with pytest.raises(UserError, match="boxes.png exists already; pass --overwrite"):
         main(["inspect", str(data[0]), "--annotations", str(data[1])])
-    with pytest.raises(UserError, match="pass --annotations"):
-        main(["inspect", "tiles", "--label-map", "a=b"])
+    with pytest.raises(UserError, match="no class 'cow'"):
+        main(["inspect", str(data[0]), "--annotations", str(data[1]), "--class-colours", "cow=#0a141e", "--no-pictures"])
+    for path, *more in (("tiles", "--label-map", "a=b"), (str(data[0]),)):
+        with pytest.raises(UserError, match="pass --annotations"):
+            main(["inspect", path, *more])
     with pytest.raises(UserError, match="needs --images"):
         main(["make-tiles"])
 

@@ -28,7 +28,7 @@ def run(args, console):
         inspect_boxes(
             args.folder, args.annotations, label_map=args.label_map, point_size=args.point_size, class_field=args.class_field,
             output=args.output, overwrite=args.overwrite, pictures=not args.no_pictures, seed=args.seed, say=console.result,
-            note=console.note,
+            note=console.note, colours=args.class_colours,
         )
         return
     if args.label_map or args.point_size or args.class_field:
