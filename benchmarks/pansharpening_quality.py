@@ -8,29 +8,21 @@ the chips and train are printed, and are what a user would type.
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from pansharpening.classical import METHODS, fuse_whole  # noqa: E402
-from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores  # noqa: E402
-from pansharpening.sharpeners import network_sharpener  # noqa: E402
-from raster.pair import PairReader, match_pair  # noqa: E402
-from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf  # noqa: E402
-from runtime.checkpoint import load_checkpoint  # noqa: E402
+from benchmarks.programs import run
+from pansharpening.classical import METHODS, fuse_whole
+from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores
+from pansharpening.sharpeners import network_sharpener
+from raster.pair import PairReader, match_pair
+from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
+from runtime.checkpoint import load_checkpoint
 
 SCORES = ("ergas", "sam", "q2n", "psnr", "ssim")
-
-
-def run(*words):
-    print("$ python", *words, flush=True)
-    subprocess.run([sys.executable, str(ROOT / words[0]), *map(str, words[1:])], check=True, cwd=ROOT)
 
 
 def read_part(pair, divide_by):

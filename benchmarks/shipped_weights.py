@@ -7,16 +7,10 @@ same chips and, on the same kind of machine, the same weights. About six minutes
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def run(*words):
-    print("$ python", *words, flush=True)
-    subprocess.run([sys.executable, str(ROOT / words[0]), *map(str, words[1:])], check=True, cwd=ROOT)
+from benchmarks.programs import ROOT, run
 
 
 def main(argv):
