@@ -68,7 +68,7 @@ def make_learner(program, args, tile_set, classes):
     config = DetectorConfig(framework=args.framework, encoder=args.encoder, bands=tuple(tile_set.bands), classes=tuple(classes),
                             usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios)
     compute, model = Compute(device=torch.device("cpu")), build_detector(config)
-    return program.Learner(model=model.train(), optimizer=torch.optim.AdamW(model.parameters(), lr=1e-4),
+    return program.Learner(model=model.train(), average=None, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-4),
                            scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=Processes())
 
 
