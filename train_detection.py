@@ -270,6 +270,8 @@ def open_checkpoint(args, given):
     checkpoint = load_checkpoint(args.resume, KIND)
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
     adopt_settings(args, given, checkpoint["settings"], run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
+    if args.test_only and "train_images" not in given and not os.path.exists(args.train_images or ""):
+        args.train_images = args.train_annotations = None  # gone since the training: scored without a baseline
     check_flags(args)
     args.output_dir = output_dir_of_run(args.resume, args.output_dir if "output_dir" in given else None, elsewhere=args.test_only)
     return checkpoint
