@@ -41,6 +41,7 @@ MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
+UNCHOSEN = 0.3  # score of a detection where nothing has chosen one
 FRAMEWORKS = ("centre", "faster-rcnn", "mask-rcnn", "retinanet", "fcos")
 
 
@@ -95,6 +96,8 @@ def build_parser():
     group.add_argument("--seed", type=whole(), default=0, help="of weights, order, crops and the draw of --val")
 
     group = parser.add_argument_group("detections")
+    group.add_argument("--threshold", metavar="S", help="score of a detection where no images validate: a number, or an earlier run, whose "
+                       "threshold is taken (default 0.3); with validation it is chosen there")
     group.add_argument("--score-threshold", type=number(0, 1), default=0.05, help="detections below take no part in the scores")
     group.add_argument("--iou-threshold", type=number(0, 1), default=0.5, help="boxes of one class above it are the same object")
     group.add_argument("--max-detections", type=whole(1), default=300, help="in a tile; a tile that reaches it is counted and told")
@@ -196,8 +199,11 @@ def main(argv=None):
     from runtime.program import program
 
     with program(args.device, args.quiet) as (processes, console):
+        if "threshold" in given and (args.val or args.val_images):
+            raise UserError("--threshold is for trainings without validation, which would choose it: pass one of the two")
         checkpoint = open_checkpoint(args, given) if args.resume else None
         args.lr = args.lr or usual_rate(args)
+        args.threshold = read_threshold(args.threshold)
         compute = Compute(device=choose_device(args.device, processes.local_rank), precision=args.precision)
         options = group_of(Options, args)
         sources = {"train": Labelled(images=args.train_images, annotations=args.train_annotations),
@@ -251,6 +257,7 @@ class Options:
     patience: int
     max_steps: int
     seed: int
+    threshold: float
     score_threshold: float
     iou_threshold: float
     max_detections: int
@@ -262,6 +269,22 @@ class Options:
     tensorboard: bool
     project: str
     run_name: str | None
+
+
+def read_threshold(wanted):
+    """A number in 0..1 from --threshold: that number, or the threshold that the validation of a run has chosen."""
+    if wanted is None or isinstance(wanted, float):
+        return UNCHOSEN if wanted is None else wanted
+    try:
+        value = float(wanted)
+    except ValueError:
+        path = find_result(wanted)
+        value = load_checkpoint(path, KIND)["data"].get("threshold")
+        if not isinstance(value, float):
+            raise UserError(f"{path} has no threshold: no images validated its training; pass a number such as --threshold 0.3") from None
+    if not 0 <= value <= 1:
+        raise UserError(f"--threshold expects a score between 0 and 1, or a run's folder, got {wanted}")
+    return value
 
 
 def open_checkpoint(args, given):
@@ -370,7 +393,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
                 score = score if score == score else float("-inf")
                 is_best = position.best_score is None or score > position.best_score
                 position.judge(score, is_best)
-                header["data"]["threshold"] = val.get("threshold", options.score_threshold)
+                header["data"]["threshold"] = val.get("threshold", options.threshold)
                 schedule.step_epoch(score)
             position.after_epoch()
             running.reset()
@@ -447,7 +470,8 @@ def open_data(options, sources, splits, checkpoint, processes, console):
     if missing:
         raise UserError(f"no {missing[0]} images were given; pass --{missing[0]}-images DIR and --{missing[0]}-annotations FILE")
     if "val" in splits and "val" not in sets:
-        console.warn("no validation images: the best epoch will be the one with the lowest training loss; pass --val 0.2")
+        console.warn(f"no validation images: nothing chooses an epoch, and detections count from a score of {options.threshold:.2f} on "
+                     "(--threshold); pass --val 0.2")
     found, unreadable = open_tiles(sets, sources, classes, caches, processes, console)
     for split, tile_set in found.items():
         if checkpoint and list(checkpoint["data"]["bands"]) != list(tile_set.bands):
@@ -584,7 +608,7 @@ def test(options, sources, checkpoint, compute, processes, console):
     if split not in tile_sets:
         raise UserError("no images to score: pass --test-images DIR and --test-annotations FILE")
     tiles, threshold = DetectionTiles(tile_sets[split]), checkpoint["data"]["threshold"]
-    threshold = 0.5 if threshold is None else threshold
+    threshold = UNCHOSEN if threshold is None else threshold
     model = compute.place(detector_from_checkpoint(checkpoint))
     with console.progress(len(tile_sets[split].images), f"scoring {split}") as bar:
         found, problems = detect_images(predictor(model, tiles.tile_set, compute, options), tiles, rules_of(options), processes,

@@ -8,8 +8,9 @@ Scores of the detection recipes on real trees and livestock, with the very comma
 
 Images are cropped to files first. Trees: the left 60 % of the image YELL train, of which the lowest quarter validates; the rest is scored,
 and two other sites. Livestock: the left halves of two frames train, of which the second quarter from above, where animals of both kinds
-are, validates; the right halves are scored. Validation chooses the epoch and the threshold; what is scored is looked at once for each seed.
-A box of which less than half is in a crop is a region to ignore there.
+are, validates; the right halves are scored. Validation chooses the epoch and the threshold. A second training has all of that ground, and
+the threshold of the first. Both are scored; what is scored is looked at once for each seed. A box of which less than half is in a crop is
+a region to ignore there.
 """
 
 import argparse
@@ -25,13 +26,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("CHIPMILL_DATA", ROOT.parent / "shared" / "data"))
 WHOLE = [(0, 0, 1, 1)]
 YELL, FRAME_1200, FRAME_10020 = "trees/2019_YELL_2_541000_4977000_image_crop.png", "livestock/1200.jpg", "livestock/part1_2_10020.jpg"
-HALVES = {"train": [(0, 0, 0.5, 0.25), (0, 0.5, 0.5, 1)], "val": [(0, 0.25, 0.5, 0.5)], "test": [(0.5, 0, 1, 1)]}
-QUARTER = {"train": [(0, 0, 1, 0.25), (0, 0.5, 1, 1)], "val": [(0, 0.25, 1, 0.5)]}
+HALVES = {"train": [(0, 0, 0.5, 0.25), (0, 0.5, 0.5, 1)], "val": [(0, 0.25, 0.5, 0.5)], "all": [(0, 0, 0.5, 1)],
+          "test": [(0.5, 0, 1, 1)]}
+QUARTER = {"train": [(0, 0, 1, 0.25), (0, 0.5, 1, 1)], "val": [(0, 0.25, 1, 0.5)], "all": WHOLE}
 TWO_KINDS, ANIMALS = ["--label-map", "unknown=drop"], ["--label-map", "unknown=drop,sheep=animal,yak=animal"]
-# name → ({image: {part: [crop as shares of width and height: left, top, right, bottom]}}, further flags). Parts beside train and val are
-# scored, each alone.
+# name → ({image: {part: [crop as shares of width and height: left, top, right, bottom]}}, further flags). all: train and val in one; what
+# is left is scored, each part alone.
 SETS = {
-    "trees": ({YELL: {"train": [(0, 0, 0.6, 0.75)], "val": [(0, 0.75, 0.6, 1)], "test": [(0.6, 0, 1, 1)]},
+    "trees": ({YELL: {"train": [(0, 0, 0.6, 0.75)], "val": [(0, 0.75, 0.6, 1)], "all": [(0, 0, 0.6, 1)], "test": [(0.6, 0, 1, 1)]},
                "trees/OSBS_029.tif": {"OSBS": WHOLE}, "trees/SOAP_061.png": {"SOAP": WHOLE}}, ["--label-map", "Alive=Tree,Dead=Tree"]),
     "livestock": ({FRAME_1200: HALVES, FRAME_10020: HALVES}, TWO_KINDS),
     "frame-1200": ({FRAME_1200: QUARTER, FRAME_10020: {"test": WHOLE}}, ANIMALS),
@@ -70,7 +72,7 @@ def crop_set(name, folder):
                                           "height": crop[3] - crop[1]})
                 add_boxes(content, boxes, crop, labels)
         (folder / f"{split}.json").write_text(json.dumps(content))
-    return [part for part in parts if part not in ("train", "val")]
+    return [part for part in parts if part not in ("train", "val", "all")]
 
 
 def add_boxes(content, boxes, crop, labels):
@@ -96,19 +98,20 @@ def sources(folder, split, part):
 
 
 def train_and_score(name, folder, parts, config, seeds):
-    """{part: [its scores, one for each seed]}"""
+    """{(part, "three quarters" | "all"): [its scores, one for each seed]}. The second is of a training on all the ground."""
     _, flags = SETS[name]
-    rows = {part: [] for part in parts}
+    rows = {}
     for seed in seeds:
-        output = folder / f"{config}-seed{seed}"
-        train = sources(folder, "train", "train")
-        run("train_detection.py", "--config", config, *train, *sources(folder, "val", "val"), *flags, "--output-dir", output,
-            "--seed", seed, "--device", "cpu")
-        for part in parts:
-            scores = folder / f"{config}-seed{seed}-{part}"
-            run("train_detection.py", "--test-only", "--resume", output, *train, *sources(folder, "test", part), *flags,
-                "--output-dir", scores, "--device", "cpu")
-            rows[part].append(json.loads((scores / "scores_test.json").read_text()))
+        first, second = folder / f"{config}-seed{seed}", folder / f"{config}-seed{seed}-all"
+        chosen = sources(folder, "train", "train") + sources(folder, "val", "val")
+        for output, given in ((first, chosen), (second, sources(folder, "train", "all") + ["--threshold", first])):
+            run("train_detection.py", "--config", config, *given, *flags, "--output-dir", output, "--seed", seed, "--device", "cpu")
+            for part in parts:
+                scores = output.with_name(f"{output.name}-{part}")
+                run("train_detection.py", "--test-only", "--resume", output, *sources(folder, "train", "train"),
+                    *sources(folder, "test", part), *flags, "--output-dir", scores, "--device", "cpu")
+                key = (part, "three quarters" if output == first else "all")
+                rows.setdefault(key, []).append(json.loads((scores / "scores_test.json").read_text()))
     return rows
 
 
@@ -116,13 +119,13 @@ COLUMNS = {"AP50": "map_50", "F1": "f1", "F1 by centres": "f1_centre", "count er
 
 
 def print_rows(name, config, rows, seeds):
-    for part, scores in rows.items():
+    for (part, ground), scores in rows.items():
         for seed, one in zip(seeds, scores, strict=True):
-            print(f"| {name}, {part} | {seed} | " + " | ".join(f"{one[key]:.3f}" for key in COLUMNS.values()) + " |")
+            print(f"| {name}, {part}, {ground} | {seed} | " + " | ".join(f"{one[key]:.3f}" for key in COLUMNS.values()) + " |")
         mean = " | ".join(f"{statistics.fmean(one[key] for one in scores):.2f} ({min(one[key] for one in scores):.2f} to "
                           f"{max(one[key] for one in scores):.2f})" for key in COLUMNS.values())
         baseline = scores[0]["baseline"]
-        print(f"| **{name}, {part}, {config}** | {len(seeds)} seeds | {mean} |")
+        print(f"| **{name}, {part}, {config}, {ground}** | {len(seeds)} seeds | {mean} |")
         print(f"| {name}, {part}, baseline | | " + " | ".join(f"{baseline[key]:.2f}" for key in COLUMNS.values()) + " |")
 
 
