@@ -20,6 +20,8 @@ from constants import CEMS_BANDS
 from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
 from nets.contrast_unet import ContrastUNet
 from nets.input_step import PAIRS, InputStep, count_inputs
+from nets.model_config import ModelConfig
+from nets.model_output import ModelOutput, as_model_output
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
 from runtime.checkpoint import load_weights
@@ -35,7 +37,11 @@ OWN_ARCHITECTURES = {
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationConfig:
-    """Everything that decides a network's shape: the checkpoint's "model", forced on resume. mean and std in reflectance."""
+    """
+    Everything that decides a network's shape: the checkpoint's "model", forced on resume. mean and std in reflectance.
+
+    num_classes: of regression the number of values a pixel. parts: of a model that is put together (see nets/model_config.py).
+    """
 
     architecture: str = "unet"
     encoder: str = "resnet34"
@@ -44,6 +50,13 @@ class SegmentationConfig:
     indices: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    task: str = "segmentation"
+    parts: ModelConfig | None = None
+
+    @property
+    def auxiliary_weights(self):
+        """{name: weight} of the losses of auxiliary heads; {} without any."""
+        return self.parts.auxiliary_weights if self.parts else {}
 
     @classmethod
     def from_dict(cls, values):
@@ -52,11 +65,16 @@ class SegmentationConfig:
         if unknown := set(values) - known:
             names = ", ".join(sorted(unknown))
             raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**{**values, "parts": ModelConfig.from_dict(values["parts"])} if "parts" in values else values)
 
     def to_dict(self):
-        """Strings, numbers and lists only."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+        """Strings, numbers, lists and dicts only, keys of assembled models in those alone."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        added = {"task": self.task} if self.task != "segmentation" else {}
+        added |= {"parts": self.parts.to_dict()} if self.parts else {}
+        values = {key: value for key, value in values.items() if key not in ("task", "parts")} | added
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def build_network(config):
@@ -149,14 +167,23 @@ class FireSegmentationModel(nn.Module):
         self.network = build_network(config)
 
     def forward(self, x):
-        """→ logits (B, num_classes, H, W), any H and W: sides that don't suit the network are continued by their last pixel, and cut."""
+        """→ logits (B, num_classes, H, W), of a task that answers for whole patches (B, num_classes); any H and W."""
+        return self.outputs(x).output
+
+    def outputs(self, x):
+        """
+        → ModelOutput: what forward() returns beside the values of the auxiliary heads, which training needs.
+
+        Sides that don't suit the network are continued by their last pixel, and cut from answers for each pixel.
+        """
         height, width = x.shape[-2:]
         x = self.input_step(x)
         stride = self.network.stride
         bottom, right = -height % stride, -width % stride
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-        return self.network(x)[..., :height, :width]
+        output, auxiliary = as_model_output(self.network(x))
+        return ModelOutput(cut(output, height, width), {name: cut(values, height, width) for name, values in auxiliary.items()})
 
     def predict_segmentation(self, x):
         """→ class of each pixel, (B, H, W) int64."""
@@ -179,6 +206,11 @@ class FireSegmentationModel(nn.Module):
     def predict_fire_fraction(self, x):
         """→ the share of such pixels, (B,) in [0, 1]."""
         return (self.predict_segmentation(x) > 0).float().flatten(1).mean(dim=1)
+
+
+def cut(values, height, width):
+    """The first rows and columns of answers for each pixel, (B, outputs, H, W); answers for a whole patch as they are."""
+    return values[..., :height, :width] if values.ndim == 4 else values
 
 
 @contextlib.contextmanager

@@ -1,0 +1,86 @@
+"""The description of a model that is put together from parts: plain values only, so that a checkpoint holds it."""
+
+import dataclasses
+
+from runtime.errors import UserError, did_you_mean
+
+# What a model says, and whether it says so for each pixel or for the whole patch.
+PIXEL_TASKS, SCALAR_TASKS = ("segmentation", "regression"), ("classification", "multilabel")
+TASKS = (*PIXEL_TASKS, *SCALAR_TASKS)
+AUXILIARY_WEIGHT = 0.4  # of an auxiliary loss beside the main one, where no other is given
+
+
+@dataclasses.dataclass(frozen=True)
+class Neck:
+    """One step between encoder and decoder. name: of a row in nets/necks.py; args: its arguments."""
+
+    name: str
+    args: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class AuxiliaryHead:
+    """A second decoder and head on the same features, for training alone. name: of its output and its loss; weight: of that loss."""
+
+    name: str
+    decoder: str
+    decoder_args: dict = dataclasses.field(default_factory=dict)
+    head_args: dict = dataclasses.field(default_factory=dict)
+    weight: float = AUXILIARY_WEIGHT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """
+    Everything that decides an assembled model's shape.
+
+    outputs: classes, or values a pixel. bands: names of the encoder's input channels. image_size: (height, width) of the patches that it is
+    trained on, for encoders that are built for one size; others ignore it. rescale: the output has the size of the input.
+    """
+
+    task: str = "segmentation"
+    outputs: int = 2
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    encoder: str = "resnet34"
+    encoder_args: dict = dataclasses.field(default_factory=dict)
+    necks: tuple[Neck, ...] = ()
+    decoder: str = "unet"
+    decoder_args: dict = dataclasses.field(default_factory=dict)
+    head_args: dict = dataclasses.field(default_factory=dict)
+    auxiliary: tuple[AuxiliaryHead, ...] = ()
+    image_size: tuple[int, int] | None = None
+    rescale: bool = True
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise UserError(f"unknown task {self.task!r}; expected one of {', '.join(TASKS)}.{did_you_mean(self.task, TASKS)}")
+        names = [head.name for head in self.auxiliary]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UserError(f"two auxiliary heads are called {min(twice)}; give each a name of its own")
+
+    @property
+    def auxiliary_weights(self):
+        """{name: weight} of the auxiliary losses."""
+        return {head.name: head.weight for head in self.auxiliary}
+
+    @classmethod
+    def from_dict(cls, values):
+        """From a checkpoint. UserError where keys are unknown or of the wrong kind."""
+        try:
+            values = dict(values)
+            values["necks"] = tuple(Neck(**neck) for neck in values.get("necks", ()))
+            values["auxiliary"] = tuple(AuxiliaryHead(**head) for head in values.get("auxiliary", ()))
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the checkpoint's parts are not those of this version ({str(error)[:80]}); update Chipmill") from error
+
+    def to_dict(self):
+        """Strings, numbers, lists and dicts only."""
+        return plain(dataclasses.asdict(self))
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
