@@ -97,12 +97,18 @@ def nodata_values(offset, dtype):
     return None if all(value == -number for value, number in zip(values, offset, strict=True)) else values
 
 
+def known(labels):
+    """Where labels say something: bool of their shape. 255 and NaN mean ignore."""
+    return labels.isfinite() if labels.is_floating_point() else labels != IGNORE
+
+
 def prepare(images, masks, divide_by, offset, draws=None, nodata=None):
     """
     Stored patches → what the network is trained on.
 
-    images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8. divide_by, offset: (C,) float32.
-    All on one device. → (reflectance float32 (B, C, h, w), masks uint8 (B, h, w)), where h = w = the crop's side if there is one.
+    images: (B, C, H, W) uint8, uint16, int16 or float32, as stored. masks: (B, H, W) uint8, or float32 in which NaN means ignore.
+    divide_by, offset: (C,) float32. All on one device. → (reflectance float32 (B, C, h, w), masks of their type (B, h, w)), where h = w =
+    the crop's side if there is one.
     Pixels that are not finite (only float patches can have them) become 0 and are ignored. Nodata is 0, as in a map: ignored pixels that
     have the values `nodata` (nodata_values) become 0 too.
     """
@@ -113,7 +119,7 @@ def prepare(images, masks, divide_by, offset, draws=None, nodata=None):
     if stored.is_floating_point:
         reflectance, masks = drop_not_finite(reflectance, masks)
     if nodata is not None:
-        is_nodata = masks == IGNORE
+        is_nodata = ~known(masks)
         for band, value in enumerate(nodata):
             is_nodata &= images[:, band] == value
         reflectance.masked_fill_(is_nodata[:, None], 0.0)
@@ -142,7 +148,7 @@ def move(images, masks, draws):
 def drop_not_finite(reflectance, masks):
     """Pixels with NaN or infinity in any band: reflectance 0, label ignore."""
     finite = torch.isfinite(reflectance).all(dim=1)
-    return torch.where(finite[:, None], reflectance, 0.0), torch.where(finite, masks, IGNORE)
+    return torch.where(finite[:, None], reflectance, 0.0), torch.where(finite, masks, float("nan") if masks.is_floating_point() else IGNORE)
 
 
 def disturb(reflectance, draws):

@@ -92,24 +92,28 @@ def are_fire(names):
 
 @dataclass(frozen=True)
 class ClassSet:
-    """names: of the classes, in their order; class 0 first. given: ((name, "#rrggbb"), …), colours in place of the usual ones."""
+    """
+    names: of the classes, in their order; class 0 first. given: ((name, "#rrggbb"), …), colours in place of the usual ones. each: none is a
+    background whatever it is called, as with labels of whole patches.
+    """
 
     names: tuple
     given: tuple = field(default=())
+    each: bool = False
 
     @functools.cached_property
     def is_fire(self):
-        return are_fire(self.names)
+        return len(self.names) > 1 and not self.each and are_fire(self.names)
 
     @functools.cached_property
     def is_several(self):
-        """Whether each class stands for itself: no probability of "any of them" is of interest."""
-        return len(self.names) > 2 and not self.is_fire
+        """Whether each class stands for itself: no probability of "any of them" is of interest. A single name is of values."""
+        return self.each or len(self.names) != 2 and not self.is_fire
 
     @functools.cached_property
     def has_background(self):
         """Whether class 0 is what is not mapped: left out of outlines, pictures and what is told about a map."""
-        return not self.is_several or is_background(self.names[0])
+        return not self.is_several or len(self.names) > 1 and not self.each and is_background(self.names[0])
 
     @property
     def first(self):
@@ -191,7 +195,7 @@ class ClassSet:
                                 f"{did_you_mean(name, self.names)}")
             if not isinstance(colour, str) or not COLOUR.fullmatch(colour):
                 raise UserError(f"--class-colours: the colour of {name!r} is {colour!r}; expected one like #1f77b4")
-        return ClassSet(self.names, tuple((given or {}).items()))
+        return ClassSet(self.names, tuple((given or {}).items()), self.each)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """
 What is on disk → batches of patches.
 
-    data = WildfireDataModule("patches", batch_size=16, num_workers=4)
+    data = PatchDataModule("patches", batch_size=16, num_workers=4)
     data.setup()
     for batch in data.train_dataloader(): batch.images, batch.masks        # (B, C, H, W) as stored, (B, H, W) uint8 with 255 = ignore
 
@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 import augment
-from chipping.patch_files import outside_text, read_image, read_mask
+from chipping.patch_files import outside_text, read_image, read_mask, read_values
 from chipping.patch_set import SPLITS, read_patch_set
 from chipping.patch_statistics import (  # noqa: F401  (compute_class_weights and band_statistics are part of the interface)
     band_statistics,
@@ -37,7 +37,10 @@ from runtime.unreadable import Problem
 
 
 class PatchBatch(NamedTuple):
-    """images (B, C, H, W) as stored; masks (B, H, W) uint8; indices into the dataset's patches; problems: see PatchDataset."""
+    """
+    images (B, C, H, W) as stored; indices into the dataset's patches; problems: see PatchDataset. masks, by the task: classes (B, H, W)
+    uint8; values (B, H, W) float32, NaN for ignore; the class of each patch (B,) or its labels (B, C) of 0 and 1, uint8; 255 for ignore.
+    """
 
     images: torch.Tensor
     masks: torch.Tensor
@@ -56,7 +59,7 @@ class PatchDataset(Dataset):
     def __init__(self, patch_set, patches):
         self.patches = patches
         self.bands, self.num_classes = len(patch_set.bands), len(patch_set.classes)
-        self.plane, self.described = patch_set.plane, patch_set.described
+        self.plane, self.described, self.task = patch_set.plane, patch_set.described, patch_set.task
         self.height, self.width = patch_set.patch_shape
         types = {patch.dtype for patch in patches}
         self.dtype = np.dtype(types.pop()) if self.described and len(types) == 1 and None not in types else None
@@ -69,7 +72,7 @@ class PatchDataset(Dataset):
         counted = [(p.image.name, p.scene, p.window, p.class_pixels if self.described else None) for p in self.patches]
         digest = hashlib.sha256(str((self.num_classes, self.plane, counted)).encode())
         for place in sorted({0, len(self.patches) // 2, len(self.patches) - 1}) if self.patches else ():
-            if self.patches[place].mask.is_file():
+            if self.patches[place].mask and self.patches[place].mask.is_file():
                 digest.update(self.patches[place].mask.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -83,7 +86,8 @@ class PatchDataset(Dataset):
         """A batch, read straight into the arrays that become its tensors. Patches of mixed types meet in float32, which holds them."""
         shape = (self.bands, self.height, self.width)
         images = np.zeros((len(indices), *shape), dtype=self.dtype) if self.dtype else [None] * len(indices)
-        masks = np.full((len(indices), self.height, self.width), IGNORE, dtype=np.uint8)
+        masks = self.empty_labels(len(indices))
+        ignore = masks.flat[0] if masks.size else IGNORE
         problems = []
         for place, index in enumerate(indices):
             patch = self.patches[index]
@@ -92,19 +96,37 @@ class PatchDataset(Dataset):
                     read_array_into(patch.image, images[place])
                 else:
                     images[place] = read_image(patch.image, shape, bands_last=not self.described)
-                label = read_mask(patch.mask, masks[place], self.num_classes, self.plane if self.described else None)
+                label = self.read_labels(patch, masks, place)
             except BadArray as error:
                 problems.append(Problem(patch.image.name, " ".join(str(error).split())[:160], index=index))
                 images[place] = 0 if self.dtype else np.zeros(shape, dtype=np.uint8)
-                masks[place] = IGNORE
+                masks[place] = ignore
                 continue
             if label is not None:
                 problems.append(Problem(patch.mask.name, outside_text(patch.mask, label, self.num_classes), True, index))
-                masks[place] = IGNORE
+                masks[place] = ignore
         if not self.dtype:
             same = len({image.dtype for image in images}) == 1
             images = np.stack(images) if same else np.stack([image.astype(np.float32) for image in images])
         return PatchBatch(torch.from_numpy(images), torch.from_numpy(masks), list(indices), problems)
+
+    def empty_labels(self, count):
+        """The labels of a batch, of which none is known."""
+        if self.task == "segmentation":
+            return np.full((count, self.height, self.width), IGNORE, dtype=np.uint8)
+        if self.task == "regression":
+            return np.full((count, self.height, self.width), np.nan, dtype=np.float32)
+        return np.full(count if self.task == "classification" else (count, self.num_classes), IGNORE, dtype=np.uint8)
+
+    def read_labels(self, patch, masks, place):
+        """Read the labels of a patch into masks[place]. → a label outside the classes, or None."""
+        if self.task == "segmentation":
+            return read_mask(patch.mask, masks[place], self.num_classes, self.plane if self.described else None)
+        if self.task == "regression":
+            read_values(patch.mask, masks[place], self.plane)
+        else:
+            masks[place] = np.argmax(patch.class_pixels) if self.task == "classification" else patch.class_pixels
+        return None
 
 
 def as_it_is(batch):
@@ -114,10 +136,11 @@ def as_it_is(batch):
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Which labels of a set: the number of classes, and the layer where that does not say it."""
+    """Which labels of a set: the number of classes (None: as the set has), and the layer where that does not say it; what is learned."""
 
-    num_classes: int = 2
+    num_classes: int | None = 2
     layer: str | None = None
+    task: str = "segmentation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +172,7 @@ def patch_order(count, batch_size, *, seed, steps=0, weights=None):
     return order, batch_size
 
 
-class WildfireDataModule:
+class PatchDataModule:
     """
     The loaders of a patch set's splits.
 
@@ -167,7 +190,7 @@ class WildfireDataModule:
 
     def setup(self, needs=("train", "val")):
         """Read the description and the manifest. needs: splits that must have patches; UserError where one has none."""
-        self.patch_set = read_patch_set(self.root, self.labels.num_classes, self.labels.layer)
+        self.patch_set = read_patch_set(self.root, self.labels.num_classes, self.labels.layer, self.labels.task)
         self.train, self.val, self.test = (PatchDataset(self.patch_set, self.patch_set.of_split(split)) for split in SPLITS)
         for split in needs:
             if not len(getattr(self, split)):
@@ -191,7 +214,7 @@ class WildfireDataModule:
         order, batch_size = patch_order(len(self.train), self.batch_size, seed=self.sampling.seed,
                                         steps=self.sampling.steps_per_epoch, weights=weights)
         self.batches = EpochBatches(order, batch_size, self.processes)
-        self.is_fire = [is_fire_patch(patch) for patch in self.train.patches]
+        self.is_fire = [self.labels.task == "segmentation" and is_fire_patch(patch) for patch in self.train.patches]
         self.coming, self.train_loader, self.val_loader = ChangingBatches(), None, None
 
     def training_batches(self, epoch, first=0, last=None):
@@ -226,10 +249,14 @@ class WildfireDataModule:
         return self.loader(self.train, self.batches.of_process(epoch))
 
     def val_dataloader(self):
-        return self.loader(self.val, batches_in_order(len(self.val), self.batch_size, self.processes))
+        return self.loader_of(self.val)
 
     def test_dataloader(self):
-        return self.loader(self.test, batches_in_order(len(self.test), self.batch_size, self.processes))
+        return self.loader_of(self.test)
+
+    def loader_of(self, dataset):
+        """This process's batches of all patches of a PatchDataset, in order."""
+        return self.loader(dataset, batches_in_order(len(dataset), self.batch_size, self.processes))
 
     def train_indices_of_process(self):
         """This process's part of the training patches, each once, in order."""
@@ -237,3 +264,6 @@ class WildfireDataModule:
 
     def loader(self, dataset, batches):
         return make_loader(dataset, batches, as_it_is, workers=self.num_workers, pin_memory=self.pin_memory, persistent=True)
+
+
+WildfireDataModule = PatchDataModule  # its first task, and its name in notebooks

@@ -17,6 +17,8 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability (_water, of several classes _outlines); or .gpkg
     <scene>_preview.png      the scene beside its map
     summary.json, .csv       hectares a class, valid share, burned (water …) share, for all scenes of the folder
+    <scene>_values.tif       from a regression: its values, float32, NaN where nothing is known
+    <scene>_tiles.geojson    from a classification: the labels of tiles; those of the whole scene are in summary.json
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
 
     <image>_boxes.geojson    from a detector: objects in lon/lat with class and score; _boxes.gpkg with --vectors gpkg
@@ -34,6 +36,7 @@ if __name__ == "__main__":
 import sys
 
 from classes import classes_of_checkpoint, parse_colours
+from nets.model_config import TASKS
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
@@ -155,8 +158,12 @@ def refuse_oblong(window):
         raise UserError(f"--window {window[0]}x{window[1]}: only the windows of detectors may be oblong; pass one number")
 
 
-def map_segmentation(args, given, checkpoint):
-    """Class maps from a segmentation checkpoint. Returns the exit code."""
+def map_scenes(args, given, checkpoint):
+    """Maps of classes, values or labels of tiles, as the checkpoint's task has it. Returns the exit code."""
+    task = checkpoint["kind"]
+    if foreign := sorted(given & NOT_FOR_TASK.get(task, set())):
+        raise UserError(f"--{foreign[0].replace('_', '-')} is for other maps, not for those of a {task}; leave it out")
+
     import datetime
 
     from mapping.inputs import InputFlags
@@ -168,12 +175,13 @@ def map_segmentation(args, given, checkpoint):
 
     data = checkpoint["data"]
     classes = classes_of_checkpoint(data, args.class_colours)
-    if args.threshold is not None and not classes.has_background:
+    if args.threshold is not None and not classes.has_background and task != "multilabel":
         raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
+    chosen = {"segmentation": classes.threshold(data.get("threshold")), "multilabel": 0.5}.get(task)
+    overlap = (0.0 if task in ("classification", "multilabel") else 0.25) if args.overlap is None else args.overlap
     settings = MapSettings(
-        window=args.window or data["chip_size"] or 256, overlap=0.25 if args.overlap is None else args.overlap, tta=args.tta,
-        precision=args.precision,
-        threshold=args.threshold if args.threshold is not None else classes.threshold(data.get("threshold")),
+        window=args.window or data["chip_size"] or 256, overlap=overlap, tta=args.tta, precision=args.precision, task=task,
+        threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale)
@@ -184,7 +192,7 @@ def map_segmentation(args, given, checkpoint):
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
         )
-        console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'])}")
+        console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
 
 
@@ -193,6 +201,12 @@ ONLY_FOR = {
     "pansharpen": ({"pan", "ms", "rgb", "shift", "apron"}, "--pan, --ms, --rgb, --shift and --apron are for sharpening"),
     "detection": ({"score_threshold", "iou_threshold", "max_detections"},
                   "--score-threshold, --iou-threshold and --max-detections are for detectors"),
+}
+# Of maps that are not of classes of pixels.
+NOT_FOR_TASK = {
+    "regression": {"threshold", "probabilities", "min_area", "vectors", "class_colours"},
+    "classification": {"threshold", "probabilities", "min_area"},
+    "multilabel": {"probabilities", "min_area"},
 }
 NOT_FOR_SHARPENING = {"aoi", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
                       "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections"}
@@ -271,7 +285,7 @@ def choose_compute(args, local_rank):
 
 # One line a kind of checkpoint: what makes its maps from (args, the flags that were given, checkpoint), and what its "data" has to say.
 KINDS = {
-    "segmentation": (map_segmentation, ("bands", "divide_by", "offset", "classes", "chip_size")),
+    **dict.fromkeys(TASKS, (map_scenes, ("bands", "divide_by", "offset", "classes", "chip_size"))),
     "pansharpen": (sharpen, ("bands", "divide_by", "offset", "ratio", "target", "reach")),
     "detection": (find_objects, ("bands", "divide_by", "offset", "classes", "chip_size")),
 }

@@ -234,6 +234,35 @@ class ThresholdHistogram(Counts):
         return float(borders[choice]), float(iou[choice])
 
 
+class SegmentationScores(Counts):
+    """What a validation tells of the classes of pixels: CombinedMetrics of the likeliest class, and the best threshold if there is one."""
+
+    def __init__(self, classes, min_pixels=1, device="cpu"):
+        """classes: ClassSet."""
+        self.classes = classes
+        self.metrics = CombinedMetrics(len(classes.names), classes.names, min_pixels, device)
+        self.histogram = ThresholdHistogram(device=device)
+
+    def tensors(self):
+        return {**self.metrics.tensors(), **self.histogram.tensors()}
+
+    def update(self, logits, target, indices=None):
+        """logits: (B, C, H, W); target: (B, H, W). indices: of the patches, which do not matter here."""
+        self.metrics.update(logits, target)
+        self.histogram.update(1.0 - logits.float().softmax(dim=1)[:, 0], target)
+
+    def compute(self):
+        """
+        (scores, threshold of the probability 1 − p_0 with the highest extent IoU). Several classes that are no fire have no threshold:
+        None.
+        """
+        scores = self.metrics.compute()
+        if self.classes.is_several:
+            return scores, None
+        threshold, iou = self.histogram.best()
+        return {**scores, "threshold": threshold, f"{self.classes.score}_at_threshold": iou}, threshold
+
+
 # ------------------------------------------------------------------------------------------------------------- certainty
 
 

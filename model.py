@@ -22,6 +22,7 @@ from nets.contrast_unet import ContrastUNet
 from nets.input_step import PAIRS, InputStep, count_inputs
 from nets.model_config import ModelConfig
 from nets.model_output import ModelOutput, as_model_output
+from nets.output_step import OutputStep, answers_of
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
 from runtime.checkpoint import load_weights
@@ -41,6 +42,7 @@ class SegmentationConfig:
     Everything that decides a network's shape: the checkpoint's "model", forced on resume. mean and std in reflectance.
 
     num_classes: of regression the number of values a pixel. parts: of a model that is put together (see nets/model_config.py).
+    target_mean, target_std: of a regression, in the target's units.
     """
 
     architecture: str = "unet"
@@ -52,6 +54,8 @@ class SegmentationConfig:
     std: tuple[float, ...] | None = None
     task: str = "segmentation"
     parts: ModelConfig | None = None
+    target_mean: float = 0.0
+    target_std: float = 1.0
 
     @property
     def auxiliary_weights(self):
@@ -73,7 +77,8 @@ class SegmentationConfig:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         added = {"task": self.task} if self.task != "segmentation" else {}
         added |= {"parts": self.parts.to_dict()} if self.parts else {}
-        values = {key: value for key, value in values.items() if key not in ("task", "parts")} | added
+        added |= {"target_mean": self.target_mean, "target_std": self.target_std} if self.task == "regression" else {}
+        values = {key: value for key, value in values.items() if key not in ("task", "parts", "target_mean", "target_std")} | added
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
@@ -87,9 +92,11 @@ def build_network(config):
 
 
 def create_segmentation_model(num_classes=2, encoder_name="resnet34", architecture="unet", in_channels=None, encoder_weights="imagenet",
-                              bands=None, indices=(), mean=None, std=None):
+                              bands=None, indices=(), mean=None, std=None, task="segmentation", target=(0.0, 1.0)):
     """
     A FireSegmentationModel.
+
+    task: see nets.model_config.TASKS. target: of a regression the mean and standard deviation of its values.
 
     bands: names of the input bands; without them the seven of the wildfire data, or band_1 … for another `in_channels`.
     encoder_weights: "imagenet", None or "none", or a file with a state dict. mean, std: per band, in reflectance.
@@ -101,7 +108,8 @@ def create_segmentation_model(num_classes=2, encoder_name="resnet34", architectu
         raise UserError(f"{in_channels} input channels were asked for, but {len(bands)} bands are named: {', '.join(bands)}")
     if architecture in OWN_ARCHITECTURES and encoder_weights not in (None, "none", "imagenet"):  # imagenet is everybody's default
         raise UserError(f"{architecture} has no encoder that --encoder-weights {encoder_weights} could go into; leave it out")
-    config = SegmentationConfig(architecture, encoder_name, tuple(bands), num_classes, tuple(indices), mean, std)
+    config = SegmentationConfig(architecture, encoder_name, tuple(bands), num_classes, tuple(indices), mean, std, task,
+                                target_mean=float(target[0]), target_std=float(target[1]))
     model = FireSegmentationModel(config)
     if encoder_weights not in (None, "none") and architecture not in OWN_ARCHITECTURES:
         seen = () if PAIRS in config.indices else config.bands  # bands that keep their own channel
@@ -153,7 +161,8 @@ def require_fitting_size(model, size, piece):
 
 class FireSegmentationModel(nn.Module):
     """
-    Reflectance in, class logits out; the answers about whole patches are derived from the pixels.
+    Reflectance in, class logits out; the answers about whole patches are derived from the pixels. With another task in its config it
+    answers what that asks for, see nets.output_step.OutputStep.
 
     x: (B, bands, H, W) float32 reflectance, bands in the order of config.bands. predict_fire_* take class 0 for the background and every
     other class for fire (water …: what is mapped).
@@ -165,6 +174,7 @@ class FireSegmentationModel(nn.Module):
         self.config = config
         self.input_step = InputStep(config.bands, config.indices, config.mean, config.std)
         self.network = build_network(config)
+        self.output_step = OutputStep(config.task, config.target_mean, config.target_std)
 
     def forward(self, x):
         """→ logits (B, num_classes, H, W), of a task that answers for whole patches (B, num_classes); any H and W."""
@@ -183,7 +193,8 @@ class FireSegmentationModel(nn.Module):
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         output, auxiliary = as_model_output(self.network(x))
-        return ModelOutput(cut(output, height, width), {name: cut(values, height, width) for name, values in auxiliary.items()})
+        auxiliary = {name: self.output_step(cut(values, height, width)) for name, values in auxiliary.items()}
+        return ModelOutput(self.output_step(cut(output, height, width)), auxiliary)
 
     def predict_segmentation(self, x):
         """→ class of each pixel, (B, H, W) int64."""
@@ -191,9 +202,14 @@ class FireSegmentationModel(nn.Module):
             return self(x).argmax(dim=1)
 
     def predict_probabilities(self, x):
-        """→ (B, num_classes, H, W) in 0..1, summing to 1 over the classes."""
+        """→ (B, num_classes, H, W) in 0..1, summing to 1 over the classes; (B, num_classes) of whole patches, of labels each in 0..1."""
         with predicting(self):
-            return self(x).float().softmax(dim=1)
+            return answers_of(self.config.task, self(x))
+
+    def predict_values(self, x):
+        """→ (B, H, W) of a regression, in the target's units."""
+        with predicting(self):
+            return self(x)[:, 0]
 
     def predict_fire_detection(self, x):
         """→ is any pixel of a class above 0? (B,) bool."""

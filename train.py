@@ -1,15 +1,18 @@
 """
-Train a network that says for each pixel what it is: burned or not, how badly, or any other classes that a patch set has.
+Train a network that says for each pixel what it is: burned or not, how badly, or any other classes that a patch set has. With --task
+a value of each pixel (biomass, height …), or the class or the labels of each patch.
 
     python train.py --config few-scenes --patches-dir patches               # the settings of recipes/few-scenes.yaml
     python train.py --patches-dir patches --num-classes 2
     python train.py --patches-dir patches --num-classes 5 --encoder resnet50 --architecture unetplusplus --precision bf16
+    python train.py --patches-dir biomass --task regression --loss huber
+    python train.py --patches-dir scenes --task classification
     python train.py --resume output/checkpoints/last.pt                     # continue, with the settings it had
     python train.py --test-only --resume output/checkpoints/final_model.pt --test-split val
     torchrun --nproc_per_node 4 train.py --patches-dir patches              # the same global batch, on four processes
 
 Patches come from `chip.py make-patches`. The output folder gets config.json, metrics.csv (one row an epoch), samples/ and checkpoints/:
-best_model.pt (highest validation IoU), last.pt (for --resume), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
+best_model.pt (best validation score), last.pt (for --resume), checkpoint_epoch_N.pt (N from zero) and final_model.pt.
 """
 
 if __name__ == "__main__":
@@ -22,23 +25,23 @@ import os
 import sys
 
 from classes import parse_colours
+from nets.model_config import TASKS as TASK_NAMES
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import print_result
-from runtime.values import number, whole
+from runtime.values import number, weighted_names, whole
 from spectral_indices import SPECTRAL_INDICES
 
-KIND = "segmentation"
-PROJECTS = {True: "fire-detection", False: "segmentation"}  # of W&B: are the classes fire?
+FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the task's name
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
-MODEL_FLAGS = ("architecture", "encoder", "num_classes", "indices", "layer")
+MODEL_FLAGS = ("task", "architecture", "encoder", "num_classes", "indices", "layer")
 # Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
 PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
 # What --help shows.
-FIRST_FLAGS = ("--config", "--patches-dir", "--output-dir", "--num-classes", "--encoder-weights", "--epochs", "--batch-size", "--lr",
-               "--resume", "--test-only", "--test-split", "--overwrite")
+FIRST_FLAGS = ("--config", "--patches-dir", "--output-dir", "--task", "--num-classes", "--encoder-weights", "--epochs", "--batch-size",
+               "--lr", "--resume", "--test-only", "--test-split", "--overwrite")
 
 
 def build_parser():
@@ -47,7 +50,10 @@ def build_parser():
     group = parser.add_argument_group("data")
     group.add_argument("--patches-dir", default="./patches", help="folder made by chip.py make-patches")
     group.add_argument("--output-dir", default="./output", help="the run's folder")
-    group.add_argument("--num-classes", type=whole(2, 254), default=2, help="2: burned or not (DEL), 5: severity (GRA), or as in the set")
+    group.add_argument("--task", choices=TASK_NAMES, default="segmentation",
+                       help="a class or a value of each pixel, a class or several labels of each patch, as the patches were made for")
+    group.add_argument("--num-classes", type=whole(1, 254), default=2, help="2: burned or not (DEL), 5: severity (GRA), or as in the set; "
+                       "other tasks take the set's")
     group.add_argument("--layer", help="label layer, where the number of classes does not say it")
     group.add_argument("--num-workers", type=whole(), default=4, help="processes that read patches, at most one a core; 0: none")
     group.add_argument("--weighted-sampling", action="store_true", help="draw fire patches (over a hundredth above class 0) more often")
@@ -79,8 +85,11 @@ def build_parser():
     group.add_argument("--seed", type=whole(), default=0, help="of weights, order and augmentation")
 
     group = parser.add_argument_group("loss: 0.5 cross-entropy + 0.5 Dice")
-    group.add_argument("--no-class-weights", action="store_true", help="all classes count the same in the cross-entropy")
-    group.add_argument("--focal-loss", action="store_true", help="focal loss in place of the cross-entropy")
+    group.add_argument("--loss", type=weighted_names, metavar="NAME:WEIGHT,…",
+                       help="ce, focal, dice, jaccard, tversky, lovasz; of values mse, rmse, mae, huber; of labels bce, focal (default: "
+                       "ce:0.5,dice:0.5; mse; ce of patches; bce)")
+    group.add_argument("--no-class-weights", action="store_true", help="all classes count the same in ce, focal and bce")
+    group.add_argument("--focal-loss", action="store_true", help="focal loss in place of the cross-entropy (see --loss)")
     group.add_argument("--focal-gamma", type=number(0), default=2.0, help="how strongly easy pixels are down-weighted")
 
     group = parser.add_argument_group("machine")
@@ -117,33 +126,49 @@ def check_flags(args):
         raise UserError("--test-only needs a checkpoint to score: pass --resume with the file that the end of the training names")
     if args.overwrite and args.resume and not args.test_only:
         raise UserError("--resume continues a run and --overwrite deletes one: pass one of the two")
+    if args.loss and args.focal_loss:
+        raise UserError("--focal-loss is short for --loss focal:0.5,dice:0.5; pass one of the two")
+    if args.task != "segmentation":
+        for flag in ("weighted_sampling", "no_fire_augment", "focal_loss", "class_colours", "layer"):
+            if getattr(args, flag):
+                raise UserError(f"--{flag.replace('_', '-')} is for classes of pixels, not for --task {args.task}; leave it out")
+    elif args.num_classes < 2:
+        raise UserError("--num-classes 1: a pixel needs two classes to tell apart; pass 2 or more, or --task regression for values")
     if args.accumulate > args.batch_size:
         raise UserError(f"--accumulate {args.accumulate} pieces are more than the {args.batch_size} patches of a batch; pass fewer")
 
 
 def import_libraries():
     """What the functions below use. torch takes seconds to import, so this waits until the flags are known to be right."""
-    global torch, np, augment, scoring, model_from_checkpoint, create_segmentation_model, require_fitting_size, CombinedLoss, as_classes
-    global CombinedMetrics, ThresholdHistogram, WildfireDataModule, Labels, Sampling, band_statistics, class_weights_of
+    global torch, np, augment, scoring, model_from_checkpoint, create_segmentation_model, require_fitting_size, CombinedLoss
+    global Criterion, LossFacts, make_loss, require_terms, TASKS, SCALAR_TASKS, as_model_output, patch_scores
+    global PatchDataModule, Labels, Sampling, band_statistics, class_weights_of, label_weights_of, target_statistics
     global reflectance_doubt, scale_doubt
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
-    global final_reaches, adopt_settings, group_of, settings_of, write_samples, write_scores, load_checkpoint, require_parts, result_of
-    global find_result, ended_as_planned, path_length, warn_of_short_path, score_baseline, spread_patches
+    global final_reaches, adopt_settings, group_of, settings_of, write_scores, load_checkpoint, require_parts, result_of
+    global find_result, ended_as_planned, path_length, warn_of_short_path, spread_patches
     import numpy as np
     import torch
 
     import augment
-    from chipping.patch_statistics import band_statistics, class_weights_of, reflectance_doubt, scale_doubt
-    from dataset import Labels, Sampling, WildfireDataModule
-    from losses import CombinedLoss
-    from mapping import scoring
-    from mapping.patch_samples import write_samples
+    from chipping.patch_statistics import (
+        band_statistics,
+        class_weights_of,
+        label_weights_of,
+        reflectance_doubt,
+        scale_doubt,
+        target_statistics,
+    )
+    from dataset import Labels, PatchDataModule, Sampling
+    from losses import CombinedLoss, Criterion, LossFacts, make_loss, require_terms
+    from mapping import patch_scores, scoring
     from mapping.score_files import write_scores
-    from mapping.validation_baseline import score_baseline, spread_patches
-    from metrics import CombinedMetrics, ThresholdHistogram, as_classes
+    from mapping.validation_baseline import spread_patches
     from model import create_segmentation_model, model_from_checkpoint, require_fitting_size
+    from nets.model_config import SCALAR_TASKS
+    from nets.model_output import as_model_output
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
@@ -160,6 +185,7 @@ def import_libraries():
     from runtime.schedule import Schedule, ended_as_planned
     from runtime.settings import adopt_settings, group_of, settings_of
     from runtime.unreadable import Unreadable
+    from tasks import TASKS
 
 
 def main(argv=None):
@@ -179,13 +205,16 @@ def main(argv=None):
         compute = Compute(device=choose_device(args.device, processes.local_rank), precision=args.precision,
                           channels_last=args.channels_last, compile=args.compile)
         options = group_of(Options, args)
-        data = WildfireDataModule(
+        require_terms(options.task, options.loss or ())
+        num_classes = args.num_classes if options.task == "segmentation" or "num_classes" in given else None  # else as the set has
+        data = PatchDataModule(
             args.patches_dir, args.batch_size, min(args.num_workers, usable_cores()), args.weighted_sampling, args.fire_weight,
-            not args.no_fire_augment, labels=Labels(num_classes=args.num_classes, layer=args.layer),
+            not args.no_fire_augment, labels=Labels(num_classes=num_classes, layer=args.layer, task=options.task),
             sampling=Sampling(augment=not args.no_augment, crop=args.crop, steps_per_epoch=args.steps_per_epoch, seed=args.seed),
             processes=processes, pin_memory=compute.device.type == "cuda")
         if args.test_only:
-            return test(options, data, checkpoint, args.test_split, compute, processes, console)
+            score = test if options.task == "segmentation" else test_patches
+            return score(options, data, checkpoint, args.test_split, compute, processes, console)
         return train(options, data, group_of(ModelChoice, args), settings_of(args, RUN_FLAGS), checkpoint, compute, processes, console)
 
 
@@ -193,7 +222,6 @@ def main(argv=None):
 class ModelChoice:
     """The network of a new run."""
 
-    num_classes: int
     encoder: str
     architecture: str
     encoder_weights: str
@@ -204,6 +232,7 @@ class ModelChoice:
 class Options:
     """Flags that the loop and its parts read; what each means is said in build_parser."""
 
+    task: str
     output_dir: str
     patches_dir: str
     epochs: int
@@ -218,6 +247,7 @@ class Options:
     grad_clip: float
     patience: int
     seed: int
+    loss: dict | None
     no_class_weights: bool
     focal_loss: bool
     focal_gamma: float
@@ -237,9 +267,11 @@ class Options:
 def open_checkpoint(args, given):
     """The checkpoint of --resume; flags that were not given become those of its run."""
     args.resume = str(find_result(args.resume)) if args.test_only else args.resume
-    checkpoint = load_checkpoint(args.resume, KIND)
+    checkpoint = load_checkpoint(args.resume)
+    if checkpoint["kind"] not in TASK_NAMES:
+        checkpoint = load_checkpoint(args.resume, "segmentation")  # which says what it is
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
-    adopt_settings(args, given, checkpoint["settings"], run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
+    adopt_settings(args, given, {**checkpoint["settings"], "task": checkpoint["kind"]}, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     check_flags(args)
     args.output_dir = output_dir_of_run(args.resume, args.output_dir if "output_dir" in given else None, elsewhere=args.test_only)
     return checkpoint
@@ -254,7 +286,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     run_folder.refuse_earlier_run()  # before masks are counted and weights downloaded; the folder itself is made when the rest is right
     seed_everything(options.seed)
     set_up(data, ("train", "val"), checkpoint, options.accept_scale, console)
-    steps, patch_set = data.batches.steps, data.patch_set
+    task, steps, patch_set = TASKS[options.task], data.batches.steps, data.patch_set
     classes = patch_set.class_set.with_colours(options.class_colours)
     total_steps = min(options.epochs * steps, options.max_steps or options.epochs * steps)
     run_folder.make()  # before weights are downloaded
@@ -263,15 +295,15 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     learner = make_learner(options, data, choice, checkpoint, compute, processes, console)
     model, optimizer = learner.model, learner.optimizer
     schedule = Schedule(options.scheduler, options.lr, total_steps, options.warmup)
-    counts = new_metrics(patch_set, options, compute.device)
-    running = RunningSums(("loss", "ce_loss", "dice_loss"), compute.device, processes, shared=True, counts=counts)
+    counts = task.counts(patch_set, options.detection_min_pixels, compute.device)
+    running = RunningSums(("loss", *learner.criterion.names), compute.device, processes, shared=True, counts=counts)
     unreadable = Unreadable("patches", patch_set.folder, len(data.train) + len(data.val), processes, strict=options.strict)
 
     # Where the run is. Everything in `state` goes into the checkpoint and comes back on resume.
     position = Position(wandb_id=os.urandom(4).hex() if options.wandb else None)
     state = RunState(position, model=model, optimizer=optimizer, schedule=schedule, scaler=learner.scaler, running=running,
                      unreadable=unreadable)
-    header = {"kind": KIND, "model": model.config.to_dict(), "settings": settings, "data": describe_data(data, options)}
+    header = {"kind": options.task, "model": model.config.to_dict(), "settings": settings, "data": describe_data(data, options)}
     if checkpoint:
         resume(checkpoint, state, header["data"], steps, console)
 
@@ -279,7 +311,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         stalled = options.patience and position.epochs_without_gain >= options.patience
         return position.epoch >= options.epochs or position.step >= total_steps and not position.step_in_epoch or stalled
 
-    if checkpoint and finished() and final_reaches(position, run_folder, KIND, processes):
+    if checkpoint and finished() and final_reaches(position, run_folder, options.task, processes):
         console.say(f"the run in {run_folder.path} is finished after {position.epoch} epochs; "
                     "raise --epochs (or --max-steps, --patience) to train on")
         return 0
@@ -288,7 +320,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         run_folder as folder,
         Saver(folder, state, header, processes, minutes=options.save_minutes, resume_with=resume_with) as saver,
         RunLog(folder, position, console, active=processes.is_first, wandb=options.wandb, tensorboard=options.tensorboard,
-               project=options.project or PROJECTS[classes.is_fire], name=options.run_name, config=settings) as log,
+               project=options.project or project_of(options.task, classes), name=options.run_name, config=settings) as log,
     ):
         folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"],
                             data={**header["data"], "threshold": None}, device=str(compute.device), processes=processes.size)
@@ -328,8 +360,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
             refuse_all_unreadable(unreadable, data, epoch)
 
             # What follows from them: best so far? lower rate? enough?
-            score = val[classes.score] if val[classes.score] == val[classes.score] else float("-inf")
-            last_score = score
+            last_score = score = signed(val[task.best(classes)[0]], task)
             is_best = position.best_score is None or score > position.best_score
             position.judge(score, is_best)
             header["data"]["threshold"] = threshold
@@ -339,10 +370,10 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
 
             # Tell and save
             log.epoch(row, best=int(is_best), seconds=saver.clock.epoch_seconds())
-            console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}, val loss {val['loss']:.4f}, {score_words(val, classes)}, lr "
+            console.say(f"epoch {epoch}: train loss {row['train_loss']:.4f}, val loss {val['loss']:.4f}, {task.line(val, classes)}, lr "
                         f"{row['lr']:.2e}{', best' * is_best}")
             if is_best and processes.is_first:
-                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", model, data.val, patch_set, classes, to_device, compute)
+                task.samples(folder.path / "samples" / f"epoch_{epoch}.png", model, data.val, patch_set, classes, to_device, compute)
             best = [BEST] if is_best and (kept_best is None or score >= kept_best) else []
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
             saver.save(*best, *numbered)
@@ -350,76 +381,67 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         # What maps are made with: the last epoch and the most likely class, or the best epoch and its threshold, never a mixture.
         result = result_of(ended_as_planned(options.scheduler, position.step, total_steps))
         saver.save(FINAL, data={**header["data"], "threshold": None}, result=result)
-        baseline = baseline_of_validation(data, options, processes) if position.best_score is not None else None
+        baselines = baselines_of_validation(data, task, options, processes) if position.best_score is not None else {}
         if processes.is_first or position.best_score is None:
-            conclude(position, kept_best, folder, classes, console)
+            conclude(position, kept_best, folder, task, classes, console)
         if processes.is_first and position.best_score is not None:
-            say_below(baseline, last_score if result == FINAL else position.best_score, "validation patches")
+            say_baselines(baselines, last_score if result == FINAL else position.best_score, task, classes)
             print_result(f"map with {folder.checkpoints / result} ({how_to_map(result, header)}){unreadable.left_out()}")
     return 0
 
 
 def train_step(learner, batch, draws, step, options, patch_set):
-    """One optimiser step. → (losses {name: scalar}, prediction (B, H, W), target (B, H, W)), all still on the device."""
-    processes = learner.processes
+    """One optimiser step. → (losses {name: scalar}, prediction, target, as the task's counts take them), all still on the device."""
+    processes, task = learner.processes, TASKS[options.task]
     seed_step(options.seed, step, processes.rank)
     images, target = to_device(batch, patch_set, learner.compute, draws)
     learner.optimizer.zero_grad(set_to_none=True)
     # Each piece counts by its share of the valid pixels. (The cross-entropy is then nearly that of the whole batch, Dice only roughly.)
-    valid = processes.sum((target != 255).sum()).clamp(min=1) if options.accumulate > 1 else None
+    valid = processes.sum(augment.known(target).sum()).clamp(min=1) if options.accumulate > 1 else None
     losses, predictions = {}, []
     for part in np.array_split(np.arange(len(images)), options.accumulate):
         x, y = images[part[0] : part[-1] + 1], target[part[0] : part[-1] + 1]
         with learner.compute.autocast():
-            logits = learner.network(x)
-        loss, parts = learner.criterion(logits, y)
-        share = 1.0 if options.accumulate == 1 else processes.sum((y != 255).sum()) / valid
+            output = as_model_output((learner.outputs or learner.network)(x))
+        loss, parts = learner.criterion(output, y)
+        share = 1.0 if options.accumulate == 1 else processes.sum(augment.known(y).sum()) / valid
         learner.scaler.scale(loss * share).backward()
         for name, value in (("loss", loss), *parts.items()):
             losses[name] = losses.get(name, 0.0) + value.detach() * share
-        predictions.append(as_classes(logits.detach()))
+        predictions.append(task.prediction(output.output.detach()))
     optimiser_step(learner.model, learner.optimizer, learner.scaler, processes, grad_clip=options.grad_clip)
     return losses, torch.cat(predictions), target
 
 
 def validate(learner, data, options, unreadable):
     """
-    → (scores of the whole validation split, threshold of the probability 1 − p_0 with the highest extent IoU). Several classes that are
-    no fire have no threshold: None.
+    → (scores of the whole validation split, threshold that maps best or None where there is none). The loss is that of the main head.
 
     Loss sums are kept per batch and added in the batches' order, so that the number of processes does not show in the last digit.
     """
     processes, device, patch_set = learner.processes, learner.compute.device, data.patch_set
-    metrics, histogram = new_metrics(patch_set, options, device), ThresholdHistogram(device=device)
+    metrics = TASKS[options.task].scores(patch_set, data.val, options.detection_min_pixels, device)
     learner.model.eval()
     batches = -(-len(data.val) // data.batch_size)
-    sums = torch.zeros(batches, 2 + 3 * len(patch_set.classes), device=device)
+    sums = torch.zeros(batches, learner.criterion.size(len(patch_set.classes)), device=device)
     with torch.no_grad():
         for index, batch in enumerate(data.val_batches()):
             unreadable.note(batch.problems)
             images, target = to_device(batch, patch_set, learner.compute)
             with learner.compute.autocast():
-                logits = learner.network(images)
-            sums[index * processes.size + processes.rank] = learner.criterion.sums(logits, target)
-            metrics.update(logits, target)
-            histogram.update(1.0 - logits.float().softmax(dim=1)[:, 0], target)
-    for counts in (metrics, histogram):
-        for tensor in counts.tensors().values():
-            tensor.copy_(processes.sum(tensor))
+                output = learner.network(images)
+            sums[index * processes.size + processes.rank] = learner.criterion.sums(output, target)
+            metrics.update(output, target, batch.indices)
+    for tensor in metrics.tensors().values():
+        tensor.copy_(processes.sum(tensor))
     total, parts = learner.criterion.from_sums(processes.sum(sums).cpu().double().sum(dim=0))
-    scores = {"loss": float(total), **{name: float(part) for name, part in parts.items()}, **metrics.compute()}
-    if patch_set.class_set.is_several:
-        return scores, None
-    threshold, iou = histogram.best()
-    return {**scores, "threshold": threshold, f"{patch_set.class_set.score}_at_threshold": iou}, threshold
+    scores, threshold = metrics.compute()
+    return {"loss": float(total), **{name: float(part) for name, part in parts.items()}, **scores}, threshold
 
 
-def score_words(val, classes):
-    """The scores of a validation in an epoch's line."""
-    if classes.is_several:
-        return f"val mean IoU {val['mean_iou']:.4f}, accuracy {val['pixel_accuracy']:.4f}"
-    recall, f1 = val[f"{classes.key}_recall"], val["detection_f1"]
-    return f"val {classes.score_words} {val[classes.score]:.4f}, recall {recall:.4f}, detection F1 {f1:.4f}"
+def signed(score, task):
+    """A score as one that rises: its negative where lower is better, minus infinity where it is not known."""
+    return float("-inf") if score != score else -score if task.falls else score
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
@@ -427,10 +449,14 @@ def score_words(val, classes):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Learner:
-    """The network with what trains it. network: model, compiled where asked for; the two share their weights."""
+    """
+    The network with what trains it. network: model, compiled where asked for; the two share their weights. outputs: the same for a
+    training step, which needs the auxiliary heads too (→ ModelOutput); None where there are none.
+    """
 
     model: object
     network: object
+    outputs: object = None
     criterion: object
     optimizer: object
     scaler: object
@@ -469,26 +495,39 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         mean, std = band_statistics(patch_set, data.train.patches, options.seed)
         if doubt := reflectance_doubt(patch_set, mean):
             console.warn(doubt)
-        model = create_segmentation_model(choice.num_classes, choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights,
-                                          bands=patch_set.bands, indices=choice.indices, mean=mean, std=std)
+        target = target_statistics(data.train.patches) if options.task == "regression" else (0.0, 1.0)
+        model = create_segmentation_model(
+            len(patch_set.classes), choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights, bands=patch_set.bands,
+            indices=choice.indices, mean=mean, std=std, task=options.task, target=target)
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate)
     model = compute.place(share_batch_statistics(model, processes))
-    criterion = make_loss(options, data, processes, console).to(compute.device)
+    criterion = make_criterion(options, data, model, processes, console).to(compute.device)
+    network = compute.compiled(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    return Learner(model=model, network=compute.compiled(model), criterion=criterion, optimizer=optimizer,
+    outputs = model.outputs if model.config.auxiliary_weights else None
+    return Learner(model=model, network=network, outputs=outputs, criterion=criterion, optimizer=optimizer,
                    scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
 
 
-def make_loss(options, data, processes, console):
-    """The criterion, with class weights from the manifest's counts (as drawn, where sampling is weighted)."""
+def make_criterion(options, data, model, processes, console):
+    """The criterion of all heads, with class weights from the manifest's counts (as drawn, where sampling is weighted)."""
     weights = None
-    if not options.no_class_weights:
-        weights = class_weights_of(data.train.patches, len(data.patch_set.classes), data.sample_weights)
+    if options.task != "regression" and not options.no_class_weights:
+        count = len(data.patch_set.classes)
+        weights = (label_weights_of(data.train.patches, count) if options.task == "multilabel"
+                   else class_weights_of(data.train.patches, count, data.sample_weights))
         drawn = " of the patches as they are drawn" if data.sample_weights is not None else ""
         named = ", ".join(f"{name} {w:.2f}" for name, w in zip(data.patch_set.classes, weights.tolist(), strict=True))
         console.say(f"class weights{drawn}: {named}")
-    reduce = processes.sum_with_gradient if processes.size > 1 else None
-    return CombinedLoss(weights, options.focal_loss, options.focal_gamma, reduce=reduce)
+    facts = LossFacts(class_weights=weights, gamma=options.focal_gamma, scale=model.config.target_std)
+
+    def loss_of_head():
+        if options.task == "segmentation" and not options.loss:
+            return CombinedLoss(weights, options.focal_loss, options.focal_gamma)
+        return make_loss(options.task, options.loss or TASKS[options.task].usual_loss, facts)
+
+    auxiliary = {name: (loss_of_head(), weight) for name, weight in model.config.auxiliary_weights.items()}
+    return Criterion(loss_of_head(), auxiliary, processes.sum_with_gradient if processes.size > 1 else None)
 
 
 def describe_data(data, options):
@@ -496,7 +535,8 @@ def describe_data(data, options):
     patch_set = data.patch_set
     colours = {"class_colours": options.class_colours} if options.class_colours else {}
     # Scores of several classes were an IoU of all above 0 in earlier runs: not to be compared with a mean.
-    judged = f"{data.val.fingerprint()} by mean IoU" if patch_set.class_set.is_several else data.val.fingerprint()
+    of_pixels = options.task == "segmentation"
+    judged = f"{data.val.fingerprint()} by mean IoU" if of_pixels and patch_set.class_set.is_several else data.val.fingerprint()
     return {
         "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
         "nodata": patch_set.nodata, "classes": list(patch_set.classes), "chip_size": patch_set.chip_size,
@@ -529,6 +569,8 @@ FEW_PATCHES = 300  # for training; what pretrained networks need
 
 def how_to_map(result, header):
     """What decides a map beside the weights, with the checkpoint that result_of names."""
+    if header["kind"] != "segmentation":
+        return "last epoch" if result == FINAL else "best epoch"
     if result == FINAL:
         return "last epoch, most likely class"
     return f"best epoch, {'most likely class' if header['data']['threshold'] is None else 'threshold chosen on validation'}"
@@ -545,11 +587,18 @@ def say_outlook(options, data, total_steps, done, console):
     console.say(f"{total_steps} steps in all, on {scenes[0]} scenes, {scenes[1]} others for validation")
     if not done:
         path = path_length(options.scheduler, options.lr, total_steps, options.warmup)
-        warn_of_short_path(console, path, total_steps, f"take --config {recipe_for(len(data.train))}, for chip.py make-patches too")
+        of_pixels = options.task == "segmentation"
+        warn_of_short_path(console, path, total_steps, f"take --config {recipe_for(len(data.train))}, for chip.py make-patches too"
+                           if of_pixels else "raise --epochs or --lr, or cut overlapping patches")
 
 
-def baseline_of_validation(data, options, processes):
-    """(name, score) of the index that the network has to beat, over the validation patches; None where the bands have none."""
+def project_of(task, classes):
+    """The usual W&B project."""
+    return FIRE_PROJECT if task == "segmentation" and classes.is_fire else task
+
+
+def baselines_of_validation(data, task, options, processes, scored=None):
+    """{name: scores} of what the network has to beat, over the validation patches or those of the dataset `scored`; {} if there is none."""
     cpu = Compute(device=torch.device("cpu"))
 
     def batches(dataset):
@@ -557,8 +606,20 @@ def baseline_of_validation(data, options, processes):
         for start in range(0, len(indices), options.batch_size):
             yield to_device(dataset.__getitems__(indices[start : start + options.batch_size]), data.patch_set, cpu)
 
-    baseline = scoring.baseline_of(data.patch_set.class_set, data.patch_set.bands)
-    return baseline and score_baseline(baseline, batches(data.train), batches(data.val), processes)
+    return task.baselines(data, scored or data.val, batches(data.train), batches(scored or data.val), processes)
+
+
+def say_baselines(baselines, score, task, classes):
+    """Lines about the baselines of other tasks, and one where the network's signed score is below that of a baseline."""
+    key, words = task.best(classes)
+    if task is TASKS["segmentation"]:
+        for name, scores in baselines.items():
+            say_below((name.removesuffix(" threshold"), scores[key]), score, "validation patches")
+        return
+    for name, scores in baselines.items():
+        print_result(f"without a network, {name}: {task.line(scores, classes).removeprefix('val ')}")
+        if score is not None and score < signed(scores[key], task):
+            print_result(f"not better than {name} (validation {words}); docs/training.md says what helps")
 
 
 def say_below(baseline, score, of):
@@ -567,27 +628,26 @@ def say_below(baseline, score, of):
         print_result(f"below the {baseline[0]} threshold ({score:.3f} against {baseline[1]:.3f}, {of}); docs/training.md says what helps")
 
 
-def new_metrics(patch_set, options, device="cpu"):
-    return CombinedMetrics(len(patch_set.classes), patch_set.classes, options.detection_min_pixels, device)
-
-
 def training_numbers(running, patch_set, options):
     """The row's train_ columns: mean losses of the epoch, and scores of the patches as they were augmented."""
     losses, _ = running.means()
-    counted = new_metrics(patch_set, options)
+    task = TASKS[options.task]
+    counted = task.counts(patch_set, options.detection_min_pixels)
     counted.add(running.summed_counts())
-    scores = {key: value for key, value in counted.compute().items() if key in (patch_set.class_set.score, "detection_f1")}
+    scores = {key: value for key, value in counted.compute().items() if key in task.told(patch_set.class_set)}
     return {f"train_{key}": value for key, value in {**losses, **scores}.items()}
 
 
 def to_device(batch, patch_set, compute, draws=None):
-    """A batch as stored → (reflectance (B, C, h, w) float32, labels (B, h, w)) on the device."""
+    """A batch as stored → (reflectance (B, C, h, w) float32, labels (B, h, w), of whole patches (B,) or (B, classes)) on the device."""
     device = compute.device
     images = batch.images.float() if device.type == "mps" else batch.images  # MPS knows no uint16
-    images, masks = images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
+    images, labels = images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
+    of_patches = patch_set.task in SCALAR_TASKS
+    masks = torch.full((len(images), *images.shape[2:]), 255, dtype=torch.uint8, device=device) if of_patches else labels
     nodata = augment.nodata_values(patch_set.offset, batch.images.dtype)
     images, masks = augment.prepare(images, masks, *augment.scale_on(device, patch_set.divide_by, patch_set.offset), draws, nodata)
-    return (images.to(memory_format=torch.channels_last) if compute.channels_last else images), masks
+    return (images.to(memory_format=torch.channels_last) if compute.channels_last else images), (labels if of_patches else masks)
 
 
 def refuse_all_unreadable(unreadable, data, epoch):
@@ -597,16 +657,17 @@ def refuse_all_unreadable(unreadable, data, epoch):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def conclude(position, kept_best, folder, classes, console):
+def conclude(position, kept_best, folder, task, classes, console):
     """A line about the best score, and where its model is."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on these patches; raise --epochs (or --max-steps)")
         return
+    words, sign = task.best(classes)[1], -1 if task.falls else 1
     found = position.best_score > float("-inf")
-    score = f"{position.best_score:.4f}" if found else f"undefined (no {classes.word or 'class'} in validation, none predicted)"
-    best = f"best validation {classes.score_words} {score} in epoch {position.best_epoch}"
+    score = f"{sign * position.best_score:.4f}" if found else f"undefined (no {classes.word or 'class'} in validation, none predicted)"
+    best = f"best validation {words} {score} in epoch {position.best_epoch}"
     if kept_best is not None and kept_best > position.best_score:  # of epochs that this run, resumed from an earlier one, has left
-        best = f"{best}, but {kept_best:.4f} was reached before and is kept"
+        best = f"{best}, but {sign * kept_best:.4f} was reached before and is kept"
     print_result(f"{best}: {folder.checkpoints / BEST}")
 
 
@@ -667,6 +728,43 @@ def test(options, data, checkpoint, split, compute, processes, console):
         way = "network" if threshold is None else "network_at_threshold"  # as in a map
         index, ours = (summary[name]["pooled"][classes.score] for name in (baseline.index, way))
         say_below((baseline.index.upper(), index), ours, "pooled")
+    return 0
+
+
+def test_patches(options, data, checkpoint, split, compute, processes, console):
+    """--test-only of values and of labels of patches: scores_<split>.json and .csv. Every patch of the split is scored once."""
+    outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
+    if processes.is_first:
+        if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
+            refuse_existing(outputs, options.overwrite)
+        require_writable(options.output_dir)
+    set_up(data, [split], checkpoint, options.accept_scale, console)
+    task, patch_set, dataset = TASKS[options.task], data.patch_set, getattr(data, split)
+    network = compute.compiled(model_from_checkpoint(checkpoint).to(compute.device))
+    metrics = task.scores(patch_set, dataset, options.detection_min_pixels, compute.device)
+    unreadable = Unreadable("patches", patch_set.folder, len(dataset), processes, strict=options.strict)
+    loader = data.loader_of(dataset)
+    with console.progress(len(loader), f"scoring {split}") as bar, torch.no_grad():
+        for batch in loader:
+            unreadable.note(batch.problems)
+            images, target = to_device(batch, patch_set, compute)
+            with compute.autocast():
+                output = network(images)
+            metrics.update(output, target, batch.indices)
+            bar.update()
+    for tensor in metrics.tensors().values():
+        tensor.copy_(processes.sum(tensor))
+    scores, _ = metrics.compute()
+    unreadable.report(console)
+    baselines = baselines_of_validation(data, task, options, processes, dataset) if len(data.train) else {}
+    if not processes.is_first:
+        return 0
+    patch_scores.write(*outputs, {"network": scores, **baselines}, {
+        "split": split, "checkpoint": os.path.abspath(checkpoint["path"]), "patches_dir": options.patches_dir,
+        "patches": len(dataset), "unreadable": sorted(unreadable.files),
+    })
+    print_result(*patch_scores.table({"network": scores, **baselines}).split("\n"))
+    print_result(f"{len(dataset)} patches{unreadable.left_out()}: {outputs[0]}")
     return 0
 
 

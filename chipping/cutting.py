@@ -15,9 +15,10 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from chipping.cloud_masks import CloudRule, cloudy_pixels
-from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
+from chipping.labels import read_aligned, read_labels, read_polygons, to_classes, to_values
 from chipping.sources import stamps_of
 from constants import IGNORE
+from nets.model_config import SCALAR_TASKS
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
 from raster.source import open_raster, read_bands
@@ -38,7 +39,8 @@ class Recipe:
     size, stride: pixels. layers: names of the mask's planes; classes: how many each has. divide_by, offset: one a band. max_cloud: share of
     cloudy pixels above which a window is left out. ignore_clouds: cloud classes whose pixels become 255; all that is
     cloudy with a cloud_rule, which says what is (None: 1 to 3). min_valid: share of valid pixels
-    below which a window is left out (one without any always is). polygons, aoi: vector files.
+    below which a window is left out (one without any always is). polygons, aoi: vector files. task: what is learned; of a regression
+    the planes are values, float32 with NaN for ignore; of labels of whole patches there are none.
     """
 
     size: int
@@ -56,6 +58,20 @@ class Recipe:
     class_field: str | None = None
     class_names: tuple = ()
     aoi: str | None = None
+    task: str = "segmentation"
+
+    @property
+    def has_values(self):
+        return self.task == "regression"
+
+    @property
+    def has_masks(self):
+        return self.task not in SCALAR_TASKS
+
+    def empty(self, height, width):
+        """(L, height, width) labels that say nothing."""
+        ignore, kind = (np.nan, np.float32) if self.has_values else (IGNORE, np.uint8)
+        return np.full((len(self.layers), height, width), ignore, kind)
 
 
 def grid_of(scene, recipe):
@@ -85,8 +101,8 @@ class SceneReader:
         """
         A part of the scene.
 
-        Returns (pixels (C, h, w) in a type that holds all bands, invalid (h, w) bool or None where all are valid, masks (L, h, w) uint8,
-        cloudy (h, w) bool or None, inside (h, w) bool or None: within the area of interest).
+        Returns (pixels (C, h, w) in a type that holds all bands, invalid (h, w) bool or None where all are valid, masks (L, h, w) uint8, or
+        float32 of values, cloudy (h, w) bool or None, inside (h, w) bool or None: within the area of interest).
         """
         scene, recipe = self.scene, self.recipe
         window = Window(col, row, width, height)
@@ -95,13 +111,16 @@ class SceneReader:
             invalid = self.invalid(pixels, window)
         if any(scene.shift):
             pixels = pixels.astype(np.result_type(pixels, np.int32)) + np.array(scene.shift, np.int32)[:, None, None]
-        masks = np.full((len(recipe.layers), height, width), IGNORE, np.uint8)
+        masks = recipe.empty(height, width)
+        ignore = masks.flat[0]
         for plane, layer, count in zip(masks, recipe.layers, recipe.classes, strict=True):
             if layer in self.masks:
                 values, outside = self.labels(self.masks[layer], scene.masks[layer], window)
-                plane[:] = to_classes(values, count, scene.masks[layer].nodata, recipe.label_map, scene.masks[layer].path)
+                mask = scene.masks[layer]
+                plane[:] = (to_values(values, mask.nodata, recipe.label_map, mask.path) if recipe.has_values
+                            else to_classes(values, count, mask.nodata, recipe.label_map, mask.path))
                 if outside is not None:
-                    plane[outside] = IGNORE
+                    plane[outside] = ignore
             elif recipe.polygons:
                 plane[:] = burn(self.shapes, scene.transform, (col, row, width, height))
         cloudy = None
@@ -112,13 +131,13 @@ class SceneReader:
                 for empty in (outside, invalid):
                     cloudy = cloudy if empty is None else cloudy & ~empty
             if recipe.ignore_clouds:
-                masks[:, np.isin(values, recipe.ignore_clouds) if recipe.cloud_rule is None else cloudy] = IGNORE
+                masks[:, np.isin(values, recipe.ignore_clouds) if recipe.cloud_rule is None else cloudy] = ignore
         inside = None
         if self.area is not None:
             inside = burn(self.area, scene.transform, (col, row, width, height), value=1) > 0
-            masks[:, ~inside] = IGNORE
+            masks[:, ~inside] = ignore
         if invalid is not None:
-            masks[:, invalid] = IGNORE
+            masks[:, invalid] = ignore
         return pixels, invalid, masks, cloudy, inside
 
     def labels(self, dataset, mask, window):
@@ -234,6 +253,19 @@ def class_pixels(plane, count):
     return [int(np.count_nonzero(plane == c)) for c in range(count)]
 
 
+def labelled(plane, count, scene, recipe):
+    """What "class_pixels" states: pixels of each class; of values the valid ones; of a whole patch 1 for each class that it has."""
+    if not recipe.has_masks:
+        return [int(c in scene.labels) for c in range(count)]
+    return [int(np.isfinite(plane).sum())] if recipe.has_values else class_pixels(plane, count)
+
+
+def value_sums(plane):
+    """[sum, sum of squares, least, most] of the valid values of a plane; zeros where there are none."""
+    values = plane[np.isfinite(plane)].astype(np.float64)
+    return [float(values.sum()), float(np.square(values).sum()), float(values.min()), float(values.max())] if values.size else [0.0] * 4
+
+
 @functools.lru_cache(maxsize=32)
 def npy_header(dtype, shape):
     file = io.BytesIO()
@@ -334,9 +366,10 @@ def cut_window(reader, col, row, part, ground, folder):
     cover = float(np.count_nonzero(cloudy)) / (height * width) if cloudy is not None else None
     if cover is not None and cover > recipe.max_cloud:
         return skipped("clouds", cloud_cover=round(cover, 6))
-    counts = {name: class_pixels(plane, n) for name, plane, n in zip(recipe.layers, masks, recipe.classes, strict=True)}
-    if not any(map(any, counts.values())):
+    counts = {name: labelled(plane, n, scene, recipe) for name, plane, n in zip(recipe.layers, masks, recipe.classes, strict=True)}
+    if recipe.has_masks and not any(map(any, counts.values())):
         return skipped("nothing labelled")
+    values = {"target_sums": dict(zip(recipe.layers, map(value_sums, masks), strict=True))} if recipe.has_values else {}
     if invalid is not None and valid == height * width:
         invalid = None
     image = compact(pixels, invalid, recipe.offset)
@@ -344,14 +377,15 @@ def cut_window(reader, col, row, part, ground, folder):
     if (height, width) != (recipe.size, recipe.size):
         beyond = pad(np.zeros((height, width), bool), recipe.size, True)
         image = compact(pad(image, recipe.size, 0), beyond, recipe.offset)
-        masks = pad(masks, recipe.size, IGNORE)
+        masks = pad(masks, recipe.size, np.nan if recipe.has_values else IGNORE)
     stem = f"{scene.split}/{scene.name}_r{row}_c{col}"
     if folder is not None:
         write_npy(folder / f"{stem}_image.npy", image)
-        write_npy(folder / f"{stem}_mask.npy", np.ascontiguousarray(masks))
+        if recipe.has_masks:
+            write_npy(folder / f"{stem}_mask.npy", np.ascontiguousarray(masks))
     return {
         "file": f"{stem}_image.npy",
-        "mask": f"{stem}_mask.npy",
+        **({"mask": f"{stem}_mask.npy"} if recipe.has_masks else {}),
         "split": scene.split,
         "scene": scene.name,
         "event": scene.event,
@@ -364,8 +398,9 @@ def cut_window(reader, col, row, part, ground, folder):
         "transform": window_transform(scene.transform, col, row),
         "footprint": ground,
         "valid_fraction": round(fraction, 6),
-        "layers": [layer for layer in recipe.layers if layer in scene.masks or recipe.polygons],
+        "layers": [layer for layer in recipe.layers if layer in scene.masks or recipe.polygons or not recipe.has_masks],
         "class_pixels": counts,
+        **values,
         "cloud_cover": round(cover, 6) if cover is not None else None,
         "dtype": image.dtype.name,
         "band_sum": total,

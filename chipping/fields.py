@@ -5,6 +5,7 @@ A set may come from a stranger or from a power cut. Whoever reads one gets these
 names the file and the line.
 """
 
+from nets.model_config import TASKS
 from runtime.fields import NAMES, NUMBER, NUMBERS, OBJECT, SIZE, TEXT, WHOLE, Field, dict_of, is_number, is_text, list_of, or_none
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
@@ -23,6 +24,7 @@ LINE = {  # of manifest.jsonl and skipped.jsonl
     "dtype": Field("a type of numbers", lambda value: value in TYPES if is_text(value) else False),
     "layers": NAMES,
     "class_pixels": COUNTS,
+    "target_sums": Field("lists of 4 numbers by layer", dict_of(list_of(is_number, 4))),
     "window": Field("4 numbers", list_of(is_number, 4)),
     "scene_size": or_none(Field("2 numbers", list_of(is_number, 2))),
     "transform": or_none(Field("6 numbers", list_of(is_number, 6, 9))),
@@ -33,6 +35,7 @@ DESCRIPTION = {  # chipset.json
     **dict.fromkeys(("chip_size", "ratio"), SIZE),
     **dict.fromkeys(("bands", "layers"), NAMES),
     **dict.fromkeys(("divide_by", "offset"), SCALE),
+    "task": Field(f"one of {', '.join(TASKS)}", lambda value: value in TASKS if is_text(value) else False),
     "nodata": or_none(NUMBER),
     "unfinished": Field("true or a whole number above 0", lambda value: value is True or SIZE.fits(value)),
     "classes": Field("lists of names by layer", dict_of(NAMES.fits)),

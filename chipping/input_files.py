@@ -1,17 +1,21 @@
 """Finds the images, masks and cloud masks of a patch set."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from chipping import cems
 from chipping.pairing import by_key, refuse_unpaired
+from chipping.scene_labels import FOLDERS, keyed_images, labels_of_scenes
 from chipping.scenes import check_mask
 from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
-from raster.source import describe, list_rasters
+from nets.model_config import SCALAR_TASKS
+from raster.source import RASTER_SUFFIXES, describe, list_rasters
 from raster.stack import stack_bands
 from runtime.errors import RunError, UserError
 from vectors.reading import file_and_layer
 
+PICTURES = (*RASTER_SUFFIXES, ".png", ".jpg", ".jpeg")  # of which scenes with labels of their own often are
 NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.items()}
 
 
@@ -19,7 +23,7 @@ NUM_CLASSES_OF_LAYER = {layer: count for count, layer in LAYER_OF_NUM_CLASSES.it
 class InputFiles:
     """
     Paths by scene. images, clouds: {scene: path}. masks: {layer: {scene: path}}. splits: {scene: split} where folders state them, or None.
-    sources: {scene: source} where an image stands for several files.
+    sources: {scene: source} where an image stands for several files. labels: ({scene: its classes}, names) of whole images, or None.
     """
 
     images: dict
@@ -27,17 +31,21 @@ class InputFiles:
     clouds: dict
     splits: dict | None = None
     sources: dict = field(default_factory=dict)
+    labels: tuple | None = None
 
 
-def find_inputs(inputs, strict, note):
-    """InputFiles of Inputs, without those that --exclude names; a name that excludes nothing is a UserError."""
+def find_inputs(inputs, strict, note, labels):
+    """InputFiles of Inputs, without those that --exclude names; a name that excludes nothing is a UserError. labels: options of labels."""
     excluded, seen = parse_names(inputs.exclude, "--exclude"), set()
 
     def is_excluded(scene):
         seen.add(scene)
         return any(matches(scene, name) for name in excluded)
 
-    files = find_cems(inputs.dataset_dir, is_excluded, strict, note) if inputs.dataset_dir is not None else find_files(inputs, is_excluded)
+    if inputs.dataset_dir is not None:
+        files = find_cems(inputs.dataset_dir, is_excluded, strict, note)
+    else:
+        files = find_files(inputs, labels, is_excluded)
     select(seen, excluded, "--exclude")
     return files
 
@@ -69,8 +77,25 @@ def count_of(missing, tiles):
     return f"{len(missing)} of {len(tiles)} tiles"
 
 
-def find_files(inputs, is_excluded):
+def find_labelled(inputs, labels, is_excluded):
+    """InputFiles of images with labels of their own, without masks."""
+    if not inputs.images:
+        raise UserError(f"--task {labels.task} needs --images, with the folders that they lie in or --scene-labels FILE")
+    if inputs.stack or inputs.image_suffix:
+        raise UserError(f"--task {labels.task} takes one file an image; leave out --stack and --image-suffix")
+    images = {key: path for key, path in keyed_images(list_rasters(inputs.images, PICTURES)).items() if not is_excluded(key)}
+    if not images:
+        raise UserError("--exclude leaves no scene")
+    names = None if labels.classes is None else [name.strip() for name in labels.classes.split(",")]
+    found = labels_of_scenes(images, inputs.scene_labels or FOLDERS, names, labels.task == "multilabel")
+    return InputFiles(images=images, masks={}, clouds={}, labels=found)
+
+
+def find_files(inputs, labels, is_excluded):
     """InputFiles of the general form."""
+    if labels.task in SCALAR_TASKS:
+        files = find_labelled(inputs, labels, is_excluded)
+        return dataclasses.replace(files, clouds=find_clouds(inputs, files.images))
     if not inputs.images:
         raise UserError("pass --dataset-dir for the CEMS layout, or --images with --masks (rasters) or --labels (polygons)")
     if bool(inputs.masks) == bool(inputs.labels):
@@ -83,7 +108,7 @@ def find_files(inputs, is_excluded):
     images = {key: path for key, path in images.items() if not is_excluded(key)}
     if not images:
         raise UserError("--exclude leaves no scene")
-    masks, clouds = {}, {}
+    masks = {}
     if inputs.masks:
         found = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask")
         masks = {key: path for key, path in found.items() if not is_excluded(key)}
@@ -91,11 +116,17 @@ def find_files(inputs, is_excluded):
     else:
         for path in inputs.labels:
             file_and_layer(path)
-    if inputs.clouds:
-        clouds = {k: p for k, p in by_key(list_rasters(inputs.clouds), inputs.cloud_suffix, "cloud").items() if k in images}
-        if missing := sorted(images.keys() - clouds.keys()):
-            raise UserError(f"{images[missing[0]]} has no cloud mask; expected one named {missing[0]!r} (see --cloud-suffix)")
-    return InputFiles(images=images, masks={"mask": masks}, clouds=clouds, sources=sources)
+    return InputFiles(images=images, masks={"mask": masks}, clouds=find_clouds(inputs, images), sources=sources)
+
+
+def find_clouds(inputs, images):
+    """{scene: path} of the images' cloud masks; {} without --clouds."""
+    if not inputs.clouds:
+        return {}
+    clouds = {k: p for k, p in by_key(list_rasters(inputs.clouds), inputs.cloud_suffix, "cloud").items() if k in images}
+    if missing := sorted(images.keys() - clouds.keys()):
+        raise UserError(f"{images[missing[0]]} has no cloud mask; expected one named {missing[0]!r} (see --cloud-suffix)")
+    return clouds
 
 
 def find_label_files(infos, files, align, strict, note, cloud_bands=1):

@@ -80,6 +80,17 @@ def to_classes(values, num_classes, nodata=None, mapping=(), path="the mask"):
     return classes
 
 
+def to_values(values, nodata=None, mapping=(), path="the mask"):
+    """float32 of an array of values of any real type; NaN where they are nodata, infinite, or in `mapping` ((value, 255), …)."""
+    if values.dtype.kind not in "iuf":
+        raise UserError(f"{path} has the type {values.dtype}; expected real numbers")
+    kept = values.astype(np.float32)
+    kept[~np.isfinite(kept)] = np.nan
+    for value in ([] if nodata is None else [nodata]) + [value for value, _ in mapping]:
+        kept[values == value] = np.nan
+    return kept
+
+
 def translate(values, table, nodata, mapping, path):
     """As to_classes, for types other than uint8; UNKNOWN where a value is no class."""
     outside = np.zeros(values.shape, bool)

@@ -36,6 +36,12 @@ def read_mask(path, out, num_classes, plane=None):
     return label
 
 
+def read_values(path, out, plane):
+    """Values into `out`, (H, W) float32, from a plane of a file (L, H, W); infinite ones become NaN."""
+    read_array_into(path, out, plane=plane)
+    out[~np.isfinite(out)] = np.nan
+
+
 def label_outside(mask, num_classes):
     """A label that is neither 255 nor a whole number from 0 to num_classes - 1, or None. To be asked before a mask becomes uint8."""
     if mask.dtype == np.uint8:

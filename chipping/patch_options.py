@@ -12,7 +12,7 @@ class Inputs:
     """
     What to cut. dataset_dir: folder in the CEMS layout; the others are for the general form. images, masks, clouds: lists of files, folders
     or patterns. labels: paths of polygon files. *_suffix: endings that names do not share. stack: bands that come as a file each;
-    stack_folder: where VRTs of stacks go. exclude: scenes to leave out.
+    stack_folder: where VRTs of stacks go. exclude: scenes to leave out. scene_labels: of whole images, "folders" or the path of a CSV.
     """
 
     dataset_dir: str | None = None
@@ -26,6 +26,7 @@ class Inputs:
     stack: str | None = None
     stack_folder: str | None = None
     exclude: str | None = None
+    scene_labels: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,17 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What label values mean. class_field: property of polygons that holds the class. align: warp masks to their image's grid."""
+    """
+    What label values mean. class_field: property of polygons that holds the class. align: warp masks to their image's grid. task: what
+    is learned (nets.model_config.TASKS). target: name of the values of a regression.
+    """
 
     classes: str | None = None
     class_field: str | None = None
     label_map: str | None = None
     align: bool = False
+    task: str = "segmentation"
+    target: str = "value"
 
 
 @dataclass(frozen=True, kw_only=True)

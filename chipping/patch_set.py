@@ -14,6 +14,7 @@ from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest,
 from chipping.fields import problem_of_patch
 from classes import class_set
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
+from nets.model_config import SCALAR_TASKS
 from runtime.errors import UserError
 from runtime.npy import BadArray, shape_of
 
@@ -22,10 +23,13 @@ SPLITS = ("train", "val", "test")
 
 @dataclasses.dataclass(slots=True)
 class Patch:
-    """One line of a manifest, as far as training needs it. class_pixels, band sums: None in sets without a manifest."""
+    """
+    One line of a manifest, as far as training needs it. class_pixels, band sums: None in sets without a manifest. mask: None in sets of
+    labels of whole patches, whose class_pixels are 1 for each class that a patch has. target_sums: see chipping.cutting.value_sums.
+    """
 
     image: Path
-    mask: Path
+    mask: Path | None
     split: str
     scene: str
     event: str
@@ -36,11 +40,12 @@ class Patch:
     band_sum_squares: list | None = None
     valid_pixels: int = 0
     dtype: str | None = None
+    target_sums: list | None = None
 
 
 @dataclasses.dataclass
 class PatchSet:
-    """A patch set with one label layer chosen."""
+    """A patch set with one label layer chosen. task: what is learned; of a regression `classes` is the name of its values."""
 
     folder: Path
     bands: tuple
@@ -56,6 +61,7 @@ class PatchSet:
     described: bool  # False for the older form
     ground_resolution: float | None = None
     unfinished: str | None = None  # a sentence where it was not made to its end
+    task: str = "segmentation"
 
     @property
     def patch_shape(self):
@@ -73,24 +79,31 @@ class PatchSet:
         return [patch for patch in self.patches if patch.split == split]
 
 
-def read_patch_set(folder, num_classes=None, layer=None):
+def read_patch_set(folder, num_classes=None, layer=None, task=None):
     """
     The PatchSet of a folder. The layer is the one named, or the only one, or the one that has num_classes classes (2: DEL, 5: GRA).
 
-    UserError: not a folder, nothing in it, no such layer, a number of classes that disagrees.
+    task: what it has to be for, or None for any. UserError: not a folder, nothing in it, no such layer, a number of classes or a task that
+    disagrees.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"patches folder {folder} does not exist; make it with chip.py make-patches, or pass --patches-dir")
     if (folder / DESCRIPTION).exists():
-        return read_described_set(folder, num_classes, layer)
+        return read_described_set(folder, num_classes, layer, task)
+    if task not in (None, "segmentation"):
+        raise UserError(f"{folder} is a set of the older form, for segmentation; make patches with chip.py make-patches --task {task}")
     return read_older_set(folder, num_classes, layer)
 
 
-def read_described_set(folder, num_classes, layer):
+def read_described_set(folder, num_classes, layer, wanted):
     description = read_chipset(folder)
     if description["kind"] != "patches":
         raise UserError(f"{folder} holds {description['kind']}, expected patches; make them with chip.py make-patches")
+    task = description.get("task", "segmentation")
+    if wanted not in (None, task):
+        raise UserError(f"--task {wanted}, but the patches of {folder} are made for {task}; pass --task {task}, or make others with "
+                        f"make-patches --task {wanted}")
     layers = description["layers"]
     layer = choose_layer(folder, layers, num_classes, layer)
     classes = tuple(description["classes"][layer])
@@ -104,7 +117,7 @@ def read_described_set(folder, num_classes, layer):
             if problem := problem_of_patch(line, description):
                 raise UserError(f"{folder / MANIFEST}, line {number} {problem}; make the patches again")
             if layer in line.get("layers", layers):
-                patches.append(patch_of_line(folder, line, layer))
+                patches.append(patch_of_line(folder, line, layer, task))
         except KeyError as error:
             raise UserError(f"{folder / MANIFEST}, line {number} lacks {error}; make the patches again") from error
     if not patches:
@@ -113,16 +126,18 @@ def read_described_set(folder, num_classes, layer):
     bands, divide_by, offset = (tuple(description[key]) for key in ("bands", "divide_by", "offset"))
     return PatchSet(folder, bands, divide_by, offset, description.get("nodata"), layer, layers.index(layer), classes,
                     description["chip_size"], patches, len(lines) - len(patches), True, ground_resolution(lines),
-                    unfinished_words(folder, description, len(lines)))
+                    unfinished_words(folder, description, len(lines)), task)
 
 
-def patch_of_line(folder, line, layer):
+def patch_of_line(folder, line, layer, task):
     """The Patch of a manifest's line, whose fields are checked. KeyError where the line lacks one."""
     column, row, width, height = line["window"]
     return Patch(
-        folder / line["file"], folder / line["mask"], line["split"], line["scene"], line.get("event") or line["scene"],
+        folder / line["file"], None if task in SCALAR_TASKS else folder / line["mask"],
+        line["split"], line["scene"], line.get("event") or line["scene"],
         (column, row, width, height), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
         line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"),
+        line["target_sums"][layer] if task == "regression" else None,
     )
 
 

@@ -65,6 +65,24 @@ def class_weights_of(patches, num_classes, weights=None):
     return torch.tensor(np.minimum(inverse, WEIGHT_RATIO_CAP), dtype=torch.float32)
 
 
+def target_statistics(patches):
+    """(mean, standard deviation) of the values of a regression over the patches, from the manifest's sums. UserError without any."""
+    count = sum(patch.class_pixels[0] for patch in patches)
+    if not count:
+        raise UserError("the training patches have no valid value at all: every one is nodata; check --masks and their nodata")
+    mean = sum(patch.target_sums[0] for patch in patches) / count
+    variance = max(0.0, sum(patch.target_sums[1] for patch in patches) / count - mean**2)
+    return mean, variance**0.5 or 1.0  # values that never vary need no scale
+
+
+def label_weights_of(patches, num_classes):
+    """(C,) float32 for labels that are there: patches without one by patches with it, 1/50 to 50; 1 for a label that none or all have."""
+    there = np.array([patch.class_pixels for patch in patches], dtype=np.float64).sum(axis=0)[:num_classes]
+    known = (there > 0) & (there < len(patches))
+    weights = np.where(known, (len(patches) - there) / np.where(known, there, 1.0), 1.0)
+    return torch.tensor(np.clip(weights, 1 / WEIGHT_RATIO_CAP, WEIGHT_RATIO_CAP), dtype=torch.float32)
+
+
 def compute_class_weights(patches_dir, num_classes, layer=None):
     """(C,) float32 class weights of the training split, from the manifest. patches_dir: the set, or its train folder."""
     folder = Path(patches_dir)

@@ -35,6 +35,12 @@ REMEDIES = {
 }
 
 NEEDS = ("file", "mask", "scene", "split", "window", "valid_pixels", "band_sum", "class_pixels", "source", "label_sources")  # of a line
+
+def needs_of(recipe):
+    """Fields that a line has to have. Labels of whole patches have no mask."""
+    return tuple(name for name in NEEDS if name != "mask" or recipe.has_masks)
+
+
 SKIP_NEEDS = ("scene", "window", "reason")  # of a line of skipped.jsonl
 
 
@@ -85,7 +91,7 @@ def make_patches(plan, folder, options=DEFAULT_OPTIONS, progress=lambda count: N
     folder, tally = Path(folder), Tally()
     require_short_names(f"{scene.name}_r{scene.height}_c{scene.width}_image.npy" for scene in plan.scenes)
     with (
-        ChipSetWriter(folder, plan.description, options.overwrite, companions=(SKIPPED,), needs=NEEDS) as chipset,
+        ChipSetWriter(folder, plan.description, options.overwrite, companions=(SKIPPED,), needs=needs_of(plan.recipe)) as chipset,
         SkipLog(folder / SKIPPED, needs=SKIP_NEEDS) as skips,
     ):
         for split in {scene.split for scene in plan.scenes}:
@@ -151,7 +157,7 @@ def keep_finished(chipset, skips, scenes, recipe):
         for row, col in itertools.product(grid.rows, grid.columns):
             line = made.get((scene.name, col, row))
             if line is not None:
-                if not all((chipset.folder / line[key]).exists() for key in ("file", "mask")):
+                if not all((chipset.folder / line[key]).exists() for key in ("file", "mask") if key in line):
                     break
                 n_made += 1
             elif (scene.name, col, row) in left:
@@ -206,13 +212,18 @@ def estimate(scenes, recipe, most_windows=48):
             tried += 1
             if "file" in line:
                 kept += 1
-                size += recipe.size**2 * (len(scenes[number].bands) * np.dtype(line["dtype"]).itemsize + len(recipe.layers)) + 2 * 128
+                size += recipe.size**2 * (len(scenes[number].bands) * np.dtype(line["dtype"]).itemsize + mask_bytes(recipe)) + 2 * 128
         if tried >= most_windows:
             break
     cutter.close()
     seconds = time.perf_counter() - begin
     share = kept / max(1, tried)
     return round(total * share), round(total * size / max(1, tried)), total * seconds / max(1, tried)
+
+
+def mask_bytes(recipe):
+    """Bytes that the labels of a pixel take."""
+    return len(recipe.layers) * (4 if recipe.has_values else 1) if recipe.has_masks else 0
 
 
 def mean_reflectance(tally, description):

@@ -14,6 +14,7 @@ from chipping.scale_check import check_reflectance
 from chipping.scenes import describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
+from nets.model_config import SCALAR_TASKS
 from raster.bands import choose_bands
 from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
@@ -61,20 +62,21 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     label_map = tuple(sorted(parse_label_map(labels.label_map).items()))
     is_cems = inputs.dataset_dir is not None
     cloud_rule = parse_cloud_rule(windows.cloud_values, windows.cloud_bits)
-    files = find_inputs(inputs, strict, note)
+    files = find_inputs(inputs, strict, note, labels)
     folder_splits = files.splits
     if folder_splits and (splits.val or splits.test):
         note("--val and --test decide the splits; the folders train, val and test are ignored")
         folder_splits = None
     infos, broken = describe_all(files.images, strict, note)
     channels = choose_channels(infos, pixels, is_cems, note)
-    class_names = classes_of_layers(files, labels.classes, is_cems)
-    refuse_unknown_classes(label_map, class_names)
+    class_names = classes_of_layers(files, labels, is_cems)
+    refuse_unknown_classes(label_map, class_names, labels.task)
     split_of, outlines, shared = assign_splits(infos, folder_splits, broken, splits)
     label_files, unreadable = find_label_files(infos, files, labels.align, strict, note, cloud_rule.bands if cloud_rule else 1)
     broken |= unreadable
     scenes, zero_fill, alphas = build_scenes(
-        infos, channels, split_of=split_of, label_files=label_files, sources=files.sources, nodata=pixels.nodata, is_cems=is_cems
+        infos, channels, split_of=split_of, label_files=label_files, sources=files.sources, nodata=pixels.nodata, is_cems=is_cems,
+        labels=files.labels[0] if files.labels else {},
     )
     if not scenes:
         raise RunError(f"none of {len(infos)} scenes can be read; the first: {next(iter(broken.values()))}")
@@ -87,6 +89,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
         ignore_clouds=parse_cloud_classes(windows.ignore_clouds), cloud_rule=cloud_rule, min_valid=windows.min_valid,
         polygons=tuple(inputs.labels or ()),
         class_field=labels.class_field, class_names=tuple(next(iter(class_names.values()))), aoi=windows.aoi,
+        task=labels.task,
     )
     if recipe.max_cloud < 1 and not files.clouds and is_cems:
         note("no cloud mask (_CM) was found: no patch is left out for clouds")
@@ -98,7 +101,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
         raise UserError("with --cloud-values or --cloud-bits all clouds are of one class; pass --ignore-clouds without a value")
     check_polygons(scenes, recipe, note)
     check_clouds(scenes, recipe)
-    black_white = check_masks(scenes, recipe, note)
+    black_white = check_masks(scenes, recipe, note) if labels.task == "segmentation" else {}
     if not pixels.accept_scale:
         check_reflectance(scenes, channels.names, channels.scale)
     if alphas:
@@ -175,11 +178,13 @@ def common_scale(infos, positions, names, divide_by, offset):
 # --- classes -------------------------------------------------------------------------------------------------------------------
 
 
-def classes_of_layers(files, classes, is_cems):
-    """{layer: class names}. classes: text of --classes."""
+def classes_of_layers(files, labels, is_cems):
+    """{layer: class names}, of a regression the name of its values. labels: options of labels."""
     if is_cems:
         return {layer: CLASS_NAMES[NUM_CLASSES_OF_LAYER[layer]] for layer in cems.LAYERS if files.masks[layer]}
-    return {"mask": parse_classes(classes)}
+    if labels.task == "regression":
+        return {"mask": (labels.target,)}
+    return {"label": files.labels[1]} if files.labels else {"mask": parse_classes(labels.classes)}
 
 
 def parse_classes(text):
@@ -203,8 +208,10 @@ def parse_cloud_classes(text):
         raise UserError(f"--ignore-clouds expects cloud classes such as 1 or 1,2,3, got {text!r}") from error
 
 
-def refuse_unknown_classes(label_map, class_names):
+def refuse_unknown_classes(label_map, class_names, task):
     """UserError where --label-map leads to a class that no layer has. label_map: ((value, class), …)."""
+    if task == "regression" and any(label != IGNORE for _, label in label_map):
+        raise UserError("--label-map of --task regression only says which values are none, such as -9999=ignore")
     most = max(map(len, class_names.values()))
     for value, label in label_map:
         if label != IGNORE and label >= most:
@@ -244,13 +251,13 @@ def held_out(text, flag, names, broken):
 # --- scenes --------------------------------------------------------------------------------------------------------------------
 
 
-def build_scenes(infos, channels, *, split_of, label_files, sources, nodata, is_cems):
+def build_scenes(infos, channels, *, split_of, label_files, sources, nodata, is_cems, labels):
     """
     ([Scene] of those with label files, sorted by name; names of those whose zeros are nodata for want of a tag; {scene: sentence} of
     those in which a band counts as alpha).
 
     infos: {scene: RasterInfo}. split_of: {scene: split}. label_files: {scene: (masks, clouds)} of find_label_files. sources: of InputFiles.
-    nodata: text of --nodata.
+    nodata: text of --nodata. labels: {scene: classes} of whole scenes.
     """
     scenes, zero_fill, alphas = [], [], {}
     for name in sorted(label_files):
@@ -264,7 +271,8 @@ def build_scenes(infos, channels, *, split_of, label_files, sources, nodata, is_
             alphas[name] = hides.remark
         scenes.append(
             make_scene(
-                name, split_of[name], info, bands, values, zero_is_nodata, hides.masked, shift, *label_files[name], sources.get(name)
+                name, split_of[name], info, bands, values, zero_is_nodata, hides.masked, shift, *label_files[name], sources.get(name),
+                labels.get(name, ()),
             )
         )
     return scenes, zero_fill, alphas
@@ -289,7 +297,8 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
             "class_field": recipe.class_field, "align": align, "clouds": has_clouds, "max_cloud": recipe.max_cloud,
             "ignore_clouds": recipe.ignore_clouds, "min_valid": recipe.min_valid, "aoi": fingerprint([recipe.aoi] if recipe.aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": names_by_split(scenes),
-            **({"masked": masked} if masked else {}), **({"cloud_rule": asdict(recipe.cloud_rule)} if recipe.cloud_rule else {}),
+            **({"masked": masked} if masked else {}), **task_of(scenes, recipe, in_full=True),
+            **({"cloud_rule": asdict(recipe.cloud_rule)} if recipe.cloud_rule else {}),
         },
         "chip_size": recipe.size,
         "bands": bands,
@@ -301,7 +310,16 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
         "ignore": IGNORE,
         "sampler": {"name": "grid", "stride": recipe.stride},
         "seed": seed,
+        **task_of(scenes, recipe),
     }
+
+
+def task_of(scenes, recipe, in_full=False):
+    """What a set says of its task, where that is not to learn a class of each pixel. in_full: with the labels of whole scenes."""
+    if recipe.task == "segmentation":
+        return {}
+    labels = {scene.name: scene.labels for scene in scenes if in_full and recipe.task in SCALAR_TASKS}
+    return {"task": recipe.task, **({"scene_labels": labels} if labels else {})}
 
 
 def shared_value(values):

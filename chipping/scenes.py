@@ -36,7 +36,8 @@ class Scene:
     block_height: rows that are decoded together. bands: zero-based positions of the bands to read. crs: text or None. transform: (a, b,
     c, d, e, f). nodata: the value that means no data in each of the bands, or None. zero_is_nodata: pixels that are 0 in all of them are no
     data. masks: {layer: LabelFile}. clouds: LabelFile or None. masked: what else hides pixels, see raster.hidden.DataBands. shift:
-    what is added to the values of each band so that all scenes have one offset. source: path, size, mtime.
+    what is added to the values of each band so that all scenes have one offset. source: path, size, mtime. labels: classes of the whole
+    scene, for tasks that learn these.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Scene:
     masks: dict
     clouds: LabelFile | None
     source: dict
+    labels: tuple = ()
 
     @property
     def event(self):
@@ -121,7 +123,8 @@ def short(crs):
     return crs.to_string()[:40] if crs is not None else "no CRS"
 
 
-def make_scene(name, split, info, bands, nodata, zero_is_nodata, masked, shift, masks, clouds, source=None):
+def make_scene(name, split, info, bands, nodata, zero_is_nodata, masked, shift, masks, clouds, source=None,
+               labels=()):
     """Scene from what the checks found."""
     kinds = [np.dtype(info.dtypes[b]) for b in bands]
     if any(k.kind not in "iuf" for k in kinds):
@@ -132,7 +135,7 @@ def make_scene(name, split, info, bands, nodata, zero_is_nodata, masked, shift, 
         block_height=max(info.block_shapes[b][0] for b in bands),
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6],
         nodata=nodata, zero_is_nodata=zero_is_nodata, masked=masked, shift=shift, masks=masks, clouds=clouds,
-        source=source or source_of(info),
+        source=source or source_of(info), labels=labels,
     )
 
 

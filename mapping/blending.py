@@ -40,15 +40,15 @@ class Blender:
     """
     Sums up the probabilities of windows, row of windows by row of windows, and hands out the rows that no later window touches.
 
-    Memory on the device: classes × window × width floats, whatever the height.
+    Memory on the device: classes × window × width floats, whatever the height. shares: they are probabilities, 0..1; else any values.
 
         for k, row in enumerate(blender.rows):
             blender.add(k, columns, probabilities)   # as often as needed
             first, stop, probability = blender.finish(k)
     """
 
-    def __init__(self, height, width, num_classes, size, stride, device):
-        self.height, self.width, self.size = height, width, size
+    def __init__(self, height, width, num_classes, size, stride, device, shares=True):
+        self.height, self.width, self.size, self.shares = height, width, size, shares
         self.rows, row_weights = profiles(height, size, stride)
         self.columns, column_weights = profiles(width, size, stride)
         self.row_weights = torch.from_numpy(row_weights).to(device)
@@ -72,7 +72,8 @@ class Blender:
         stop = self.rows[k + 1] if k + 1 < len(self.rows) else self.height
         # Sums of rounded weights are off by 1e-7; to the nearest millionth, what was equal in every window is equal in the map,
         # and a tie between classes is a tie everywhere instead of salt and pepper.
-        done = (self.sums[:, : stop - first, : self.width] * 2**20).round_().div_(2**20).clamp_(0, 1)
+        done = self.sums[:, : stop - first, : self.width]
+        done = (done * 2**20).round_().div_(2**20).clamp_(0, 1) if self.shares else done.clone()
         kept = self.size - (stop - first)
         if k + 1 < len(self.rows):
             self.sums[:, :kept] = self.sums[:, stop - first :].clone()

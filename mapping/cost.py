@@ -68,5 +68,5 @@ def memory_of(info, window, bands, classes):
 
 def disk_of(info, settings):
     """(least, most) bytes that the journal takes: of pixels that are all the same, and of noise."""
-    most = info.width * info.height * (5 if settings.probabilities == "float32" else 2)
+    most = info.width * info.height * (5 if settings.kept_as == "float32" else 2)
     return most // BEST_DEFLATE, most

@@ -55,7 +55,7 @@ class MapRun:
         """ModelFacts of the network."""
         mean, (bands, classes) = getattr(getattr(self.network, "config", None), "mean", None), (self.data["bands"], self.data["classes"])
         return ModelFacts(bands=tuple(bands), classes=tuple(classes), weights=weights_hash(self.network.state_dict()), mean=mean,
-                          colours=self.colours)
+                          colours=self.colours, task=self.settings.task)
 
     def plan(self, path):
         """SceneInput of a scene: reads its header and a few small windows."""
@@ -73,7 +73,8 @@ class MapRun:
         if self.compute.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if self.compute.precision != "fp32" else "highest")
         return Predictor(
-            self.network, len(self.facts.classes), plan.scale, self.compute, tta=self.settings.tta, batch_size=self.batch_size
+            self.network, len(self.facts.classes), plan.scale, self.compute, tta=self.settings.tta, batch_size=self.batch_size,
+            task=self.settings.task,
         )
 
     def files(self, name):

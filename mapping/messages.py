@@ -29,8 +29,13 @@ def reflectance_table(plan, facts):
     return lines
 
 
-def decision_words(threshold, given, classes):
+def decision_words(threshold, given, classes, task="segmentation"):
     """How a map is decided. threshold: see decide_classes; given: by the user, else by the checkpoint; classes: their names."""
+    if task == "regression":
+        return f"each pixel gets its {spoken(classes[0])}"
+    if task != "segmentation":
+        several = f"each label that reaches {threshold:.2f}" if threshold is not None else "its most likely label"
+        return f"each tile gets {several}"
     if threshold is None:
         return "each pixel gets its most likely class"
     what = classes[1] if len(classes) == 2 else f"a class other than {classes[0]}"
@@ -59,6 +64,13 @@ def tell_faults(console, name, record, said):
 
 def mapped_words(record):
     """What a map shows: `48.8 % water, 502.8 ha, 12 polygons`; `no water; …`; of several classes the largest with their areas."""
+    if record.get("mean") is not None:
+        name, numbers = next(iter(record["classes"].items()))
+        area = f", {numbers['hectares']:,.1f} ha" if numbers["hectares"] is not None else ""
+        return f"{name} {record['mean']:.4g} on average, from {record['least']:.4g} to {record['most']:.4g}{area}"
+    if "label" in record:
+        chance = f" ({record['probability']:.2f})" if record["label"] else ""
+        return f"{record['label'] or 'none of the labels'}{chance}; tiles: {several_words(record)}"
     classes, key = classes_of(record), classes_of(record).key
     outlines = f", {record['polygons']} polygon{'s' if record['polygons'] != 1 else ''}" if record["polygons"] is not None else ""
     if key and not record[f"has_{key}"]:
@@ -66,16 +78,23 @@ def mapped_words(record):
     if key:
         area = record[classes.area_key]
         return f"{100 * record[f'{key}_fraction']:.1f} % {classes.mapped}{f', {area:,.1f} ha' if area is not None else ''}{outlines}"
+    return f"{several_words(record)}{outlines}"
+
+
+def several_words(record):
+    """The largest of several classes with their areas."""
+    classes = classes_of(record)
     found = [(name, record["classes"][name]) for name in classes.names[classes.first :] if record["classes"][name]["pixels"]]
     if not found:
-        return f"nothing but {spoken(classes.names[0])}"
+        return "none of them" if classes.each else f"nothing but {spoken(classes.names[0])}"
     found.sort(key=lambda pair: -pair[1]["pixels"])
-    valid, words = sum(numbers["pixels"] for numbers in record["classes"].values()), []
+    valid, words = sum(numbers["pixels"] for numbers in record["classes"].values()), []  # of labels that overlap see "fraction"
     for name, numbers in found[:TOLD]:
         area = f" ({numbers['hectares']:,.1f} ha)" if numbers["hectares"] is not None else ""
-        words.append(f"{spoken(name)} {100 * numbers['pixels'] / valid:.1f} %{area}")
+        share = numbers["fraction"] if classes.each else numbers["pixels"] / valid
+        words.append(f"{spoken(name)} {100 * share:.1f} %{area}")
     more = f", {len(found) - TOLD} more" if len(found) > TOLD else ""
-    return f"{', '.join(words)}{more}{outlines}"
+    return f"{', '.join(words)}{more}"
 
 
 def conclude(records, failures, output_dir):

@@ -1,6 +1,9 @@
 """Pictures of validation patches beside what a network says about them: what train.py leaves after each best epoch."""
 
-from pictures.chip_sheets import sample_sheet
+import numpy as np
+
+from constants import IGNORE
+from pictures.chip_sheets import label_answers_sheet, sample_sheet, value_sheet
 from pictures.encoding import save_png
 from runtime.files import make_own_folder
 
@@ -19,3 +22,32 @@ def write_samples(path, model, dataset, patch_set, class_set, to_device, compute
     arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
     make_own_folder(path.parent)
     save_png(path, sample_sheet(*arrays, patch_set.bands, class_set, [patches[i].image.stem for i in chosen]))
+
+
+def write_value_samples(path, model, dataset, patch_set, class_set, to_device, compute, count=4):
+    """As write_samples, of values: image, truth, prediction, error."""
+    chosen = spread(len(dataset), count)
+    images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
+    arrays = [tensor.cpu().numpy() for tensor in (images, target, model.predict_values(images))]
+    make_own_folder(path.parent)
+    save_png(path, value_sheet(*arrays, patch_set.bands, class_set.names[0], [dataset.patches[i].image.stem for i in chosen]))
+
+
+def write_label_samples(path, model, dataset, patch_set, class_set, to_device, compute, count=12):
+    """As write_samples, of labels of whole patches, which are told below each."""
+    chosen, names = spread(len(dataset), count), class_set.names
+    images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
+    said = model.predict_probabilities(images).cpu().numpy()
+    captions = []
+    for index, labels, probabilities in zip(chosen, target.cpu().numpy(), said, strict=True):
+        truth = np.flatnonzero(labels == 1) if labels.ndim else [labels] if labels != IGNORE else []
+        there = np.flatnonzero(probabilities >= 0.5) if labels.ndim else [probabilities.argmax()]
+        words = ", ".join(f"{names[c]} {probabilities[c]:.2f}" for c in there) or "nothing"
+        captions.append(f"{words} (is {', '.join(names[c] for c in truth) or 'nothing'}) {dataset.patches[index].image.stem}")
+    make_own_folder(path.parent)
+    save_png(path, label_answers_sheet(images.cpu().numpy(), patch_set.bands, captions))
+
+
+def spread(length, count):
+    """Up to `count` places of `length`, evenly spread."""
+    return sorted({k * (length - 1) // max(1, count - 1) for k in range(count)})

@@ -4,7 +4,7 @@ import numpy as np
 
 from constants import IGNORE
 from pictures.encoding import save_png
-from pictures.overlays import class_overlay, grey_background
+from pictures.overlays import class_overlay, grey_background, probability_picture
 from pictures.sheets import legend_strip
 from pictures.stretch import any_picture, burn_colour, natural_colour
 
@@ -38,6 +38,26 @@ class Preview:
         save_png(path, preview(reflectance, classes, self.band_names, self.class_set, PREVIEW // 2))
 
 
+class ValuePreview:
+    """Takes StoredBands of values from the top; save() writes the scene beside them, from dark (1st percentile) to bright (99th)."""
+
+    def __init__(self, info, bands):
+        self.step, self.band_names = thumbnail_step(info.height, info.width), bands
+        self.reflectance, self.values = [], []
+
+    def add(self, band, values):
+        """values: (rows, W) float32, NaN for nodata."""
+        self.reflectance.append(band.thumbnail)
+        self.values.append(values[-band.row % self.step :: self.step, :: self.step])
+
+    def save(self, path):
+        reflectance, values = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.values)
+        known = np.isfinite(values)
+        low, high = np.percentile(values[known], (1, 99)) if known.any() else (0.0, 1.0)
+        views = [any_picture(reflectance, self.band_names), probability_picture((values - low) / max(high - low, 1e-9))]
+        save_png(path, side_by_side(views, PREVIEW // 2))
+
+
 def preview(reflectance, classes, bands, class_set, least):
     """
     One picture (H, W, 3) uint8: natural colour, short-wave infrared, and the map; side by side, or stacked. Below them a legend where there
@@ -52,16 +72,22 @@ def preview(reflectance, classes, bands, class_set, least):
     burns = class_set.is_fire and len(class_set.names) == 2
     ground, opacity = (views[-1], 0.6) if burns else (grey_background(views[0]), 0.85)
     views.append(class_overlay(ground, classes, class_set.colours, opacity, class_set.first))
-    times = -(-least // max(reflectance.shape[1:]))
+    picture = side_by_side(views, least)
+    if len(class_set.names) == 2 and not class_set.each:
+        return picture
+    return np.concatenate([picture, legend_strip(legend_of(classes, class_set), picture.shape[1])])
+
+
+def side_by_side(views, least):
+    """Pictures (H, W, 3) of one size beside each other, or below where they are wide; enlarged until a side has `least` pixels."""
+    height, width = views[0].shape[:2]
+    times = -(-least // max(height, width))
     views = [view.repeat(times, axis=0).repeat(times, axis=1) for view in views]
-    axis = 1 if reflectance.shape[1] >= reflectance.shape[2] else 0
+    axis = 1 if height >= width else 0
     shape = list(views[0].shape)
     shape[axis] = GAP
     line = np.full(shape, 255, np.uint8)
-    picture = np.concatenate([part for view in views for part in (view, line)][:-1], axis=axis)
-    if len(class_set.names) == 2:
-        return picture
-    return np.concatenate([picture, legend_strip(legend_of(classes, class_set), picture.shape[1])])
+    return np.concatenate([part for view in views for part in (view, line)][:-1], axis=axis)
 
 
 def legend_of(classes, class_set):

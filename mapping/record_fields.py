@@ -12,6 +12,9 @@ RECORD = {
     "unreadable": Field("a list of blocks", list_of(lambda value: holds(BLOCK)(value))),
     "remarks": TEXTS, "files": TEXTS, "settings": OBJECT,
 }
+# What maps of values, and of labels of whole scenes, have beside these.
+OTHERS = {"task": TEXT, "label": TEXT, "labels": Field("numbers by label", dict_of(or_none(NUMBER).fits)),
+          **dict.fromkeys(("mean", "least", "most", "probability"), or_none(NUMBER))}
 # Names of numbers follow what is mapped: has_fire, fire_fraction, burned_hectares …
 BY_ENDING = {"_fraction": or_none(NUMBER), "_confidence": or_none(NUMBER), "_hectares": or_none(NUMBER)}
 
@@ -25,4 +28,4 @@ def problem_of_record(record):
     """What is wrong with the record of a finished map, in words that follow its path, or None."""
     named = {key: TRUTH for key in record if key.startswith("has_")}
     named |= {key: field for key in record for ending, field in BY_ENDING.items() if key.endswith(ending)}
-    return find_problem(record, {**named, **RECORD}, RECORD)
+    return find_problem(record, {**named, **OTHERS, **RECORD}, RECORD)

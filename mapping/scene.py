@@ -9,12 +9,15 @@ says that it is finished.
 from mapping.area_of_interest import require_area
 from mapping.background import ReadAhead, WriteBehind
 from mapping.journal import Journal, StoredBand
+from mapping.label_scene import label_scene
 from mapping.map_files import begin_record
 from mapping.map_writer import finish_map
 from mapping.preview import thumbnail_step
 from mapping.reading import read_slabs
 from mapping.segmentation import predict_bands, stride_of
 from mapping.settings import band_settings, full_settings
+from mapping.value_writer import finish_values
+from nets.model_config import SCALAR_TASKS
 from raster.area import pixel_areas
 from raster.windows import WindowGrid
 from runtime.files import write_json
@@ -27,6 +30,8 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
     predictor: mapping.segmentation.Predictor whose scale is the plan's. plan: SceneInput. files: MapFiles. model: ModelFacts.
     settings: MapSettings. progress: a function (total windows, windows already done) → function(n) called after n windows; or None.
     """
+    if settings.task in SCALAR_TASKS:
+        return label_scene(predictor, plan, files, model, settings, overwrite=overwrite, progress=progress)
     info = plan.info
     areas = pixel_areas(info.crs, info.transform, info.height, info.width)  # refuses impossible geotransforms before any work
     aoi = require_area(info, settings.aoi)
@@ -36,7 +41,8 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
         expected = begin_record(files, settings, model.class_set, overwrite)
         if journal.next_row < info.height:
             predict_into(journal, predictor, plan, aoi, settings, progress, each=not model.class_set.has_background)
-        record = finish_map(journal.bands(), plan, files, model, settings, areas)
+        finish = finish_values if settings.task == "regression" else finish_map
+        record = finish(journal.bands(), plan, files, model, settings, areas)
         record["settings"] = full_settings(plan, model, settings)
         files.remove(expected - set(record["files"]))  # polygons of an earlier map, where this one can have none
         write_json(files.record, record)
@@ -49,7 +55,7 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
 
 def predict_into(journal, predictor, plan, aoi, settings, progress, each):
     """Predict what the journal lacks; one thread reads ahead, another writes behind. each: see decide_classes."""
-    info, start, kind = plan.info, journal.next_row, settings.probabilities or "uint8"
+    info, start, kind = plan.info, journal.next_row, settings.kept_as
     grid = window_grid(info, settings)
     bar = progress(grid.count, grid.count_above(start)) if progress else None
     slabs = read_slabs(plan, aoi, grid.first_row_for(start), settings.strict, settings.window)

@@ -16,6 +16,8 @@ import torch
 from constants import IGNORE
 from mapping.blending import Blender, decide_classes
 from mapping.reading import Slab
+from nets.model_config import PIXEL_TASKS
+from nets.output_step import answers_of
 from raster.plausible import band_figures, judge
 from raster.scale import Scale, to_reflectance
 from raster.windows import WindowGrid
@@ -31,9 +33,10 @@ class Band:
     Finished rows of a map.
 
     row: of the first. classes: (rows, W) uint8, 255 where not valid. probability: (rows, W) float32, 1 − p_0 or that of the class (see
-    decide_classes), 0 where not valid. valid: (rows, W) bool. probabilities: (classes, rows, W) float32, only if asked for. highest: the
-    highest probability of a valid pixel, 0 without one. windows: how many were run. unreadable: see Slab; those whose first row is in the
-    band. thumbnail: (C, n, m) float16 reflectance of every so many-th row and column of the scene, n may be 0; None if not asked for.
+    decide_classes), 0 where not valid; of a regression the value, beside class 0. valid: (rows, W) bool. probabilities: (classes, rows, W)
+    float32, only if asked for. highest: the highest probability of a valid pixel, 0 without one. windows: how many were run. unreadable:
+    see Slab; those whose first row is in the band. thumbnail: (C, n, m) float16 reflectance of every so many-th row and column of the
+    scene, n may be 0; None if not asked for.
     """
 
     row: int
@@ -52,10 +55,12 @@ class Predictor:
     A model and how it is run: stored pixels in, class probabilities out.
 
     scale: raster.scale.Scale of the stored values. compute: runtime.device.Compute; compiled (the first window takes a minute), all batches
-    have one size. tta: the mean over the eight flips and turns. batch_size: windows at once.
+    have one size. tta: the mean over the eight flips and turns. batch_size: windows at once. task: what the model was trained for; of a
+    regression "probabilities" are its values, and where whole windows are judged they are (B, classes).
     """
 
-    def __init__(self, model, num_classes, scale, compute, *, tta=False, batch_size=8):
+    def __init__(self, model, num_classes, scale, compute, *, tta=False, batch_size=8, task="segmentation"):
+        self.task = task
         self.compute, self.device = compute, compute.device
         self.memory_format = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = compute.compiled(model.to(self.device, memory_format=self.memory_format).eval())
@@ -78,22 +83,26 @@ class Predictor:
         if self.compute.compile and count < self.batch_size:
             x = torch.cat([x, x.new_zeros(self.batch_size - count, *x.shape[1:])])
         if not self.tta:
-            return self.softmax(x)[:count]
+            return self.answers(x)[:count]
         total = 0
         for turns in range(4):
             for mirrored in (False, True):
                 seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-                answer = torch.rot90(self.softmax(seen.contiguous(memory_format=self.memory_format)), -turns, (-2, -1))
-                total = total + (answer.flip(-1) if mirrored else answer)
+                answer = self.answers(seen.contiguous(memory_format=self.memory_format))
+                if self.task in PIXEL_TASKS:
+                    answer = torch.rot90(answer, -turns, (-2, -1))
+                    answer = answer.flip(-1) if mirrored else answer
+                total = total + answer
         return total[:count] / 8
 
-    def softmax(self, x):
+    def answers(self, x):
         with self.compute.autocast():
             logits = self.model(x)
-        if logits.shape != (len(x), self.num_classes, *x.shape[-2:]):
-            expected = f"(B, {self.num_classes}, {x.shape[-2]}, {x.shape[-1]})"
-            raise UserError(f"the model's output has shape {tuple(logits.shape)}, expected {expected}; pass a segmentation model")
-        return logits.float().softmax(dim=1)
+        sides = tuple(x.shape[-2:]) if self.task in PIXEL_TASKS else ()
+        if logits.shape != (len(x), self.num_classes, *sides):
+            expected = f"({', '.join(map(str, ('B', self.num_classes, *sides)))})"
+            raise UserError(f"the model's output has shape {tuple(logits.shape)}, expected {expected}; pass a {self.task} model")
+        return answers_of(self.task, logits)
 
 
 class Strip:
@@ -173,7 +182,8 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_r
     start_row: a band's first row; what is above is finished already, and windows that reach below it are run again. thumbnail_step: keep
     every so many-th row and column of the reflectance in the bands. progress: called with the number of windows that are done.
     """
-    blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device)
+    blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device,
+                      shares=predictor.task != "regression")
     strip = Strip(slabs, grid.size, grid.width, predictor.device)
     first_k = blender.first_needed(start_row)
     blender.skip_to(first_k)
@@ -191,11 +201,17 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_r
         first, stop, probability = blender.finish(k)
         if first < start_row:
             continue
-        band = make_band(strip, first, stop, *decide_classes(probability, threshold, each))
+        decided = values_only(probability) if predictor.task == "regression" else decide_classes(probability, threshold, each)
+        band = make_band(strip, first, stop, *decided)
         band.windows, band.probabilities = len(wanted), probability.cpu().numpy() if keep_probabilities else None
         if thumbnail_step:
             band.thumbnail = thumbnail_rows(predictor, strip, first, stop, thumbnail_step)
         yield band
+
+
+def values_only(values):
+    """decide_classes of (1, rows, width) values: class 0 everywhere, and the values themselves."""
+    return torch.zeros(values.shape[1:], dtype=torch.uint8, device=values.device), values[0]
 
 
 def make_band(strip, first, stop, classes, probability):

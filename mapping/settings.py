@@ -17,7 +17,7 @@ class MapSettings:
 
     window: pixels a side. overlap: share of it. threshold: probability from which a pixel is mapped (burned, water …), None for the
     likeliest class. tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None.
-    strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg".
+    strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg". task: what the network was trained for.
     """
 
     window: int = 256
@@ -30,13 +30,20 @@ class MapSettings:
     aoi: str | None = None
     strict: bool = False
     vectors: str = "geojson"
+    task: str = "segmentation"
+
+    @property
+    def kept_as(self):
+        """Type of the probabilities, or values, in the journal."""
+        return "float32" if self.task == "regression" else self.probabilities or "uint8"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """
     What maps tell of a network. bands, classes: names. weights: of weights_hash. mean: reflectance of its training images or None.
-    colours: ((class, "#rrggbb"), …) in place of the usual ones.
+    colours: ((class, "#rrggbb"), …) in place of the usual ones. task: what it was trained for; classes of a regression: the name of its
+    values.
     """
 
     bands: tuple
@@ -44,10 +51,11 @@ class ModelFacts:
     weights: str
     mean: tuple | None = None
     colours: tuple = ()
+    task: str = "segmentation"
 
     @functools.cached_property
     def class_set(self):
-        return ClassSet(self.classes, self.colours)
+        return ClassSet(self.classes, self.colours, each=self.task != "segmentation")
 
 
 def band_settings(plan, model, settings):
@@ -55,13 +63,15 @@ def band_settings(plan, model, settings):
     area = fingerprint([settings.aoi]) if settings.aoi else None
     info = plan.info
     each = {} if model.class_set.has_background else {"probability_of": "each class"}
+    if settings.task != "segmentation":
+        each = {"task": settings.task}
     hides = {} if plan.masked == own_mask(info) else {"masked": plan.masked}  # records of before know what GDAL says alone
     return plain({
         "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
         "model": model.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
-        "probabilities": settings.probabilities or "uint8", "aoi": area, **hides, **each,
+        "probabilities": settings.kept_as, "aoi": area, **hides, **each,
     })
 
 

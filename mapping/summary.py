@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classes import class_set
+from classes import ClassSet, class_set
 from mapping.record_fields import problem_of_record
 from runtime.errors import UserError
 from runtime.files import open_own, read_json, write_json, write_text
@@ -22,11 +22,12 @@ except ImportError:  # Windows: two processes that finish at the same moment are
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
 # Names of a map's files after that of the scene. The outlines are called after what is mapped (see ClassSet.ending), with no further "_".
 FORMS = "|".join(re.escape(writer.ending) for writer in WRITERS.values())
-ENDINGS = re.compile(rf"_(?:classes\.tif|probability\.tif|preview\.png|[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
+ENDINGS = re.compile(rf"_(?:classes\.tif|probability\.tif|values\.tif|preview\.png|[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
 # Those that are a map's whatever its classes: of a damaged record, no others are taken for the scene's.
-CERTAIN = ("_classes.tif", "_probability.tif", "_preview.png",
-           *(f"_{word}{writer.ending}" for word in ("burned", "outlines") for writer in WRITERS.values()))
+CERTAIN = ("_classes.tif", "_probability.tif", "_values.tif", "_preview.png",
+           *(f"_{word}{writer.ending}" for word in ("burned", "outlines", "tiles") for writer in WRITERS.values()))
 FIRST, LAST = ("scene", "valid_fraction"), ("valid_hectares", "polygons", "unreadable_blocks")
+OF_SCENES = ("mean", "least", "most", "label", "probability")  # of maps of values, and of whole scenes that have labels
 # What records of maps whose classes are no fire called their numbers in version 0.1.0 before they followed the classes.
 FIRE_KEYS = ("has_fire", "fire_confidence", "fire_fraction", "burned_hectares")
 
@@ -89,7 +90,8 @@ def write_summaries(output_dir, records):
     output_dir, records = Path(output_dir), sorted(records, key=lambda r: r["scene"])
     write_json(output_dir / "summary.json", {"total": totals_of(records), "scenes": records})
     class_names = list(dict.fromkeys(name for r in records for name in r["classes"]))
-    columns = [*FIRST, *dict.fromkeys(key for r in records for key in keys_of(classes_of(r))), *LAST]
+    told = [key for key in OF_SCENES if any(key in r for r in records)]
+    columns = [*FIRST, *told, *dict.fromkeys(key for r in records for key in keys_of(classes_of(r))), *LAST]
     each = ["hectares", "pixels", *["fraction"] * any("fraction" in numbers for r in records for numbers in r["classes"].values())]
     absent = {"hectares": None, "pixels": 0, "fraction": None}
     text = io.StringIO()
@@ -103,8 +105,8 @@ def write_summaries(output_dir, records):
 
 
 def classes_of(record):
-    """The ClassSet of a map's record."""
-    return class_set(tuple(record["classes"]))
+    """The ClassSet of a map's record. Records of other tasks than classes of pixels name theirs."""
+    return ClassSet(tuple(record["classes"]), each=True) if "task" in record else class_set(tuple(record["classes"]))
 
 
 def totals_of(records):
@@ -148,11 +150,12 @@ def require_numbers(path, record):
     """UserError where a record lacks or garbles what the summaries tell. Numbers that are named as in records of before are renamed."""
     if problem := problem_of_record(record):
         raise UserError(f"{path} {problem}; pass --overwrite to make the map again")
-    keys = keys_of(classes_of(record)) if len(record["classes"]) > 1 else ()
+    enough = len(record["classes"]) > (0 if "task" in record else 1)
+    keys = keys_of(classes_of(record)) if enough else ()
     if "has_fire" in record and "has_fire" not in keys:
         earlier = [record.pop(name, None) for name in FIRE_KEYS]
         record |= dict(zip(keys, earlier, strict=False))
-    missing = {*FIRST, *keys, *LAST} - record.keys() if len(record["classes"]) > 1 else {"classes"}
+    missing = {*FIRST, *keys, *LAST} - record.keys() if enough else {"classes"}
     if missing:
         raise UserError(f"{path} lacks {min(missing)}; pass --overwrite to make the map again")
 

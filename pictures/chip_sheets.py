@@ -4,7 +4,7 @@ import numpy as np
 
 from constants import IGNORE
 from pictures.brightness import PAN, show_light
-from pictures.overlays import NODATA_COLOUR, class_overlay, class_picture, error_legend, error_picture, grey_background
+from pictures.overlays import NODATA_COLOUR, class_overlay, class_picture, error_legend, error_picture, grey_background, probability_picture
 from pictures.sheets import contact_sheet
 from pictures.stretch import SHEET_GAMMA, any_picture, choose_composites, measure_stretch, stretch
 
@@ -42,6 +42,28 @@ def sample_sheet(images, truth, prediction, bands, class_set, names):
         overlays = [class_overlay(ground, kind, class_set.colours, opacity, class_set.first) for kind in (labels, classes)]
         rows.append([picture, *overlays, error_picture(labels, classes, picture, class_set)])
     return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, legend=error_legend(class_set))
+
+
+def value_sheet(images, truth, prediction, bands, name, captions):
+    """
+    One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, size of the error, all three on one scale.
+
+    images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) values, NaN = nodata. name: of the values. captions: one a patch.
+    """
+    known = np.isfinite(truth)
+    low, high = np.percentile(truth[known], (1, 99)) if known.any() else (0.0, 1.0)
+    span = max(high - low, 1e-9)
+    rows = []
+    for image, values, found in zip(images, truth, prediction, strict=True):
+        shown = [(values - low) / span, (found - low) / span, np.abs(values - found) / span]
+        rows.append([any_picture(image, bands), *(probability_picture(np.where(np.isfinite(values), v, np.nan)) for v in shown)])
+    title = f"{name}: dark {low:.4g}, bright {high:.4g}; errors from 0 to {span:.4g}"
+    return contact_sheet(rows, ["image", "truth", "prediction", "error"], captions, title=title)
+
+
+def label_answers_sheet(images, bands, captions):
+    """Patches with what is said of them below each, three a row. images: (N, C, h, w) reflectance; captions: one a patch."""
+    return contact_sheet([[any_picture(image, bands)] for image in images], [""], captions, side=2 * CELL, across=3)
 
 
 def pair_sheet(chips, captions, title):

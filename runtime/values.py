@@ -84,6 +84,24 @@ def listed(text):
 listed.separated = True  # in a file of --config these may be written as a list
 
 
+def weighted_names(text):
+    """`ce:0.5,dice` as {"ce": 0.5, "dice": 1.0}: names with weights above 0, 1 where none is given."""
+    found = {}
+    for word in text.split(","):
+        name, colon, weight = word.strip().partition(":")
+        try:
+            value = float(weight) if colon else 1.0
+        except ValueError:
+            value = math.nan
+        if not name or name in found or not (0 < value < math.inf):
+            raise refused(text, "different names with weights above 0, such as ce:0.5,dice:0.5")
+        found[name] = value
+    return found
+
+
+weighted_names.separated = True
+
+
 def size(text):
     """`512` or `640x480` as (width, height)."""
     words = text.lower().split("x")

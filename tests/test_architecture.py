@@ -24,8 +24,9 @@ FLOORS = [
     {"vectors"},
     {"pictures", "nets"},
     {"chipping", "synthetic"},  # chipping without its commands
-    {"dataset", "augment", "model", "losses", "metrics"},
+    {"dataset", "augment", "model", "losses", "metrics", "value_metrics", "label_metrics"},
     {"mapping"},
+    {"tasks"},
     {"pansharpening", "detection"},
     {COMMANDS, *PROGRAMS},
 ]

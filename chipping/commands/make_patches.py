@@ -1,6 +1,7 @@
-"""chip.py make-patches: cuts scenes with labels into patches with masks."""
+"""chip.py make-patches: cuts scenes with labels into patches with masks, values or labels."""
 
 from chipping.commands.shared_flags import add_workers_flag, count_workers
+from nets.model_config import SCALAR_TASKS, TASKS
 from runtime.errors import UserError
 from runtime.values import listed, number, whole
 
@@ -37,6 +38,11 @@ def add_arguments(parser):
     pixels.add_argument("--nodata", metavar="N", help="value that means nodata, or none; the file's own tag by default")
 
     labels = parser.add_argument_group("labels")
+    labels.add_argument("--task", choices=TASKS, default="segmentation",
+                        help="what is learned: a class or a value of each pixel, a class or several labels of each patch")
+    labels.add_argument("--target", metavar="NAME", help="name of what --masks measure, for --task regression; value by default")
+    labels.add_argument("--scene-labels", metavar="folders|FILE",
+                        help="of --task classification and multilabel: a CSV with image and label; folders (default): the images' folders")
     labels.add_argument("--classes", type=listed, metavar="NAMES",
                         help="names separated by commas, or how many; background,fire by default")
     labels.add_argument("--class-field", metavar="NAME", help="property of --labels that holds the class; without it polygons are class 1")
@@ -60,8 +66,8 @@ def add_arguments(parser):
     splits = parser.add_argument_group("splits: the rest is for training; whatever overlaps on the ground belongs into one split")
     splits.add_argument("--val", type=listed, metavar="NAMES|SHARE", help="scenes (stems or leading parts) or a share such as 0.2")
     splits.add_argument("--test", type=listed, metavar="NAMES|SHARE", help="the same for testing")
-    splits.add_argument("--split-by", choices=("event", "scene"), default="event",
-                        help="a share takes whole events (first part of the name) or scenes")
+    splits.add_argument("--split-by", choices=("event", "scene"),
+                        help="a share takes whole events (first part of the name) or scenes (default: event; scene for labels of patches)")
     splits.add_argument("--seed", type=int, default=0, help="of the draw for a share")
     splits.add_argument("--allow-overlap", action="store_true", help="only warn when scenes of different splits share ground")
 
@@ -80,6 +86,7 @@ def run(args, console):
                 raise UserError(f"--dataset-dir finds images and masks itself; leave out --{name.replace('_', '-')}")
     if args.class_field and not args.labels:
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
+    check_task(args)
     from runtime.workers import prepare_workers
 
     workers = count_workers(args.workers)
@@ -99,16 +106,19 @@ def run(args, console):
         inputs = Inputs(
             dataset_dir=args.dataset_dir, images=args.images, masks=args.masks, labels=args.labels, clouds=args.clouds,
             image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix, stack=args.stack,
+            scene_labels=args.scene_labels,
             stack_folder=scratch if args.dry_run else f"{os.path.normpath(args.patches_dir)}_stacks", exclude=args.exclude,
         )
         plan = plan_patches(
             inputs,
             Pixels(bands=args.bands, divide_by=args.divide_by, offset=args.offset, nodata=args.nodata, accept_scale=args.accept_scale),
-            Labels(classes=args.classes, class_field=args.class_field, label_map=args.label_map, align=args.align),
+            Labels(classes=args.classes, class_field=args.class_field, label_map=args.label_map, align=args.align, task=args.task,
+                   target=args.target or "value"),
             Windows(size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
                     cloud_values=args.cloud_values, cloud_bits=args.cloud_bits,
                     min_valid=args.min_valid, aoi=args.aoi),
-            Splits(val=args.val, test=args.test, split_by=args.split_by, seed=args.seed, allow_overlap=args.allow_overlap),
+            Splits(val=args.val, test=args.test, split_by=args.split_by or ("scene" if args.task in SCALAR_TASKS else "event"),
+                   seed=args.seed, allow_overlap=args.allow_overlap),
             strict=args.strict, note=console.note,
         )
         say_splits(plan, console)
@@ -120,3 +130,18 @@ def run(args, console):
         with console.progress(windows, "windows") as bar:
             tally = make_patches(plan, args.patches_dir, RunOptions(workers, args.overwrite, args.strict), progress=bar.update)
     say_summary(plan, tally, args.patches_dir, console)
+
+
+def check_task(args):
+    """UserError for flags that do not go with --task."""
+    of_masks = [name for name in ("masks", "labels", "dataset_dir", "class_field", "label_map", "align") if getattr(args, name)]
+    if args.scene_labels and args.task not in SCALAR_TASKS:
+        raise UserError(f"--scene-labels are labels of whole images, --task {args.task} is about pixels; pass --task classification")
+    if args.task in SCALAR_TASKS and of_masks:
+        raise UserError(f"--task {args.task} takes --scene-labels, one line an image; leave out --{of_masks[0].replace('_', '-')}")
+    if args.task == "multilabel" and (args.scene_labels or "folders") == "folders":
+        raise UserError("--task multilabel needs --scene-labels FILE, a CSV: an image lies in one folder only")
+    if args.target and args.task != "regression":
+        raise UserError(f"--target names the values of --task regression, not of --task {args.task}; leave it out")
+    if args.task == "regression" and (args.labels or args.dataset_dir or args.classes):
+        raise UserError("--task regression takes values from --masks, rasters of numbers; leave out --labels, --dataset-dir and --classes")

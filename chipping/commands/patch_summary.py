@@ -71,7 +71,8 @@ def say_summary(plan, tally, folder, console):
         console.result(f"{plural(len(tally.unreadable), 'file')} could not be read: {named}{more}; repair and run again with --overwrite")
     if {"train", "val"} <= set(splits):
         classes = max(recipe.classes) if len(recipe.layers) == 1 else 2
-        console.result(f"next: python train.py --patches-dir {folder} --num-classes {classes}")
+        what = f"--num-classes {classes}" if recipe.task == "segmentation" else f"--task {recipe.task}"
+        console.result(f"next: python train.py --patches-dir {folder} {what}")
 
 
 def say_absent(plan, layer, names, console):
@@ -80,4 +81,5 @@ def say_absent(plan, layer, names, console):
         return
     which = f" ({layer})" if len(plan.recipe.layers) > 1 else ""
     hint = f"; {black_white_words(plan.black_white[layer])}" if layer in plan.black_white else ""
-    console.note(f"no pixel of the training patches is {' or '.join(names)}{which}{hint}")
+    what = {"segmentation": "no pixel of the training patches is", "regression": "no pixel of the training patches has a"}
+    console.note(f"{what.get(plan.recipe.task, 'no training patch is')} {' or '.join(names)}{which}{hint}")

@@ -1,0 +1,62 @@
+"""Turns the finished bands of a map of values into its files: a GeoTIFF, a preview, numbers."""
+
+import contextlib
+
+import numpy as np
+
+from constants import IGNORE
+from mapping.map_writer import NAMED, making_tags
+from mapping.preview import ValuePreview
+from mapping.summary import Counter
+from raster.writer import write_cog
+from runtime.errors import RunError
+
+
+def finish_values(bands, plan, files, model, settings, areas):
+    """As mapping.map_writer.finish_map, of values: <scene>_values.tif, float32 with NaN for nodata, and <scene>_preview.png."""
+    info, paths, name = plan.info, files.outputs(settings, model.class_set), model.classes[0]
+    counter, figures, preview, unreadable = Counter(1, areas), Figures(), ValuePreview(info, model.bands), []
+    with contextlib.ExitStack() as stack:  # exits in reverse: the values get their name last
+        file = stack.enter_context(write_cog(
+            paths["values"], height=info.height, width=info.width, crs=info.crs, transform=info.transform, sensor_place=info.sensor_place,
+            dtype="float32", nodata=float("nan"), descriptions=[name], tags=making_tags(plan, model, settings), overviews="values",
+        ))
+        for band in bands:
+            valid = band.classes != IGNORE
+            values = np.where(valid, band.probability, np.float32(np.nan))
+            file.write(values)
+            counter.add(band.row, band.classes, 0.0)
+            figures.add(band.probability[valid])
+            preview.add(band, values)
+            unreadable += band.unreadable
+        summary = counter.summary(model.class_set)
+        if unreadable and summary["valid_fraction"] == 0:
+            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        preview.save(paths["preview"])
+    remarks = ["no valid pixel"] * (summary["valid_fraction"] == 0)
+    remarks += [f"{len(unreadable)} blocks could not be read"] * bool(unreadable)
+    return {
+        "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
+        "crs": info.crs.to_string() if info.crs else None,
+        **figures.summary(), **summary, "polygons": None, "unreadable_blocks": len(unreadable),
+        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
+        "remarks": remarks, "files": [path.name for path in paths.values()],
+    }
+
+
+class Figures:
+    """Mean, least and most of the values of a map while its rows stream by."""
+
+    def __init__(self):
+        self.count, self.sum, self.least, self.most = 0, 0.0, None, None
+
+    def add(self, values):
+        """values: (N,) valid ones."""
+        if values.size:
+            self.count += values.size
+            self.sum += float(values.sum(dtype=np.float64))
+            low, high = float(values.min()), float(values.max())
+            self.least, self.most = (low, high) if self.least is None else (min(low, self.least), max(high, self.most))
+
+    def summary(self):
+        return {"mean": self.sum / self.count if self.count else None, "least": self.least, "most": self.most}
