@@ -14,17 +14,20 @@ import dataclasses
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from constants import CEMS_BANDS
 from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
+from nets.assembled import build_model, padded
 from nets.contrast_unet import ContrastUNet
-from nets.input_step import PAIRS, InputStep, count_inputs
+from nets.encoder_weights import fill_encoder
+from nets.freezing import freeze, rest_in_eval
+from nets.input_step import PAIRS, InputStep, count_inputs, input_names
 from nets.model_config import ModelConfig
 from nets.model_output import ModelOutput, as_model_output
 from nets.output_step import OutputStep, answers_of
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
+from nets.user_model import require_same
 from runtime.checkpoint import load_weights
 from runtime.errors import UserError, one_line
 
@@ -41,8 +44,9 @@ class SegmentationConfig:
     """
     Everything that decides a network's shape: the checkpoint's "model", forced on resume. mean and std in reflectance.
 
-    num_classes: of regression the number of values a pixel. parts: of a model that is put together (see nets/model_config.py).
-    target_mean, target_std: of a regression, in the target's units.
+    num_classes: of regression the number of values a pixel. parts: of a model that is put together (nets/model_config.py), or what a
+    user's function was given. user_model: {"name", "sha256"} of that function and its file (nets/user_model.py). target_mean, target_std:
+    of a regression, in the target's units.
     """
 
     architecture: str = "unet"
@@ -56,6 +60,21 @@ class SegmentationConfig:
     parts: ModelConfig | None = None
     target_mean: float = 0.0
     target_std: float = 1.0
+    user_model: dict | None = None
+
+    def __post_init__(self):
+        if self.parts and (self.parts.outputs, self.parts.task, self.parts.bands) != (
+                self.num_classes, self.task, input_names(self.bands, self.indices)):
+            raise UserError("the parts of the model have other bands, outputs or another task than the model; take another checkpoint")
+
+    @property
+    def title(self):
+        """The network in a few words."""
+        if self.user_model:
+            return self.user_model["name"]
+        if self.architecture in OWN_ARCHITECTURES:
+            return self.architecture
+        return f"{self.parts.decoder if self.parts else self.architecture} on {self.encoder}"
 
     @property
     def auxiliary_weights(self):
@@ -75,16 +94,26 @@ class SegmentationConfig:
     def to_dict(self):
         """Strings, numbers, lists and dicts only, keys of assembled models in those alone."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        added = {"task": self.task} if self.task != "segmentation" else {}
-        added |= {"parts": self.parts.to_dict()} if self.parts else {}
-        added |= {"target_mean": self.target_mean, "target_std": self.target_std} if self.task == "regression" else {}
-        values = {key: value for key, value in values.items() if key not in ("task", "parts", "target_mean", "target_std")} | added
+        of_regression = self.task == "regression"
+        added = {"task": self.task if self.task != "segmentation" else None, "parts": self.parts and self.parts.to_dict(),
+                 "target_mean": self.target_mean if of_regression else None, "target_std": self.target_std if of_regression else None,
+                 "user_model": self.user_model}
+        values = {key: value for key, value in values.items() if key not in added}
+        values |= {key: value for key, value in added.items() if value is not None}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def build_network(config):
-    """The network of a config, with random weights: (B, inputs, H, W) → (B, num_classes, H, W), sides multiples of `.stride`."""
+def build_network(config, user_model=None):
+    """
+    The network of a config, with random weights: (B, inputs, H, W) → (B, num_classes, H, W), sides multiples of `.stride`.
+
+    user_model: the UserModel of a config that has one.
+    """
     in_channels = count_inputs(config.bands, config.indices)
+    if config.user_model:
+        return user_model.network(config.parts)
+    if config.parts:
+        return build_model(config.parts)
     if config.architecture in OWN_ARCHITECTURES:  # first: importing segmentation-models-pytorch takes seconds
         return OWN_ARCHITECTURES[config.architecture](in_channels, config.num_classes)
     check_names(config.architecture, config.encoder, others=OWN_ARCHITECTURES)
@@ -94,7 +123,7 @@ def build_network(config):
 def create_segmentation_model(num_classes=2, encoder_name="resnet34", architecture="unet", in_channels=None, encoder_weights="imagenet",
                               bands=None, indices=(), mean=None, std=None, task="segmentation", target=(0.0, 1.0)):
     """
-    A FireSegmentationModel.
+    A FireSegmentationModel on a network of its own or of segmentation-models-pytorch. assemble() makes one from parts.
 
     task: see nets.model_config.TASKS. target: of a regression the mean and standard deviation of its values.
 
@@ -118,9 +147,31 @@ def create_segmentation_model(num_classes=2, encoder_name="resnet34", architectu
     return model
 
 
-def model_from_checkpoint(checkpoint):
+def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0), encoder_weights=None,
+             partial_weights=False, user_model=None, say=print):
+    """
+    A FireSegmentationModel around a model that is put together, or a user's.
+
+    parts: a ModelConfig, whose `bands` are filled in here from bands and indices. target: of a regression the mean and standard deviation
+    of its values. encoder_weights: "imagenet", None or "none", or a file;
+    partial_weights allows that some do not match, which say(line) then tells. user_model: a UserModel in place of the parts' names.
+    """
+    parts = dataclasses.replace(parts, bands=input_names(bands, indices))
+    config = SegmentationConfig("assembled", parts.encoder, tuple(bands), parts.outputs, tuple(indices), mean, std, task=parts.task,
+                                parts=parts, target_mean=float(target[0]), target_std=float(target[1]),
+                                user_model=user_model and user_model.facts())
+    model = FireSegmentationModel(config, user_model)
+    if encoder_weights not in (None, "none") and user_model is None:
+        if left := fill_encoder(model.network.encoder, parts.encoder, encoder_weights, parts.bands, partial_weights):
+            say(left)
+    return model
+
+
+def model_from_checkpoint(checkpoint, user_model=None):
     """
     The model of a loaded segmentation checkpoint (see runtime/checkpoint.py), with its weights, in eval mode.
+
+    user_model: the UserModel of the file that the user named, for checkpoints of such a network.
 
     UserError where the weights are not those of the network that it describes; it names the file where checkpoint["path"] does.
     """
@@ -129,8 +180,11 @@ def model_from_checkpoint(checkpoint):
     weights = state.get("model") if isinstance(state, dict) else None
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint")
-    model = FireSegmentationModel(SegmentationConfig.from_dict(config))
-    load_weights(model, weights, name, model.config.architecture)
+    config = SegmentationConfig.from_dict(config)
+    if config.user_model:
+        require_same(config.user_model, user_model, name)
+    model = FireSegmentationModel(config, user_model)
+    load_weights(model, weights, name, model.config.title if config.parts else config.architecture)
     return model.eval()
 
 
@@ -141,7 +195,7 @@ def require_fitting_size(model, size, piece):
     piece: patches of a forward pass. Where a network makes one value of a patch (a pooled branch, a deep encoder on a small crop), batch
     normalisation needs a second one. Costs a forward pass or two on a copy: the running statistics of `model` stay as they are.
     """
-    network, name = copy.deepcopy(model), f"{model.config.architecture} on {model.config.encoder}"
+    network, name = copy.deepcopy(model), model.config.title
     one = torch.zeros(1, len(model.config.bands), size, size)
     try:
         with torch.no_grad():
@@ -169,11 +223,11 @@ class FireSegmentationModel(nn.Module):
     The predict_* methods switch to eval mode and no-grad, and leave the model in the mode it was in.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, user_model=None):
         super().__init__()
         self.config = config
         self.input_step = InputStep(config.bands, config.indices, config.mean, config.std)
-        self.network = build_network(config)
+        self.network = build_network(config, user_model)
         self.output_step = OutputStep(config.task, config.target_mean, config.target_std)
 
     def forward(self, x):
@@ -188,13 +242,29 @@ class FireSegmentationModel(nn.Module):
         """
         height, width = x.shape[-2:]
         x = self.input_step(x)
-        stride = self.network.stride
-        bottom, right = -height % stride, -width % stride
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-        output, auxiliary = as_model_output(self.network(x))
+        output, auxiliary = as_model_output(self.network(padded(x, self.network.stride)))
         auxiliary = {name: self.output_step(cut(values, height, width)) for name, values in auxiliary.items()}
         return ModelOutput(self.output_step(cut(output, height, width)), auxiliary)
+
+    def freeze_encoder(self, frozen=True):
+        """Stop, or allow again, the training of the encoder: its weights, and statistics of batch normalisation."""
+        if hasattr(self.network, "encoder"):
+            freeze(self.network.encoder, frozen)
+        elif hasattr(self.network, "freeze_encoder"):  # a user's network, which knows what its encoder is
+            before = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+            if frozen:
+                self.network.freeze_encoder()
+                self.stopped = [parameter for parameter in before if not parameter.requires_grad] or getattr(self, "stopped", [])
+            else:
+                for parameter in getattr(self, "stopped", []):
+                    parameter.requires_grad_(True)
+        else:
+            raise UserError(f"{self.config.title} has no encoder that could be frozen; leave --freeze-encoder out")
+
+    def train(self, mode=True):
+        super().train(mode)
+        rest_in_eval(self)
+        return self
 
     def predict_segmentation(self, x):
         """→ class of each pixel, (B, H, W) int64."""

@@ -25,18 +25,30 @@ import os
 import sys
 
 from classes import parse_colours
+from nets.model_config import SCALAR_TASKS
 from nets.model_config import TASKS as TASK_NAMES
+from nets.part_flags import (
+    PART_FLAGS,
+    PartChoice,
+    add_freezing_flags,
+    add_part_flags,
+    is_frozen,
+    parts_of,
+    require_possible,
+)
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import print_result
+from runtime.settings import group_of
 from runtime.values import number, weighted_names, whole
 from spectral_indices import SPECTRAL_INDICES
 
 FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the task's name
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
-RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug")
+RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug",
+             "model")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
-MODEL_FLAGS = ("task", "architecture", "encoder", "num_classes", "indices", "layer")
+MODEL_FLAGS = ("task", "architecture", "encoder", "num_classes", "indices", "layer", *PART_FLAGS)
 # Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
 PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
 # What --help shows.
@@ -70,12 +82,15 @@ def build_parser():
     group.add_argument("--indices", nargs="*", default=[],
                        help=f"further inputs: {' '.join(SPECTRAL_INDICES)}; or pairs: all normalised differences in place of the bands")
 
+    add_part_flags(group)
+
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=whole(1), default=50, help="passes over the training patches (see --steps-per-epoch)")
     group.add_argument("--batch-size", type=whole(1), default=16, help="patches of one optimiser step, over all processes and pieces")
     group.add_argument("--accumulate", type=whole(1), default=1, help="compute each batch in this many pieces, for less memory")
     group.add_argument("--lr", type=number(above=0, high=10), default=1e-4, help="learning rate of AdamW")
     group.add_argument("--weight-decay", type=number(0), default=1e-4, help="of AdamW")
+    add_freezing_flags(group)
     group.add_argument("--scheduler", choices=("plateau", "cosine", "linear", "constant"), default="plateau",
                        help="learning rate: halved when val IoU stalls for 5 epochs; or falling over the run; or constant")
     group.add_argument("--warmup", type=whole(), default=0, metavar="STEPS", help="steps over which the learning rate rises; 0: none")
@@ -141,13 +156,14 @@ def check_flags(args):
 def import_libraries():
     """What the functions below use. torch takes seconds to import, so this waits until the flags are known to be right."""
     global torch, np, augment, scoring, model_from_checkpoint, create_segmentation_model, require_fitting_size, CombinedLoss
-    global Criterion, LossFacts, make_loss, require_terms, TASKS, SCALAR_TASKS, as_model_output, patch_scores
+    global Criterion, LossFacts, make_loss, require_terms, TASKS, as_model_output, patch_scores
     global PatchDataModule, Labels, Sampling, band_statistics, class_weights_of, label_weights_of, target_statistics
     global reflectance_doubt, scale_doubt
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
-    global final_reaches, adopt_settings, group_of, settings_of, write_scores, load_checkpoint, require_parts, result_of
+    global final_reaches, adopt_settings, settings_of, write_scores, load_checkpoint, require_parts, result_of
+    global assemble, in_words, optimiser_groups, load_user_model
     global find_result, ended_as_planned, path_length, warn_of_short_path, spread_patches
     import numpy as np
     import torch
@@ -166,9 +182,10 @@ def import_libraries():
     from mapping import patch_scores, scoring
     from mapping.score_files import write_scores
     from mapping.validation_baseline import spread_patches
-    from model import create_segmentation_model, model_from_checkpoint, require_fitting_size
-    from nets.model_config import SCALAR_TASKS
+    from model import assemble, create_segmentation_model, model_from_checkpoint, require_fitting_size
     from nets.model_output import as_model_output
+    from nets.optimiser_groups import in_words, optimiser_groups
+    from nets.user_model import load_user_model
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
@@ -183,7 +200,7 @@ def import_libraries():
     from runtime.running_sums import RunningSums
     from runtime.saver import Saver, final_reaches
     from runtime.schedule import Schedule, ended_as_planned
-    from runtime.settings import adopt_settings, group_of, settings_of
+    from runtime.settings import adopt_settings, settings_of
     from runtime.unreadable import Unreadable
     from tasks import TASKS
 
@@ -196,6 +213,9 @@ def main(argv=None):
         return train_pansharpen.main(argv)
     args, given = parse_with_config(build_parser(), argv)
     check_flags(args)
+    require_possible(group_of(PartChoice, args), given)
+    if args.task in SCALAR_TASKS and not args.model and not args.resume and "architecture" not in given:
+        args.decoder = args.decoder or "identity"  # the encoder's last level is pooled: nothing is gained by a decoder for pixels
     import_libraries()
     from runtime.program import program
 
@@ -204,7 +224,7 @@ def main(argv=None):
         args.patches_dir = os.path.abspath(args.patches_dir)
         compute = Compute(device=choose_device(args.device, processes.local_rank), precision=args.precision,
                           channels_last=args.channels_last, compile=args.compile)
-        options = group_of(Options, args)
+        options, choice = group_of(Options, args), group_of(ModelChoice, args)
         require_terms(options.task, options.loss or ())
         num_classes = args.num_classes if options.task == "segmentation" or "num_classes" in given else None  # else as the set has
         data = PatchDataModule(
@@ -214,18 +234,20 @@ def main(argv=None):
             processes=processes, pin_memory=compute.device.type == "cuda")
         if args.test_only:
             score = test if options.task == "segmentation" else test_patches
-            return score(options, data, checkpoint, args.test_split, compute, processes, console)
-        return train(options, data, group_of(ModelChoice, args), settings_of(args, RUN_FLAGS), checkpoint, compute, processes, console)
+            return score(options, data, choice, checkpoint, args.test_split, compute, processes, console)
+        return train(options, data, choice, settings_of(args, RUN_FLAGS), checkpoint, compute, processes, console)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelChoice:
-    """The network of a new run."""
+class ModelChoice(PartChoice):
+    """The network of a new run, and how its encoder is trained."""
 
     encoder: str
     architecture: str
     encoder_weights: str
     indices: list
+    freeze_encoder: int | str
+    lr_encoder: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -335,6 +357,8 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         last_score = None
         while not finished():
             epoch = position.epoch
+            if choice.freeze_encoder:
+                model.freeze_encoder(is_frozen(choice.freeze_encoder, epoch))
             model.train()
             with console.progress(steps, f"epoch {epoch}", position.step_in_epoch) as bar:
                 last = max(0, position.step_in_epoch + total_steps - position.step)
@@ -490,23 +514,35 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
     if min(options.batch_size, len(data.train)) // processes.size < options.accumulate:
         raise UserError(f"--accumulate {options.accumulate} needs as many patches a step and process; train has {len(data.train)}")
     if checkpoint:
-        model = model_from_checkpoint(checkpoint)
+        model = model_from_checkpoint(checkpoint, choice.model and load_user_model(choice.model))
     else:
         mean, std = band_statistics(patch_set, data.train.patches, options.seed)
         if doubt := reflectance_doubt(patch_set, mean):
             console.warn(doubt)
         target = target_statistics(data.train.patches) if options.task == "regression" else (0.0, 1.0)
-        model = create_segmentation_model(
-            len(patch_set.classes), choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights, bands=patch_set.bands,
-            indices=choice.indices, mean=mean, std=std, task=options.task, target=target)
+        model = make_model(choice, options.task, len(patch_set.classes), options.crop or patch_set.chip_size, console, bands=patch_set.bands,
+                           indices=choice.indices, mean=mean, std=std, target=target)
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate)
     model = compute.place(share_batch_statistics(model, processes))
     criterion = make_criterion(options, data, model, processes, console).to(compute.device)
     network = compute.compiled(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    outputs = model.outputs if model.config.auxiliary_weights else None
+    groups, counts = optimiser_groups(model, choice.lr_encoder)
+    if len(counts) > 1 or choice.freeze_encoder:
+        console.say(in_words(counts, options.lr, choice.lr_encoder, choice.freeze_encoder))
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+    outputs = compute.compiled(model.outputs) if model.config.auxiliary_weights else None
     return Learner(model=model, network=network, outputs=outputs, criterion=criterion, optimizer=optimizer,
                    scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
+
+
+def make_model(choice, task, outputs, size, console, **inputs):
+    """A new FireSegmentationModel: put together from parts, a user's, or a whole network of a library. size: of the patches' sides."""
+    if not choice.decoder and not choice.model:
+        return create_segmentation_model(outputs, choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights, task=task,
+                                         **inputs)
+    parts = parts_of(choice, task=task, outputs=outputs, encoder=choice.encoder, image_size=(size, size))
+    return assemble(parts, encoder_weights=choice.encoder_weights, partial_weights=choice.partial_weights,
+                    user_model=choice.model and load_user_model(choice.model), say=console.say, **inputs)
 
 
 def make_criterion(options, data, model, processes, console):
@@ -560,8 +596,7 @@ def resume(checkpoint, state, data_now, steps_per_epoch, console):
 
 
 def describe_network(model):
-    on_encoder = f" on {model.config.encoder}" if hasattr(model.network, "encoder") else ""
-    return f"{model.config.architecture}{on_encoder}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M weights"
+    return f"{model.config.title}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M weights"
 
 
 FEW_PATCHES = 300  # for training; what pretrained networks need
@@ -674,7 +709,7 @@ def conclude(position, kept_best, folder, task, classes, console):
 # ----------------------------------------------------------------------------------------------------------------- scoring
 
 
-def test(options, data, checkpoint, split, compute, processes, console):
+def test(options, data, choice, checkpoint, split, compute, processes, console):
     """--test-only: scores_<split>.json and .csv in the output folder, and a table. Whole scenes are scored, dealt out to the processes."""
     outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
     if processes.is_first:
@@ -684,7 +719,8 @@ def test(options, data, checkpoint, split, compute, processes, console):
     set_up(data, [split], checkpoint, options.accept_scale, console)
     patch_set, dataset, classes = data.patch_set, getattr(data, split), data.patch_set.class_set
     threshold = classes.threshold(checkpoint["data"]["threshold"])
-    network = compute.compiled(model_from_checkpoint(checkpoint).to(compute.device))
+    user_model = choice.model and load_user_model(choice.model)
+    network = compute.compiled(model_from_checkpoint(checkpoint, user_model).to(compute.device))
 
     def predict(batch):
         images, target = to_device(batch, patch_set, compute)
@@ -731,7 +767,7 @@ def test(options, data, checkpoint, split, compute, processes, console):
     return 0
 
 
-def test_patches(options, data, checkpoint, split, compute, processes, console):
+def test_patches(options, data, choice, checkpoint, split, compute, processes, console):
     """--test-only of values and of labels of patches: scores_<split>.json and .csv. Every patch of the split is scored once."""
     outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
     if processes.is_first:
@@ -740,7 +776,8 @@ def test_patches(options, data, checkpoint, split, compute, processes, console):
         require_writable(options.output_dir)
     set_up(data, [split], checkpoint, options.accept_scale, console)
     task, patch_set, dataset = TASKS[options.task], data.patch_set, getattr(data, split)
-    network = compute.compiled(model_from_checkpoint(checkpoint).to(compute.device))
+    user_model = choice.model and load_user_model(choice.model)
+    network = compute.compiled(model_from_checkpoint(checkpoint, user_model).to(compute.device))
     metrics = task.scores(patch_set, dataset, options.detection_min_pixels, compute.device)
     unreadable = Unreadable("patches", patch_set.folder, len(dataset), processes, strict=options.strict)
     loader = data.loader_of(dataset)

@@ -24,6 +24,14 @@ def count_inputs(bands, indices):
     return len(bands) * (len(bands) - 1) // 2
 
 
+def input_names(bands, indices):
+    """A name for each channel that a network sees: bands and indices, or `B08/B12` of pairs."""
+    count_inputs(bands, indices)
+    if PAIRS in indices:
+        return tuple(f"{a}/{b}" for a, b in itertools.combinations(bands, 2))
+    return (*bands, *indices)
+
+
 def index_values(name, a, b):
     """A spectral index (see spectral_indices.py) of two tensors of reflectance, in -1..1; 0 where both bands are about 0."""
     index = SPECTRAL_INDICES[name]

@@ -35,7 +35,8 @@ class ModelConfig:
     Everything that decides an assembled model's shape.
 
     outputs: classes, or values a pixel. bands: names of the encoder's input channels. image_size: (height, width) of the patches that it is
-    trained on, for encoders that are built for one size; others ignore it. rescale: the output has the size of the input.
+    trained on, for encoders that are built for one size; others ignore it. head: None for the usual one of the task. rescale: the output
+    has the size of the input.
     """
 
     task: str = "segmentation"
@@ -46,6 +47,7 @@ class ModelConfig:
     necks: tuple[Neck, ...] = ()
     decoder: str = "unet"
     decoder_args: dict = dataclasses.field(default_factory=dict)
+    head: str | None = None
     head_args: dict = dataclasses.field(default_factory=dict)
     auxiliary: tuple[AuxiliaryHead, ...] = ()
     image_size: tuple[int, int] | None = None

@@ -9,7 +9,7 @@ class ModelOutput(typing.NamedTuple):
     """
     output: the main head's values, (B, outputs, H, W) where a network answers for each pixel, (B, outputs) where for a whole patch.
 
-    auxiliary_heads: {name: values of the same shape}, empty without auxiliary heads. Each name is also that of its loss.
+    auxiliary_heads: {name: values of the same shape}, empty without auxiliary heads and in eval mode. Each name is also that of its loss.
     """
 
     output: Tensor

@@ -9,7 +9,7 @@ import torch
 
 from constants import band_role
 from nets.installed_weights import installed_weights, package_of
-from runtime.checkpoint import OversizedRecords, load_tensors
+from runtime.checkpoint import OversizedRecords, describe_misfit, load_tensors
 from runtime.errors import UserError, did_you_mean
 
 RGB_POSITION = {"red": 0, "green": 1, "blue": 2}  # pretrained first convolutions expect red, green, blue in this order
@@ -73,15 +73,21 @@ def imagenet_weights(encoder):
     import_smp()
     if installed := installed_weights(encoder):
         return {f"model.{name}": tensor for name, tensor in installed.items()}  # the encoder wraps timm's network as `model`
-    import huggingface_hub
     from segmentation_models_pytorch.encoders import get_encoder
+
+    return downloaded(encoder, lambda: get_encoder(encoder, in_channels=3, weights="imagenet").state_dict())
+
+
+def downloaded(encoder, fetch):
+    """fetch(), which asks the hub for weights of an encoder or finds them in its cache. UserError says what to do where it cannot."""
+    import huggingface_hub
 
     if not network_answers():
         huggingface_hub.constants.HF_HUB_OFFLINE = True  # else it retries for half a minute before it gives up
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return get_encoder(encoder, in_channels=3, weights="imagenet").state_dict()
+            return fetch()
     except KeyError as error:
         raise UserError(f"encoder {encoder} has no ImageNet weights; pass --encoder-weights none") from error
     except Exception as error:
@@ -102,7 +108,10 @@ def network_answers(host="huggingface.co", seconds=3):
 
 
 def weights_from_file(path):
-    """A state dict from .safetensors or a .pt that holds tensors only. Of a whole network's, the keys with `encoder.` are taken."""
+    """
+    A state dict from .safetensors or a .pt that holds tensors only. Of a whole network's, the keys with `encoder.` are taken; of a
+    checkpoint of Chipmill, those of its model.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"--encoder-weights {path} does not exist; expected imagenet, none or a .pt or .safetensors file")
@@ -117,7 +126,10 @@ def weights_from_file(path):
         raise UserError(f"--encoder-weights {path} was refused: {error}") from error
     except Exception as error:
         raise UserError(f"--encoder-weights {path} cannot be read as a state dict of tensors ({type(error).__name__})") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = state if isinstance(state, dict) else {}
+    inner = state.get("state_dict", state.get("model_state", state.get("state")))
+    inner = inner.get("model", inner) if isinstance(inner, dict) else inner
+    state = inner if isinstance(inner, dict) else state
     state = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     marked = {key.split("encoder.", 1)[1]: value for key, value in state.items() if "encoder." in key}
     return marked or state
@@ -134,13 +146,22 @@ def load_encoder_weights(network, encoder, weights, bands, num_indices=0):
     first = next((key for key, value in own.items() if value.ndim == 4), None)
     if first in state and state[first].shape != own[first].shape and state[first].shape[1] == 3:
         state[first] = spread_rgb(state[first], bands, num_indices)
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    needed = [key for key in own if not key.endswith("num_batches_tracked")]
-    missing = [key for key in needed if key not in fitting]
-    if missing:
-        raise UserError(f"--encoder-weights {weights} does not fit encoder {encoder} with {len(bands) + num_indices} inputs: "
-                        f"{len(needed) - len(missing)} of {len(needed)} tensors match, missing for example {missing[0]}")
+    fitting, difference, is_complete = compared(own, state)
+    if not is_complete:
+        raise UserError(f"--encoder-weights {weights} does not fit encoder {encoder} with {len(bands) + num_indices} inputs: {difference}")
     network.encoder.load_state_dict(fitting, strict=False)
+
+
+def compared(own, found):
+    """
+    Weights of a file beside those of an encoder, both {name: tensor}. → (those that fit, what is different in words, whether each of the
+    encoder's has its own). Counters of batch normalisation may be missing: old files lack them.
+    """
+    fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
+    needed = {key: value for key, value in own.items() if key in found or not key.endswith("num_batches_tracked")}
+    matched = sum(key in fitting for key in needed)
+    difference = f"{matched} of {len(needed)} tensors match, {describe_misfit(needed, found) or 'none is different'}"
+    return fitting, difference, matched == len(needed)
 
 
 def spread_rgb(weight, bands, num_indices=0):

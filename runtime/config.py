@@ -107,7 +107,7 @@ def read_yaml(text):
     def node(found, line=None, depth=0):
         place = line or found.start_mark.line + 1
         if isinstance(found, yaml.MappingNode):
-            if depth > 3:  # an alias may contain itself
+            if depth > 5:  # an alias may contain itself
                 raise ValueError(f"line {place} is nested too deep")
             if not all(isinstance(key, yaml.ScalarNode) for key, _ in found.value):
                 raise ValueError(f"line {place} has a key that is no text")
@@ -174,6 +174,16 @@ class ConfigFile:
             else:
                 yield where, key, node
 
+    def keyed_words(self, key, name, node):
+        """`name=value` for each value of a section: `a.b=1` of nested ones, `a=1,2` of lists."""
+        if node.kind == SECTION:
+            return [word for inner, value in node.value for word in self.keyed_words(key, f"{name}.{inner}", value)]
+        if node.kind == LIST and all(isinstance(inner.value, str) for inner in node.value):
+            return [f"{name}={','.join(inner.value for inner in node.value)},"]
+        if node.kind != "text":
+            raise self.error(node.line, f"{key!r} needs a value for {name!r}, found {node.shown}")
+        return [f"{name}={node.value}"]
+
     def value_of(self, key, action, node):
         """What the flag's destination becomes."""
         if action.nargs == 0 or (action.nargs == "?" and node.switch is not None):
@@ -181,7 +191,9 @@ class ConfigFile:
                 raise self.error(node.line, f"{key!r} is a switch: expected true or false, found {node.shown}")
             return (action.const if node.switch else action.default) if action.nargs == "?" else node.switch
         several = action.nargs in ("+", "*") or isinstance(action.nargs, int)
-        if node.kind == LIST and (several or getattr(action.type, "separated", False)):
+        if node.kind == SECTION and getattr(action.type, "keyed", False):
+            words = [word for name, inner in node.value for word in self.keyed_words(key, name, inner)]
+        elif node.kind == LIST and (several or getattr(action.type, "separated", False)):
             words = [inner.value for inner in node.value]
             if not all(isinstance(word, str) for word in words) or (not words and action.nargs != "*"):
                 raise self.error(node.line, f"{key!r} needs a list of values, found {'a list in it' if words else 'an empty one'}")

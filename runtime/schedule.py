@@ -54,8 +54,9 @@ class Schedule:
         return rate * FACTORS[self.kind](step, self.total_steps, self.warmup_steps) if self.kind in FACTORS else rate
 
     def set_rate(self, optimizer, step):
+        """Groups may have an `lr_factor` of their own."""
         for group in optimizer.param_groups:
-            group["lr"] = self.rate(step)
+            group["lr"] = self.rate(step) * group.get("lr_factor", 1.0)
 
     def step_epoch(self, score):
         if self.kind != "plateau":

@@ -102,6 +102,54 @@ def weighted_names(text):
 weighted_names.separated = True
 
 
+def keyed(text):
+    """A type for NAME=VALUE, kept as text; settings_in() reads a list of them. In a file of --config they are a section, nested or not."""
+    name, equals, _ = text.partition("=")
+    if not equals or not all(word.replace("-", "_").isidentifier() for word in name.split(".")):
+        raise refused(text, "NAME=VALUE, such as channels=128")
+    return text
+
+
+keyed.keyed = True
+
+
+def settings_in(words):
+    """["channels=64,32", "aux.dropout=0.1"] → {"channels": (64, 32), "aux": {"dropout": 0.1}}. ArgumentTypeError for a name twice."""
+    found = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        *path, last = name.split(".")
+        inner = found
+        for key in path:
+            inner = inner.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise argparse.ArgumentTypeError(f"{key} has both a value and settings of its own")
+        if last in inner:
+            raise argparse.ArgumentTypeError(f"{name} is set twice; leave one of them out")
+        inner[last] = values_in(text)
+    return found
+
+
+def values_in(text):
+    """`64,32` or `64,` as a tuple, `64` as a number."""
+    words = [word for word in text.strip("[]()").split(",") if word.strip()]
+    return tuple(map(plain_value, words)) if "," in text else plain_value(text)
+
+
+def plain_value(text):
+    """Text as the number, True, False or None that it spells, else as it is."""
+    text = text.strip()
+    word = text.lower()
+    if word in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[word]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def size(text):
     """`512` or `640x480` as (width, height)."""
     words = text.lower().split("x")

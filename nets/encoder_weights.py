@@ -1,0 +1,61 @@
+"""Pretrained weights for the encoders of nets/encoders.py: from a pip package, the hub, or a file, each of which has to match whole."""
+
+from nets.encoders import TIMM, TimmEncoder
+from nets.installed_weights import installed_weights
+from nets.smp_network import compared, downloaded, imagenet_weights, import_smp, spread_rgb, weights_from_file
+from runtime.errors import UserError
+
+INNER = "model."  # where our encoders keep the library's network
+
+
+def fill_encoder(encoder, name, weights, bands, partial=False):
+    """
+    Load "imagenet" or a file into an encoder that build_encoder made. bands: names, so that red meets the weights trained on red.
+
+    → a line about what was left random, "" where every weight was found. Without `partial` that is a UserError, which counts missing,
+    unknown and mis-shaped tensors: an encoder never trains from random weights by mistake. A classifier's weights and those of blocks
+    that are cut off are left out.
+    """
+    own = encoder.state_dict()
+    state = published_weights(encoder, name) if weights == "imagenet" else weights_from_file(weights)
+    state = in_names_of(own, state)
+    unread = tuple(f"{INNER}{word}" for word in getattr(encoder, "unread", ("head.", "fc.", "classifier.", "last_linear.")))
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(unread)}
+    first = next((key for key, value in own.items() if value.ndim == 4), None)
+    if first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
+        if weights == "imagenet" or own[first].shape[1] != 3:
+            state[first] = spread_rgb(state[first], bands)
+    fitting, difference, is_complete = compared(own, state)
+    is_whole = is_complete and len(fitting) == len(state)
+    if not fitting or not is_whole and not partial:
+        remedy = "pass other weights" if not fitting else "pass other weights, or --partial-weights"
+        raise UserError(f"--encoder-weights {weights} does not fit encoder {name} with {len(bands)} inputs: {difference}; {remedy}")
+    encoder.load_state_dict(fitting, strict=False)
+    return "" if is_whole else f"--encoder-weights {weights}: {difference}; the others stay random"
+
+
+def published_weights(encoder, name):
+    """A state dict under the names of the library's network."""
+    if not isinstance(encoder, TimmEncoder):
+        if name not in import_smp().encoders.encoders:
+            raise UserError(f"encoder {name} has no pretrained weights; pass --encoder-weights none, or another --encoder")
+        return imagenet_weights(name)
+    if installed := installed_weights(name):
+        return installed
+    import timm
+
+    def fetch():
+        return timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0, **encoder.size_args, **encoder.args).state_dict()
+
+    if not timm.models.is_model_pretrained(name.removeprefix(TIMM)):
+        raise UserError(f"encoder {name} has no ImageNet weights; pass --encoder-weights none")
+    return downloaded(name, fetch)
+
+
+def in_names_of(own, state):
+    """A state dict whose names begin as those of the encoder do: with `model.` or without."""
+    if all(key.startswith(INNER) for key in own):
+        return {key if key.startswith(INNER) else f"{INNER}{key}": value for key, value in state.items()}
+    if state and all(key.startswith(INNER) for key in state):
+        return {key.removeprefix(INNER): value for key, value in state.items()}
+    return dict(state)

@@ -1,0 +1,34 @@
+"""Weights of a model as groups of an optimiser: the encoder may learn more slowly than the rest."""
+
+
+def optimiser_groups(model, encoder_factor):
+    """
+    What AdamW takes, and a line that says it. → (parameters or groups, {name: weights in it}).
+
+    With a factor of 1 all weights are one group, as without it. A group's `lr_factor` is read by runtime.schedule.
+    """
+    encoder = encoder_of(model)
+    if encoder_factor == 1 or encoder is None:
+        return list(model.parameters()), {"all": count(model.parameters())}
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    groups = [{"params": list(encoder.parameters()), "lr_factor": encoder_factor}, {"params": rest, "lr_factor": 1.0}]
+    return groups, {"encoder": count(encoder.parameters()), "the rest": count(rest)}
+
+
+def encoder_of(model):
+    """The encoder of a FireSegmentationModel's network; None where it has none."""
+    return getattr(model.network, "encoder", None)
+
+
+def count(parameters):
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def in_words(counts, lr, encoder_factor, frozen):
+    """`encoder 21.28 M weights at 1e-05 (frozen for 5 epochs), the rest 3.16 M at 1e-04`."""
+    still = "" if not frozen else " (frozen)" if frozen == "all" else f" (frozen for {frozen} epochs)"
+    rates = {"encoder": lr * encoder_factor}
+    told = [f"{name} {number / 1e6:.2f} M weights at {rates.get(name, lr):.3g}{still if name == 'encoder' else ''}"
+            for name, number in counts.items()]
+    return f"optimiser: {', '.join(told)}"
