@@ -51,6 +51,7 @@ def build_parser():
     parser = Parser(prog="inference.py", description=__doc__, first=FIRST_FLAGS)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
     parser.add_argument("-w", "--checkpoint", metavar="FILE", help="the file that the end of a training names, or the run's folder")
+    parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take; write nothing")
@@ -171,6 +172,7 @@ def map_scenes(args, given, checkpoint):
     from mapping.messages import decision_words
     from mapping.settings import MapSettings
     from model import model_from_checkpoint
+    from nets.user_model import load_user_model
     from runtime.program import program
 
     data = checkpoint["data"]
@@ -188,7 +190,8 @@ def map_scenes(args, given, checkpoint):
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = MapRun(
-            network=model_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
+            network=model_from_checkpoint(checkpoint, args.model and load_user_model(args.model)), data=data, flags=flags,
+            settings=settings,
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
         )

@@ -181,8 +181,7 @@ def model_from_checkpoint(checkpoint, user_model=None):
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise UserError(f"{name} is damaged: it does not hold a network's description and weights; take another checkpoint")
     config = SegmentationConfig.from_dict(config)
-    if config.user_model:
-        require_same(config.user_model, user_model, name)
+    require_same(config.user_model, user_model, name)
     model = FireSegmentationModel(config, user_model)
     load_weights(model, weights, name, model.config.title if config.parts else config.architecture)
     return model.eval()

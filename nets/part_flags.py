@@ -20,7 +20,8 @@ def add_part_flags(group):
     group.add_argument("--head", help="pixel, regression or classification; the usual one of the task by default")
     group.add_argument("--aux-head", type=auxiliary, nargs="+", default=[], metavar="NAME=DECODER[:WEIGHT]",
                        help=f"further decoders and heads in training; weight of the loss: {AUXILIARY_WEIGHT} by default")
-    group.add_argument("--encoder-args", type=keyed, nargs="+", default=[], metavar="K=V", help="such as layers=2,5,8,11 or output_stride=16")
+    group.add_argument("--encoder-args", type=keyed, nargs="+", default=[], metavar="K=V",
+                       help="such as layers=2,5,8,11 or output_stride=16")
     group.add_argument("--neck-args", type=keyed, nargs="+", default=[], metavar="NECK.K=V", help="such as pyramid.learned=true")
     group.add_argument("--decoder-args", type=keyed, nargs="+", default=[], metavar="K=V",
                        help="such as channels=128; NAME.channels=64 for an auxiliary head")

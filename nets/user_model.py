@@ -63,7 +63,16 @@ def load_user_model(text):
 
 
 def require_same(facts, user_model, name):
-    """UserError where a checkpoint's network needs a user's file that was not given, or is another by now. name: of the checkpoint."""
+    """
+    UserError where a checkpoint's network needs a user's file that was not given or is another by now, or needs none. facts: what the
+    checkpoint keeps of it, or None. name: of the checkpoint.
+    """
+    if facts is None:
+        if user_model is not None:
+            raise UserError(f"{name} has a network of its own; leave --model out")
+        return
+    if not isinstance(facts, dict) or not isinstance(facts.get("name"), str) or not isinstance(facts.get("sha256"), str):
+        raise UserError(f"{name} is damaged: it does not say which file its network is from; take another checkpoint")
     if user_model is None:
         raise UserError(f"{name} has the network of {facts['name']}, which is not in it; pass --model FILE.py:FUNCTION")
     if user_model.sha256 != facts["sha256"]:
