@@ -157,6 +157,7 @@ def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0)
     partial_weights allows that some do not match, which say(line) then tells. user_model: a UserModel in place of the parts' names.
     """
     parts = dataclasses.replace(parts, bands=input_names(bands, indices))
+    target = target_of_activation(parts.head_args.get("activation"), target)
     config = SegmentationConfig("assembled", parts.encoder, tuple(bands), parts.outputs, tuple(indices), mean, std, task=parts.task,
                                 parts=parts, target_mean=float(target[0]), target_std=float(target[1]),
                                 user_model=user_model and user_model.facts())
@@ -165,6 +166,16 @@ def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0)
         if left := fill_encoder(model.network.encoder, parts.encoder, encoder_weights, parts.bands, partial_weights):
             say(left)
     return model
+
+
+def target_of_activation(activation, target):
+    """
+    (mean, standard deviation) that values of a head are scaled with. An activation that says where values lie (from 0 on, in 0..1) has to
+    say so in the target's units: without the mean, and without the standard deviation where it bounds them on both sides.
+    """
+    if activation in (None, "none"):
+        return target
+    return (0.0, target[1] if activation in ("relu", "softplus") else 1.0)
 
 
 def model_from_checkpoint(checkpoint, user_model=None):

@@ -520,8 +520,8 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         if doubt := reflectance_doubt(patch_set, mean):
             console.warn(doubt)
         target = target_statistics(data.train.patches) if options.task == "regression" else (0.0, 1.0)
-        model = make_model(choice, options.task, len(patch_set.classes), options.crop or patch_set.chip_size, console, bands=patch_set.bands,
-                           indices=choice.indices, mean=mean, std=std, target=target)
+        model = make_model(choice, options.task, len(patch_set.classes), options.crop or patch_set.chip_size, console,
+                           bands=patch_set.bands, indices=choice.indices, mean=mean, std=std, target=target)
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate)
     model = compute.place(share_batch_statistics(model, processes))
     criterion = make_criterion(options, data, model, processes, console).to(compute.device)
