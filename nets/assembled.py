@@ -17,7 +17,7 @@ from nets.encoders import build_encoder
 from nets.freezing import freeze, rest_in_eval
 from nets.heads import HEADS, USUAL_HEAD
 from nets.layout import MAPS, Misfit
-from nets.model_config import PIXEL_TASKS
+from nets.model_config import answers_pixels
 from nets.model_output import ModelOutput
 from nets.necks import NECKS, run_necks
 from nets.parts import make_part
@@ -44,7 +44,7 @@ def build_model(config, encoder=None, decoder=None):
         for aux in config.auxiliary})
     multiple = math.lcm(encoder.multiple, *(int(s) for s in layout.strides if s >= 1 and s == int(s)))
     parts = {"encoder": encoder, "necks": necks, "decoder": main, "auxiliary": auxiliary, "stride": encoder.fixed_size or multiple}
-    return PixelWiseModel(**parts, rescale=config.rescale) if config.task in PIXEL_TASKS else ScalarOutputModel(**parts)
+    return PixelWiseModel(**parts, rescale=config.rescale) if answers_pixels(config.task) else ScalarOutputModel(**parts)
 
 
 class DecoderAndHead(nn.Module):
@@ -59,11 +59,11 @@ class DecoderAndHead(nn.Module):
         if module is None:
             module = make_part("decoder", table, decoder, decoder_args, layout, *([outputs] if includes_head else []))
         self.decoder = module
-        if task not in PIXEL_TASKS and includes_head:
+        if not answers_pixels(task) and includes_head:
             raise UserError(f"decoder {decoder} answers for each pixel, and {task} asks for one answer a patch; pass --decoder identity")
         name = head or USUAL_HEAD[task]
         self.head = nn.Identity() if includes_head else make_part("head", HEADS, name, head_args, module.layout, outputs)
-        if (name == "classification") == (task in PIXEL_TASKS) and not includes_head and name in USUAL_HEAD.values():
+        if (name == "classification") == answers_pixels(task) and not includes_head and name in USUAL_HEAD.values():
             raise UserError(f"head {name} does not answer what {task} asks; pass --head {USUAL_HEAD[task]}")
 
     def forward(self, features):

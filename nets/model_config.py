@@ -82,6 +82,11 @@ class ModelConfig:
         return plain(dataclasses.asdict(self))
 
 
+def answers_pixels(task):
+    """Whether a task asks for one answer a pixel, not one a patch."""
+    return task in PIXEL_TASKS
+
+
 def plain(value):
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}

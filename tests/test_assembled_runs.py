@@ -63,7 +63,8 @@ def test_arguments_reach_their_parts_and_those_of_an_auxiliary_head_only_that():
 
 def test_a_file_with_nested_keys_says_the_same_as_the_flags(tmp_path):
     file = tmp_path / "parts.yaml"
-    file.write_text("model:\n  decoder: upernet\n  neck: [select, pyramid]\n  neck-args: {select: {indices: [1]}, pyramid: {learned: true}}\n"
+    file.write_text("model:\n  decoder: upernet\n  neck: [select, pyramid]\n"
+                    "  neck-args: {select: {indices: [1]}, pyramid: {learned: true}}\n"
                     "  aux-head: [aux1=fcn:0.3]\n  head-args: {dropout: 0.1}\n"
                     "  decoder-args:\n    channels: 64\n    aux1: {channels: [8, 9]}\n")
     from_flags = config_of("--decoder", "upernet", "--neck", "select,pyramid", "--neck-args", "select.indices=1,", "pyramid.learned=true",
@@ -86,9 +87,9 @@ def test_values_of_arguments_are_what_they_spell(text, value):
     (["--architecture", "unet", "--decoder", "fcn"], "--architecture is a whole network and --decoder fcn puts one together"),
     (["--neck", "pyramid"], "--neck is for models that are put together; pass --decoder too"),
     (["--aux-head", "a=fcn"], "--aux-head is for models that are put together"),
-    (["--decoder", "fcn", "--decoder-args", "aux1.channels=8"], "--decoder-args aux1.channels is for an auxiliary head aux1, which there is"),
+    (["--decoder", "fcn", "--decoder-args", "aux1.channels=8"], "--decoder-args aux1.channels is for an auxiliary head aux1, which"),
     (["--decoder", "fcn", "--aux-head", "aux1=fcn", "--head-args", "aux2.channels=8"], "Did you mean 'aux1'"),
-    (["--decoder", "fcn", "--neck", "pyramid", "--neck-args", "pyramide.x=1"], "--neck-args pyramide.… names no neck .* Did you mean 'pyramid'"),
+    (["--decoder", "fcn", "--neck", "pyramid", "--neck-args", "pyramide.x=1"], "--neck-args pyramide.… names no .* Did you mean 'pyramid'"),
     (["--decoder", "fcn", "--decoder-args", "channels=1", "channels=2"], "channels is set twice"),
     (["--decoder", "fcn", "--decoder-args", "channels"], "expected NAME=VALUE, such as channels=128"),
     (["--decoder", "fcn", "--aux-head", "aux1=fcn:0"], "expected NAME=DECODER or NAME=DECODER:WEIGHT"),

@@ -25,10 +25,12 @@ TO_PYRAMID = (Neck("tokens-to-maps"), Neck("pyramid"))
 ENCODERS = {"small": {}, "mobilenet_v2": {}, "tu-test_convnext": {}, "tu-test_vit": {}}
 SMALL_ARGS = {**{name: {"channels": 8} for name in ("fcn", "unet", "upernet", "aspp", "mlp")},
               "smp-fpn": {"segmentation_channels": 32, "pyramid_channels": 32}, "smp-pan": {"decoder_channels": 8},
-              "smp-upernet": {"decoder_channels": 8}, "smp-segformer": {"segmentation_channels": 8}, "smp-linknet": {"prefinal_channels": 8},
+              "smp-upernet": {"decoder_channels": 8}, "smp-segformer": {"segmentation_channels": 8},
+              "smp-linknet": {"prefinal_channels": 8},
               **{f"smp-{name}": {"out_channels": 16} for name in ("pspnet", "deeplabv3", "deeplabv3plus")},
               "smp-unet": {"decoder_channels": (16, 8, 8, 8, 8)}, "smp-unetplusplus": {"decoder_channels": (16, 8, 8, 8, 8)},
-              "smp-manet": {"decoder_channels": (16, 16, 16, 16, 16)}, "smp-dpt": {"intermediate_channels": (8, 8, 8, 8), "fusion_channels": 8}}
+              "smp-manet": {"decoder_channels": (16, 16, 16, 16, 16)},
+              "smp-dpt": {"intermediate_channels": (8, 8, 8, 8), "fusion_channels": 8}}
 
 
 def config(**changes):
