@@ -48,7 +48,7 @@ FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the 
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug",
              "model")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
-MODEL_FLAGS = ("task", "architecture", "encoder", "num_classes", "indices", "layer", *PART_FLAGS)
+MODEL_FLAGS = ("task", "architecture", "encoder", "num_classes", "indices", "layer", "lr_encoder", *PART_FLAGS)
 # Whoever passes one of these means pan and multispectral pairs: train_pansharpen.py takes over.
 PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
 # What --help shows.
@@ -213,6 +213,7 @@ def main(argv=None):
         return train_pansharpen.main(argv)
     args, given = parse_with_config(build_parser(), argv)
     check_flags(args)
+    given = let_the_line_win(args, given, {word.split("=")[0] for word in argv})
     require_possible(group_of(PartChoice, args), given)
     if args.task in SCALAR_TASKS and not args.model and not args.resume and "architecture" not in given:
         args.decoder = args.decoder or "identity"  # the encoder's last level is pooled: nothing is gained by a decoder for pixels
@@ -236,6 +237,20 @@ def main(argv=None):
             score = test if options.task == "segmentation" else test_patches
             return score(options, data, choice, checkpoint, args.test_split, compute, processes, console)
         return train(options, data, choice, settings_of(args, RUN_FLAGS), checkpoint, compute, processes, console)
+
+
+def let_the_line_win(args, given, words):
+    """A network of the command line takes the place of the one that a file of --config describes. → the flags that count as given."""
+    on_line = [flag for flag in ("--architecture", "--decoder", "--model") if flag in words]
+    if len(on_line) != 1:
+        return given
+    replaced = {"--architecture": PART_FLAGS, "--decoder": ("architecture",), "--model": ("architecture", "encoder", *PART_FLAGS)}
+    parser = build_parser()
+    for name in replaced[on_line[0]]:
+        if f"--{name.replace('_', '-')}" not in words:
+            setattr(args, name, parser.get_default(name))
+            given = given - {name}
+    return given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -526,6 +541,8 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
     model = compute.place(share_batch_statistics(model, processes))
     criterion = make_criterion(options, data, model, processes, console).to(compute.device)
     network = compute.compiled(model)
+    if choice.freeze_encoder:
+        model.freeze_encoder()  # the loop lets it go on
     groups, counts = optimiser_groups(model, choice.lr_encoder)
     if len(counts) > 1 or choice.freeze_encoder:
         console.say(in_words(counts, options.lr, choice.lr_encoder, choice.freeze_encoder))

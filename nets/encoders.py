@@ -27,23 +27,26 @@ ENCODERS = {
     "small": lambda bands: SmallEncoder(len(bands)),
 }
 TIMM = "tu-"  # before timm's names, as in segmentation-models-pytorch
+# What create_model of timm takes beside arguments of a network: weights come by --encoder-weights alone, and nothing is fetched unasked.
+NOT_OF_A_NETWORK = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes", "in_chans",
+                    "features_only", "scriptable", "exportable", "no_jit", "feature_cls", "out_indices")
 USUAL_LEVELS = 4  # of a network of equal blocks, such as a vision transformer
 
 
-def build_encoder(name, bands, args=None, image_size=None):
+def build_encoder(name, bands, arguments=None, image_size=None):
     """
     The encoder with random weights. image_size: (height, width) for encoders that are built for one size.
 
     It has a `layout`, `multiple` (its inputs' sides are multiples of it), `fixed_size` ((height, width), or None where it takes any size).
     UserError for an unknown name, with the near one, and for arguments that it does not read.
     """
-    args = dict(args or {})
+    arguments = dict(arguments or {})
     if name in ENCODERS:
-        encoder = make_part("encoder", ENCODERS, name, args, bands)
+        encoder = make_part("encoder", ENCODERS, name, arguments, bands)
     elif name.startswith(TIMM):
-        encoder = built(name, args, lambda: TimmEncoder(name.removeprefix(TIMM), len(bands), image_size or (224, 224), **args))
+        encoder = built(name, arguments, lambda: TimmEncoder(name.removeprefix(TIMM), len(bands), image_size or (224, 224), **arguments))
     else:
-        encoder = built(name, args, lambda: SmpEncoder(name, len(bands), **args))
+        encoder = built(name, arguments, lambda: SmpEncoder(name, len(bands), **arguments))
     return with_defaults(encoder, name)
 
 
@@ -57,7 +60,7 @@ def with_defaults(encoder, name):
     return encoder
 
 
-def built(name, args, build):
+def built(name, arguments, build):
     """build(), with UserErrors in place of the libraries' errors."""
     try:
         with warnings.catch_warnings():
@@ -68,7 +71,7 @@ def built(name, args, build):
         if "unexpected keyword argument" in text:
             unread = text.split("'")[1]
             raise UserError(f"encoder {name} does not read the argument {unread!r} of --encoder-args; leave it out") from error
-        raise UserError(f"encoder {name} cannot be built{described(args)} ({text[:120]}); pass another --encoder") from error
+        raise UserError(f"encoder {name} cannot be built{described(arguments)} ({text[:120]}); pass another --encoder") from error
 
 
 class SmpEncoder(nn.Module):
@@ -108,6 +111,8 @@ class TimmEncoder(nn.Module):
     def __init__(self, name, in_channels, image_size, *, layers=None, **args):
         super().__init__()
         require_timm_name(name)
+        if refused := next((key for key in args if key in NOT_OF_A_NETWORK), None):
+            raise UserError(f"encoder {TIMM}{name} does not read the argument {refused!r} of --encoder-args; leave it out")
         model, self.size_args = create_for_any_size(name, in_channels, image_size, args)
         info = model.feature_info
         self.name, self.args, self.fixed_size = name, args, fixed_size_of(model, self.size_args)
@@ -150,7 +155,7 @@ def require_timm_name(name):
         raise UserError(f"unknown encoder '{TIMM}{name}'; expected tu-<timm name>, such as tu-convnext_tiny.{near}")
 
 
-def create_for_any_size(name, in_channels, image_size, args, **more):
+def create_for_any_size(name, in_channels, image_size, arguments, **more):
     """
     → (timm's network without classifier, the arguments that let it take images of other sizes than it was published with).
 
@@ -160,10 +165,10 @@ def create_for_any_size(name, in_channels, image_size, args, **more):
 
     fixed = {"img_size": tuple(-(-side // 64) * 64 for side in image_size)}
     is_fixed = timm.get_pretrained_cfg(name.split(".")[0]).fixed_input_size
-    ways = [{}] if "img_size" in args else [{"dynamic_img_size": True}, {"strict_img_size": False}, *([fixed] if is_fixed else []), {}]
+    ways = [{}] if "img_size" in arguments else [{"dynamic_img_size": True}, {"strict_img_size": False}, *([fixed] if is_fixed else []), {}]
     for way in ways:
         try:
-            return timm.create_model(name, num_classes=0, in_chans=in_channels, **way, **args, **more), way
+            return timm.create_model(name, num_classes=0, in_chans=in_channels, **way, **arguments, **more), way
         except TypeError as error:  # the class has no such argument, and says so before it builds anything
             if not any(f"'{key}'" in str(error) for key in way):
                 raise

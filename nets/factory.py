@@ -91,10 +91,10 @@ def with_own_args(auxiliary):
     return AuxiliaryHead(auxiliary.name, auxiliary.decoder, own, head, auxiliary.weight)
 
 
-def as_encoder(module, args):
+def as_encoder(module, arguments):
     """A module of the user's as an encoder. UserError where it does not say what it gives."""
-    if args:
-        raise UserError(f"the backbone is a module and does not read {', '.join(args)}; leave it out")
+    if arguments:
+        raise UserError(f"the backbone is a module and does not read {', '.join(arguments)}; leave it out")
     if not hasattr(module, "layout"):
         channels, strides = getattr(module, "out_channels", None), getattr(module, "strides", None)
         if channels is None or strides is None:
@@ -103,9 +103,9 @@ def as_encoder(module, args):
     return with_defaults(module, "of the user")
 
 
-def as_decoder(module, args):
-    if args:
-        raise UserError(f"the decoder is a module and does not read {', '.join(args)}; leave it out")
+def as_decoder(module, arguments):
+    if arguments:
+        raise UserError(f"the decoder is a module and does not read {', '.join(arguments)}; leave it out")
     if not hasattr(module, "layout"):
         if not hasattr(module, "out_channels"):
             raise UserError("a decoder that is a module needs `layout` (nets/layout.py), or `out_channels`")

@@ -56,9 +56,24 @@ class ModelConfig:
     def __post_init__(self):
         if self.task not in TASKS:
             raise UserError(f"unknown task {self.task!r}; expected one of {', '.join(TASKS)}.{did_you_mean(self.task, TASKS)}")
+        self.require_kinds()
         names = [head.name for head in self.auxiliary]
+        if wrong := [name for name in names if not name.isidentifier() or hasattr(dict, name)]:
+            raise UserError(f"an auxiliary head cannot be called {wrong[0]!r}; take a word such as aux1")
         if twice := {name for name in names if names.count(name) > 1}:
             raise UserError(f"two auxiliary heads are called {min(twice)}; give each a name of its own")
+
+    def require_kinds(self):
+        """UserError where names are no text or arguments no dict: a config may come from a stranger's checkpoint."""
+        parts = [("encoder", self.encoder, self.encoder_args), ("decoder", self.decoder, self.decoder_args),
+                 ("head", self.head or "", self.head_args), *(("neck", neck.name, neck.args) for neck in self.necks),
+                 *(("auxiliary head", head.name, head.decoder_args) for head in self.auxiliary),
+                 *(("auxiliary decoder", head.decoder, head.head_args) for head in self.auxiliary)]
+        for kind, name, args in parts:
+            if not isinstance(name, str) or not isinstance(args, dict) or not all(isinstance(key, str) for key in args):
+                raise UserError(f"a model's {kind} needs a name and arguments by name, found {name!r} and {args!r:.60}")
+        if not isinstance(self.outputs, int) or self.outputs < 1:
+            raise UserError(f"a model's outputs are a whole number of at least 1, found {self.outputs!r:.60}")
 
     @property
     def auxiliary_weights(self):

@@ -1,14 +1,19 @@
 """Weights of a model as groups of an optimiser: the encoder may learn more slowly than the rest."""
 
+from runtime.errors import UserError
+
 
 def optimiser_groups(model, encoder_factor):
     """
-    What AdamW takes, and a line that says it. → (parameters or groups, {name: weights in it}).
+    → (parameters or groups that AdamW takes, {name of a group: weights in it}).
 
-    With a factor of 1 all weights are one group, as without it. A group's `lr_factor` is read by runtime.schedule.
+    With a factor of 1 all weights are one group, as without it. A group's `lr_factor` is read by runtime.schedule. UserError for a network
+    without an encoder.
     """
     encoder = encoder_of(model)
-    if encoder_factor == 1 or encoder is None:
+    if encoder_factor != 1 and encoder is None:
+        raise UserError(f"{model.config.title} has no encoder that --lr-encoder could be for; leave it out")
+    if encoder_factor == 1:
         return list(model.parameters()), {"all": count(model.parameters())}
     inside = {id(parameter) for parameter in encoder.parameters()}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]

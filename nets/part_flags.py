@@ -85,18 +85,18 @@ def parts_of(choice, *, task, outputs, encoder, image_size):
         decoder_args=decoder_args, head=choice.head, head_args=head_args, auxiliary=auxiliary_heads)
 
 
-def necks_of(necks, args):
+def necks_of(necks, arguments):
     """Names and {name: arguments} as Necks."""
-    for name, value in args.items():
+    for name, value in arguments.items():
         if name not in necks or not isinstance(value, dict):
             raise UserError(f"--neck-args {name}{'' if not isinstance(value, dict) else '.…'} names no neck of --neck "
                             f"{','.join(necks) or '(none)'}; write NECK.NAME=VALUE.{did_you_mean(name, necks)}")
-    return tuple(Neck(name, args.get(name, {})) for name in necks)
+    return tuple(Neck(name, arguments.get(name, {})) for name in necks)
 
 
-def own(args, name):
+def own(arguments, name):
     """Take the settings of an auxiliary head out of those of a flag."""
-    return args.pop(name) if isinstance(args.get(name), dict) else {}
+    return arguments.pop(name) if isinstance(arguments.get(name), dict) else {}
 
 
 def parsed(words, flag):

@@ -8,20 +8,20 @@ from runtime.errors import UserError, did_you_mean, one_line
 MISTAKES = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError, ArithmeticError)
 
 
-def make_part(kind, table, name, args, *given):
+def make_part(kind, table, name, arguments, *given):
     """
-    table[name](*given, **args). kind: "decoder", "neck" … for errors.
+    table[name](*given, **arguments). kind: "decoder", "neck" … for errors.
 
     UserError for a name that the table lacks (with the near one), for arguments that the part does not read, and where it does not fit.
     """
     part = look_up(kind, table, name)
-    refuse_unread(f"{kind} {name}", part, args, len(given))
+    refuse_unread(f"{kind} {name}", part, arguments, len(given))
     try:
-        return part(*given, **args)
+        return part(*given, **arguments)
     except Misfit as error:
         raise UserError(f"{kind} {name} {error}") from error
     except MISTAKES as error:
-        raise UserError(f"{kind} {name} cannot be built{described(args)}: {one_line(error)[:120]}") from error
+        raise UserError(f"{kind} {name} cannot be built{described(arguments)}: {one_line(error)[:120]}") from error
 
 
 def look_up(kind, table, name):
@@ -38,15 +38,15 @@ def arguments_of(part, given):
     return [p.name for p in parameters[given:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def refuse_unread(what, part, args, given):
+def refuse_unread(what, part, arguments, given):
     """UserError for an argument that the part does not read. what: `decoder unet`."""
     known = arguments_of(part, given)
-    for name in args if known is not None else ():
+    for name in arguments if known is not None else ():
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise UserError(f"{what} does not read the argument {name!r}; {takes}.{did_you_mean(name, known)}")
 
 
-def described(args):
+def described(arguments):
     """` with channels=0`, or nothing."""
-    return f" with {', '.join(f'{key}={value}' for key, value in args.items())}" if args else ""
+    return f" with {', '.join(f'{key}={value}' for key, value in arguments.items())}" if arguments else ""

@@ -102,6 +102,29 @@ def test_flags_that_cannot_be_right_are_refused(flags, words):
         config_of(*flags)
 
 
+def settled(*flags):
+    args, given = parse_with_config(train.build_parser(), list(flags))
+    given = train.let_the_line_win(args, given, {word.split("=")[0] for word in flags})
+    require_possible(group_of(PartChoice, args), given)
+    return args
+
+
+def test_a_network_of_the_command_line_takes_the_place_of_the_files(tmp_path):
+    (tmp_path / "whole.yaml").write_text("model: {architecture: smallunet}\n")
+    (tmp_path / "parts.yaml").write_text("model: {decoder: fcn, neck: [pyramid], decoder-args: {channels: 8}, encoder: small}\n")
+    (tmp_path / "both.yaml").write_text("model: {decoder: fcn, architecture: unet}\n")
+    args = settled("--config", str(tmp_path / "whole.yaml"), "--decoder", "unet")
+    assert (args.architecture, args.decoder) == ("unet", "unet")  # the first is the default, which nobody reads beside a decoder
+    args = settled("--config", str(tmp_path / "parts.yaml"), "--architecture", "smallunet")
+    assert (args.architecture, args.decoder, args.neck, args.decoder_args, args.encoder) == ("smallunet", None, [], [], "small")
+    args = settled("--config", str(tmp_path / "parts.yaml"), "--model=a.py:f")
+    assert (args.model, args.decoder, args.encoder) == ("a.py:f", None, "resnet34")
+    args = settled("--config", str(tmp_path / "parts.yaml"), "--decoder", "mlp")
+    assert (args.decoder, args.neck) == ("mlp", ("pyramid",))
+    with pytest.raises(UserError, match="--architecture is a whole network and --decoder fcn puts one together"):
+        settled("--config", str(tmp_path / "both.yaml"))
+
+
 # ------------------------------------------------------------------------------------------------ runs
 
 
@@ -312,6 +335,13 @@ def test_a_network_of_its_own_takes_no_users_file(tmp_path):
 def test_a_network_without_an_encoder_cannot_freeze_it():
     with pytest.raises(UserError, match="smallunet has no encoder that could be frozen"):
         FireSegmentationModel(SegmentationConfig("smallunet", bands=RGB)).freeze_encoder()
+
+
+def test_rates_of_an_encoder_are_refused_where_there_is_none_before_anything_is_saved(patches, tmp_path):
+    for flags, words in ((("--lr-encoder", 0.1), "no encoder that --lr-encoder"), (("--freeze-encoder", 1), "could be frozen")):
+        with pytest.raises(UserError, match=words):
+            run(patches, tmp_path / "out", "--architecture", "smallunet", *flags)
+        assert not (tmp_path / "out" / "checkpoints" / "last.pt").exists()
 
 
 @pytest.mark.slow
