@@ -89,7 +89,7 @@ class SegmentationConfig:
             names = ", ".join(sorted(unknown))
             raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**{**values, "parts": ModelConfig.from_dict(values["parts"])} if "parts" in values else values)
+        return cls(**{**values, "parts": ModelConfig.from_dict(values["parts"])} if values.get("parts") else values)
 
     def to_dict(self):
         """Strings, numbers, lists and dicts only, keys of assembled models in those alone."""

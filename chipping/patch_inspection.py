@@ -11,7 +11,8 @@ from chipping.fields import problem_of_patch
 from chipping.patch_set import SPLITS
 from classes import ClassSet, class_set
 from constants import IGNORE
-from pictures.chip_sheets import CELL, label_sheet
+from nets.model_config import SCALAR_TASKS
+from pictures.chip_sheets import CELL, label_answers_sheet, label_sheet, value_sheet
 from pictures.encoding import save_png
 from raster.scale import to_reflectance
 from runtime.errors import RunError, UserError
@@ -33,7 +34,8 @@ def inspect_patches(folder, description, sheet, seed, say, colours=None):
     """
     layer = description["layers"][0]
     classes = ClassSet(tuple(description["classes"][layer])).with_colours(colours)
-    lines = read_manifest(folder, NEEDS)
+    has_masks = description.get("task") not in SCALAR_TASKS
+    lines = read_manifest(folder, [name for name in NEEDS if name != "mask" or has_masks])
     if not lines:
         raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
     for number, line in enumerate(lines, start=1):
@@ -53,7 +55,8 @@ def patch_lines(folder, description, lines):
     """Lines of text about a patch set, from its manifest alone."""
     bands, size = description["bands"], description["chip_size"]
     types = ", ".join(f"{plural(n, 'patch')} {t}" for t, n in sorted(collections.Counter(line["dtype"] for line in lines).items()))
-    disk = sum((folder / line[key]).stat().st_size for line in lines for key in ("file", "mask") if (folder / line[key]).exists())
+    files = [folder / line[key] for line in lines for key in ("file", "mask") if key in line]
+    disk = sum(path.stat().st_size for path in files if path.exists())
     yield f"{folder}: {plural(len(lines), 'patch')} of {size}×{size} pixels, {plural(len(bands), 'band')} ({types}), {in_bytes(disk)}"
     yield f"bands: {', '.join(bands)}"
     yield f"reflectance = (value + offset) / divisor: {scale_text(description)}"
@@ -83,7 +86,8 @@ def split_lines(split, lines, description):
         here = [line for line in lines if layer in line["layers"]]
         lacking = len(lines) - len(here)
         without = f"; {plural(lacking, 'patch')} without this layer" if lacking else ""
-        yield f"  {layer}: {class_text(here, layer, description['classes'][layer])}{without}"
+        told = {"regression": value_text}.get(description.get("task"), class_text)
+        yield f"  {layer}: {told(here, layer, description['classes'][layer])}{without}"
 
 
 def skipped_lines(lines):
@@ -102,6 +106,18 @@ def scale_text(description):
     if len(set(pairs)) == 1:
         return f"offset {pairs[0][0]:g}, divisor {pairs[0][1]:g}"
     return ", ".join(f"{b} {o:g}, {d:g}" for b, (o, d) in zip(description["bands"], pairs, strict=True))
+
+
+def value_text(lines, layer, names):
+    """`biomass 81.2 on average, standard deviation 20.1, from 0 to 210.5, 98304 values`."""
+    count = sum(line["class_pixels"][layer][0] for line in lines)
+    sums = [line["target_sums"][layer] for line in lines if line["class_pixels"][layer][0]]
+    if not count:
+        return "no values"
+    mean = math.fsum(s[0] for s in sums) / count
+    deviation = math.sqrt(max(0.0, math.fsum(s[1] for s in sums) / count - mean**2))
+    return (f"{names[0]} {mean:.4g} on average, standard deviation {deviation:.4g}, from {min(s[2] for s in sums):.4g} to "
+            f"{max(s[3] for s in sums):.4g}, {plural(count, 'value')}")
 
 
 def class_text(lines, layer, names):
@@ -153,21 +169,29 @@ def save_sheet(folder, description, lines, sheet, classes):
     """Draw the patches of manifest `lines` into the PNG `sheet`; returns the files that can't be read. classes: of the first layer."""
     step = max(1, description["chip_size"] // CELL)
     shape = len(description["bands"]), description["chip_size"], description["chip_size"]
-    patches, captions, unreadable = [], [], []
+    patches, captions, unreadable, layer = [], [], [], description["layers"][0]
     for line in lines:
         try:
             stored = read_array(folder / line["file"], mapped=True)
-            labels = read_array(folder / line["mask"], mapped=True)
+            labels = read_array(folder / line["mask"], mapped=True) if "mask" in line else np.zeros((1, *shape[1:]), np.uint8)
             if stored.shape != shape or labels.shape[1:] != shape[1:] or not len(labels):
                 raise BadArray(f"expected (bands, height, width) {shape}, found {stored.shape} and labels of {labels.shape}")
             image = to_reflectance(np.asarray(stored[:, ::step, ::step], np.float64), description["divide_by"], description["offset"])
             patches.append((image, np.asarray(labels[0, ::step, ::step])))
-            captions.append(f"{line['split']}  {line['scene']}  row {line['window'][1]}  col {line['window'][0]}")
+            named = [name for name, n in zip(classes.names, line["class_pixels"][layer], strict=True) if n] if "mask" not in line else []
+            caption = f"{line['split']}  {line['scene']}  row {line['window'][1]}  col {line['window'][0]}"
+            captions.append("  ".join([", ".join(named), caption] if named else [caption]))
         except BadArray:
             unreadable.append(line["file"])
     if not patches:
         raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again with --overwrite")
-    save_png(sheet, label_sheet(patches, description["bands"], description["layers"][0], classes, captions, folder.name))
+    if description.get("task") == "regression":
+        picture = value_sheet(*zip(*patches, strict=True), None, description["bands"], classes.names[0], captions)
+    elif description.get("task") in SCALAR_TASKS:
+        picture = label_answers_sheet([image for image, _ in patches], description["bands"], captions)
+    else:
+        picture = label_sheet(patches, description["bands"], layer, classes, captions, folder.name)
+    save_png(sheet, picture)
     return unreadable
 
 

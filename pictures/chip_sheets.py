@@ -48,17 +48,18 @@ def value_sheet(images, truth, prediction, bands, name, captions):
     """
     One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, size of the error, all three on one scale.
 
-    images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) values, NaN = nodata. name: of the values. captions: one a patch.
+    images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) values, NaN = nodata; prediction may be None. name: of the values.
+    captions: one a patch.
     """
     known = np.isfinite(truth)
-    low, high = np.percentile(truth[known], (1, 99)) if known.any() else (0.0, 1.0)
-    span = max(high - low, 1e-9)
-    rows = []
-    for image, values, found in zip(images, truth, prediction, strict=True):
-        shown = [(values - low) / span, (found - low) / span, np.abs(values - found) / span]
+    low, high = np.percentile(np.stack(truth)[known], (1, 99)) if known.any() else (0.0, 1.0)
+    span, rows = max(high - low, 1e-9), []
+    for image, values, found in zip(images, truth, truth if prediction is None else prediction, strict=True):
+        shown = [(values - low) / span, (found - low) / span, np.abs(values - found) / span][: 1 if prediction is None else 3]
         rows.append([any_picture(image, bands), *(probability_picture(np.where(np.isfinite(values), v, np.nan)) for v in shown)])
-    title = f"{name}: dark {low:.4g}, bright {high:.4g}; errors from 0 to {span:.4g}"
-    return contact_sheet(rows, ["image", "truth", "prediction", "error"], captions, title=title)
+    errors = "" if prediction is None else f"; errors from 0 to {span:.4g}"
+    titles = ["image", "truth", "prediction", "error"] if errors else ["image", name]
+    return contact_sheet(rows, titles, captions, title=f"{name}: dark {low:.4g}, bright {high:.4g}{errors}", across=1 if errors else 3)
 
 
 def label_answers_sheet(images, bands, captions):

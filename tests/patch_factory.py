@@ -92,3 +92,41 @@ def write_manifest(folder, lines):
 
 def read_lines(folder):
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def of_values(folder, name="biomass"):
+    """Turn a patch set of this file into one of a regression: the values follow the near infrared; ten rows are NaN. → folder."""
+    lines = read_lines(folder)
+    for line in lines:
+        image = np.load(folder / line["file"]).astype(np.float32)
+        values = image[3:4] / 100 + 20
+        values[:, :10] = np.nan
+        np.save(folder / line["mask"], values)
+        known = values[np.isfinite(values)].astype(np.float64)
+        line["class_pixels"] = {"mask": [known.size]}
+        line["target_sums"] = {"mask": [known.sum(), (known**2).sum(), known.min(), known.max()]}
+    return rewrite(folder, lines, task="regression", classes={"mask": [name]})
+
+
+def of_labels(folder, task="classification", names=("forest", "water")):
+    """
+    Turn a patch set of this file into one of labels: every second scene is darker in the near infrared, and is water; of several labels all
+    patches are forest too. → folder.
+    """
+    lines = read_lines(folder)
+    for line in lines:
+        wet = int(line["scene"][-1]) % 2
+        image = np.load(folder / line["file"])
+        if wet:
+            image[3] //= 4
+            np.save(folder / line["file"], image)
+        (folder / line.pop("mask")).unlink()
+        line["layers"], line["class_pixels"] = ["label"], {"label": [1 if task == "multilabel" else 1 - wet, wet]}
+    return rewrite(folder, lines, task=task, layers=["label"], classes={"label": list(names)})
+
+
+def rewrite(folder, lines, **changes):
+    description = json.loads((folder / "chipset.json").read_text())
+    (folder / "chipset.json").write_text(json.dumps(description | changes))
+    write_manifest(folder, lines)
+    return folder

@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training_process import gradients_of
 from training_programs import (
     EPOCHS,
+    OTHER_TASKS,
     PROGRAMS,
     ROOT,
     STEPS,
@@ -41,7 +42,8 @@ from runtime.run_log import RunLog
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 
 
-@pytest.fixture(scope="module", params=PROGRAMS, ids=lambda program: program.name)
+@pytest.fixture(scope="module", params=[*PROGRAMS, *(pytest.param(program, marks=pytest.mark.slow) for program in OTHER_TASKS)],
+                ids=lambda program: f"{program.name}{program.tiny[-1] if '--task' in program.tiny else ''}")
 def program(request):
     return request.param
 

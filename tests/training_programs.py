@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from patch_factory import read_lines, write_patch_set
+from patch_factory import of_labels, of_values, read_lines, write_patch_set
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -94,6 +94,16 @@ def make_old_patches(checkpoint):
     running = state.pop("running")
     state["running_loss"], state["running_counts"] = running["sums"][1:].float(), running["counts"]
     state["unreadable"], state["threshold"] = list(state["unreadable"]), checkpoint["data"]["threshold"]
+
+
+def make_values(folder, **how):
+    make_patches(folder, **how)
+    of_values(folder)
+
+
+def make_labels(folder, **how):
+    make_patches(folder, **how)
+    of_labels(folder)
 
 
 def make_pairs(folder, train=12, held_out=2, seed=0):
@@ -191,6 +201,18 @@ PROGRAMS = [
         unbeatable=2.0, spoil=spoil_image, spoil_held_out=spoil_held_out_image, make_old=None,
     ),
 ]
+
+
+def of_task(task, make_data, unbeatable):
+    """train.py with another task, whose promises are those of the first."""
+    first = PROGRAMS[0]
+    return dataclasses.replace(
+        first, make_data=make_data, tiny=(*first.tiny, "--task", task), other_shape=("--architecture", "smallunet"), unbeatable=unbeatable,
+        make_old=None,
+    )
+
+
+OTHER_TASKS = [of_task("regression", make_values, 1.0), of_task("classification", make_labels, 2.0)]
 
 
 # ------------------------------------------------------------------------------------------------ interruptions
