@@ -189,15 +189,12 @@ def seen_layout(encoder, in_channels):
     ValueError where levels, channels or tokens are others than stated: timm has a few hundred networks.
     """
     stated = encoder.layout
-    height, width = encoder.fixed_size or ((2 if stated.form == TOKENS else 4) * encoder.multiple,) * 2
-    device = next(encoder.parameters()).device
-    was_training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
-        found = [tuple(level.shape) for level in encoder(torch.zeros(1, in_channels, height, width, device=device))]
-    encoder.train(was_training)
+    try:
+        size, found = shapes_of(encoder, in_channels, encoder.fixed_size or (2 * encoder.multiple,) * 2)
+    except RuntimeError:  # convolutions without padding need more
+        size, found = shapes_of(encoder, in_channels, encoder.fixed_size or (4 * encoder.multiple,) * 2)
     if stated.form == TOKENS:
-        count = stated.class_tokens + (height // encoder.multiple) * (width // encoder.multiple)
+        count = stated.class_tokens + (size[0] // encoder.multiple) * (size[1] // encoder.multiple)
         wanted = [(1, count, channels) for channels in stated.channels]
     else:
         wanted = [(1, channels, *shape[2:]) for channels, shape in zip(stated.channels, found, strict=False)]
@@ -205,9 +202,19 @@ def seen_layout(encoder, in_channels):
         raise ValueError(f"it gives levels of {found}, where {wanted} were expected")
     if stated.form == TOKENS or len(set(stated.strides)) == 1:
         return stated
-    strides = tuple(2 ** round(math.log2(height / shape[2])) if shape[2] * stride != height else stride
+    strides = tuple(2 ** round(math.log2(size[0] / shape[2])) if shape[2] * stride != size[0] else stride
                     for stride, shape in zip(stated.strides, found, strict=True))
     return dataclasses.replace(stated, strides=strides)
+
+
+def shapes_of(encoder, in_channels, size):
+    """(size, shapes of the levels) of an image of that size."""
+    was_training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        found = encoder(torch.zeros(1, in_channels, *size, device=next(encoder.parameters()).device))
+    encoder.train(was_training)
+    return size, [tuple(level.shape) for level in found]
 
 
 def chosen_layers(layers, count, equal_blocks):
