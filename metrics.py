@@ -97,6 +97,50 @@ def confusion_scores(matrix, class_names=None):
     return scores
 
 
+def further_scores(matrix):
+    """micro_iou (of all classes together) and mean_accuracy (mean over the classes of the share of their pixels that is found)."""
+    matrix = torch.as_tensor(matrix).tolist()
+    n = len(matrix)
+    right, total = sum(matrix[c][c] for c in range(n)), sum(map(sum, matrix))
+    found = [ratio(matrix[c][c], sum(matrix[c])) for c in range(n)]
+    return {"micro_iou": ratio(right, 2 * total - right), "mean_accuracy": mean_of_defined(found)[0]}
+
+
+class BoundaryMetrics(Counts):
+    """
+    Boundary IoU (Cheng et al. 2021): the IoU of the pixels of a class within `width` pixels of its border, in the truth and in the map.
+
+    The rim of a patch, and of what is ignored, is no border. class_names: with a background as class 0, its border is that of the others,
+    and it has no score.
+    """
+
+    def __init__(self, class_names, width=2, device="cpu"):
+        self.class_names, self.width = class_names, width
+        self.first = 1 if class_set(tuple(class_names)).has_background else 0
+        self.counts = torch.zeros(len(class_names), 2, dtype=torch.int64, device=device)  # both, either
+
+    def tensors(self):
+        return {"boundary": self.counts}
+
+    def update(self, prediction, target):
+        """prediction: classes (B, H, W) or logits; target: (B, H, W), 255 = ignore."""
+        prediction, known = as_classes(prediction), target != IGNORE
+        for c in range(self.first, len(self.class_names)):
+            one, other = (self.band((classes == c) & known, known) for classes in (target, prediction))
+            self.counts[c] += torch.stack([(one & other).sum(), (one | other).sum()])
+
+    def band(self, inside, known):
+        """Pixels of a class (B, H, W) that have a known one of another class within the width."""
+        side = 2 * self.width + 1
+        near = torch.nn.functional.max_pool2d((known & ~inside).float()[:, None], side, stride=1, padding=self.width)[:, 0] > 0
+        return inside & near
+
+    def compute(self):
+        each = {name: ratio(both, either) for name, (both, either) in zip(self.class_names, self.counts.tolist(), strict=True)}
+        each = {name: each[name] for name in self.class_names[self.first :]}
+        return {"boundary_mean_iou": mean_of_defined(list(each.values()))[0], **{f"boundary_iou_{k}": v for k, v in each.items()}}
+
+
 class SegmentationMetrics(Counts):
     """Pixel scores over everything seen since reset(): one confusion matrix [target, prediction] on the device."""
 

@@ -754,8 +754,8 @@ def test(options, data, choice, checkpoint, split, compute, processes, console):
 
     results, scenes = [], list(scoring.scenes_of(dataset.patches).items())
     own = scenes[processes.rank :: processes.size]
-    rules = scoring.ScoreRules(num_classes=len(patch_set.classes), threshold=threshold, baseline=baseline, batch_size=options.batch_size,
-                               min_pixels=options.detection_min_pixels)
+    rules = scoring.ScoreRules(num_classes=len(classes.names), class_names=classes.names, threshold=threshold, baseline=baseline,
+                               batch_size=options.batch_size, min_pixels=options.detection_min_pixels)
     with console.progress(len(own), f"scoring {split}") as bar:
         for scene, indices in own:
             result = scoring.score_scene(predict, dataset.__getitems__, dataset.patches, indices, rules)

@@ -13,9 +13,18 @@ from dataclasses import dataclass
 import torch
 
 from classes import class_set
-from constants import IGNORE
+from constants import IGNORE, get_class_names
 from mapping.blending import decide_classes
-from metrics import DetectionMetrics, SegmentationMetrics, ThresholdHistogram, bootstrap_interval, confusion_scores, mean_of_defined
+from metrics import (
+    BoundaryMetrics,
+    DetectionMetrics,
+    SegmentationMetrics,
+    ThresholdHistogram,
+    bootstrap_interval,
+    confusion_scores,
+    further_scores,
+    mean_of_defined,
+)
 from nets.input_step import index_values
 from runtime.errors import RunError
 from spectral_indices import first_possible
@@ -168,11 +177,12 @@ class SceneScore:
 @dataclass(frozen=True, kw_only=True)
 class ScoreRules:
     """
-    How scenes are scored. threshold: of the probability 1 − p_0, or None. baseline: Baseline with its threshold, or None. min_pixels: see
-    DetectionMetrics.
+    How scenes are scored. class_names: None for the usual ones. threshold: of the probability 1 − p_0, or None. baseline: Baseline with its
+    threshold, or None. min_pixels: see DetectionMetrics.
     """
 
     num_classes: int
+    class_names: tuple | None = None
     threshold: float | None = None
     baseline: Baseline | None = None
     batch_size: int = 8
@@ -185,12 +195,13 @@ def score_scene(predict, read, patches, indices, rules):
     target (B, h, w)), on the CPU. patches, indices: all Patches, and which of them make up the scene. rules: ScoreRules.
 
     → {"matrix", "matrix_at_threshold", "matrix_of_index": nested lists, "detection", "detection_at_threshold": counts of patches (see
-    DetectionMetrics), "covered": share of the scene's pixels, "problems"}.
+    DetectionMetrics), "boundary": of patches (see BoundaryMetrics), "covered": share of the scene's pixels, "problems"}.
     """
     threshold, baseline, batch_size = rules.threshold, rules.baseline, rules.batch_size
     indices = sorted(indices, key=lambda i: (patches[i].window[1], patches[i].window[0]))
     scene = Stitcher([patches[i] for i in indices], rules.num_classes + (baseline is not None))
     score = SceneScore(patches[indices[0]].scene, rules.num_classes, threshold, baseline)
+    edges = BoundaryMetrics(get_class_names(rules.num_classes, rules.class_names))
     problems, detections = [], {"detection": None, **({"detection_at_threshold": threshold} if threshold is not None else {})}
     patch_scores = {name: DetectionMetrics(rules.min_pixels) for name in detections}
     for start in range(0, len(indices), batch_size):
@@ -200,6 +211,7 @@ def score_scene(predict, read, patches, indices, rules):
         broken = {problem.index for problem in batch.problems}
         probabilities, reflectance, target = predict(batch)
         readable = [place for place, index in enumerate(part) if index not in broken]
+        edges.update(probabilities[readable], target[readable])
         for name, limit in detections.items():
             patch_scores[name].update(decide_classes(probabilities[readable].movedim(1, 0), limit)[0], target[readable])
         layers = [probabilities, baseline.values(reflectance)[:, None]] if baseline else [probabilities]
@@ -212,7 +224,7 @@ def score_scene(predict, read, patches, indices, rules):
     score.add(*scene.finish())
     height, width = scene_size([patches[i] for i in indices])
     counts = {name: metrics.counts.tolist() for name, metrics in patch_scores.items()}
-    return {"covered": score.seen / (height * width), "problems": problems, **score.matrices(), **counts}
+    return {"covered": score.seen / (height * width), "problems": problems, "boundary": edges.counts.tolist(), **score.matrices(), **counts}
 
 
 def choose_threshold(batches_of_reflectance, baseline, processes):
@@ -256,7 +268,7 @@ def summarise(results, names, seed=0, index="nbr"):
         of_scenes, of_events = ({name: mean_of_defined([s[name] for s in table.values()]) for name in summary_keys(classes)}
                                 for table in (per_scene, per_event))
         summary[way] = {
-            "pooled": confusion_scores(sum(events.values()), names),
+            "pooled": {**confusion_scores(sum(events.values()), names), **further_scores(sum(events.values()))},
             f"{classes.score}_interval": [low, high],
             "mean_over_scenes": {name: mean for name, (mean, _) in of_scenes.items()},
             "mean_over_events": {name: mean for name, (mean, _) in of_events.items()},
@@ -269,6 +281,10 @@ def summarise(results, names, seed=0, index="nbr"):
             metrics = DetectionMetrics()
             metrics.counts += torch.tensor([result[detections[way]] for result in results]).sum(dim=0)
             summary[way]["detection"] = metrics.compute()
+        if way == "network" and all("boundary" in result for result in results):
+            edges = BoundaryMetrics(classes.names)
+            edges.counts += torch.tensor([result["boundary"] for result in results]).sum(dim=0)
+            summary[way]["boundary"] = edges.compute()
     return summary
 
 
@@ -284,7 +300,7 @@ def table_rows(summary, classes):
     for way, tables in summary.items():
         low, high = tables[f"{score}_interval"]
         rows.append({"way": way, "level": "pooled", "name": "all", f"{score}_low": low, f"{score}_high": high, **tables["pooled"],
-                     **tables.get("detection", {})})
+                     **tables.get("detection", {}), **tables.get("boundary", {})})
         for level in ("scenes", "events"):
             rows += [{"way": way, "level": level.removesuffix("s"), "name": name, **scores} for name, scores in tables[level].items()]
     return rows

@@ -38,6 +38,11 @@ def world(here, make_raster):
         make_raster(f"post_fire/{name}_2024.tif", rng.integers(1, 255, (5, 16, 16)).astype(float), transform=place(number))
         make_raster(f"masks/{name}_2024.tif", mask, transform=place(number))
         make_raster(f"s2/{name}_2024.tif", rng.integers(1, 9999, (4, 16, 16)).astype(np.uint16), transform=place(number))
+        make_raster(f"biomass/{name}_2024.tif", rng.normal(90, 30, (16, 16)).astype(np.float32), transform=place(number))
+        kind = ("forest", "water")[number % 2]
+        make_raster(f"scenes/{kind}/{kind}_{number}.tif", rng.integers(1, 9999, (4, 16, 16)).astype(np.uint16), transform=place(number))
+    kinds = enumerate(("forest", "water", "forest", "water", "forest"))
+    Path("labels.csv").write_text("image,label\n" + "".join(f"{kind}_{number},{kind}\n" for number, kind in kinds))
     features = []
     for number, severity in enumerate(("low", "high", "low", "high", "low")):
         x, y = 500_000 + 5_000 * number, 4_600_000

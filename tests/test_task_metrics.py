@@ -8,6 +8,7 @@ import torch
 
 from label_metrics import ClassCounts, LabelCounts, LabelTable, auroc, usual_answer
 from mapping.value_baseline import candidates_of, score_value_baselines
+from metrics import BoundaryMetrics, further_scores
 from runtime.distributed import Processes
 from value_metrics import ValueMetrics
 
@@ -135,3 +136,30 @@ def test_indices_by_their_names_stand_beside_pairs_and_bands():
     names = list(candidates_of(["B04", "B08", "B12"]))
     assert names == ["NDVI", "SAVI", "EVI2", "NBR", "(B04 - B12) / (B04 + B12)", "B04", "B08", "B12"]
     assert score_value_baselines(["B04"], 1.0, [], [], Processes()).keys() == {"mean of the training"}
+
+
+def test_further_scores_of_a_confusion_matrix_by_hand():
+    assert further_scores([[50, 10], [5, 35]]) == {"micro_iou": 85 / 115, "mean_accuracy": (50 / 60 + 35 / 40) / 2}
+
+
+def test_the_border_of_a_square_that_is_mapped_a_pixel_too_far_by_hand():
+    """Truth 8 x 8, map shifted by one: borders two pixels wide are frames of 48 pixels each; 34 of them coincide."""
+    truth, found = (torch.zeros(1, 20, 20, dtype=torch.uint8) for _ in range(2))
+    truth[0, 6:14, 6:14] = found[0, 6:14, 7:15] = 1
+    metrics = BoundaryMetrics(("background", "fire"))
+    metrics.update(found, truth)
+    frames = []
+    for left in (6, 7):
+        pixels = {(y, x) for y in range(6, 14) for x in range(left, left + 8)}
+        frames.append({(y, x) for y, x in pixels if any((y + dy, x + dx) not in pixels for dy in range(-2, 3) for dx in range(-2, 3))})
+    both, either = len(frames[0] & frames[1]), len(frames[0] | frames[1])
+    assert len(frames[0]) == 48 and metrics.counts.tolist() == [[0, 0], [both, either]]
+    assert metrics.compute() == {"boundary_mean_iou": both / either, "boundary_iou_fire": both / either}
+
+
+def test_the_rim_of_a_patch_and_of_what_is_ignored_is_no_border():
+    truth = torch.ones(1, 9, 9, dtype=torch.uint8)
+    truth[0, :, :4] = 255
+    metrics = BoundaryMetrics(("background", "fire"))
+    metrics.update(torch.ones(1, 9, 9, dtype=torch.uint8), truth)
+    assert metrics.counts.tolist() == [[0, 0], [0, 0]] and np.isnan(metrics.compute()["boundary_mean_iou"])
