@@ -306,7 +306,9 @@ class FireSegmentationModel(nn.Module):
 
 def cut(values, height, width):
     """The first rows and columns of answers for each pixel, (B, outputs, H, W); answers for a whole patch as they are."""
-    return values[..., :height, :width] if values.ndim == 4 else values
+    if values.ndim != 4 or values.shape[-2:] == (height, width):
+        return values
+    return values[..., :height, :width]
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ class PixelWiseModel(AssembledModel):
             return values
         if values.shape[-2:] != padded_size:
             values = F.interpolate(values, size=padded_size, mode="bilinear", align_corners=False)
-        return values[..., : size[0], : size[1]]
+        return values if padded_size == size else values[..., : size[0], : size[1]]  # a cut that cuts nothing has a cost in backward
 
 
 class ScalarOutputModel(AssembledModel):
