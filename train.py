@@ -53,7 +53,7 @@ MODEL_FLAGS = ("task", "architecture", "encoder", "num_classes", "indices", "lay
 PANSHARPENING_FLAGS = ("--session", "--chips", "--load-epoch")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--patches-dir", "--output-dir", "--task", "--num-classes", "--encoder-weights", "--epochs", "--batch-size",
-               "--lr", "--resume", "--test-only", "--test-split", "--overwrite")
+               "--lr", "--resume", "--test-only", "--overwrite")
 
 
 def build_parser():
