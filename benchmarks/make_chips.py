@@ -46,7 +46,7 @@ def measure(what, folder, count, workers=1):
 
 
 def tiles_of(folder):
-    from chipping.ard import open_tiles, read_items
+    from raster.ard import open_tiles, read_items
 
     return open_tiles(read_items(folder / "ard")[0], None, SIDE)[0]
 

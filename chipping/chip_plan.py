@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chipping.ard import open_tiles, read_allow_list, read_items
+from raster.ard import open_tiles, read_allow_list, read_items
 from chipping.chip_window import ChipRecipe
 from chipping.plain_pairs import pair_tiles, scale_of_pairs
 from raster.scale import check_divisors, parse_numbers

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chipping.ard import is_ard, read_items, summarise
+from raster.ard import is_ard, read_items, summarise
 from chipping.box_inspection import inspect_tiles
 from chipping.chipset import DESCRIPTION, UNFINISHED, read_chipset, read_manifest, unfinished_words
 from chipping.image_files import IMAGE_SUFFIXES

@@ -1,6 +1,6 @@
 """Pan and ms rasters that lie around anywhere, as tiles for make-chips."""
 
-from chipping.ard import Tile
+from raster.ard import Tile
 from raster.pair import match_pair
 from raster.pair_files import match_paths, place_of, same_number, scale_of_pair
 from raster.source import describe

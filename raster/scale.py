@@ -70,6 +70,8 @@ def scale_from_tags(info, bands):
     Looks at GDAL's scale and offset of the bands (value = stored · scale + offset), then at the tags `scale_factor` and `add_offset`
     that NASA's products carry for the whole file. UserError where integer bands have none beside others that do: 1 would be a guess.
     """
+    if info.scale_unknown:
+        raise UserError(info.scale_unknown)
     scales, offsets = [info.scales[b] for b in bands], [info.offsets[b] for b in bands]
     silent = [s == 1 and o == 0 for s, o in zip(scales, offsets, strict=True)]
     if all(silent):

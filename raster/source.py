@@ -20,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from raster.cut_short import refuse_cut_short
 from raster.reopened import Reopened
 from raster.rules import DRIVERS, drivers_for, refuse_overviews_elsewhere
+from raster.scene_path import ScenePath
 from raster.sensor_place import sensor_place_of
 from runtime.errors import UserError
 from runtime.names import require_text
@@ -61,6 +62,7 @@ class RasterInfo:
     nodata: of the first band; nodatavals: of each.
     alpha_band: zero-based, None without one. has_mask: an alpha band or a mask of its own says which pixels are there.
     sensor_place: SensorPlace where it has ground control points or RPCs, else None.
+    scale_unknown: why a product's metadata state no scale, else None. Of several files, size and mtime are lists.
     """
 
     path: str
@@ -82,10 +84,12 @@ class RasterInfo:
     alpha_band: int | None = None
     has_mask: bool = False
     sensor_place: object = None
+    scale_unknown: str | None = None
 
 
 def is_remote(path):
-    return is_address(path)
+    """Whether the pixels of a path come from a server."""
+    return path.leads_to_servers if isinstance(path, ScenePath) else is_address(path)
 
 
 @contextlib.contextmanager
@@ -106,6 +110,8 @@ def opened(path):
 
     (Environments that overlap without being nested cannot be left.)
     """
+    if isinstance(path, ScenePath):
+        return path.opened()
     try:
         return Reopened(functools.partial(open_allowed, path))
     except (RasterioIOError, RasterioError) as error:
@@ -162,7 +168,10 @@ def without_georeference_warning():
 @contextlib.contextmanager
 def gdal_environment(path):
     """GDAL's options for reading `path`; s3 requests are signed only where credentials can be found."""
-    if not is_remote(path):
+    if isinstance(path, ScenePath):
+        with rasterio.Env(**path.gdal_options()):
+            yield
+    elif not is_remote(path):
         with rasterio.Env(**LOCAL_OPTIONS):
             yield
     elif urlparse(str(path)).scheme == "s3" and not has_credentials():
@@ -193,6 +202,8 @@ def why_not_opened(path, error):
 
 def describe(path):
     """RasterInfo of a raster: its header only."""
+    if isinstance(path, ScenePath):
+        return path.described()
     with open_raster(path) as dataset:
         stat = os.stat(path) if not is_remote(path) else None
         return RasterInfo(
@@ -221,7 +232,7 @@ def describe(path):
 
 def mask_stamps(path):
     """{"mask_size": bytes, "mask_mtime": seconds} of the .msk file beside a local raster, which GDAL takes for its mask; {} without one."""
-    if is_remote(path) or not os.path.exists(f"{path}.msk"):
+    if isinstance(path, ScenePath) or is_remote(path) or not os.path.exists(f"{path}.msk"):
         return {}
     status = os.stat(f"{path}.msk")
     return {"mask_size": status.st_size, "mask_mtime": status.st_mtime}
@@ -331,5 +342,7 @@ def glob_expression(pattern):
 
 
 def scene_name(path):
-    """The stem that names a scene in chips, maps and tables: the file's name without folders and suffix."""
+    """The stem that names a scene in chips, maps and tables: the file's name without folders and suffix, or as its product says."""
+    if isinstance(path, ScenePath):
+        return path.name
     return Path(urlparse(str(path)).path if is_remote(path) else str(path)).stem

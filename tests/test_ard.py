@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fake_ard import make_fake_ard, write_tile
-from chipping import ard
-from raster import source
+from raster import ard, remote_text, source
 from runtime import network
 from runtime.errors import UserError
 
@@ -147,7 +146,7 @@ def drip(headers):
 def test_what_a_server_answers_wrongly_is_named_and_left_out(answers, monkeypatch):
     found, address = answers
     monkeypatch.setattr(source, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(ard, "MOST_BYTES", 1000)
+    monkeypatch.setattr(remote_text, "MOST_BYTES", 1000)
     item = b'{"properties": {"platform": "worldview-03"}}'
     found |= {
         "/37/1/2/good%20one.json": answer(item), "/37/1/2/cut.json": answer(item, 900), "/37/1/2/body.json": drip(headers=False),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import chip
-from chipping.ard import read_item
+from raster.ard import read_item
 from chipping.link_chips import lines_by_file
 from chipping.pan_chips import BadChip, read_chip
 from raster.source import open_raster
