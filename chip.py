@@ -12,7 +12,9 @@ From rasters to chips that a network can be trained on.
     python chip.py make-tiles --images images --annotations train.json --output-dir tiles --tile-size 512 --overlap 128
     python chip.py fake-captures --output-dir captures --runs 6 --frames 50
     python chip.py make-warehouse --runs captures --output-root artifacts/tensor_warehouse
+    python chip.py make-patches --images 'safe/*.SAFE' --masks 'masks/*.tif' --bands B02,B03,B04,B8A,B11,B12 --patches-dir patches
     python chip.py inspect patches
+    python chip.py inspect S2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000.SAFE
     python chip.py inspect images --annotations train.json
 
 Each command has its own help: python chip.py make-patches --help
@@ -54,10 +56,10 @@ COMMANDS = {
     "fake-chips": (fake_chips, "training pairs for pansharpening out of noise and reflectances"),
     "get-reflectance": (get_reflectance, "lines for the reflectance file of fake-chips, from rasters"),
     "link-chips": (link_chips, "several folders of chips → one folder of links, mixed proportionally"),
-    "inspect": (inspect, "what is in a chip set, a warehouse, or images with boxes: words, and a contact sheet"),
+    "inspect": (inspect, "what is in a chip set, a warehouse, a delivered product, or images with boxes: words, and a picture"),
 }
 
-OPENING_RASTERS = ("make-patches", "make-chips", "make-tiles", "make-warehouse", "get-reflectance")
+OPENING_RASTERS = ("make-patches", "make-chips", "make-tiles", "make-warehouse", "get-reflectance", "inspect")
 
 # Flags whose value may begin with a minus: `--offset -1000,-1000` is a value and no flag.
 SIGNED_FLAGS = ("--offset", "--nodata", "--label-map", "--shift")

@@ -428,18 +428,19 @@ def show_segmentation(checkpoint, request, console):
 def map_scenes(checkpoint, class_set, request, console):
     """[mapping.gallery.Case] of --scenes, mapped by inference.py."""
     from mapping import gallery
-    from mapping.inputs import plan_of_header
-    from raster.source import describe, list_rasters, scene_name
+    from mapping.inputs import NO_FLAGS, describe_for, plan_of_header
+    from raster.products import list_scenes
+    from raster.source import list_rasters, scene_name
 
     data = checkpoint["data"]
-    scenes = list_rasters(request.scenes)
+    scenes = list_scenes(request.scenes)
     masks = list_rasters(request.masks) if request.masks else []
     maps = request.folder / "maps"
     run_inference(scenes, maps, class_set.given, request, console)
     cases = []
     for scene in scenes:
         name = scene_name(scene)
-        plan = plan_of_header(describe(scene), data)
+        plan = plan_of_header(describe_for(scene, data, NO_FLAGS), data)
         mask = gallery.find_mask(scene, masks)
         cases.append(gallery.scene_case(name, plan, data["bands"], maps / f"{name}_classes.tif", mask, class_set))
     return cases

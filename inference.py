@@ -66,6 +66,7 @@ def build_parser():
     group.add_argument("--offset", type=listed, metavar="LIST", help="one number, or one a band (default: see --divide-by)")
     group.add_argument("--accept-scale", action="store_true", help="map a scene although its reflectance is not that of the training")
     group.add_argument("--nodata", metavar="VALUE", help="value of pixels without data, or none (default: the file's tag)")
+    group.add_argument("--no-clouds", action="store_true", help="map also what a product's own cloud layer calls cloud")
     group.add_argument("--aoi", metavar="FILE", help="polygons (GeoJSON, GeoPackage …): map only what they cover")
 
     group = parser.add_argument_group("map")
@@ -186,7 +187,8 @@ def map_scenes(args, given, checkpoint):
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
     )
-    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale)
+    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
+                               not args.no_clouds)
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = MapRun(

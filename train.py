@@ -594,7 +594,7 @@ def describe_data(data, options):
         "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
         "nodata": patch_set.nodata, "classes": list(patch_set.classes), "chip_size": patch_set.chip_size,
         "ground_resolution": patch_set.ground_resolution, "layer": patch_set.layer, "patches_dir": options.patches_dir,
-        "scored_on": judged, "trained_on": data.train.fingerprint(), "threshold": None, **colours,
+        "scored_on": judged, "trained_on": data.train.fingerprint(), "threshold": None, **colours, **patch_set.sensing,
     }
 
 

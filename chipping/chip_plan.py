@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from raster.ard import open_tiles, read_allow_list, read_items
 from chipping.chip_window import ChipRecipe
 from chipping.plain_pairs import pair_tiles, scale_of_pairs
+from raster.ard import open_tiles, read_allow_list, read_items
 from raster.scale import check_divisors, parse_numbers
 from runtime.errors import RunError, UserError
 from runtime.words import plural

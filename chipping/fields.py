@@ -31,7 +31,8 @@ LINE = {  # of manifest.jsonl and skipped.jsonl
 }
 
 DESCRIPTION = {  # chipset.json
-    **dict.fromkeys(("kind", "store", "dtype", "settings_hash"), TEXT),
+    **dict.fromkeys(("kind", "store", "dtype", "settings_hash", "sensor", "level"), TEXT),
+    "wavelengths": NUMBERS,
     **dict.fromkeys(("chip_size", "ratio"), SIZE),
     **dict.fromkeys(("bands", "layers"), NAMES),
     **dict.fromkeys(("divide_by", "offset"), SCALE),

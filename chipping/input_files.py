@@ -4,12 +4,13 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from chipping import cems
-from chipping.pairing import by_key, refuse_unpaired
+from chipping.pairing import by_key, by_tile_and_date, refuse_unpaired
 from chipping.scene_labels import FOLDERS, keyed_images, labels_of_scenes
 from chipping.scenes import check_mask
 from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
 from nets.model_config import SCALAR_TASKS
+from raster.products import list_scenes
 from raster.source import RASTER_SUFFIXES, describe, list_rasters
 from raster.stack import stack_bands
 from runtime.errors import RunError, UserError
@@ -104,14 +105,14 @@ def find_files(inputs, labels, is_excluded):
     if inputs.stack:
         images, sources = stack_bands(list_rasters(inputs.images), inputs.stack.split(","), inputs.stack_folder, is_excluded)
     else:
-        images = by_key(list_rasters(inputs.images), inputs.image_suffix, "image")
+        images = by_key(list_scenes(inputs.images), inputs.image_suffix, "image")
     images = {key: path for key, path in images.items() if not is_excluded(key)}
     if not images:
         raise UserError("--exclude leaves no scene")
     masks = {}
     if inputs.masks:
         found = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask")
-        masks = {key: path for key, path in found.items() if not is_excluded(key)}
+        masks = {key: path for key, path in by_tile_and_date(found, images).items() if not is_excluded(key)}
         refuse_unpaired(images, masks)
     else:
         for path in inputs.labels:

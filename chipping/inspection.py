@@ -1,14 +1,16 @@
-"""What is in a folder of chips, a warehouse or an ARD delivery: which kind it is, and who describes it."""
+"""What is in a folder of chips, a warehouse or a delivered product: which kind it is, and who describes it."""
 
 from pathlib import Path
 
-from raster.ard import is_ard, read_items, summarise
 from chipping.box_inspection import inspect_tiles
 from chipping.chipset import DESCRIPTION, UNFINISHED, read_chipset, read_manifest, unfinished_words
 from chipping.image_files import IMAGE_SUFFIXES
 from chipping.patch_inspection import inspect_patches, inspect_predecessor
+from chipping.product_inspection import inspect_products
 from chipping.warehouse import is_warehouse
 from chipping.warehouse_inspection import inspect_warehouse
+from raster.ard import is_ard, read_items, summarise
+from raster.products import is_product_path, scenes_of_pattern
 from runtime.errors import UserError, did_you_mean
 from runtime.files import refuse_existing
 
@@ -39,6 +41,9 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
         return inspect_ard(folder, say)
     if is_warehouse(folder):
         return inspect_warehouse(folder, output, pictures, seed, say)
+    is_set = Path(folder).is_dir() and (Path(folder) / DESCRIPTION).exists()
+    if not is_set and is_product_path(folder) and (scenes := scenes_of_pattern(str(folder), ())):
+        return inspect_products(scenes, output, pictures, overwrite, say)
     folder = Path(folder)
     sheet = Path(output or folder / SHEET) if pictures else None
     if folder.is_dir() and not (folder / DESCRIPTION).exists():

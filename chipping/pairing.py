@@ -1,5 +1,8 @@
 """Matches masks to images by key: the file's stem, without a suffix that the user names."""
 
+import re
+
+from raster.product_scene import ProductScene
 from raster.source import scene_name
 from runtime.errors import UserError, did_you_mean
 
@@ -13,7 +16,7 @@ def by_key(paths, suffix=None, what="image"):
     keyed = {}
     for path in paths:
         key = scene_name(path)
-        if suffix:
+        if suffix and not isinstance(path, ProductScene):
             if not key.endswith(suffix) or key == suffix:
                 raise UserError(f"{path} does not end in {suffix!r} as --{what}-suffix says; narrow the pattern or change the suffix")
             key = key.removesuffix(suffix)
@@ -21,6 +24,31 @@ def by_key(paths, suffix=None, what="image"):
             raise UserError(f"two {what}s share the name {key!r}: {keyed[key]} and {path}; rename one, or leave one out of --{what}s")
         keyed[key] = path
     return keyed
+
+
+def by_tile_and_date(masks, images):
+    """
+    Masks {key: path} under the keys of their images, {key: path}. A product's mask need not have its name: one that names tile and date
+    will do (`32TQM_20220205.tif`). Two such masks for one product are a UserError.
+    """
+    keyed = dict(masks)
+    for key, image in images.items():
+        if key in masks or not isinstance(image, ProductScene) or not image.product.tile or not image.product.date:
+            continue
+        found = [name for name in keyed if name not in images and names_scene(name, image.product)]
+        if len(found) > 1:
+            raise UserError(f"{image} has two masks by tile and date, {masks[found[0]]} and {masks[found[1]]}; leave one out of --masks")
+        if found:
+            keyed[key] = keyed.pop(found[0])
+    return keyed
+
+
+def names_scene(name, product):
+    """Whether a name has the tile and the date of a product in it, between other characters than letters and digits."""
+    year, month, day = product.date.split("-")
+    tile = product.tile.removeprefix("T") if re.fullmatch(r"T\d{2}[A-Z]{3}", product.tile) else product.tile
+    dates = "|".join((f"{year}{month}{day}(?:T\\d{{6}})?", f"{year}-{month}-{day}"))
+    return all(re.search(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])", name) for words in (f"T?{re.escape(tile)}", dates))
 
 
 def refuse_unpaired(images, masks):

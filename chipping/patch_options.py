@@ -11,8 +11,9 @@ from dataclasses import dataclass
 class Inputs:
     """
     What to cut. dataset_dir: folder in the CEMS layout; the others are for the general form. images, masks, clouds: lists of files, folders
-    or patterns. labels: paths of polygon files. *_suffix: endings that names do not share. stack: bands that come as a file each;
-    stack_folder: where VRTs of stacks go. exclude: scenes to leave out. scene_labels: of whole images, "folders" or the path of a CSV.
+    or patterns; images also delivered products. no_clouds: their own cloud layers are not used. labels: paths of polygon files. *_suffix:
+    endings that names do not share. stack: bands that come as a file each; stack_folder: where VRTs of stacks go. exclude: scenes to leave
+    out. scene_labels: of whole images, "folders" or the path of a CSV.
     """
 
     dataset_dir: str | None = None
@@ -20,6 +21,7 @@ class Inputs:
     masks: list | None = None
     labels: list | None = None
     clouds: list | None = None
+    no_clouds: bool = False
     image_suffix: str | None = None
     mask_suffix: str | None = None
     cloud_suffix: str | None = None

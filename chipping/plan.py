@@ -1,6 +1,6 @@
 """Validates the input of make-patches and builds its plan."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from chipping.input_files import NUM_CLASSES_OF_LAYER, find_inputs, find_label_f
 from chipping.label_checks import check_clouds, check_masks, check_polygons
 from chipping.labels import parse_label_map
 from chipping.scale_check import check_reflectance
-from chipping.scenes import describe_all, make_scene, outlines_of
+from chipping.scenes import choose_product_bands, describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
 from nets.model_config import SCALAR_TASKS
-from raster.bands import choose_bands
+from raster.bands import choose_bands, is_same_band
 from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
+from raster.product_scene import ProductScene
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, scale_words
 from runtime.errors import RunError, UserError
 from vectors.reading import fingerprint
@@ -67,7 +68,9 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     if folder_splits and (splits.val or splits.test):
         note("--val and --test decide the splits; the folders train, val and test are ignored")
         folder_splits = None
+    files = with_product_clouds(replace(files, images=choose_product_bands(files.images, pixels.bands)), inputs, cloud_rule, note)
     infos, broken = describe_all(files.images, strict, note)
+    files = replace(files, clouds={name: path for name, path in files.clouds.items() if name in infos})
     channels = choose_channels(infos, pixels, is_cems, note)
     class_names = classes_of_layers(files, labels, is_cems)
     refuse_unknown_classes(label_map, class_names, labels.task)
@@ -112,7 +115,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
     description = description_of(
         scenes, recipe, bands=channels.names, class_names=class_names, align=labels.align, has_clouds=bool(files.clouds), seed=splits.seed,
         masked={scene.name: scene.masked for scene in scenes if scene.masked != own_mask(infos[scene.name])},
-    )
+    ) | facts_of_products([infos[scene.name].path for scene in scenes])
     return Plan(
         scenes=scenes, recipe=recipe, description=description, broken=broken, leaks=shared,
         unplaced=[name for name in sorted(infos) if outlines[name] is None], black_white=black_white,
@@ -130,14 +133,48 @@ def stride_of(windows):
 # --- bands and scale -----------------------------------------------------------------------------------------------------------
 
 
+def with_product_clouds(files, inputs, cloud_rule, note):
+    """InputFiles with the cloud layers of products as cloud masks, unless there are others, or none are wanted. UserError."""
+    products = {name: path for name, path in files.images.items() if isinstance(path, ProductScene) and not path.product.problem}
+    for remark in dict.fromkeys(remark for path in products.values() for remark in path.product.remarks):
+        note(remark)
+    if inputs.clouds or inputs.no_clouds or not products:
+        return files
+    layers = {name: path.clouds() for name, path in products.items() if path.product.clouds}
+    if layers and cloud_rule:
+        raise UserError("--cloud-values and --cloud-bits are for --clouds; the layer of a product is read as it is defined. Leave them out")
+    if without := [name for name in products if name not in layers]:
+        why = products[without[0]].product.no_clouds
+        note(f"{len(without)} of {len(products)} products have no cloud layer ({some(without)}: {why}): patches are kept, cloudy or not")
+    return replace(files, clouds=layers)
+
+
 def choose_channels(infos, pixels, is_cems, note):
     """Channels of all scenes. infos: {scene: RasterInfo}; pixels: Pixels. note(text): remarks."""
     wanted = pixels.bands or (",".join(CEMS_BANDS) if is_cems else None)
-    positions, names = choose_bands(infos, wanted, SENTINEL2_L2A_BANDS if is_cems else None, note)
+    products = {name: info for name, info in infos.items() if isinstance(info.path, ProductScene)}
+    rasters = {name: info for name, info in infos.items() if name not in products}
+    positions, names = choose_bands(rasters, wanted, SENTINEL2_L2A_BANDS if is_cems else None, note) if rasters else ({}, None)
+    for name, info in products.items():
+        names = names or list(info.descriptions)
+        require_these_bands(info, names, next(iter(rasters.values()), None))
+        positions[name] = tuple(range(info.count))
     divide_by = pixels.divide_by
     if is_cems and divide_by is None and is_published_form(infos, positions):
         divide_by = "1"
     return Channels(positions, names, *common_scale(infos, positions, names, divide_by, pixels.offset))
+
+
+def require_these_bands(info, names, raster):
+    """
+    UserError where a product (RasterInfo of the bands that were chosen) has others than these. raster: RasterInfo of one whose names these
+    are, None where they are those of a product, which were compared by wavelength.
+    """
+    if info.count != len(names):
+        raise UserError(f"{info.path} has {info.count} bands, others {len(names)}; pass --bands")
+    for name, other in zip(info.descriptions, names, strict=True):
+        if raster is not None and name.lower() != other.lower() and not is_same_band(name, other):
+            raise UserError(f"{info.path} has band {name!r} where {raster.path} has {other!r}; make their patches in separate folders")
 
 
 def is_published_form(infos, positions):
@@ -230,6 +267,7 @@ def assign_splits(infos, folder_splits, broken, splits):
     split_of = assign(
         names, outlines, held_out(splits.val, "--val", names, broken), held_out(splits.test, "--test", names, broken), splits.split_by,
         splits.seed, {name: folder_splits[name] for name in names} if folder_splits else None,
+        {name: info.path.product.tile for name, info in infos.items() if isinstance(info.path, ProductScene)},
     )
     shared = leaks(split_of, outlines)
     if shared and not splits.allow_overlap and not folder_splits:
@@ -320,6 +358,18 @@ def task_of(scenes, recipe, in_full=False):
         return {}
     labels = {scene.name: scene.labels for scene in scenes if in_full and recipe.task in SCALAR_TASKS}
     return {"task": recipe.task, **({"scene_labels": labels} if labels else {})}
+
+
+def facts_of_products(paths):
+    """{"sensor", "level", "wavelengths" (nm, a band)} of a set whose scenes are all products: maps of another sensor need them."""
+    if not all(isinstance(path, ProductScene) for path in paths):
+        return {}
+    sensors, levels = ({getattr(path.product, key) for path in paths} for key in ("sensor", "level"))
+    wavelengths = [band.wavelength for band in paths[0].bands]
+    return {
+        "sensor": sensors.pop() if len(sensors) == 1 else " and ".join(sorted(sensors)), "level": levels.pop() if len(levels) == 1 else "",
+        **({"wavelengths": wavelengths} if all(wavelengths) else {}),
+    }
 
 
 def shared_value(values):

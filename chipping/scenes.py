@@ -8,7 +8,9 @@ import numpy as np
 from chipping.labels import same_grid
 from chipping.sources import source_of
 from chipping.splits import event_of
+from raster.product_scene import ProductScene
 from raster.rules import NotAllowed
+from raster.sensor_bands import require_alike
 from raster.source import describe, is_remote
 from runtime.errors import RunError, UserError
 from vectors.footprint import outline
@@ -61,7 +63,7 @@ class Scene:
 
     @property
     def event(self):
-        return event_of(self.name)
+        return self.source.get("tile") or event_of(self.name)
 
     @property
     def label_sources(self):
@@ -70,6 +72,21 @@ class Scene:
     @property
     def cloud_source(self):
         return self.clouds.source if self.clouds else None
+
+
+def choose_product_bands(images, wanted):
+    """
+    {name: path} in which products are the bands that `wanted` names (text of --bands, None for all of them). UserError for a name that a
+    product lacks, and where bands of one name are not alike.
+
+    A product that cannot be used stays as it is: describe_all leaves it out.
+    """
+    words = [word.strip() for word in wanted.split(",")] if wanted else None
+    usable = {name: path for name, path in images.items() if isinstance(path, ProductScene) and not path.product.problem}
+    chosen = {name: path.with_bands(words) if words else path for name, path in usable.items()}
+    if chosen and len({len(scene.bands) for scene in chosen.values()}) == 1:
+        require_alike(list(chosen.values()))
+    return {**images, **chosen}
 
 
 def describe_all(images, strict, note):
@@ -82,7 +99,7 @@ def describe_all(images, strict, note):
         try:
             infos[name] = describe(path)
         except UserError as error:
-            if isinstance(error, NotAllowed) or (not is_remote(path) and not os.path.exists(path)):
+            if isinstance(error, NotAllowed) or not (is_remote(path) or isinstance(path, ProductScene) or os.path.exists(path)):
                 raise
             if strict:
                 raise RunError(f"{error} (--strict)") from error

@@ -2,6 +2,7 @@
 
 import os
 
+from raster.product_scene import CloudScene, ProductScene
 from raster.source import is_remote, mask_stamps
 from runtime.errors import UserError
 
@@ -49,8 +50,26 @@ def source_of(info):
     """
     Path, size and modification time, of a .msk file beside it too: enough to notice that a source is not the one that chips were cut from.
     """
+    if isinstance(info.path, (ProductScene, CloudScene)):
+        return source_of_product(info)
     path = info.path if is_remote(info.path) else os.path.abspath(info.path)
     return {"path": path, "size": info.size, "mtime": info.mtime, **mask_stamps(path)}
+
+
+def source_of_product(info):
+    """The source of a product, or of its cloud layer: sizes and times are lists, of each file that is read."""
+    if isinstance(info.path, CloudScene):
+        return {"path": where_is(info.path), "size": info.size, "mtime": info.mtime}
+    product = info.path.product
+    return {
+        "path": where_is(info.path), "size": info.size, "mtime": info.mtime, "product": product.kind, "sensor": product.sensor,
+        "datetime": product.time, "tile": product.tile, "bands": list(info.descriptions),
+    }
+
+
+def where_is(path):
+    """A product's path as text: absolute, unless it is an address."""
+    return str(path) if "://" in path else os.path.abspath(path)
 
 
 def stamps_of(image, masks, clouds):

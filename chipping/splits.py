@@ -56,12 +56,13 @@ def parse_share_or_names(text, flag, scenes=()):
     return share
 
 
-def ground_groups(names, outlines, split_by):
+def ground_groups(names, outlines, split_by, events=None):
     """
     Lists of scenes that must stay together, sorted: those of one event (or just each scene), joined where they share ground.
 
-    names: scenes, sorted. outlines: {scene: Outline or None}.
+    names: scenes, sorted. outlines: {scene: Outline or None}. events: {scene: event} of those whose names do not begin with it.
     """
+    events = events or {}
     parent = {name: name for name in names}
 
     def root(name):
@@ -71,7 +72,7 @@ def ground_groups(names, outlines, split_by):
 
     first = {}
     for name, ground in zip(names, shared_grounds([outlines[name] for name in names]).tolist(), strict=True):
-        for key in (("ground", ground), *([("event", event_of(name))] if split_by == "event" else [])):
+        for key in (("ground", ground), *([("event", events.get(name) or event_of(name))] if split_by == "event" else [])):
             parent[root(name)] = root(first.setdefault(key, name))
     groups = {}
     for name in names:
@@ -79,12 +80,13 @@ def ground_groups(names, outlines, split_by):
     return sorted(groups.values())
 
 
-def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=None):
+def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=None, events=None):
     """
     {scene: "train" | "val" | "test"}.
 
     scenes: names. outlines: {scene: Outline or None}. val, test: lists of names, or a share 0..1 of the scenes that is drawn with `seed` in
     whole events (or scenes), neighbours that share ground kept together. given: {scene: split} of a data set that comes in split folders.
+    events: of ground_groups.
     """
     if given:
         return dict(given)
@@ -99,7 +101,7 @@ def assign(scenes, outlines, val=(), test=(), split_by="event", seed=0, given=No
     if sum(share for _, share in shares) >= 1:
         raise UserError(f"--val {val} and --test {test} leave nothing for training; pass shares whose sum is below 1")
     if shares:
-        groups = ground_groups(sorted(scene for scene in scenes if scene not in split), outlines, split_by)
+        groups = ground_groups(sorted(scene for scene in scenes if scene not in split), outlines, split_by, events)
         if len(groups) <= len(shares):
             raise UserError(
                 f"a share for {' and '.join('--' + n for n, _ in shares)} needs at least {len(shares) + 1} {split_by}s apart, "

@@ -8,9 +8,12 @@ from raster.bands import is_cems_image, match_bands
 from raster.hidden import data_bands
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
 from raster.plausible import band_figures, judge
+from raster.product_scene import CloudScene, ProductScene
+from raster.products import product_scene
 from raster.sample import sample_values
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, to_reflectance
-from raster.source import RasterInfo
+from raster.sensor_bands import scene_for_model
+from raster.source import RasterInfo, describe
 from runtime.errors import UserError
 
 
@@ -20,7 +23,8 @@ class InputFlags:
     What the command line says about the input in place of checkpoint and tags; None where it says nothing.
 
     bands: names or numbers from 1, in the order of the model's bands. divide_by, offset: one number a band. nodata: a number as text, or
-    "none". accept_scale: reflectance that the training had nothing like is not refused.
+    "none". accept_scale: reflectance that the training had nothing like is not refused. clouds: what a product's own layer calls cloud is
+    not mapped.
     """
 
     bands: tuple | None = None
@@ -28,12 +32,13 @@ class InputFlags:
     offset: tuple | None = None
     nodata: str | None = None
     accept_scale: bool = False
+    clouds: bool = True
 
     @classmethod
-    def of_text(cls, count, bands, divide_by, offset, nodata, accept_scale=False):
+    def of_text(cls, count, bands, divide_by, offset, nodata, accept_scale=False, clouds=True):
         """The flags of a model with `count` bands. divide_by, offset: as text, one number or one a band."""
         numbers = (parse_numbers(text, flag, count) for text, flag in ((divide_by, "--divide-by"), (offset, "--offset")))
-        return cls(bands, *numbers, nodata, accept_scale)
+        return cls(bands, *numbers, nodata, accept_scale, clouds)
 
 
 NO_FLAGS = InputFlags()
@@ -49,7 +54,7 @@ class SceneInput:
     masked: what else hides pixels, see raster.hidden.DataBands. alpha: a sentence where a band counts as alpha, or None.
     matched, scaled: where bands and scale come from, in words for the log. sample: see sample_range, where it has been read. doubt: a
     sentence about reflectance that is unlike that of the training, or None. colours: (256, 3) of raster.palette where the pixels are
-    indices of colours, whose red, green and blue then are bands 1 to 3.
+    indices of colours, whose red, green and blue then are bands 1 to 3. clouds: the product's layer, whose clouds are not mapped, or None.
     """
 
     info: RasterInfo
@@ -64,6 +69,24 @@ class SceneInput:
     sample: np.ndarray | None = field(default=None, compare=False)
     doubt: str | None = field(default=None, compare=False)
     colours: np.ndarray | None = field(default=None, compare=False)
+    clouds: CloudScene | None = None
+
+    @property
+    def product(self):
+        """raster.product.Product of a scene as it was delivered, None of a raster."""
+        return self.info.path.product if isinstance(self.info.path, ProductScene) else None
+
+
+def describe_for(path, data, flags):
+    """
+    RasterInfo of a scene for a checkpoint's `data`: of a product, that of the bands that the checkpoint wants. UserError.
+
+    path: of a raster or product, or a ProductScene. flags: InputFlags.
+    """
+    scene = product_scene(path)
+    if isinstance(scene, ProductScene):
+        scene = scene_for_model(scene, data["bands"], data.get("sensor"), data.get("wavelengths"), data.get("level") or "", flags.bands)
+    return describe(scene)
 
 
 def plan_input(info, data, mean=None, flags=NO_FLAGS):
@@ -91,7 +114,8 @@ def plan_of_header(info, data, flags=NO_FLAGS):
     if any(np.dtype(dtype).kind == "c" for dtype in info.dtypes):
         raise UserError(f"{info.path} holds complex numbers; expected integers or floats")
     wanted = list(data["bands"])
-    indexes, matched = match_bands(info, wanted, flags.bands)
+    product = isinstance(info.path, ProductScene)
+    indexes, matched = (range(1, info.count + 1), info.path.matched) if product else match_bands(info, wanted, flags.bands)
     zero_based = [i - 1 for i in indexes]
     scale, scaled = choose_scale(info, zero_based, data, flags)
     zero_is_nodata = is_cems_image(info)
@@ -102,14 +126,16 @@ def plan_of_header(info, data, flags=NO_FLAGS):
         nodata = one_or_each(each)
         zero_is_nodata = zero_is_nodata or zero_is_fill(info, zero_based, each, scale.offset, flags.nodata)
     hides = data_bands(info, indexes)
-    return SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled, hides.masked, hides.remark)
+    clouds = info.path.clouds() if product and flags.clouds else None
+    return SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled, hides.masked, hides.remark, clouds=clouds)
 
 
 def choose_scale(info, zero_based, data, flags):
     """(Scale, where it comes from): --divide-by, else the file's tags, else the checkpoint's; --offset in place of the latter two's."""
     if flags.divide_by is not None:
         return decide_scale(info, zero_based, data["bands"], flags.divide_by, flags.offset), "from the command line"
-    scale, scaled = scale_from_tags(info, zero_based), "from the file's tags"
+    stated = "from the product's metadata" if isinstance(info.path, ProductScene) else "from the file's tags"
+    scale, scaled = scale_from_tags(info, zero_based), stated
     if scale is None:
         scale, scaled = Scale(tuple(data["divide_by"]), tuple(data["offset"])), "from the checkpoint"
     return Scale(scale.divide_by, scale.offset if flags.offset is None else flags.offset), scaled

@@ -11,7 +11,7 @@ from constants import MANIFEST
 from mapping.area_of_interest import OutsideArea
 from mapping.cost import tell_large
 from mapping.dry_run import dry_run
-from mapping.inputs import InputFlags, judged, plan_of_header
+from mapping.inputs import InputFlags, describe_for, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, reflectance_table, tell_record
 from mapping.scene import map_scene
@@ -19,7 +19,8 @@ from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
 from mapping.summary import update_summaries
 from mapping.weights_hash import weights_hash
-from raster.source import describe, is_remote, list_rasters, scene_name
+from raster.products import list_scenes
+from raster.source import is_remote, scene_name
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import read_lines, require_writable
@@ -63,7 +64,7 @@ class MapRun:
 
     def plan_of_header(self, path):
         """SceneInput of a scene as far as its header tells."""
-        return plan_of_header(describe(path), self.data, self.flags)
+        return plan_of_header(describe_for(path, self.data, self.flags), self.data, self.flags)
 
     def judged(self, plan):
         """The SceneInput, once its reflectance is seen to be that of such images."""
@@ -107,7 +108,7 @@ def choose_scenes(patterns, data, settings, output_dir, classes, console):
 def name_scenes(patterns):
     """{name: path} of all scenes, in the order of their paths. UserError where two would get the same output files."""
     scenes = {}
-    for path in list_rasters(patterns):
+    for path in list_scenes(patterns):
         name = scene_name(path)
         if name in scenes:
             raise UserError(f"{scenes[name]} and {path} would both become {name}_classes.tif; map them into different --output-dir")

@@ -32,7 +32,9 @@ def finish_map(bands, plan, files, model, settings, areas):
     if globe is None:
         paths.pop("outlines")
     classes = model.class_set
-    counter, outlines, preview, unreadable = Counter(len(model.classes), areas), None, Preview(info, model.bands, classes), []
+    caption = plan.product.words if plan.product else None
+    counter, outlines, unreadable = Counter(len(model.classes), areas), None, []
+    preview = Preview(info, model.bands, classes, caption)
     with contextlib.ExitStack() as stack:  # exits in reverse: the class map gets its name last
         class_file, probability_file = open_rasters(stack, paths, plan, model, settings)
         if globe is not None:
@@ -63,8 +65,16 @@ def finish_map(bands, plan, files, model, settings, areas):
         "crs": info.crs.to_string() if info.crs else None,
         **summary, "polygons": outlines.file.count if outlines else None, "unreadable_blocks": len(unreadable),
         "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
-        "remarks": remarks, "files": [path.name for path in paths.values()],
+        "remarks": remarks, **delivered_as(plan), "files": [path.name for path in paths.values()],
     }
+
+
+def delivered_as(plan):
+    """What a record says of a product beside its path, {} of a raster. clouds_left_out: the layer whose clouds are not mapped, or None."""
+    if plan.product is None:
+        return {}
+    product, layer = plan.product, plan.clouds and plan.clouds.layer.form
+    return {"product": product.kind, "sensor": product.sensor, "datetime": product.time, "clouds_left_out": layer}
 
 
 def place_on_globe(info, areas, writer):
@@ -136,5 +146,6 @@ def making_tags(plan, model, settings):
     return {
         "TIFFTAG_SOFTWARE": f"chipmill {VERSION}", "MODEL": model.weights, "MODEL_BANDS": ",".join(model.bands),
         "SOURCE": os.path.basename(plan.info.path),
+        **({"SENSOR": plan.product.kind, "ACQUIRED": plan.product.time} if plan.product else {}),
         "THRESHOLD": "likeliest class" if settings.threshold is None else f"{settings.threshold:g}",
     }

@@ -13,6 +13,10 @@ def plan_words(plan, facts):
     divisors, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(values)) for values in (plan.scale.divide_by, plan.scale.offset))
     scale = f"(value + {offsets}) / {divisors}" if any(plan.scale.offset) else f"value / {divisors}"
     found = f"bands {plan.matched} ({', '.join(map(str, plan.indexes))}), {scale} {plan.scaled}"
+    if plan.product:
+        clouds = f"clouds by its {plan.clouds.layer.form} layer are not mapped" if plan.clouds else (
+            "clouds are mapped too" if plan.product.clouds else f"clouds are mapped too: {plan.product.no_clouds}")
+        found = "; ".join([f"{plan.product.words}, {found}", clouds, *plan.product.remarks])
     return f"{info.width} × {info.height}, {found}{f'; {plan.alpha}' if plan.alpha else ''}"
 
 

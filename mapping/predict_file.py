@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from classes import classes_of_checkpoint
-from mapping.inputs import InputFlags, plan_input
+from mapping.inputs import InputFlags, describe_for, plan_input
 from mapping.reading import read_slabs
 from mapping.segmentation import Predictor, stride_of, whole_map
 from model import model_from_checkpoint
-from raster.source import describe
 from raster.windows import WindowGrid
 from runtime.checkpoint import load_checkpoint, require_parts
 from runtime.device import Compute, choose_device
@@ -40,12 +39,13 @@ class FileMap:
     unreadable: tuple
 
 
-def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, nodata=None, accept_scale=False, window=None, overlap=0.25,
-                 threshold=None, tta=False, batch_size=8, device="auto", precision="fp32"):
+def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, nodata=None, accept_scale=False, clouds=True, window=None,
+                 overlap=0.25, threshold=None, tta=False, batch_size=8, device="auto", precision="fp32"):
     """
     FileMap of a raster: the classes that `inference.py path --checkpoint checkpoint` writes, all of them in memory.
 
-    path: a local file, s3:// or https:// address. checkpoint: a path, or the dict of load_checkpoint. bands: names or numbers from 1.
+    path: a local file, s3:// or https:// address, or a product as it is delivered (docs/data.md); clouds: its own layer decides what is not
+    mapped. checkpoint: a path, or the dict of load_checkpoint. bands: names or numbers from 1.
     divide_by, offset: a number, or one a band. nodata: a number or "none". The others, and errors, are those of inference.py.
     """
     if not isinstance(checkpoint, dict):
@@ -53,8 +53,8 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": DATA})
     model, data = model_from_checkpoint(checkpoint), checkpoint["data"]
     bands = None if bands is None else tuple(map(str, bands))
-    flags = InputFlags.of_text(len(data["bands"]), bands, as_text(divide_by), as_text(offset), as_text(nodata), accept_scale)
-    plan = plan_input(describe(path), data, model.config.mean, flags)
+    flags = InputFlags.of_text(len(data["bands"]), bands, as_text(divide_by), as_text(offset), as_text(nodata), accept_scale, clouds)
+    plan = plan_input(describe_for(path, data, flags), data, model.config.mean, flags)
     if plan.doubt:
         warnings.warn(plan.doubt, stacklevel=2)
     compute = Compute(device=choose_device(device), precision=precision)

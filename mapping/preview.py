@@ -22,10 +22,11 @@ class Preview:
     """
     Takes StoredBands from the top; save() writes the PNG.
 
-    info: RasterInfo of the scene. bands: names of the model's. classes: ClassSet.
+    info: RasterInfo of the scene. bands: names of the model's. classes: ClassSet. caption: a line above the pictures, or None.
     """
 
-    def __init__(self, info, bands, classes):
+    def __init__(self, info, bands, classes, caption=None):
+        self.caption = caption
         self.step, self.band_names, self.class_set = thumbnail_step(info.height, info.width), bands, classes
         self.reflectance, self.classes = [], []
 
@@ -35,7 +36,10 @@ class Preview:
 
     def save(self, path):
         reflectance, classes = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.classes)
-        save_png(path, preview(reflectance, classes, self.band_names, self.class_set, PREVIEW // 2))
+        picture = preview(reflectance, classes, self.band_names, self.class_set, PREVIEW // 2)
+        if self.caption:
+            picture = np.concatenate([legend_strip([(None, self.caption)], picture.shape[1]), picture])
+        save_png(path, picture)
 
 
 class ValuePreview:

@@ -1,5 +1,6 @@
 """A scene as slabs of rows from top to bottom, each block of the file decoded once."""
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,10 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from constants import IGNORE
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
+from raster.product_scene import ProductScene, cache_bytes
 from raster.source import is_remote, open_raster, read_bands
 from runtime.errors import RunError
 
@@ -39,7 +42,8 @@ class Slab:
 def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     """
     Slabs of a scene that cover rows start_row … to the end. plan: SceneInput. aoi: function (row, height) → (height, W) bool, or None.
-    margin: pixels around the area that are read too, a window's side, so that a map of an area is a part of the map of the scene.
+    margin: pixels around the area that are read too, a window's side, so that a map of an area is a part of the map of the scene. What the
+    plan's clouds cover is not wanted.
 
     Blocks of a local file that can't be decoded are reported in the slab (RunError if strict); a remote file that stops answering is a
     RunError.
@@ -50,7 +54,12 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     store = stored_type(info.dtypes[i - 1] for i in plan.indexes)
     # Of an image in one piece GDAL has to keep the whole, or would decode it for each slab anew.
     kept = block_height * block_width * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize if block_height > height else 0
-    with open_raster(info.path) as dataset, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES + 2 * kept):
+    if isinstance(info.path, ProductScene):  # blocks of its files begin in different rows
+        kept = max(kept, cache_bytes(info) // 2)
+    with contextlib.ExitStack() as files:
+        dataset = files.enter_context(open_raster(info.path))
+        clouds = files.enter_context(open_raster(plan.clouds)) if plan.clouds is not None else None
+        files.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES + 2 * kept))
         areas = {}  # the area in whole slabs, by their first rows: burned alike wherever a run begins, or an edge could fall otherwise
         for row in range(start_row // height * height, info.height, height):
             rows = min(height, info.height - row)
@@ -60,7 +69,7 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
                 seen = range(top // height * height, bottom, height)
                 areas = {r: areas[r] if r in areas else aoi(r, min(height, info.height - r)) for r in seen}
                 around = np.concatenate(list(areas.values()))[top - seen.start : bottom - seen.start]
-                wanted, near = areas[row], np.flatnonzero(around.any(axis=0))
+                wanted, near = areas[row] if clouds is None else areas[row].copy(), np.flatnonzero(around.any(axis=0))
             valid = np.zeros((rows, info.width), dtype=bool)
             slab = Slab(row, np.zeros((len(plan.indexes), rows, info.width), dtype=store), valid, [], wanted)
             columns = piece_width(info.width, block_width, rows * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize)
@@ -70,7 +79,20 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
                     continue
                 window = Window(column, row, part.stop - part.start, rows)
                 read_piece(dataset, plan, window, slab, (block_height, block_width), strict)
+                if clouds is not None:
+                    slab.wanted = np.ones((rows, info.width), bool) if slab.wanted is None else slab.wanted
+                    slab.wanted[:, part] &= ~cloudy(clouds, plan, window)
             yield slab
+
+
+def cloudy(clouds, plan, window):
+    """(h, w) bool of a window of an open CloudScene. RunError where it cannot be read: a map without it would be another one."""
+    try:
+        classes = clouds.read(1, window=window)
+    except RasterioError as error:
+        where = f"row {window.row_off} of {plan.clouds}"
+        raise RunError(f"the clouds at {where} can't be read ({why(error)}); pass --no-clouds to map without them") from error
+    return (classes > 0) & (classes != IGNORE)
 
 
 def slab_height(block_height):

@@ -12,10 +12,11 @@ from rasterio.errors import RasterioIOError
 
 from raster.cut_short import refuse_cut_short
 from raster.reopened import Reopened
-from raster.rules import DRIVERS, SIGNATURES, refuse_overviews_elsewhere
+from raster.rules import DRIVERS, SIGNATURES, NotAllowed, refuse_overviews_elsewhere
 from raster.source import opened
 from runtime.errors import UserError
 from runtime.files import require_regular
+from runtime.network import is_address, may_ask, server_of
 
 ARCHIVES = (".zip", ".tar")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -43,7 +44,10 @@ class Place:
     def opened(self):
         """A rasterio dataset of it, within GDAL's options for its product. UserError."""
         if not self.member:
-            if "://" not in self.path and os.path.isfile(self.path):
+            if is_address(self.path):
+                if not may_ask(self.path):
+                    raise NotAllowed(f"an item leads to {server_of(self.path)}; pass --allow-network if you trust it")
+            elif os.path.isfile(self.path):
                 refuse_cut_jp2(self.path)
             return opened(self.path)
         try:
@@ -125,7 +129,8 @@ class Package:
                 self.archive = tarfile.open(self.path, "r:")
                 members = [member.name for member in self.archive.getmembers() if member.isreg()]
         except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
-            raise UserError(f"{self.path} cannot be read as an archive ({' '.join(str(error).split())[:100]}); download it again") from error
+            why = " ".join(str(error).split())[:100]
+            raise UserError(f"{self.path} cannot be read as an archive ({why}); download it again") from error
         self.stored = {name.removeprefix("./"): name for name in members[:MOST_MEMBERS]}
         self.names = sorted(name for name in self.stored if not name.startswith("/") and ".." not in name.split("/"))
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from raster.package import Place
 from runtime.errors import UserError, did_you_mean
 
-# Common names (STAC's eo extension) with the same name here: one product says nir08, another nir, of bands that overlap. Which of them fit is
-# decided by their wavelengths.
+# Common names (STAC's eo extension) that count as one: products say nir08 and nir of bands that overlap. Wavelengths decide which fit.
 FAMILIES = {"nir08": "nir", "narrow_nir": "nir", "swir1": "swir16", "swir_16": "swir16", "swir2": "swir22", "swir_22": "swir22",
             "rededge071": "rededge", "rededge075": "rededge", "rededge078": "rededge"}
 
@@ -17,10 +16,10 @@ class Band:
     """
     One band of a product.
 
-    name: as scenes, chips and checkpoints call it. common: its common name, "" without. wavelength: nm, of the middle, None where unknown.
-    resolution: metres, None where only the file tells. place, index: its raster, and the band of it from 1. own_name: as the product's
-    files call it. scale, offset: reflectance = stored · scale + offset; None where only the file's tags can tell. nodata: stored value, None
-    where only the file tells.
+    name: as scenes, chips and checkpoints call it. common: its common name, "" without. wavelength: nm, of the middle, None where it is
+    not known. resolution: metres, None where only the file tells. place, index: its raster, and the band of it from 1. own_name: as the
+    files of the product call it. scale, offset: reflectance = stored · scale + offset; None where only the file's tags can tell. nodata:
+    stored value, None where only the file tells.
     """
 
     name: str

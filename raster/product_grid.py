@@ -92,7 +92,7 @@ class Placed:
         """
         Values between those of the four nearest pixels, rounded in types of integers.
 
-        Nodata takes no part: a pixel whose centre lies in a nodata pixel of the file is nodata, others are the weighted mean of what is data.
+        Nodata takes no part: a pixel whose centre lies in a nodata pixel of the file is nodata, any other is the weighted mean of data.
         """
         y0, y1, v = neighbours(rows, self.dataset.height)
         x0, x1, u = neighbours(columns, self.dataset.width)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from constants import IGNORE
 from raster.product_clouds import FORMS
@@ -188,7 +188,7 @@ def gdal(scene):
 def open_place(place, files):
     """An open rasterio dataset of a Place, closed by the ExitStack. UserError that names the file, as of one that cannot be opened."""
     if not place.member and "://" not in place.path and not os.path.exists(place.path):
-        raise UserError(f"{place} is missing; download it, or pass --bands without it") from FileNotFoundError(str(place))
+        raise UserError(f"{place} is missing; download the product again") from RasterioIOError("no such file")
     try:
         return files.enter_context(contextlib.closing(place.opened()))
     except (UserError, RasterioError) as error:

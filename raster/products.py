@@ -199,10 +199,12 @@ def ard_scene(item):
     path, name, properties = f"{item.folder}/{item.cid}.json", item.name.replace("/", "_"), item.properties
     platform = ard.PLATFORMS.get(str(properties.get("platform")).strip().lower())
     if platform is None:
-        return ProductScene(broken(path, name, f"{path} is of {properties.get('platform') or 'an unknown satellite'}; expected WorldView-2, -3"))
+        found = properties.get("platform") or "an unknown satellite"
+        return ProductScene(broken(path, name, f"{path} is of {found}; expected WorldView-2 or -3"))
     place = Place(f"{item.folder}/{item.cid}-ms.tif")
     bands = tuple(
-        Band(own, common, float(nm), None, place, number, own, 1e-4, 0.0, 0.0) for number, (own, common, nm) in enumerate(WORLDVIEW, start=1)
+        Band(own, common, float(nm), None, place, number, own, 1e-4, 0.0, 0.0)
+        for number, (own, common, nm) in enumerate(WORLDVIEW, start=1)
     )
     clouds = properties.get("tile:clouds_percent")
     return ProductScene(Product(

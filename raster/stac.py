@@ -15,7 +15,8 @@ from runtime.errors import UserError
 from runtime.names import path_inside
 from runtime.network import is_address
 
-PICTURES = ("visual", "thumbnail", "overview", "preview", "rendered_preview", "tilejson", "metadata")  # keys or roles of assets without bands
+# Keys, or roles, of assets that hold no bands.
+PICTURES = ("visual", "thumbnail", "overview", "preview", "rendered_preview", "tilejson", "metadata")
 CLOUD_ASSETS = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask", "udm2": "udm2", "ortho_udm2": "udm2"}
 OTHER_SCHEME = re.compile(r"(?!s3:|https?:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 

@@ -47,8 +47,8 @@ def sentinel2_pixels(side=60, seed=0, bands=METRES):
     return {band: numbers(side * 10 // METRES[band], side * 10 // METRES[band], seed + number) for number, band in enumerate(bands)}
 
 
-def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=None, scl=None, classi=None, offsets="own", quantification=10_000,
-              name=None):
+def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=None, scl=None, classi=None, offsets="own",
+              quantification=10_000, name=None):
     """
     A .SAFE folder; returns (its path, {band: stored values}). offsets: "own" as the baseline has them, {band_id: offset}, or None.
     scl: (H, W) at 20 m. classi: (3, H, W) at 60 m, of L1C.
@@ -56,6 +56,7 @@ def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=Non
     name = name or S2_NAME.format(level=level, baseline=baseline.replace(".", ""))
     safe, granule = Path(folder) / f"{name}.SAFE", "GRANULE/L2A_T32TQM_A025687_20220205T101206"
     pixels = sentinel2_pixels(side, seed) if pixels is None else pixels
+    day = name.split("_")[2][:8]
     images = []
     for band, array in pixels.items():
         metres = METRES[band]
@@ -87,7 +88,7 @@ def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=Non
     )
     (safe / f"MTD_MSI{level}.xml").write_text(f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
 <n1:Level-{level[1:]}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_Level-{level[1:]}.xsd">
-<n1:General_Info><Product_Info><PRODUCT_START_TIME>2022-02-05T10:12:11.024Z</PRODUCT_START_TIME>
+<n1:General_Info><Product_Info><PRODUCT_START_TIME>{day[:4]}-{day[4:6]}-{day[6:]}T10:12:11.024Z</PRODUCT_START_TIME>
 <PROCESSING_BASELINE>{baseline}</PROCESSING_BASELINE><Datatake><SPACECRAFT_NAME>Sentinel-2B</SPACECRAFT_NAME></Datatake>
 <Product_Organisation><Granule_List><Granule>{"".join(f"<IMAGE_FILE>{image}</IMAGE_FILE>" for image in images)}</Granule></Granule_List>
 </Product_Organisation></Product_Info><Product_Image_Characteristics>
@@ -133,7 +134,8 @@ def make_landsat(folder, side=24, seed=0, qa=None, form="txt", factors=True, sat
         write_raster(place / file, array, 30, nodata=0)
         contents[f"FILE_NAME_BAND_{band[1:]}"] = file
     contents["FILE_NAME_QUALITY_L1_PIXEL"] = f"{LANDSAT}_QA_PIXEL.TIF"
-    write_raster(place / contents["FILE_NAME_QUALITY_L1_PIXEL"], np.full((side, side), 21824, np.uint16) if qa is None else qa, 30, nodata=1)
+    qa = np.full((side, side), 21824, np.uint16) if qa is None else qa  # clear
+    write_raster(place / contents["FILE_NAME_QUALITY_L1_PIXEL"], qa, 30, nodata=1)
     reflectance = {}
     for number in range(1, 8) if factors else ():
         reflectance |= {f"REFLECTANCE_MULT_BAND_{number}": "2.75e-05", f"REFLECTANCE_ADD_BAND_{number}": "-0.2"}
@@ -143,7 +145,9 @@ def make_landsat(folder, side=24, seed=0, qa=None, form="txt", factors=True, sat
                              "SCENE_CENTER_TIME": "10:10:10.0000000Z", "CLOUD_COVER": "3.21"},
         "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS": reflectance,
         # of Level 1: not to be taken
-        "LEVEL1_RADIOMETRIC_RESCALING": {f"REFLECTANCE_{k}_BAND_{n}": v for n in range(1, 8) for k, v in (("MULT", "2e-05"), ("ADD", "-0.1"))},
+        "LEVEL1_RADIOMETRIC_RESCALING": {
+            f"REFLECTANCE_{what}_BAND_{n}": value for n in range(1, 8) for what, value in (("MULT", "2e-05"), ("ADD", "-0.1"))
+        },
     }
     if form == "json":
         text = json.dumps({"LANDSAT_METADATA_FILE": groups})

@@ -26,8 +26,8 @@ from benchmarks.fake_ard import make_fake_ard, write_tile
 from chipping import chip_pool, chip_window, chip_worker, make_chips, pan_chips, positions, window_walk
 from chipping.chipset import ChipSetWriter, RunOptions, read_lines
 from chipping.plain_pairs import pair_tiles, scale_of_pairs
-from raster import ard
 from constants import WORLDVIEW_BANDS
+from raster import ard
 from raster.pair_files import match_paths, scale_of_pair
 from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import RunError, UserError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import chip
-from raster.ard import read_item
 from chipping.link_chips import lines_by_file
 from chipping.pan_chips import BadChip, read_chip
+from raster.ard import read_item
 from raster.source import open_raster
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError

@@ -1,4 +1,4 @@
-"""chip.py inspect: says what is in a chip set, a warehouse, or images with boxes, and draws a contact sheet."""
+"""chip.py inspect: says what is in a chip set, a warehouse, a delivered product, or images with boxes, and draws a picture."""
 
 from chipping.commands.shared_flags import add_label_flags
 from classes import parse_colours
@@ -10,11 +10,13 @@ FIRST_FLAGS = ("--annotations", "--output", "--no-pictures", "--overwrite", "--c
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", help="folder made by chip.py, a warehouse or its `latest`, or images (with --annotations)")
+    parser.add_argument("folder", help="folder made by chip.py, a warehouse or its `latest`, a delivered product (.SAFE, .tar, STAC item "
+                        "…), or images (with --annotations)")
     parser.add_argument("--annotations", metavar="FILE", help="boxes of the images: COCO JSON, folder of VOC, CSV, GeoJSON …")
     add_label_flags(parser)
     parser.add_argument("--output", metavar="FILE",
-                        help="where the contact sheet goes; contact_sheet.png in the folder by default, boxes.png here for images")
+                        help="where the contact sheet goes; contact_sheet.png in the folder by default, boxes.png here for images, "
+                        "<scene>.png here for products")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     parser.add_argument("--no-pictures", action="store_true", help="words only")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the choice of pictures")

@@ -15,10 +15,12 @@ FIRST_FLAGS = ("--dataset-dir", "--images", "--masks", "--labels", "--patches-di
 def add_arguments(parser):
     what = parser.add_argument_group("what to cut")
     what.add_argument("--dataset-dir", metavar="DIR", help="folder in the CEMS layout (EMSRxxx/AOIyy/EMSRxxx_AOIyy_zz/…_S2L2A.tif)")
-    what.add_argument("--images", nargs="+", metavar="PATTERN", help="rasters: files, folders, globs in quotes, s3:// or https://")
+    what.add_argument("--images", nargs="+", metavar="PATTERN", help="rasters or delivered products (.SAFE, STAC items …): files, folders, "
+                      "globs in quotes, s3:// or https://")
     what.add_argument("--masks", nargs="+", metavar="PATTERN", help="label rasters with the images' names")
     what.add_argument("--labels", nargs="+", metavar="FILE", help="polygons (GeoJSON, GeoPackage, …), drawn on each image's grid")
     what.add_argument("--clouds", nargs="+", metavar="PATTERN", help="cloud masks with the images' names: 0 clear, 1 and more not")
+    what.add_argument("--no-clouds", action="store_true", help="leave the products' own cloud layers alone")
     what.add_argument("--image-suffix", metavar="TEXT", help="ending of the images' names that their masks don't share, such as _S2Hand")
     what.add_argument("--mask-suffix", metavar="TEXT", help="the same of the masks, such as _LabelHand")
     what.add_argument("--cloud-suffix", metavar="TEXT", help="the same of the cloud masks")
@@ -84,6 +86,8 @@ def run(args, console):
         for name in GENERAL_FORM:
             if getattr(args, name):
                 raise UserError(f"--dataset-dir finds images and masks itself; leave out --{name.replace('_', '-')}")
+    if args.no_clouds and args.clouds:
+        raise UserError("--clouds and --no-clouds exclude each other; pass one of them")
     if args.class_field and not args.labels:
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
     check_task(args)
@@ -105,8 +109,8 @@ def run(args, console):
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Inputs(
             dataset_dir=args.dataset_dir, images=args.images, masks=args.masks, labels=args.labels, clouds=args.clouds,
-            image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix, stack=args.stack,
-            scene_labels=args.scene_labels,
+            no_clouds=args.no_clouds, image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix,
+            stack=args.stack, scene_labels=args.scene_labels,
             stack_folder=scratch if args.dry_run else f"{os.path.normpath(args.patches_dir)}_stacks", exclude=args.exclude,
         )
         plan = plan_patches(

@@ -1,0 +1,392 @@
+"""Delivered products in chip.py and inference.py, as the stacked rasters of the same pixels: pytest tests/test_product_programs.py"""
+
+import datetime
+import functools
+import http.server
+import ipaddress
+import json
+import os
+import ssl
+import threading
+
+import numpy as np
+import pytest
+import rasterio
+from map_factory import run, write_checkpoint
+from product_factory import make_hls, make_item, make_landsat, make_safe, numbers, sentinel2_pixels, tarred, write_raster
+
+import chip
+from mapping.predict_file import predict_file
+from raster import source
+from raster.products import list_scenes
+from raster.source import open_raster
+from runtime import network
+from runtime.errors import RunError, UserError
+from runtime.files import read_json, read_lines
+
+BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
+MODEL = ("B04", "B8A", "B12")
+OLD = "S2A_MSIL2A_20210205T101211_N0214_R022_T32TQM_20210205T120000"
+OTHER = "S2A_MSIL2A_20220208T101211_N0400_R022_T33TQM_20220208T120000"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "best_model.pt", bands=list(MODEL))
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def cut(*words, folder="patches"):
+    """chip.py make-patches with small windows; its manifest lines."""
+    chip.main(["make-patches", *map(str, words), "--patches-dir", folder, "--patch-size", "32", "--stride", "32"])
+    return read_lines(f"{folder}/manifest.jsonl")
+
+
+def stacked(path, scene, bands):
+    """A GeoTIFF with bands of a product's scene on its grid, as a person would stack them."""
+    with open_raster(list_scenes([str(scene)])[0].with_bands(bands)) as dataset:
+        pixels, transform = dataset.read(), dataset.transform
+        path.parent.mkdir(exist_ok=True)
+        with rasterio.open(
+            path, "w", driver="GTiff", count=len(bands), height=dataset.height, width=dataset.width, dtype=pixels.dtype, crs=dataset.crs,
+            transform=transform, nodata=dataset.nodata,
+        ) as file:
+            file.write(pixels)
+            file.descriptions, file.scales, file.offsets = bands, dataset.scales, dataset.offsets
+    return path
+
+
+def write_mask(path, side=96, metres=10, seed=0, corner=(600_000, 4_900_020)):
+    return write_raster(path, np.random.default_rng(seed).integers(0, 2, (side, side)).astype(np.uint8), metres, corner=corner)
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def some_scl(side=96):
+    scl = np.full((side // 2, side // 2), 4, np.uint8)
+    scl[: side // 8, : side // 6] = 9
+    return scl
+
+
+# ------------------------------------------------------------------------------------------------ maps
+
+
+def test_a_product_has_the_map_of_the_stacked_raster_of_its_pixels(model, tmp_path):
+    safe, _ = make_safe(tmp_path, side=96)
+    landsat, _ = make_landsat(tmp_path, side=40)
+    hls, _ = make_hls(tmp_path, side=40)
+    item, _ = make_item(tmp_path / "item", side=60)
+    words = ("--checkpoint", model, "--device", "cpu", "--probabilities")
+    assert run(safe, tarred(landsat), hls, item, *words, "--no-clouds", "--output-dir", "maps") == 0
+    for product, bands in ((safe, MODEL), (landsat, ("red", "nir08", "swir22")), (hls, MODEL), (item, MODEL)):
+        name = list_scenes([str(product)])[0].name
+        plain = stacked(tmp_path / "plain" / f"{name}.tif", product, bands)
+        named = ("--bands", ",".join(bands)) if product is landsat else ()
+        assert run(plain, *words, *named, "--output-dir", "again") == 0
+        for kind in ("classes.tif", "probability.tif"):
+            assert (read(f"maps/{name}_{kind}") == read(f"again/{name}_{kind}")).all()
+        assert open(f"maps/{name}_burned.geojson").read() == open(f"again/{name}_burned.geojson").read()
+        assert (predict_file(str(product), str(model), clouds=False, device="cpu").classes == read(f"maps/{name}_classes.tif")).all()
+    scenes = {record["scene"]: record for record in read_json("maps/summary.json")["scenes"]}
+    assert scenes[safe.stem]["product"] == "Sentinel-2 L2A" and scenes[safe.stem]["datetime"].startswith("2022-02-05")
+    with rasterio.open(f"maps/{safe.stem}_classes.tif") as file:
+        assert file.tags()["SENSOR"] == "Sentinel-2 L2A" and file.tags()["SOURCE"] == safe.name
+
+
+def test_clouds_are_not_mapped_and_the_rest_stays_as_it_is(model, tmp_path, capsys):
+    safe, _ = make_safe(tmp_path, side=96, scl=some_scl())
+    for words, folder in (((), "maps"), (("--no-clouds",), "all")):
+        assert run(safe, "--checkpoint", model, "--output-dir", folder, "--device", "cpu", *words) == 0
+    said = "".join(capsys.readouterr())
+    assert "clouds by its scl layer are not mapped" in said and "clouds are mapped too" in said
+    clear = np.ones((96, 96), bool)
+    clear[:24, :32] = False
+    found, everything = read(f"maps/{safe.stem}_classes.tif"), read(f"all/{safe.stem}_classes.tif")
+    assert (found[~clear] == 255).all() and (found[clear] == everything[clear]).all() and (everything != 255).all()
+    with pytest.raises(UserError, match="made with other settings"):
+        run(safe, "--checkpoint", model, "--output-dir", "maps", "--device", "cpu", "--no-clouds")
+
+
+def test_scenes_that_cannot_be_mapped_are_named_and_the_others_are_mapped(model, tmp_path, capsys):
+    good, _ = make_safe(tmp_path, side=96)
+    bad, _ = make_safe(tmp_path, side=96, name=OLD, baseline="02.14")
+    os.remove(next(bad.rglob("*B12_20m.jp2")))
+    assert run(tmp_path / "*.SAFE", "--checkpoint", model, "--output-dir", "maps", "--device", "cpu") == 1
+    out, err = capsys.readouterr()
+    assert "B12_20m.jp2 is missing" in out + err and f"failed: {OLD}" in out + err and os.path.exists(f"maps/{good.stem}_classes.tif")
+
+
+def test_the_scenes_of_a_training_are_found_again_in_their_products(model, tmp_path):
+    make_safe(tmp_path, side=96)
+    write_mask(tmp_path / "masks/32TQM_2022-02-05.tif")
+    lines = cut("--images", "*.SAFE", "--masks", "masks/*.tif", "--bands", ",".join(MODEL))
+    path = lines[0]["source"]["path"]
+    changed = write_checkpoint(tmp_path / "trained.pt", bands=list(MODEL), patches_dir=str(tmp_path / "patches"))
+    text = (tmp_path / "patches/manifest.jsonl").read_text().replace('"split": "train"', '"split": "val"')
+    (tmp_path / "patches/manifest.jsonl").write_text(text)
+    assert path.endswith(".SAFE") and run("--checkpoint", changed, "--output-dir", "maps", "--device", "cpu") == 0
+
+
+# ------------------------------------------------------------------------------------------------ patches
+
+
+def test_a_product_has_the_patches_of_the_stacked_raster_of_its_pixels(tmp_path):
+    pixels = sentinel2_pixels(96)
+    for band in pixels.values():
+        band[: len(band) // 4, : len(band) // 4] = 0
+    safe, _ = make_safe(tmp_path, side=96, pixels=pixels)
+    write_mask(tmp_path / f"masks/{safe.stem}.tif")
+    stacked(tmp_path / f"plain/{safe.stem}.tif", safe, BANDS)
+    shared = ("--masks", "masks", "--bands", ",".join(BANDS))
+    ours = cut("--images", safe, *shared, "--no-clouds")
+    plain = cut("--images", "plain", *shared, folder="plain-patches")
+    assert len(ours) == 9 and ours[0]["valid_fraction"] < 0.5
+    for one, other in zip(ours, plain, strict=True):
+        assert [one[key] for key in one if key not in ("source", "event")] == [other[key] for key in one if key not in ("source", "event")]
+        for key in ("file", "mask"):
+            assert open(f"patches/{one[key]}", "rb").read() == open(f"plain-patches/{other[key]}", "rb").read()
+    sets = [read_json(f"{folder}/chipset.json") for folder in ("patches", "plain-patches")]
+    assert sets[0]["offset"] == sets[1]["offset"] == [-1000.0] * 6 and sets[0]["sensor"] == "Sentinel-2 MSI"
+    assert sets[0]["wavelengths"][:2] == [492.1, 559.0] and "wavelengths" not in sets[1]
+
+
+def test_workers_cut_the_same_patches_and_a_set_is_continued_only_with_the_same_files(tmp_path):
+    safe, _ = make_safe(tmp_path, side=96)
+    write_mask(tmp_path / f"masks/{safe.stem}.tif")
+    words = ("--images", safe, "--masks", "masks", "--bands", "B04,B11")
+    cut(*words)
+    cut(*words, "--workers", 2, folder="two")
+    for file in sorted((tmp_path / "patches").rglob("*.npy")):
+        assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "patches")).read_bytes()
+    cut(*words)
+    band = next(safe.rglob("*B11_20m.jp2"))
+    os.utime(band, (1, 1))
+    with pytest.raises(UserError, match="has changed since chips were cut"):
+        cut(*words)
+
+
+def test_clouds_and_masks_of_a_product_are_found_by_themselves(tmp_path):
+    make_safe(tmp_path, side=96, scl=some_scl())
+    write_mask(tmp_path / "masks/burn_32TQM_20220205.tif")
+    words = ("--images", "*.SAFE", "--masks", "masks", "--bands", "B04,B11")
+    lines = cut(*words, "--max-cloud-cover", "0.5")
+    assert len(lines) == 8 and lines[0]["event"] == "T32TQM" and lines[0]["source"]["sensor"] == "Sentinel-2 MSI"
+    assert read_lines("patches/skipped.jsonl")[0]["reason"] == "clouds" and all(line["cloud_cover"] == 0 for line in lines)
+    assert len(cut(*words, "--no-clouds", folder="all")) == 9
+    kept = cut(*words, "--max-cloud-cover", "1", "--ignore-clouds", folder="ignored")
+    assert kept[0]["cloud_cover"] == 0.75 and (np.load(f"ignored/{kept[0]['mask']}")[0, :24] == 255).all()
+    with pytest.raises(UserError, match="--cloud-values and --cloud-bits are for --clouds"):
+        cut(*words, "--cloud-values", "scl", folder="values")
+    write_mask(tmp_path / "masks/T32TQM_2022-02-05.tif")
+    with pytest.raises(UserError, match="has two masks by tile and date"):
+        cut(*words, folder="twice")
+
+
+def test_two_dates_of_a_tile_share_one_offset_and_one_split(tmp_path):
+    make_safe(tmp_path, side=96)
+    make_safe(tmp_path, side=96, name=OLD, baseline="02.14")
+    write_mask(tmp_path / "masks/32TQM_20220205.tif")
+    write_mask(tmp_path / "masks/32TQM_20210205.tif")
+    words = ("--images", "*.SAFE", "--masks", "masks", "--bands", "B04,B11")
+    lines = cut(*words)
+    assert {line["event"] for line in lines} == {"T32TQM"} and read_json("patches/chipset.json")["offset"] == [-1000, -1000]
+    first = {line["scene"][:3]: np.load(f"patches/{line['file']}") for line in reversed(lines)}
+    assert (first["S2A"] == first["S2B"].astype(int) + 1000).all()  # the same pixels, of which one is without offset
+    with pytest.raises(UserError, match="share ground"):
+        cut(*words, "--val", "S2A", folder="leaking")
+    with pytest.raises(UserError, match="at least 2 events apart, found 1"):
+        cut(*words, "--val", "0.5", folder="share")
+
+
+def test_products_that_are_half_downloaded_are_skipped_and_named(tmp_path, capsys):
+    make_safe(tmp_path, side=96)
+    bad, _ = make_safe(tmp_path, side=96, name=OLD, baseline="02.14")
+    broken, _ = make_safe(tmp_path, side=96, name=OTHER)
+    (broken / "MTD_MSIL2A.xml").write_text("<cut")
+    for name in ("32TQM_20220205", "32TQM_20210205", OTHER):
+        write_mask(tmp_path / f"masks/{name}.tif")
+    band = next(bad.rglob("*B11_20m.jp2"))
+    band.write_bytes(band.read_bytes()[:-40])
+    words = ("--images", "*.SAFE", "--masks", "masks", "--bands", "B04,B11")
+    assert {line["scene"][:3] for line in cut(*words)} == {"S2B"}
+    said = "".join(capsys.readouterr())
+    assert "B11_20m.jp2 is cut short" in said and "MTD_MSIL2A.xml is not whole" in said
+    with pytest.raises(RunError, match="--strict"):
+        cut(*words, "--strict", folder="strict")
+
+
+def test_sensors_with_other_bands_or_factors_make_no_common_set(tmp_path):
+    make_hls(tmp_path / "a", "S30", side=32)
+    make_hls(tmp_path / "a", "L30", side=32)
+    for name in ("HLS.S30.T32TQM.2022036T101211.v2.0", "HLS.L30.T32TQM.2022036T101211.v2.0"):
+        write_mask(tmp_path / f"masks/{name}.tif", 32, 30)
+    words = ("--images", "a/*", "--masks", "masks/*.tif")
+    assert len(cut(*words, "--bands", "red,nir08,swir22")) == 2  # within the tolerance
+    with pytest.raises(UserError, match="more than 25 nm apart"):
+        cut(*words, "--bands", "B04,B05", folder="apart")  # red edge of the one, near infrared of the other
+    with pytest.raises(UserError, match="has no band 'B8A'"):
+        cut(*words, "--bands", "B04,B8A", folder="lacking")
+
+
+# ------------------------------------------------------------------------------------------------ inspect
+
+
+def test_inspect_says_what_a_product_holds_and_draws_it(tmp_path, capsys):
+    safe, _ = make_safe(tmp_path / "a", side=96, scl=some_scl())
+    os.remove(next(safe.rglob("*B09_60m.jp2")))
+    chip.main(["inspect", str(safe)])
+    said = capsys.readouterr().out
+    for words in ("Sentinel-2 L2A, 2022-02-05, T32TQM, surface reflectance", "processing baseline 04.00", "B8A", "(value -1000) / 10000",
+                  "B09_60m.jp2 is missing", "cloud 8.3 %", f"picture: {safe.stem}.png"):
+        assert words in said
+    assert (tmp_path / f"{safe.stem}.png").stat().st_size > 500
+    item, _ = make_item(tmp_path / "b")
+    chip.main(["inspect", str(item), "--no-pictures"])
+    assert "STAC item of sentinel-2-l2a" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has no MTD"):
+        (tmp_path / "x.SAFE").mkdir()
+        chip.main(["inspect", "x.SAFE"])
+
+
+# ------------------------------------------------------------------------------------------------ over https
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    """Serves a folder with byte ranges, and 403 for what has no signature where one is asked for. asked: [(path, first byte, bytes)]."""
+
+    folder, signature, asked = None, "", []
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, body):
+        name, _, query = self.path.partition("?")
+        path = self.folder / name.lstrip("/")
+        if self.signature and name.endswith(".tif") and query != self.signature:
+            self.send_error(403)
+            return
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, wanted = path.read_bytes(), self.headers.get("Range")
+        first, last = 0, len(data) - 1
+        if wanted:
+            words = wanted.removeprefix("bytes=").split("-")
+            first, last = int(words[0]), min(int(words[1] or last), last)
+        if body:
+            self.asked.append((name, first, last - first + 1))
+        self.send_response(206 if wanted else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.end_headers()
+        if body:
+            self.wfile.write(data[first : last + 1])
+
+
+@functools.cache
+def certificate():
+    """(certificate, key) in PEM of 127.0.0.1, signed by itself."""
+    x509 = pytest.importorskip("cryptography.x509", reason="cryptography is not installed")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return signed.public_bytes(serialization.Encoding.PEM), private
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """An https server of tmp_path/served whose certificate is trusted; with `address`, `handler`."""
+    for name, text in zip(("cert.pem", "key.pem"), certificate(), strict=True):
+        (tmp_path / name).write_bytes(text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    monkeypatch.setattr(source, "REMOTE_OPTIONS", {**source.REMOTE_OPTIONS, "GDAL_CURL_CA_BUNDLE": str(tmp_path / "cert.pem"),
+                                                   "GDAL_HTTP_MAX_RETRY": 0})
+    monkeypatch.setattr("raster.product_scene.REMOTE_OPTIONS", source.REMOTE_OPTIONS)
+    monkeypatch.setattr(network, "allowed", dict(network.allowed))
+    (tmp_path / "served").mkdir()
+    handler = type("Handler", (Ranges,), {"folder": tmp_path / "served", "asked": []})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        running.socket = context.wrap_socket(running.socket, server_side=True)
+        running.daemon_threads, running.handler, running.address = True, handler, f"https://127.0.0.1:{running.server_port}"
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def test_an_item_on_a_server_has_the_map_of_the_local_one(model, server, tmp_path):
+    item, _ = make_item(tmp_path / "served/items")
+    words = ("--checkpoint", model, "--device", "cpu", "--probabilities")
+    assert run(item, *words, "--output-dir", "local") == 0
+    assert run(f"{server.address}/items/item.json", *words, "--output-dir", "remote") == 0
+    for name in sorted(p.name for p in (tmp_path / "local").glob("S2B*")):
+        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("local", "remote"))
+        assert one == other, name
+    assert {name for name, _, _ in server.handler.asked} == {f"/items/{n}" for n in ("item.json", "red.tif", "nir08.tif", "swir22.tif",
+                                                                                     "scl.tif")}
+
+
+def test_a_saved_collection_leads_to_its_servers_where_that_is_allowed(model, server, tmp_path):
+    make_item(tmp_path / "served", prefix=f"{server.address}/")
+    item = read_json(tmp_path / "served/item.json")
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+    words = (tmp_path / "items.json", "--checkpoint", model, "--device", "cpu", "--output-dir", "maps")
+    with pytest.raises(UserError, match=f"leads to {server.address}; pass --allow-network"):
+        run(*words)
+    assert not server.handler.asked
+    assert run(*words, "--allow-network") == 0 and os.path.exists("maps/S2B_32TQM_20220205_0_L2A_classes.tif")
+
+
+def test_an_expired_signature_is_one_line(model, server, tmp_path):
+    make_item(tmp_path / "served", prefix=f"{server.address}/")
+    item = read_json(tmp_path / "served/item.json")
+    for asset in item["assets"].values():
+        asset["href"] += "?sig=old"
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    server.handler.signature = "sig=new"
+    words = ("--checkpoint", model, "--device", "cpu", "--output-dir", "maps", "--allow-network")
+    with pytest.raises(UserError, match=r"is refused \(403\); its signature has expired or is wrong: sign the items again"):
+        run(tmp_path / "item.json", *words)
+    (tmp_path / "item.json").write_text((tmp_path / "item.json").read_text().replace("sig=old", "sig=new"))
+    assert run(tmp_path / "item.json", *words) == 0
+
+
+def test_a_window_of_a_remote_product_costs_headers_and_its_own_blocks(server, tmp_path):
+    pixels = numbers(512, 512, 0)
+    write_raster(tmp_path / "served/red.tif", np.random.default_rng(0).integers(1, 5000, pixels.shape).astype(np.uint16), 10, nodata=0,
+                 tiled=True, blockxsize=128, blockysize=128)
+    make = read_json(make_item(tmp_path / "x")[0])
+    make["assets"] = {"red": {**make["assets"]["red"], "href": f"{server.address}/red.tif"}}
+    (tmp_path / "item.json").write_text(json.dumps(make))
+    network.permit([], True)
+    scene = list_scenes(["item.json"])[0]
+    with open_raster(scene) as dataset:
+        dataset.read(1, window=rasterio.windows.Window(130, 130, 100, 100))
+    fetched = sum(size for _, _, size in server.handler.asked)
+    assert len(server.handler.asked) <= 2 and fetched <= 2 * 32768 + 128 * 128 * 2 + 32768, server.handler.asked
+
