@@ -1,0 +1,186 @@
+"""
+What delivered products cost beside what nobody can do without: the blocks of their files, decoded once.
+
+    python benchmarks/products.py                        # a generated SAFE of 4392 x 4392 pixels of 10 m: six bands, JPEG 2000 in tiles
+    python benchmarks/products.py --side 10980 --repeat 1
+
+Prints CPU seconds of cutting (after the imports) and of decoding all blocks of the bands once, and their ratio; wall seconds of one and two
+workers; milliseconds to open a product; requests and bytes of a window of a remote COG beside the header and its own blocks.
+"""
+
+import argparse
+import contextlib
+import http.server
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
+
+
+def land(side, seed):
+    """(side, side) uint16 like land: smooth fields, fine noise."""
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.integers(1300, 4000, (side // 32 + 1, side // 32 + 1)), np.ones((32, 32), np.int64))[:side, :side]
+    return (coarse + rng.integers(0, 60, (side, side))).astype(np.uint16)
+
+
+def generate(folder, side):
+    """(SAFE folder, mask) as make-patches takes them."""
+    from product_factory import METRES, make_safe, write_raster
+
+    pixels = {band: land(side * 10 // METRES[band], number) for number, band in enumerate(BANDS)}
+    safe, _ = make_safe(folder, side=side, pixels=pixels)
+    mask = write_raster(folder / f"masks/{safe.stem}.tif", (pixels["B02"] > 2600).astype(np.uint8), 10, compress="deflate", tiled=True)
+    return safe, mask
+
+
+def cpu(work):
+    """(CPU seconds, wall seconds) of work() in this process."""
+    before, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    work()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.perf_counter() - begin
+
+
+def decode_once(safe):
+    import rasterio
+
+    for band in BANDS:
+        metres = "10m" if band in ("B02", "B03", "B04") else "20m"
+        with rasterio.open(next(safe.glob(f"GRANULE/*/IMG_DATA/R{metres}/*_{band}_{metres}.jp2"))) as dataset:
+            for _, window in dataset.block_windows(1):
+                dataset.read(1, window=window)
+
+
+def cut(safe, out, workers=1):
+    import chip
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        chip.main(["make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"), "--bands", ",".join(BANDS), "--no-clouds",
+                   "--patches-dir", str(out), "--workers", str(workers), "--quiet"])
+
+
+def cut_alone(safe, out, workers):
+    """Wall seconds of a process of its own."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"),
+                    "--bands", ",".join(BANDS), "--no-clouds", "--patches-dir", str(out), "--workers", str(workers), "--quiet"],
+                   check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def time_cutting(folder, side, repeat):
+    safe, _ = generate(folder, side)
+    cut(safe, folder / "warm")  # imports
+    pairs = [(cpu(lambda: decode_once(safe))[0], cpu(lambda n=n: cut(safe, folder / f"out{n}"))[0]) for n in range(repeat)]
+    bound, ours = (min(values) for values in zip(*pairs, strict=True))
+    print(f"decoding the blocks of {len(BANDS)} bands once: {bound:.2f} s of CPU; cutting patches of them: {ours:.2f} s, "
+          f"{ours / bound:.2f} times as much")
+    one, two = (min(cut_alone(safe, folder / f"w{workers}-{n}", workers) for n in range(repeat)) for workers in (1, 2))
+    print(f"one worker: {one:.1f} s; two: {two:.1f} s, {one / two:.2f} times as fast ({os.cpu_count()} cores)")
+    return safe
+
+
+def time_opening(safe, repeat):
+    from raster.products import list_scenes
+    from raster.source import describe
+
+    times = []
+    for _ in range(5 * repeat):
+        begin = time.perf_counter()
+        (scene,) = list_scenes([str(safe)])
+        describe(scene.with_bands(BANDS))
+        times.append(1000 * (time.perf_counter() - begin))
+    print(f"opening a SAFE with {len(BANDS)} bands: {min(times):.1f} ms")
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    """A folder with byte ranges. asked: [(first byte, bytes)] of GET requests for rasters."""
+
+    folder, asked = None, []
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, body):
+        path = self.folder / self.path.lstrip("/")
+        data, wanted = path.read_bytes(), self.headers.get("Range")
+        first, last = 0, len(data) - 1
+        if wanted:
+            words = wanted.removeprefix("bytes=").split("-")
+            first, last = int(words[0]), min(int(words[1] or last), last)
+        if body and path.suffix == ".tif":
+            self.asked.append((first, last - first + 1))
+        self.send_response(206 if wanted else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.end_headers()
+        if body:
+            self.wfile.write(data[first : last + 1])
+
+
+def count_requests(folder):
+    import rasterio
+    from product_factory import make_item, write_raster
+    from rasterio.windows import Window
+
+    from raster.products import list_scenes
+    from raster.source import open_raster
+    from runtime import network
+
+    item, _ = make_item(folder / "cog")
+    cog = write_raster(folder / "cog/red.tif", land(4096, 0), 10, driver="COG", nodata=0, compress="deflate", blocksize=512)
+    known = json.loads(item.read_text())
+    handler = type("Handler", (Ranges,), {"folder": folder / "cog", "asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        known["assets"] = {"red": {**known["assets"]["red"], "href": f"http://127.0.0.1:{server.server_port}/red.tif"}}
+        item.write_text(json.dumps(known))
+        network.permit([], True)
+        (scene,) = list_scenes([str(item)])
+        with open_raster(scene) as dataset:
+            header = list(handler.asked)
+            dataset.read(1, window=Window(1100, 1100, 900, 900))  # four blocks, two beside each other in two rows
+        server.shutdown()
+    with rasterio.open(cog) as dataset:
+        blocks = [int(dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1)) for x in (2, 3) for y in (2, 3)]
+    fetched = handler.asked[len(header) :]
+    print(f"a window of 4 blocks of a remote COG: {len(header)} requests and {sum(s for _, s in header) / 1024:.0f} kB for the header, "
+          f"{len(fetched)} requests and {sum(s for _, s in fetched) / 1024:.0f} kB for blocks of {sum(blocks) / 1024:.0f} kB")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=4392, help="pixels of 10 m, a multiple of 6")
+    parser.add_argument("--repeat", type=int, default=3)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as scratch:
+        count_requests(Path(scratch))
+        safe = time_cutting(Path(scratch), args.side, args.repeat)
+        time_opening(safe, args.repeat)
+
+
+if __name__ == "__main__":
+    main()
