@@ -5,6 +5,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, objects, h
     python inference.py --checkpoint final_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
     python inference.py --checkpoint final_model.pt scene.tif --aoi area.geojson --tta --probabilities
     python inference.py --checkpoint final_model.pt                # the test scenes of the patches that the checkpoint was trained on
+    python inference.py --checkpoint final_model.pt safe/S2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000.SAFE items.json
     torchrun --nproc-per-node 2 inference.py --checkpoint final_model.pt scenes/ --output-dir maps
     python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps --divide-by 10000   # sharpen
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
@@ -49,7 +50,8 @@ FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--div
 
 def build_parser():
     parser = Parser(prog="inference.py", description=__doc__, first=FIRST_FLAGS)
-    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, folders, globs, s3:// or https:// addresses")
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, delivered products (.SAFE, .tar, STAC items …), folders, "
+                        "globs, s3:// or https:// addresses")
     parser.add_argument("-w", "--checkpoint", metavar="FILE", help="the file that the end of a training names, or the run's folder")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
@@ -213,9 +215,9 @@ NOT_FOR_TASK = {
     "classification": {"threshold", "probabilities", "min_area"},
     "multilabel": {"probabilities", "min_area"},
 }
-NOT_FOR_SHARPENING = {"aoi", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
+NOT_FOR_SHARPENING = {"aoi", "no_clouds", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
                       "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections"}
-NOT_FOR_DETECTION = {"threshold", "probabilities", "min_area", "tta", "compile"}
+NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile"}
 
 
 def find_objects(args, given, checkpoint):
@@ -245,7 +247,8 @@ def find_objects(args, given, checkpoint):
         iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), vectors=args.vectors,
         precision=args.precision,
     )
-    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale)
+    flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
+                               clouds=False)
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = FindRun(
             detector=detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,

@@ -100,11 +100,11 @@ def time_opening(safe, repeat):
 
     times = []
     for _ in range(5 * repeat):
-        begin = time.perf_counter()
+        begin = time.process_time()
         (scene,) = list_scenes([str(safe)])
         describe(scene.with_bands(BANDS))
-        times.append(1000 * (time.perf_counter() - begin))
-    print(f"opening a SAFE with {len(BANDS)} bands: {min(times):.1f} ms")
+        times.append(1000 * (time.process_time() - begin))
+    print(f"opening a SAFE with {len(BANDS)} bands: {min(times):.1f} ms of CPU")
 
 
 class Ranges(http.server.BaseHTTPRequestHandler):

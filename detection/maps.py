@@ -15,7 +15,8 @@ from mapping.area_of_interest import OutsideArea
 from mapping.inputs import InputFlags, judged
 from mapping.messages import last_line, plan_words, reflectance_table, tell_faults
 from mapping.weights_hash import weights_hash
-from raster.source import RASTER_SUFFIXES, list_rasters, scene_name
+from raster.products import list_scenes
+from raster.source import RASTER_SUFFIXES, scene_name
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
 from runtime.files import require_writable, settings_hash
@@ -92,7 +93,7 @@ def choose_images(run, patterns, console):
     if not patterns:
         raise UserError("no image was given; pass files, folders or globs")
     images = {}
-    for path in list_rasters(patterns, IMAGE_SUFFIXES):
+    for path in list_scenes(patterns, IMAGE_SUFFIXES):
         name = scene_name(path)
         if name in images:
             raise UserError(f"{images[name]} and {path} would both become {name}_boxes.png; pass them with different --output-dir")

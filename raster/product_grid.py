@@ -180,6 +180,11 @@ class GridDataset:
         self.masked = [band for band in placed if has_own_mask(band)]
         self.mask_flag_enums = ([MaskFlags.per_dataset] if self.masked else [MaskFlags.all_valid],) * self.count
 
+    @property
+    def has_overviews(self):
+        """Whether a thinned-out reading of any band does without its full resolution."""
+        return all(band.dataset.overviews(band.index) for band in self.placed)
+
     def tags(self, *words, **more):
         return {}
 

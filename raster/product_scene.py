@@ -15,6 +15,7 @@ from raster.scene_path import ScenePath
 from raster.source import LOCAL_OPTIONS, REMOTE_OPTIONS, RasterInfo, describe, has_credentials
 from runtime.errors import UserError
 
+CACHE_BYTES = 384 << 20  # two rows of JPEG 2000 blocks of all bands of a Sentinel-2 tile
 WHOLE_BLOCKS = 1.3  # times the bytes of two rows of blocks, of all bands, that GDAL keeps decoded: windows that lie across need both
 FORBIDDEN = ("403", "AccessDenied", "Forbidden")
 
@@ -64,7 +65,7 @@ class ProductScene(ScenePath):
         return CloudScene(self) if self.product.clouds else None
 
     def gdal_options(self):
-        options = REMOTE_OPTIONS if self.leads_to_servers else LOCAL_OPTIONS
+        options = {**(REMOTE_OPTIONS if self.leads_to_servers else LOCAL_OPTIONS), "GDAL_CACHEMAX": CACHE_BYTES}
         if any(place.member for place in self.places):
             options = {**options, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # nothing beside a member is opened
         if any(place.path.startswith("s3://") for place in self.places) and not has_credentials():

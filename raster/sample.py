@@ -12,6 +12,7 @@ from runtime.errors import RunError, one_line
 SIDE = 64  # pixels of a window
 GRIDS = (4, 16)  # windows along a side of the raster: at first, and where these have hardly any valid pixel
 ENOUGH = 1000  # valid pixels
+THINNED = 512  # pixels of the longer side of a reading of overviews
 
 
 def sample_values(path, indexes, nodata=None, masked=None):
@@ -23,11 +24,29 @@ def sample_values(path, indexes, nodata=None, masked=None):
     masked: see raster.hidden.DataBands.
     """
     with open_raster(path) as dataset:
+        if getattr(dataset, "has_overviews", False) and (thinned := read_thinned(dataset, indexes, nodata, masked)) is not None:
+            return thinned
         for grid in GRIDS:
             values = read_windows(path, dataset, indexes, nodata, masked, grid)
             if values.shape[1] >= ENOUGH or max(dataset.width, dataset.height) <= SIDE:
                 break
     return values
+
+
+def read_thinned(dataset, indexes, nodata, masked):
+    """
+    sample_values of a product whose files have overviews, None where they cannot be read: a window of JPEG 2000 costs a whole block of a
+    thousand pixels a side, and one on a server a request.
+    """
+    share = min(1.0, THINNED / max(dataset.height, dataset.width))
+    shape = max(1, round(dataset.height * share)), max(1, round(dataset.width * share))
+    try:
+        pixels = read_bands(dataset, indexes, out_shape=(len(indexes), *shape))
+        hidden = hidden_pixels(dataset, masked, shape=shape)
+    except RasterioError:
+        return None
+    valid = valid_pixels(pixels, nodata, zero_is_nodata=True)
+    return pixels[:, valid if hidden is None else valid & ~hidden].astype(np.float64)
 
 
 def read_windows(path, dataset, indexes, nodata, masked, grid):

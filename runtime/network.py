@@ -17,8 +17,8 @@ allowed = {"everywhere": False, "servers": frozenset()}
 
 
 def add_network_flag(parser):
-    parser.add_argument("--allow-network", action="store_true", help="let files (a VRT, an ARD's links) lead to servers that the command "
-                        "line does not name")
+    parser.add_argument("--allow-network", action="store_true", help="let files (a VRT, a STAC item, an ARD's links) lead to servers "
+                        "that the command line does not name")
 
 
 def is_address(path):

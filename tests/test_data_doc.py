@@ -9,6 +9,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from product_factory import make_safe, write_raster
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
@@ -71,6 +72,8 @@ def world(here, make_raster):
         coarse = from_origin(500_000, 4_600_000, 20, 20)
         make_raster(f"safe/T33_2024_{band}_20m.tif", rng.integers(1, 9999, (8, 8)).astype(np.uint16), transform=coarse)
     make_raster("safe-masks/T33_2024.tif", mask)
+    make_safe("products", side=24)
+    write_raster("product-masks/32TQM_20220205.tif", np.tri(24, dtype=np.uint8), 10)
 
 
 def test_the_commands_of_the_page_run_in_order(tmp_path, monkeypatch, world, capsys):

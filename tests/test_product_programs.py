@@ -21,6 +21,7 @@ from raster import source
 from raster.products import list_scenes
 from raster.source import open_raster
 from runtime import network
+from runtime.checkpoint import save_checkpoint
 from runtime.errors import RunError, UserError
 from runtime.files import read_json, read_lines
 
@@ -78,17 +79,19 @@ def some_scl(side=96):
 # ------------------------------------------------------------------------------------------------ maps
 
 
-def test_a_product_has_the_map_of_the_stacked_raster_of_its_pixels(model, tmp_path):
+@pytest.mark.parametrize("products", ["safe and landsat", pytest.param("all of them", marks=pytest.mark.slow)])
+def test_a_product_has_the_map_of_the_stacked_raster_of_its_pixels(model, tmp_path, products):
     safe, _ = make_safe(tmp_path, side=96)
     landsat, _ = make_landsat(tmp_path, side=40)
-    hls, _ = make_hls(tmp_path, side=40)
-    item, _ = make_item(tmp_path / "item", side=60)
+    made = [(safe, MODEL), (tarred(landsat), ("red", "nir08", "swir22"))]
+    if products == "all of them":
+        made += [(make_hls(tmp_path, side=40)[0], MODEL), (make_item(tmp_path / "item", side=60)[0], MODEL)]
     words = ("--checkpoint", model, "--device", "cpu", "--probabilities")
-    assert run(safe, tarred(landsat), hls, item, *words, "--no-clouds", "--output-dir", "maps") == 0
-    for product, bands in ((safe, MODEL), (landsat, ("red", "nir08", "swir22")), (hls, MODEL), (item, MODEL)):
+    assert run(*(product for product, _ in made), *words, "--no-clouds", "--output-dir", "maps") == 0
+    for product, bands in made:
         name = list_scenes([str(product)])[0].name
         plain = stacked(tmp_path / "plain" / f"{name}.tif", product, bands)
-        named = ("--bands", ",".join(bands)) if product is landsat else ()
+        named = ("--bands", ",".join(bands)) if bands != MODEL else ()
         assert run(plain, *words, *named, "--output-dir", "again") == 0
         for kind in ("classes.tif", "probability.tif"):
             assert (read(f"maps/{name}_{kind}") == read(f"again/{name}_{kind}")).all()
@@ -134,6 +137,19 @@ def test_the_scenes_of_a_training_are_found_again_in_their_products(model, tmp_p
     assert path.endswith(".SAFE") and run("--checkpoint", changed, "--output-dir", "maps", "--device", "cpu") == 0
 
 
+def test_objects_are_found_in_products_too(tmp_path, monkeypatch):
+    from spot_detector import SpotDetector, data, stand_in
+
+    item, pixels = make_item(tmp_path / "a", side=60)
+    pixels["B04"][10:20, 12:24] = 8000  # reflectance 0.7; what is around is below the stand-in's threshold
+    write_raster(tmp_path / "a/red.tif", pixels["B04"], 10, nodata=0)
+    stand_in(monkeypatch, SpotDetector())
+    known = data(divide_by=[10_000.0] * 3, offset=[-1000.0] * 3)
+    save_checkpoint(tmp_path / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": known})
+    assert run(item, "--checkpoint", tmp_path / "c.pt", "--output-dir", "found", "--device", "cpu") == 0
+    assert [entry["bbox"] for entry in json.loads((tmp_path / "found/results.json").read_text())] == [[12, 10, 12, 10]]
+
+
 # ------------------------------------------------------------------------------------------------ patches
 
 
@@ -157,6 +173,7 @@ def test_a_product_has_the_patches_of_the_stacked_raster_of_its_pixels(tmp_path)
     assert sets[0]["wavelengths"][:2] == [492.1, 559.0] and "wavelengths" not in sets[1]
 
 
+@pytest.mark.slow
 def test_workers_cut_the_same_patches_and_a_set_is_continued_only_with_the_same_files(tmp_path):
     safe, _ = make_safe(tmp_path, side=96)
     write_mask(tmp_path / f"masks/{safe.stem}.tif")
