@@ -126,11 +126,18 @@ class Placed:
 
     def thinned(self, window, shape):
         """(h, w) of a window of the grid with every so many-th pixel alone."""
+        return self.dataset.read(self.index, window=self.window_of_file(window), out_shape=shape)
+
+    def thinned_mask(self, window, shape):
+        """`mask` with every so many-th pixel alone."""
+        return self.dataset.dataset_mask(window=self.window_of_file(window), out_shape=shape) == 0
+
+    def window_of_file(self, window):
+        """The part of the file that a window of the grid lies in, to fractions of a pixel."""
         left, top = self.across[0] * window.col_off + self.across[1], self.down[0] * window.row_off + self.down[1]
         right, bottom = left + self.across[0] * window.width, top + self.down[0] * window.height
         left, top = max(0.0, left), max(0.0, top)
-        part = Window(left, top, min(right, self.dataset.width) - left, min(bottom, self.dataset.height) - top)
-        return self.dataset.read(self.index, window=part, out_shape=shape)
+        return Window(left, top, min(right, self.dataset.width) - left, min(bottom, self.dataset.height) - top)
 
 
 def neighbours(positions, count):
@@ -212,13 +219,11 @@ class GridDataset:
     def dataset_mask(self, window=None, out_shape=None):
         """(h, w) uint8: 0 where the mask of any of the files hides a pixel."""
         window = window or Window(0, 0, self.width, self.height)
-        shape = tuple(out_shape[-2:]) if out_shape is not None else (int(window.height), int(window.width))
-        shown = np.full((int(window.height), int(window.width)), 255, np.uint8)
+        whole = int(window.height), int(window.width)
+        shape = tuple(out_shape[-2:]) if out_shape is not None else whole
+        shown = np.full(shape, 255, np.uint8)
         for band in self.masked:
-            shown[band.mask(window)] = 0
-        if shape != shown.shape:
-            rows, columns = (np.arange(n) * size // n for n, size in zip(shape, shown.shape, strict=True))
-            shown = shown[rows[:, None], columns]
+            shown[band.mask(window) if shape == whole else band.thinned_mask(window, shape)] = 0
         return shown
 
     def close(self):

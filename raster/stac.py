@@ -5,6 +5,7 @@ import os
 import re
 from urllib.parse import urljoin, urlparse
 
+from raster import landsat
 from raster.package import Place
 from raster.product import FAMILIES, Band, CloudLayer, Product, broken
 from raster.remote_text import read_text
@@ -18,6 +19,8 @@ from runtime.network import is_address
 # Keys, or roles, of assets that hold no bands.
 PICTURES = ("visual", "thumbnail", "overview", "preview", "rendered_preview", "tilejson", "metadata")
 CLOUD_ASSETS = {"scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask", "udm2": "udm2", "ortho_udm2": "udm2"}
+OWN_NAME = r"(?i)B\d[\dA]?"  # of a band by its satellite
+LANDSAT_8_9 = r"landsat[-_ ]?[89]"
 OTHER_SCHEME = re.compile(r"(?!s3:|https?:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
@@ -74,7 +77,7 @@ def product_of(item, base, path):
 def read_item(item, base, path, name):
     """Product of an item. UserError, TypeError … where it is not in its form."""
     properties = item.get("properties") or {}
-    platform = str(properties.get("platform") or properties.get("constellation") or "").lower()
+    platform = platform_of(item, properties)
     sensor, level = sensor_of(item, properties, platform)
     found, clouds, remarks = {}, None, []  # found: {(asset's key, number): (rank, Band)}
     for key, asset in item["assets"].items():
@@ -85,7 +88,7 @@ def read_item(item, base, path, name):
         roles = [str(role).lower() for role in asset.get("roles") or ()]
         if not is_raster(asset) or key.lower() in PICTURES or any(role in PICTURES for role in roles):
             continue
-        for number, facts in enumerate(facts_of(asset), start=1):
+        for number, facts in enumerate(facts_of(key, asset), start=1):
             if band := band_of(key, number, facts, asset, base, platform):
                 found[key, number] = "jp2" in str(asset.get("type", asset["href"])).lower(), band
     bands = without_copies(found, path)
@@ -102,13 +105,20 @@ def read_item(item, base, path, name):
     )
 
 
+def platform_of(item, properties):
+    """`sentinel-2b`, `landsat-9` …, "" where the item does not say."""
+    stated = str(properties.get("platform") or properties.get("constellation") or "").lower()
+    collection = str(item.get("collection") or "").lower()
+    return stated or ("sentinel-2" if "hlss30" in collection else "landsat-8" if "hlsl30" in collection else "")
+
+
 def sensor_of(item, properties, platform):
     """(sensor, level) as raster.product.Product has them."""
     collection = str(item.get("collection") or "").lower()
     harmonised = " (HLS)" if "hls" in collection else ""
     if "sentinel-2" in platform or "sentinel-2" in str(properties.get("constellation")).lower():
         sensor = f"Sentinel-2 MSI{harmonised}"
-    elif re.search(r"landsat[-_ ]?[89]", platform):
+    elif re.search(LANDSAT_8_9, platform):
         sensor = f"Landsat OLI{harmonised}"
     else:
         sensor = " ".join([platform, *map(str, properties.get("instruments") or ())]).strip()
@@ -120,9 +130,11 @@ def is_raster(asset):
     return "tiff" in kind or "jp2" in kind or urlparse(asset["href"]).path.lower().endswith(RASTER_SUFFIXES)
 
 
-def facts_of(asset):
-    """A dict for each band of an asset: what bands, eo:bands and raster:bands say of it."""
+def facts_of(key, asset):
+    """A dict for each band of an asset (and its key): what bands, eo:bands and raster:bands say of it."""
     listed, rasters = asset.get("bands") or asset.get("eo:bands") or [], asset.get("raster:bands") or []
+    if not listed and not rasters and re.fullmatch(OWN_NAME, key):  # NASA's items name a band by its asset's key alone
+        return [{}]
     count = max(len(listed), len(rasters))
     merged = []
     for number in range(count):
@@ -136,12 +148,14 @@ def band_of(key, number, facts, asset, base, platform):
     common = str(facts.get("eo:common_name") or facts.get("common_name") or "").lower()
     own = str(facts.get("name") or key)
     micrometres = number_of(facts.get("eo:center_wavelength", facts.get("center_wavelength")))
-    wavelength = round(micrometres * 1000, 1) if micrometres else None
-    if not common and wavelength is None and not re.fullmatch(r"B\d[\dA]?", own, re.IGNORECASE):
+    wavelength = round(micrometres * (1000 if micrometres < 100 else 1), 1) if micrometres else None  # some catalogues write nanometres
+    if not common and wavelength is None and not re.fullmatch(OWN_NAME, own):
         return None
     standard = sentinel2_name(own, common, wavelength) if "sentinel-2" in platform else None
     if standard:
         common, wavelength = SENTINEL2[standard][0], wavelength or SENTINEL2[standard][1]
+    elif re.search(LANDSAT_8_9, platform) and not common and (digit := re.fullmatch(r"(?i)b0*([1-7])", own)):
+        common, wavelength = landsat.BANDS[int(digit[1])]
     scale = number_of(facts.get("raster:scale", facts.get("scale", asset.get("raster:scale"))))
     offset = number_of(facts.get("raster:offset", facts.get("offset", asset.get("raster:offset"))))
     metres = number_of(facts.get("raster:spatial_resolution", facts.get("spatial_resolution", asset.get("gsd"))))

@@ -176,6 +176,21 @@ def test_a_catalogue_that_states_the_baseline_alone(tmp_path, baseline, subtract
     assert np.allclose(reflectance_of(only(tmp_path / "item.json"))[0], (values.astype(float) - subtracted) / 10_000, atol=1e-9)
 
 
+@pytest.mark.parametrize(("collection", "names", "expected"), [
+    ("HLSS30_2.0", ("B04", "B8A"), ["B04", "B8A"]), ("HLSL30_2.0", ("B04", "B05"), ["red", "nir08"]),
+])
+def test_assets_whose_keys_alone_name_their_bands(tmp_path, collection, names, expected):
+    values = numbers(20, 20, 0).astype(np.int16)
+    for name in names:
+        write_raster(tmp_path / f"{name}.tif", values, 30, nodata=-9999, tags={"scale_factor": "0.0001", "add_offset": "0"})
+    item = stac_item({name: {"href": f"{name}.tif", "type": "image/tiff"} for name in names}) | {"collection": collection}
+    item["properties"] = {"datetime": "2022-02-05T10:12:11Z"}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    scene = only(tmp_path / "item.json")
+    assert [band.name for band in scene.bands] == expected and scene.product.sensor.endswith("(HLS)")
+    assert np.allclose(reflectance_of(scene)[1], values / 10_000, atol=1e-9)
+
+
 def test_a_collection_is_a_scene_an_item_and_one_of_them_is_named_by_its_id(tmp_path):
     path, _ = make_item(tmp_path)
     item = json.loads(path.read_text())
@@ -298,6 +313,7 @@ def test_a_mask_inside_a_file_hides_its_pixels(tmp_path):
         file.write_mask(shown)
     scene = only(path, "red", "swir16")
     with open_raster(scene) as dataset:
+        assert (dataset.dataset_mask(out_shape=(30, 30)) == shown).all()
         assert describe(scene).has_mask and (dataset.dataset_mask() == np.kron(shown, np.ones((2, 2)))).all()
 
 
