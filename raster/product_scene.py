@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,14 @@ from rasterio.errors import RasterioError, RasterioIOError
 from constants import IGNORE
 from raster.product_clouds import FORMS
 from raster.product_grid import Grid, GridDataset, Placed, closing_on_error, grid_of
+from raster.rules import NotAllowed
 from raster.scene_path import ScenePath
 from raster.source import LOCAL_OPTIONS, REMOTE_OPTIONS, RasterInfo, describe, has_credentials
 from runtime.errors import UserError
 
 CACHE_BYTES = 384 << 20  # two rows of JPEG 2000 blocks of all bands of a Sentinel-2 tile
 WHOLE_BLOCKS = 1.3  # times the bytes of two rows of blocks, of all bands, that GDAL keeps decoded: windows that lie across need both
-FORBIDDEN = ("403", "AccessDenied", "Forbidden")
+FORBIDDEN = re.compile(r"response code: 403|HTTP error code *: 403|AccessDenied|Forbidden")
 
 
 class ProductScene(ScenePath):
@@ -116,7 +118,7 @@ class CloudScene(ScenePath):
     """The cloud layer of a ProductScene on its grid: one band of raster.product_clouds' classes."""
 
     def __new__(cls, scene):
-        path = super().__new__(cls, str(scene.product.clouds.place))
+        path = super().__new__(cls, without_signature(str(scene.product.clouds.place)))
         path.scene = scene
         return path
 
@@ -193,11 +195,18 @@ def open_place(place, files):
     try:
         return files.enter_context(contextlib.closing(place.opened()))
     except (UserError, RasterioError) as error:
-        if "://" in place.path and any(word in str(error) for word in FORBIDDEN):
-            address = place.path.partition("?")[0]
+        address = without_signature(place.path)
+        if "://" in address and FORBIDDEN.search(str(error)):
             signed = "its signature has expired or is wrong: sign the items again" if "?" in place.path else "it asks for a signature"
             raise UserError(f"{address} is refused (403); {signed}") from error
+        if address != place.path and not isinstance(error, NotAllowed):
+            raise UserError(str(error).replace(place.path, address)) from error
         raise
+
+
+def without_signature(path):
+    """An address without what follows its ?, which is nobody's business in messages, records and manifests; other paths as they are."""
+    return path.partition("?")[0] if "://" in path else path
 
 
 def nodata_of(band, dataset):

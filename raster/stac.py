@@ -29,7 +29,7 @@ def read_json(path):
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        if "403" in str(error):
+        if "HTTP Error 403" in str(error):
             raise UserError(f"{str(path).partition('?')[0]} is refused (403); its signature has expired or is missing") from error
         raise UserError(f"{path} can't be read ({' '.join(str(error).split())[:120]})") from error
     if not text.lstrip("\ufeff \t\r\n").startswith("{"):

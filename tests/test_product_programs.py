@@ -387,9 +387,15 @@ def test_an_expired_signature_is_one_line(model, server, tmp_path):
     (tmp_path / "item.json").write_text(json.dumps(item))
     server.handler.signature = "sig=new"
     words = ("--checkpoint", model, "--device", "cpu", "--output-dir", "maps", "--allow-network")
-    with pytest.raises(UserError, match=r"is refused \(403\); its signature has expired or is wrong: sign the items again"):
+    with pytest.raises(UserError, match=r"is refused \(403\); its signature has expired or is wrong: sign the items again") as caught:
         run(tmp_path / "item.json", *words)
-    (tmp_path / "item.json").write_text((tmp_path / "item.json").read_text().replace("sig=old", "sig=new"))
+    assert "sig=" not in str(caught.value)
+    text = (tmp_path / "item.json").read_text().replace("sig=old", "sig=new")
+    (tmp_path / "item.json").write_text(text.replace("red.tif", "gone.tif"))
+    with pytest.raises(UserError, match="gone.tif can't be opened") as caught:
+        run(tmp_path / "item.json", *words)
+    assert "sig=" not in str(caught.value)
+    (tmp_path / "item.json").write_text(text)
     assert run(tmp_path / "item.json", *words) == 0
 
 
