@@ -117,6 +117,16 @@ def test_clouds_are_not_mapped_and_the_rest_stays_as_it_is(model, tmp_path, caps
         run(safe, "--checkpoint", model, "--output-dir", "maps", "--device", "cpu", "--no-clouds")
 
 
+def test_a_product_without_a_scale_does_not_take_that_of_the_training(model, tmp_path):
+    item, _ = make_item(tmp_path, platform="drone")
+    text = item.read_text().replace('"scale": 0.0001, "offset": -0.1', '"unit": "1"')
+    item.write_text(text)
+    with pytest.raises(UserError, match="states no scale of its bands; pass --divide-by and --offset"):
+        run(item, "--checkpoint", model, "--output-dir", "maps", "--device", "cpu")
+    words = ("--checkpoint", model, "--output-dir", "maps", "--device", "cpu", "--divide-by=10000", "--offset=-1000")
+    assert run(item, *words) == 0
+
+
 def test_scenes_that_cannot_be_mapped_are_named_and_the_others_are_mapped(model, tmp_path, capsys):
     good, _ = make_safe(tmp_path, side=96)
     bad, _ = make_safe(tmp_path, side=96, name=OLD, baseline="02.14")
