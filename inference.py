@@ -10,6 +10,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, objects, h
     python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps --divide-by 10000   # sharpen
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
     python inference.py --checkpoint best_model.pt survey/*.tif --output-dir found                      # objects, docs/detection.md
+    python inference.py --checkpoint checkpoints/bigdet.bin frames/ --output-dir seen                   # frames, docs/small-detectors.md
 
 For each scene, in the output folder (docs/maps.md tells how to read them):
 
@@ -25,6 +26,9 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <image>_boxes.geojson    from a detector: objects in lon/lat with class and score; _boxes.gpkg with --vectors gpkg
     <image>_boxes.png        the image with their boxes
     results.json, counts.csv COCO results in pixels, and how many of each class in each image of the folder
+
+    <frame>_boxes.png, .json from TinyDet or BigDet: the frame with its objects, and their boxes in pixels
+    view.html                all frames with their boxes, and a slider for the score (docs/small-detectors.md)
 
 A run that was killed resumes when the same command is started again, and ends with the same bytes.
 """
@@ -52,7 +56,8 @@ def build_parser():
     parser = Parser(prog="inference.py", description=__doc__, first=FIRST_FLAGS)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, delivered products (.SAFE, .tar, STAC items …), folders, "
                         "globs, s3:// or https:// addresses")
-    parser.add_argument("-w", "--checkpoint", metavar="FILE", help="the file that the end of a training names, or the run's folder")
+    parser.add_argument("-w", "--checkpoint", "--detector-weights", metavar="FILE",
+                        help="the file that the end of a training names, or the run's folder")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
@@ -130,8 +135,8 @@ def main(argv=None):
     checkpoint = load_checkpoint(find_result(args.checkpoint))
     if checkpoint["kind"] not in KINDS:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
-    for kind, (flags, words) in ONLY_FOR.items():
-        if checkpoint["kind"] != kind and given & flags:
+    for kinds, (flags, words) in ONLY_FOR.items():
+        if checkpoint["kind"] not in kinds and given & flags:
             raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
     make_maps, needed = KINDS[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
@@ -203,11 +208,11 @@ def map_scenes(args, given, checkpoint):
         return map_all(run, args.scenes, processes, console)
 
 
-# Flags of one kind of checkpoint alone.
+# Flags of some kinds of checkpoints alone.
 ONLY_FOR = {
-    "pansharpen": ({"pan", "ms", "rgb", "shift", "apron"}, "--pan, --ms, --rgb, --shift and --apron are for sharpening"),
-    "detection": ({"score_threshold", "iou_threshold", "max_detections"},
-                  "--score-threshold, --iou-threshold and --max-detections are for detectors"),
+    ("pansharpen",): ({"pan", "ms", "rgb", "shift", "apron"}, "--pan, --ms, --rgb, --shift and --apron are for sharpening"),
+    ("detection", "small-detection"): ({"score_threshold", "iou_threshold", "max_detections"},
+                                       "--score-threshold, --iou-threshold and --max-detections are for detectors"),
 }
 # Of maps that are not of classes of pixels.
 NOT_FOR_TASK = {
@@ -218,6 +223,8 @@ NOT_FOR_TASK = {
 NOT_FOR_SHARPENING = {"aoi", "no_clouds", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
                       "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections"}
 NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile"}
+NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
+                                      "max_detections", "class_colours"}
 
 
 def find_objects(args, given, checkpoint):
@@ -259,6 +266,29 @@ def find_objects(args, given, checkpoint):
         return find_all(run, args.scenes, processes, console)
 
 
+def find_in_frames(args, given, checkpoint):
+    """Boxes around the objects of frames, from a checkpoint of TinyDet or BigDet. Returns the exit code."""
+    if foreign := sorted(given & NOT_FOR_FRAMES):
+        raise UserError(f"--{foreign[0].replace('_', '-')} is for other maps, not for the frames of small detectors; leave it out")
+
+    import dataclasses
+    import datetime
+
+    from detection import frame_maps
+    from detection.small_detectors import small_detector_from_checkpoint
+    from runtime.program import program
+
+    with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
+        run = frame_maps.FrameRun(
+            detector=small_detector_from_checkpoint(checkpoint), data=checkpoint["data"],
+            score_threshold=0.3 if args.score_threshold is None else args.score_threshold,
+            iou=0.5 if args.iou_threshold is None else args.iou_threshold,
+            compute=dataclasses.replace(choose_compute(args, processes.local_rank), channels_last=True),
+            batch_size=args.batch_size, output_dir=args.output_dir, overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run,
+        )
+        return frame_maps.find_in_frames(run, args.scenes, processes, console)
+
+
 def sharpen(args, given, checkpoint):
     """Sharpened rasters from --pan and --ms, with a checkpoint or, where it is None, with --method. Returns the exit code."""
     if not args.pan or not args.ms or args.scenes:
@@ -296,6 +326,7 @@ KINDS = {
     **dict.fromkeys(TASKS, (map_scenes, ("bands", "divide_by", "offset", "classes", "chip_size"))),
     "pansharpen": (sharpen, ("bands", "divide_by", "offset", "ratio", "target", "reach")),
     "detection": (find_objects, ("bands", "divide_by", "offset", "classes", "chip_size")),
+    "small-detection": (find_in_frames, ("classes", "target_size")),
 }
 
 

@@ -8,6 +8,7 @@ Train a detector: boxes around the objects of images of any size, which are cut 
     python train_detection.py --resume output/checkpoints/last.pt              # continue, with the settings it had
     python train_detection.py --test-only --resume output/checkpoints/best_model.pt --test-images … --test-annotations …
     torchrun --nproc_per_node 4 train_detection.py …                           # the same global batch, on four processes
+    python train_detection.py --manifest artifacts/tensor_warehouse/latest …   # TinyDet and BigDet: see train_small_detection.py
 
 Annotations: a COCO JSON, a folder of Pascal VOC files, a CSV, or a GeoJSON or GeoPackage over georeferenced images. Tiles are cut once,
 into tile_cache_train, tile_cache_val and tile_cache_test of the output folder (or --cache-dir), and found again by the next run. The output
@@ -42,6 +43,8 @@ MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals")
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
 UNCHOSEN = 0.3  # score of a detection where nothing has chosen one
+# Flags that only train_small_detection.py has: main() hands a command line with one of them over to it.
+SMALL_FLAGS = ("--manifest", "--warehouse-manifest", "--tensor-warehouse", "--model", "--max-boxes", "--checkpoint-out", "--backend")
 FRAMEWORKS = ("centre", "faster-rcnn", "mask-rcnn", "retinanet", "fcos")
 
 
@@ -192,7 +195,12 @@ def import_libraries():
 
 
 def main(argv=None):
-    args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if is_small(argv):
+        import train_small_detection
+
+        return train_small_detection.main(argv)
+    args, given = parse_with_config(build_parser(), argv)
     check_flags(args)
     import_libraries()
     permit(vars(args).values(), args.allow_network)
@@ -212,6 +220,13 @@ def main(argv=None):
         if args.test_only:
             return test(options, sources, checkpoint, compute, processes, console)
         return train(options, sources, settings_of(args, RUN_FLAGS), checkpoint, compute, processes, console)
+
+
+def is_small(argv):
+    """Whether a command line is for the small detectors: by a flag, or by the state of one of their runs, NAME.last.pt, to resume."""
+    words = [part for word in argv for part in word.split("=", 1)]
+    resumed = [after for word, after in zip(words, words[1:], strict=False) if word == "--resume"]
+    return any(word.split("=")[0] in SMALL_FLAGS for word in argv) or any(name.endswith(".last.pt") for name in resumed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

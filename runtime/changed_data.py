@@ -1,7 +1,7 @@
 """A run that is resumed on other data: what no longer holds is forgotten, and said."""
 
 
-def follow_changed_data(console, what, before, now, *, position, running, schedule, unreadable, steps_per_epoch):
+def follow_changed_data(console, what, before, now, *, position, running, schedule, steps_per_epoch, unreadable=None):
     """
     Compare the fingerprints of the data before and now, {"trained_on", "scored_on"}; one that an old checkpoint lacks counts as unchanged.
 
@@ -12,7 +12,8 @@ def follow_changed_data(console, what, before, now, *, position, running, schedu
         console.say(f"other {what} are trained on than before{': the epoch begins anew' if position.step_in_epoch else ''}")
         position.restart_epoch(steps_per_epoch)
         running.reset()
-        unreadable.load_state_dict({})
+        if unreadable is not None:
+            unreadable.load_state_dict({})
     if before.get("scored_on", now["scored_on"]) != now["scored_on"]:
         console.say(f"other {what} are scored than before: the best score so far no longer counts")
         position.forget_best()

@@ -57,6 +57,10 @@ class RunFolder:
         self.flag, self.occupied = flag, occupied
         self.lock_file = None
 
+    def file(self, name):
+        """The path of a checkpoint: LAST, BEST, FINAL or a name of the program's own."""
+        return self.checkpoints / name
+
     def __enter__(self):
         if not self.active:
             return self
@@ -64,11 +68,15 @@ class RunFolder:
         self.make()
         require_writable(self.checkpoints)
         self.take_lock()
-        remove_leftovers(self.path)
-        remove_leftovers(self.checkpoints)
+        self.remove_leftovers()
         if self.overwrite and not self.resume:
             self.clear()
         return self
+
+    def remove_leftovers(self):
+        """What a killed run left half written."""
+        remove_leftovers(self.path)
+        remove_leftovers(self.checkpoints)
 
     def refuse_earlier_run(self):
         """UserError where the folder holds a run that is neither resumed nor overwritten. Changes nothing, so it can be asked early."""

@@ -61,7 +61,7 @@ class Saver:
         state = self.state.to_dict()
         if self.processes.is_first:
             for name in names:
-                save_checkpoint(self.folder.checkpoints / name, {**self.header, **header, "state": state})
+                save_checkpoint(self.folder.file(name), {**self.header, **header, "state": state})
 
     def after_step(self):
         """Save when the clock or a signal in any process wants it; on a signal leave (KeyboardInterrupt or Terminated)."""
@@ -88,7 +88,7 @@ class Saver:
 
         A file that is damaged or gone is a warning, and the next epoch is the best.
         """
-        position, path, score, fault = self.state.position, self.folder.checkpoints / BEST, None, None
+        position, path, score, fault = self.state.position, self.folder.file(BEST), None, None
         if resumed and self.processes.is_first and (path.exists() or position.best_score is not None):
             try:
                 kept = load_checkpoint(path, self.header["kind"])

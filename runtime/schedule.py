@@ -40,18 +40,19 @@ class Schedule:
 
     plateau: after more than `patience` epochs in a row without a score at least 0.01 % better than the best, the rate is multiplied by
     `factor` (PyTorch's ReduceLROnPlateau with mode max). For the others the score does not matter. A score of NaN is never better.
+    floor: what a cosine or a line falls to, as a share of the base rate.
     """
 
-    def __init__(self, kind, base_rate, total_steps, warmup_steps=0, factor=0.5, patience=5, threshold=1e-4):
+    def __init__(self, kind, base_rate, total_steps, warmup_steps=0, factor=0.5, patience=5, threshold=1e-4, floor=FLOOR):
         if kind not in SCHEDULES:
             raise ValueError(f"expected a schedule of {', '.join(SCHEDULES)}, got {kind!r}")
         self.kind, self.base_rate, self.total_steps, self.warmup_steps = kind, base_rate, total_steps, warmup_steps
-        self.factor, self.patience, self.threshold = factor, patience, threshold
+        self.factor, self.patience, self.threshold, self.floor = factor, patience, threshold, floor
         self.scale, self.best, self.bad_epochs = 1.0, -math.inf, 0
 
     def rate(self, step):
         rate = self.base_rate * self.scale * warmup_factor(step, self.warmup_steps)
-        return rate * FACTORS[self.kind](step, self.total_steps, self.warmup_steps) if self.kind in FACTORS else rate
+        return rate * FACTORS[self.kind](step, self.total_steps, self.warmup_steps, self.floor) if self.kind in FACTORS else rate
 
     def set_rate(self, optimizer, step):
         """Groups may have an `lr_factor` of their own."""

@@ -32,7 +32,8 @@ FLOORS = [
 ]
 PACKAGES = sorted({name.split(".")[0] for floor in FLOORS for name in floor if (ROOT / name.split(".")[0]).is_dir()})
 # Which program may call what another one offers as a function: demo.py, and train.py, which hands pansharpening flags over.
-MAY_IMPORT_PROGRAMS = {"demo": {"inference"}, "train": {"train_pansharpen"}}
+MAY_IMPORT_PROGRAMS = {"demo": {"inference"}, "train": {"train_pansharpen"},
+                        "train_detection": {"train_small_detection"}}
 
 
 @functools.cache

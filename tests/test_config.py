@@ -20,8 +20,8 @@ from runtime.errors import UserError
 from runtime.flags import parse_with_config
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {"train": "train", "train-pansharpen": "train_pansharpen", "train-detection": "train_detection", "inference": "inference",
-           "demo": "demo"}
+MODULES = {"train": "train", "train-pansharpen": "train_pansharpen", "train-detection": "train_detection",
+           "train-small-detection": "train_small_detection", "inference": "inference", "demo": "demo"}
 FILES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "examples").glob("*.yaml")])
 POSITIONAL = {"inspect": ["patches"], "link-chips": ["a", "b"]}
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from map_factory import BANDS, numbers, write_checkpoint
 from test_demo import without_times
-from training_programs import PROGRAMS, assert_same_run, torchrun
+from training_programs import PROGRAMS, assert_same_run, file_of, torchrun
 
 import chip
 from benchmarks.fake_ard import make_fake_ard
@@ -351,7 +351,7 @@ def tree(path):
 
 def train_words(program):
     def words(inputs, out):
-        goes_on = (out / "checkpoints" / "last.pt").exists()
+        goes_on = file_of(out, "last.pt").exists()
         return [f"{program.name}.py", *(program.go_on if goes_on else program.begin)(inputs / program.name, out, program.workers, 2)]
 
     return words
@@ -394,6 +394,7 @@ CASES = {
     "train": Case(train_words(PROGRAMS[0]), check=assert_same_run),
     "train_pansharpen": Case(train_words(PROGRAMS[1]), check=assert_same_run),
     "train_detection": Case(train_words(PROGRAMS[2]), check=assert_same_run),
+    "train_small_detection": Case(train_words(PROGRAMS[3]), check=assert_same_run),
     "make-tiles": Case(lambda inputs, out: (
         f"chip.py make-tiles --images {inputs}/train_detection/train --annotations {inputs}/train_detection/train.json --output-dir {out} "
         "--tile-size 32 --overlap 8").split(), tree),

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import importlib
 import itertools
 import json
@@ -45,9 +46,15 @@ class Program:
     other_shape: tuple  # flags that ask for another network
     workers: str  # the flag that says how many processes read
     unbeatable: float  # a best_score that no epoch reaches
-    spoil: Callable  # (data, folder) → (folder of the same data with one more training item that can't be read, that file's name)
-    spoil_held_out: Callable  # (data, number): makes this held-out item unreadable; → its name
+    # (data, folder) → (folder of the same data with one more training item that can't be read, its name); None: it is refused as a whole
+    spoil: Callable | None
+    spoil_held_out: Callable | None  # (data, number): makes this held-out item unreadable; → its name
     make_old: Callable | None  # (checkpoint): gives it the layout of version 0.1.0; None where that version had none
+    beside: bool = False  # whether its checkpoints lie beside the rest of a run (runtime/run_beside.py)
+
+    def file(self, folder, name):
+        """The path that a file of a run has, or will have."""
+        return file_of(folder, name, self.beside)
 
     def begin(self, data, folder, *more):
         """Words of a command line that begins a tiny run."""
@@ -69,7 +76,7 @@ class Program:
         return leaving.value.code
 
 
-# ------------------------------------------------------------------------------------------------ the two there are
+# ------------------------------------------------------------------------------------------------ those there are
 
 
 def make_patches(folder, train=6, held_out=2, seed=0):
@@ -174,6 +181,27 @@ def cut_short(source, target):
     target.write_bytes(source.read_bytes()[:2000])
 
 
+def make_frames(folder, train=6, held_out=2, seed=0):
+    """Frames with bright squares, one run to train on and one that is held out, in a warehouse."""
+    random = np.random.default_rng(seed)
+    names = sorted((f"run_{k}" for k in range(2)), key=lambda name: hashlib.sha256(f"42:{name}".encode()).hexdigest())
+    for run, count in zip(names, (held_out, train), strict=True):  # the first of this order is held out
+        for kind in ("images", "labels"):
+            (folder / "runs" / run / kind).mkdir(parents=True)
+        for number in range(count):
+            pixels, labels = random.integers(0, 90, (48, 64, 3), dtype=np.uint8), []
+            for _ in range(2):
+                side, (x, y) = int(random.integers(12, 24)), random.integers(0, 24, 2).tolist()
+                pixels[y : y + side, x : x + side] = random.integers(160, 255, 3)
+                labels.append({"bbox_px": [x, y, x + side, y + side], "bbox_norm": None})
+            Image.fromarray(pixels).save(folder / "runs" / run / "images" / f"frame_{number:05d}.png")
+            content = {"frame_id": number, "image": f"images/frame_{number:05d}.png", "image_present": True, "labels": labels}
+            (folder / "runs" / run / "labels" / f"frame_{number:05d}.json").write_text(json.dumps(content))
+        (folder / "runs" / run / "run_manifest.json").write_text(json.dumps({"schema_version": 1}))
+    chip.main(["make-warehouse", "--runs", str(folder / "runs"), "--output-root", str(folder / "warehouse"), "--target-size", "64x64",
+               "--max-boxes", "4", "--val-ratio", "0.01", "--quiet"])
+
+
 PROGRAMS = [
     Program(
         "train", make_patches, 2, lambda data: ["--patches-dir", data], lambda folder: ["--output-dir", folder],
@@ -199,6 +227,16 @@ PROGRAMS = [
               "--steps-per-epoch", "0", "--scheduler", "constant", "--warmup", "0", "--lr", "0.003"),
         smooth=(), batch=lambda count: ["--batch-size", count], other_shape=("--framework", "fcos"), workers="--num-workers",
         unbeatable=2.0, spoil=spoil_image, spoil_held_out=spoil_held_out_image, make_old=None,
+    ),
+    Program(
+        "train_small_detection", make_frames, 2, lambda data: ["--manifest", data / "warehouse" / "latest"],
+        lambda folder: ["--checkpoint-out", file_of(folder, "best_model.pt", beside=True)],
+        lambda folder: ["--resume", file_of(folder, "last.pt", beside=True)],
+        tiny=("--batch-size", "2", "--scheduler", "constant", "--lr", "0.003", "--log-interval", "2"),
+        # gradients as small as those of the others, whose rounding is then compared
+        smooth=("--lambda-box", "0.05", "--lambda-obj", "0.01", "--lambda-iou", "0.02"),
+        batch=lambda count: ["--batch-size", count], other_shape=("--model", "big"), workers="--num-workers", unbeatable=2.0,
+        spoil=None, spoil_held_out=None, make_old=None, beside=True,
     ),
 ]
 
@@ -263,21 +301,38 @@ def torchrun(*words, code=0):
 # ------------------------------------------------------------------------------------------------ what a run leaves
 
 
+BESIDE = "best_model.run"  # in checkpoints/, of a program that keeps its checkpoints beside the rest of a run
+
+
+def file_of(folder, name, beside=None):
+    """
+    The path of a file of a run by the name that most programs give it. beside: see Program; None: as it is on the disk.
+
+    A program that keeps its checkpoints beside the rest has no final_model.pt: its last.pt stands for it.
+    """
+    folder, is_checkpoint = Path(folder), name.endswith(".pt")
+    if not ((folder / "checkpoints" / BESIDE).is_dir() if beside is None else beside):
+        return folder / "checkpoints" / name if is_checkpoint else folder / name
+    if is_checkpoint:
+        return folder / "checkpoints" / {"last.pt": "best_model.last.pt", "final_model.pt": "best_model.last.pt"}.get(name, name)
+    return folder / "checkpoints" / BESIDE / name
+
+
 def load(folder, name="last.pt"):
     """A checkpoint of a run, as anybody may load it."""
-    return torch.load(folder / "checkpoints" / name, weights_only=True)
+    return torch.load(file_of(folder, name), weights_only=True)
 
 
 def change(folder, name, action):
     """Let action(checkpoint) change a checkpoint on the disk."""
     checkpoint = load(folder, name)
     action(checkpoint)
-    torch.save(checkpoint, folder / "checkpoints" / name)
+    torch.save(checkpoint, file_of(folder, name))
 
 
 def rows(folder):
     """metrics.csv without the time that epochs took."""
-    with open(folder / "metrics.csv", newline="") as file:
+    with open(file_of(folder, "metrics.csv"), newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -301,8 +356,8 @@ def assert_same_run(folder, other):
     """The same files, rows and pictures, and the same checkpoints to the last bit, whatever flags say about saving and reading."""
     assert names(folder) == names(other)
     assert rows(folder) == rows(other)
-    for path in (folder / "samples").glob("*.png"):
-        assert path.read_bytes() == (other / "samples" / path.name).read_bytes(), path.name
+    for path in file_of(folder, "samples").glob("*.png"):
+        assert path.read_bytes() == (file_of(other, "samples") / path.name).read_bytes(), path.name
     for path in (folder / "checkpoints").glob("*.pt"):
         one, two = load(folder, path.name), load(other, path.name)
         for part in ("kind", "model", "state"):

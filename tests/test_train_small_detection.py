@@ -1,0 +1,178 @@
+"""What only train_small_detection.py does: test_training_promises.py has what all trainings do."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from training_programs import make_frames
+
+import train_detection
+import train_small_detection
+from detection.small_losses import NAMES
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import UserError
+from runtime.run_beside import RunBeside
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames") / "data"
+    make_frames(folder)
+    return folder
+
+
+@pytest.fixture
+def words(data, tmp_path):
+    """Words of a run of three steps."""
+    return ["--manifest", str(data / "warehouse" / "latest"), "--checkpoint-out", str(tmp_path / "checkpoints" / "demo.pt"),
+            "--device", "cpu"]
+
+
+def table(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_minimal_run_leaves_its_best_weights_and_beside_them_the_state_and_the_log(words, tmp_path, capsys):
+    assert train_detection.main(words) == 0  # which hands over
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["demo.last.pt", "demo.pt", "demo.run"]
+    assert {"config.json", "metrics.csv", "samples"} <= {path.name for path in (folder / "demo.run").iterdir()}
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if line.startswith("epoch 0: ")]
+    assert all(word in line for word in ("train loss", "AP50", "precision", "recall", "frames/s")) and "step" not in line
+    assert said.out.splitlines()[-1] == f"find objects with {folder / 'demo.pt'}" and "mean box" in said.out
+    best = load_checkpoint(folder / "demo.pt")
+    assert (best["kind"], best["model"]["model"], best["model"]["max_boxes"]) == ("small-detection", "tiny", 4)
+    assert best["data"]["classes"] == ["object"] and best["model"]["target_size"] == [64, 64]
+    config = json.loads((folder / "demo.run" / "config.json").read_text())
+    assert (config["settings"]["batch_size"], config["settings"]["epochs"], config["settings"]["lr"]) == (2, 1, 1e-3)
+
+
+def test_the_names_of_the_files_are_those_of_the_model(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--manifest", str(data / "warehouse"), "--max-steps", "1", "--device", "cpu", "--quiet"]
+    assert train_small_detection.main(words) == 0 and train_small_detection.main([*words, "--model", "big"]) == 0
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        f"{model}det.{ending}" for model in ("tiny", "big") for ending in ("bin", "last.pt", "run")}
+
+
+def test_an_existing_checkpoint_needs_overwrite_or_resume(words, tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "demo.pt").write_bytes(b"somebody's")
+    with pytest.raises(UserError, match="demo.pt holds an earlier run.*--overwrite"):
+        train_small_detection.main([*words, "--quiet"])
+    assert (folder / "demo.pt").read_bytes() == b"somebody's"
+    assert train_small_detection.main([*words, "--quiet", "--overwrite"]) == 0
+    with pytest.raises(UserError, match="--resume .*demo.last.pt"):
+        train_small_detection.main([*words, "--quiet"])
+    assert train_detection.main(["--resume", str(folder / "demo.last.pt"), "--epochs", "2", "--quiet"]) == 0
+    assert [row["epoch"] for row in table(folder / "demo.run")] == ["0", "1"]
+    with pytest.raises(UserError, match="leave --checkpoint-out out"):
+        train_small_detection.main(["--resume", str(folder / "demo.last.pt"), "--checkpoint-out", str(tmp_path / "other.pt")])
+
+
+def test_a_run_that_was_moved_or_renamed_goes_on_where_it_is(words, tmp_path):
+    assert train_small_detection.main([*words, "--quiet"]) == 0
+    shutil.move(tmp_path / "checkpoints", tmp_path / "elsewhere")
+    assert train_small_detection.main(["--resume", str(tmp_path / "elsewhere" / "demo.last.pt"), "--epochs", "2", "--quiet"]) == 0
+    assert not (tmp_path / "checkpoints").exists() and len(table(tmp_path / "elsewhere" / "demo.run")) == 2
+
+
+def test_two_runs_of_one_folder_do_not_disturb_each_other(tmp_path):
+    with RunBeside(tmp_path / "one.bin") as one, RunBeside(tmp_path / "two.bin") as two:
+        half = two.file("last.pt").with_name(".two.last.part.pt")
+        half.write_bytes(b"being written")
+        with pytest.raises(UserError, match="another run"):
+            RunBeside(tmp_path / "one.bin").__enter__()
+        one.remove_leftovers()
+        assert half.exists()
+        two.remove_leftovers()
+        assert not half.exists()
+    with pytest.raises(UserError, match="is a name for the state"):
+        RunBeside(tmp_path / "one.run")
+    (tmp_path / "three.bin").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        RunBeside(tmp_path / "three.bin").refuse_earlier_run()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--framework", "fcos"], "--framework.*--manifest.*--model"),
+        (["--max-boxes", "9"], "9.*--max-boxes|--max-boxes is 9.*with 4"),
+        (["--backend", "ndarray", "--device", "cuda"], "contradict"),
+        (["--backend", "wgpu", "--device", "cpu"], "contradict"),
+        (["--encoder", "resnet18"], "TinyDet"),
+        (["--lr-end", "0.1"], "above --lr-start"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--model", "small"], "tiny, big"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_flags_that_cannot_be_right_are_one_line_before_any_work(words, tmp_path, more, said):
+    with pytest.raises(UserError, match=said) as error:
+        train_detection.main([*words[:4], *more])
+    assert "\n" not in str(error.value) and not (tmp_path / "checkpoints").exists()
+
+
+def test_a_gpu_that_is_not_there_is_no_silent_fallback(words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    without = [word for word in words if word not in ("--device", "cpu")]
+    for backend in ("wgpu", "gpu"):
+        with pytest.raises(UserError, match="PyTorch sees none"):
+            train_small_detection.main([*without, "--backend", backend])
+    assert train_small_detection.device_of("auto", "nd-array") == "cpu" and train_small_detection.device_of("cuda:1", "wgpu") == "cuda:1"
+
+
+@pytest.mark.parametrize("name", ["nothing.json", "labels", "text.json"])
+def test_a_wrong_manifest_says_what_was_expected(words, tmp_path, name):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "text.json").write_text("{}")
+    words[1] = str(tmp_path / name)
+    with pytest.raises(UserError, match="expected .*(make-warehouse|warehouse|version)"):
+        train_small_detection.main([*words, "--quiet"])
+
+
+def test_an_altered_shard_is_refused_before_a_step_unless_it_is_not_looked_for(words, data, tmp_path):
+    altered = shutil.copytree(data, tmp_path / "altered")
+    (shard,) = altered.glob("warehouse/v*/*.images.npy")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 255
+    shard.write_bytes(content)
+    words[1] = str(altered / "warehouse" / "latest")
+    with pytest.raises(UserError, match="was altered"):
+        train_small_detection.main([*words, "--quiet"])
+    assert not (tmp_path / "checkpoints").exists()
+    assert train_small_detection.main([*words, "--quiet", "--no-verify"]) == 0
+
+
+def test_the_rate_falls_along_a_line_to_its_end(words, tmp_path):
+    assert train_small_detection.main([*words, "--quiet", "--epochs", "3", "--lr-start", "0.009", "--lr-end", "0.001"]) == 0
+    assert [float(row["lr"]) for row in table(tmp_path / "checkpoints" / "demo.run")] == pytest.approx([0.007, 0.004, 0.001])
+
+
+def test_lines_come_at_the_interval_and_an_epoch_line_always(words, capsys):
+    assert train_small_detection.main([*words, "--log-interval", "2"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch 0")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 0, step 2 of 3", "epoch 0"]
+    assert train_small_detection.main([*words, "--log-interval", "0", "--overwrite"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch 0")] == ["epoch 0"]
+
+
+def test_weights_of_the_loss_are_those_of_the_flags(words, tmp_path):
+    flags = ["--lambda-box", "0", "--lambda-obj", "0", "--lambda-iou", "3"]
+    assert train_small_detection.main([*words, "--quiet", "--model", "big", *flags]) == 0
+    (row,) = table(tmp_path / "checkpoints" / "demo.run")
+    assert {name: float(row[f"train_{name}"]) > 0 for name in NAMES} == {"box": False, "obj": False, "iou": True, "class": False}
+    assert float(row["train_loss"]) == pytest.approx(float(row["train_iou"]))
+
+
+def test_a_checkpoint_of_another_program_is_refused_by_name(words, tmp_path):
+    assert train_small_detection.main([*words, "--quiet"]) == 0
+    with pytest.raises(UserError, match="is a small-detection checkpoint, expected detection"):
+        train_detection.main(["--resume", str(tmp_path / "checkpoints" / "demo.pt")])
