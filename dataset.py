@@ -68,12 +68,16 @@ class PatchDataset(Dataset):
         return len(self.patches)
 
     def fingerprint(self):
-        """A hash that tells one set of labelled patches from another, wherever it lies: names, windows, labels. No image is opened."""
+        """
+        A hash that tells one set of labelled patches from another, wherever it lies: names, windows, labels, and the bytes of three masks,
+        or of three images where labels are of whole patches. No image is decoded.
+        """
         counted = [(p.image.name, p.scene, p.window, p.class_pixels if self.described else None) for p in self.patches]
         digest = hashlib.sha256(str((self.num_classes, self.plane, counted)).encode())
         for place in sorted({0, len(self.patches) // 2, len(self.patches) - 1}) if self.patches else ():
-            if self.patches[place].mask and self.patches[place].mask.is_file():
-                digest.update(self.patches[place].mask.read_bytes())
+            file = self.patches[place].mask or self.patches[place].image
+            if file.is_file():
+                digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
     def __getitem__(self, index):
