@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from detection.centre import cells
-from detection.encoders import SMALL, ConvBlock, Neck, ResidualBlock, load_pretrained, make_encoder, padded
+from detection.encoders import SMALL, Neck, load_pretrained, make_encoder, padded
+from nets.small_encoder import ConvBlock, ResidualBlock
 from runtime.checkpoint import load_weights
 from runtime.errors import UserError
 

@@ -283,7 +283,7 @@ def test_scores_that_were_killed_at_any_row_are_those_of_an_undisturbed_run(heig
         checkpoint = write_pointwise(folder / "best_model.pt")
         words = ["--test-only", "--resume", str(checkpoint), "--patches-dir", str(folder / "patches"), "--test-split", "val",
                  "--batch-size", str(batch_size), "--quiet", "--device", "cpu", "--output-dir"]
-        with mock.patch("model.model_from_checkpoint", lambda checkpoint: pointwise()), contextlib.redirect_stdout(io.StringIO()):
+        with mock.patch("model.model_from_checkpoint", lambda *_: pointwise()), contextlib.redirect_stdout(io.StringIO()):
             train.main([*words, str(folder / "whole")])
             lines = (folder / "patches" / "manifest.jsonl").read_text().splitlines()
             patches = sum(json.loads(line)["split"] == "val" for line in lines)

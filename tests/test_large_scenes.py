@@ -34,7 +34,7 @@ def run_program(name, words, with_pointwise):
         # GDAL's own cache of decoded blocks has a limit that it would only reach in scenes of ten times the size.
         stack.enter_context(mock.patch.dict("raster.source.LOCAL_OPTIONS", GDAL_CACHEMAX=16 << 20))
         if with_pointwise:
-            stack.enter_context(mock.patch("model.model_from_checkpoint", lambda checkpoint: pointwise()))
+            stack.enter_context(mock.patch("model.model_from_checkpoint", lambda *_: pointwise()))
         assert importlib.import_module(name).main([str(word) for word in words]) in (0, None)
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
