@@ -126,7 +126,7 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
         first, why = next(iter(counts.unreadable.items()))
         if not by_name:
             raise RunError(f"none of the images of {folder} can be opened, the first is {first} ({why}); copy them again")
-        counts.notes.append(f"left out: {plural(len(counts.unreadable), 'image')} that cannot be opened ({first}: {why})")
+        counts.notes.append(f"{plural(len(counts.unreadable), 'image')} cannot be opened and take no part ({first}: {why})")
     turns = Turns()
     images = [label_image(name, image, path, headers[name], labels.targets, counts, turns) for name, image, path in by_name]
     turns.report(counts.notes, annotations)
