@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision.models import detection as library
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from detection.anchors import LEVELS
@@ -37,6 +38,13 @@ class PyramidBackbone(nn.Module):
         return OrderedDict((name, feature.float()) for name, feature in maps.items())
 
 
+class AsItIs(GeneralizedRCNNTransform):
+    """torchvision's step before a detector, without its resizing; the setting `_skip_resize` would spare training alone."""
+
+    def resize(self, image, target=None):
+        return image, target
+
+
 class TorchvisionDetector(nn.Module):
     """
     images: normalised inputs (B, in_channels, H, W). framework: a key of FRAMEWORKS. anchors: (sizes, ratios), one size a feature map.
@@ -46,8 +54,9 @@ class TorchvisionDetector(nn.Module):
     def __init__(self, framework, encoder, in_channels, classes, anchors, proposals=1000):
         super().__init__()
         backbone = PyramidBackbone(encoder, in_channels)
-        unchanged = {"_skip_resize": True, "image_mean": [0.0] * in_channels, "image_std": [1.0] * in_channels}
+        unchanged = {"image_mean": [0.0] * in_channels, "image_std": [1.0] * in_channels}
         self.network = FRAMEWORKS[framework](backbone, classes + 1, anchors, proposals, unchanged)
+        self.network.transform = AsItIs(0, 0, **unchanged)
         self.framework = framework
 
     LOSSES = {

@@ -169,6 +169,18 @@ def test_detections_lie_in_the_tile_as_it_is_and_a_full_list_is_told(detector):
     assert not any(image.full for image in detector.predict(torch.rand(1, 5, 64, 96), score_threshold=0.999, limit=7))
 
 
+def test_the_encoder_sees_a_tile_at_its_own_size_in_training_and_after(detector):
+    """The setting of torchvision that spares training the enlarging does not spare maps."""
+    seen, some = [], [{**target([[8, 8, 40, 30]], [2]), "masks": torch.ones(1, 64, 96, dtype=torch.uint8)}]
+    hook = detector.network.encoder.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    try:
+        detector.eval().predict(torch.rand(1, 5, 64, 96), score_threshold=0.5, limit=7)
+        detector.train().losses(torch.rand(2, 5, 64, 96), some * 2)
+    finally:
+        hook.remove()
+    assert seen == [(1, 5, 64, 96), (2, 5, 64, 96)]
+
+
 def test_what_would_be_misread_is_refused(detector):
     images = torch.rand(1, 5, 64, 64)
     for wrong in ({**NONE, "boxes": torch.zeros(0)}, {**NONE, "boxes": torch.tensor([[1, 2, 3, 4]])}, target([[1, 2, 3, 4]], [3])):
