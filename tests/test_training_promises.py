@@ -610,7 +610,8 @@ def test_two_processes_give_the_gradients_the_weights_and_the_scores_of_one(prog
     two = [torch.load(f"{tmp_path / 'kept'}.{rank}", weights_only=True) for rank in (0, 1)]
     assert len(one) >= 2
     for alone, first, second in zip(one, *two, strict=True):
-        assert max(float((first[name] - gradient).abs().max()) for name, gradient in alone.items()) < 3e-6
+        largest = max(float(gradient.abs().max()) for gradient in alone.values())
+        assert max(float((first[name] - gradient).abs().max()) for name, gradient in alone.items()) < 1e-5 * max(1.0, largest)
         assert all(torch.equal(first[name], second[name]) for name in first) and list(first) == list(alone)
         assert max(float(g.abs().max()) for g in alone.values()) > 1e-3  # there is something to compare
 
