@@ -67,15 +67,8 @@ class WarehouseData:
             raise UserError(f"--batch-size {sampling.batch_size} (over all processes) cannot be dealt out to {processes.size} processes; "
                             f"pass a multiple of {processes.size}")
         self.frames = WarehouseFrames(warehouse, sampling)
-        self.batches = EpochBatches(self.order, sampling.batch_size, processes)
+        self.batches = EpochBatches(order_of(self.train, sampling), sampling.batch_size, processes)
         self.coming, self.loader = ChangingBatches(), None
-
-    def order(self, epoch):
-        """[(epoch, sample)]: all training frames in a new order, and as many of a second pass as make the last batch whole."""
-        random, size = np.random.default_rng(derived_seed(self.sampling.seed, epoch, 1)), self.sampling.batch_size
-        wanted = -(-len(self.train) // size) * size
-        passes = [random.permutation(self.train) for _ in range(-(-wanted // len(self.train)))]
-        return [(epoch, index) for index in np.concatenate(passes)[:wanted].tolist()]
 
     def training_batches(self, epoch, first=0, last=None):
         """Of the steps first … last - 1 of an epoch, this process's part of each, which may be empty."""
@@ -92,6 +85,23 @@ class WarehouseData:
         loader = make_loader(self.frames, batches, as_it_is, workers=min(self.workers, len(batches)), pin_memory=self.pin_memory)
         for place, batch in enumerate(loader):
             yield place * self.processes.size + self.processes.rank, batch
+
+
+def order_of(train, sampling):
+    """
+    epoch → [(epoch, sample)]: all training frames in a new order, and as many of a second pass as make the last batch whole.
+
+    A function that does not hold the data: its loader has to end with it, or its workers are ended at the interpreter's exit, aloud.
+    """
+    size = sampling.batch_size
+    wanted = -(-len(train) // size) * size
+
+    def order(epoch):
+        random = np.random.default_rng(derived_seed(sampling.seed, epoch, 1))
+        passes = [random.permutation(train) for _ in range(-(-wanted // len(train)))]
+        return [(epoch, index) for index in np.concatenate(passes)[:wanted].tolist()]
+
+    return order
 
 
 def boxes_of_split(warehouse, split):
