@@ -28,7 +28,7 @@ from nets.output_step import OutputStep, answers_of
 from nets.small_unet import SmallUNet
 from nets.smp_network import build_smp, check_names, load_encoder_weights
 from nets.user_model import require_same
-from runtime.checkpoint import load_weights
+from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
 from runtime.errors import UserError, one_line
 
 # Trained from scratch, without an encoder. Every other name is looked up in segmentation-models-pytorch: unet, unetplusplus,
@@ -83,13 +83,8 @@ class SegmentationConfig:
 
     @classmethod
     def from_dict(cls, values):
-        """From a checkpoint's "model". Unknown keys are a UserError: they come from a newer version."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := set(values) - known:
-            names = ", ".join(sorted(unknown))
-            raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**{**values, "parts": ModelConfig.from_dict(values["parts"])} if values.get("parts") else values)
+        parts = {"parts": ModelConfig.from_dict(values["parts"])} if values.get("parts") else {}
+        return config_from_dict(cls, {**values, **parts})
 
     def to_dict(self):
         """Strings, numbers, lists and dicts only, keys of assembled models in those alone."""
@@ -100,7 +95,7 @@ class SegmentationConfig:
                  "user_model": self.user_model}
         values = {key: value for key, value in values.items() if key not in added}
         values |= {key: value for key, value in added.items() if value is not None}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return config_to_dict(values)
 
 
 def build_network(config, user_model=None):

@@ -160,7 +160,7 @@ def import_libraries():
     global PatchDataModule, Labels, Sampling, band_statistics, class_weights_of, label_weights_of, target_statistics
     global reflectance_doubt, scale_doubt
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
-    global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
+    global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
     global final_reaches, adopt_settings, settings_of, write_scores, load_checkpoint, require_parts, result_of
     global assemble, in_words, optimiser_groups, load_user_model
@@ -190,11 +190,10 @@ def import_libraries():
     from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
     from runtime.distributed import share_batch_statistics
-    from runtime.files import refuse_existing, require_writable
     from runtime.finite import require_finite_loss, require_finite_weights
     from runtime.optimiser_step import optimiser_step
     from runtime.outlook import path_length, warn_of_short_path
-    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, find_result, output_dir_of_run, result_of
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, claim_scores, find_result, output_dir_of_run, result_of
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
@@ -728,11 +727,7 @@ def conclude(position, kept_best, folder, task, classes, console):
 
 def test(options, data, choice, checkpoint, split, compute, processes, console):
     """--test-only: scores_<split>.json and .csv in the output folder, and a table. Whole scenes are scored, dealt out to the processes."""
-    outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
-    if processes.is_first:
-        if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
-            refuse_existing(outputs, options.overwrite)
-        require_writable(options.output_dir)
+    outputs = claim_scores(options.output_dir, split, options.overwrite, processes.is_first)
     set_up(data, [split], checkpoint, options.accept_scale, console)
     patch_set, dataset, classes = data.patch_set, getattr(data, split), data.patch_set.class_set
     threshold = classes.threshold(checkpoint["data"]["threshold"])
@@ -786,11 +781,7 @@ def test(options, data, choice, checkpoint, split, compute, processes, console):
 
 def test_patches(options, data, choice, checkpoint, split, compute, processes, console):
     """--test-only of values and of labels of patches: scores_<split>.json and .csv. Every patch of the split is scored once."""
-    outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
-    if processes.is_first:
-        if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
-            refuse_existing(outputs, options.overwrite)
-        require_writable(options.output_dir)
+    outputs = claim_scores(options.output_dir, split, options.overwrite, processes.is_first)
     set_up(data, [split], checkpoint, options.accept_scale, console)
     task, patch_set, dataset = TASKS[options.task], data.patch_set, getattr(data, split)
     user_model = choice.model and load_user_model(choice.model)

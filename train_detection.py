@@ -153,10 +153,10 @@ def import_libraries():
     global DetectorConfig, build_detector, detector_from_checkpoint, metrics, write_samples, to_input, Labelled, Reading, TileOptions
     global open_tiles, read_sets, Sampling, TrainingData, DetectionTiles, baseline, write_scores, printed_table, count_weights, Caches
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
-    global follow_changed_data, require_finite_loss, require_finite_weights, refuse_existing, require_writable, Schedule
+    global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
-    global AveragedWeights, ended_as_planned, scale_on, path_length, warn_of_short_path
+    global AveragedWeights, Learner, ended_as_planned, scale_on, path_length, warn_of_short_path
     import torch
 
     from augment import scale_on
@@ -169,6 +169,7 @@ def import_libraries():
     from detection.detect import Rules, detect_images, on_cpu
     from detection.detectors import DetectorConfig, build_detector, detector_from_checkpoint
     from detection.encoders import count_weights
+    from detection.learner import Learner
     from detection.sample_sheet import write_samples
     from detection.scale import to_input
     from detection.score_files import printed_table, write_scores
@@ -180,11 +181,10 @@ def import_libraries():
     from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
     from runtime.distributed import share_batch_statistics
-    from runtime.files import refuse_existing, require_writable
     from runtime.finite import require_finite_loss, require_finite_weights
     from runtime.optimiser_step import optimiser_step
     from runtime.outlook import path_length, warn_of_short_path
-    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, find_result, output_dir_of_run, result_of
+    from runtime.run_folder import BEST, FINAL, LAST, RunFolder, claim_scores, find_result, output_dir_of_run, result_of
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
@@ -458,18 +458,6 @@ def validate(learner, data, classes, options, unreadable, console):
 # ------------------------------------------------------------------------------------------------------------------- parts
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Learner:
-    """The detector with what trains it. average: of its weights (runtime/averaged_weights.py), what is validated and used."""
-
-    model: object
-    average: object
-    optimizer: object
-    scaler: object
-    compute: object
-    processes: object
-
-
 def open_data(options, sources, splits, checkpoint, processes, console):
     """({split: TileSet}, classes, {image's name: why it cannot be read}). The classes of the checkpoint, where there is one."""
     tiles = TileOptions(size=tuple(options.tile_size), overlap=options.overlap, min_visibility=options.min_visibility,
@@ -613,11 +601,7 @@ def conclude(position, kept_best, folder, data, result, unreadable, console):
 def test(options, sources, checkpoint, compute, processes, console):
     """--test-only: scores_test.json and .csv in the output folder, and a table; beside them the baseline. Whole images are scored."""
     split = "test" if sources["test"].images else "val"
-    outputs = [os.path.join(options.output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
-    if processes.is_first:
-        if os.path.exists(outputs[0]):  # written last: without it, there are no scores yet
-            refuse_existing(outputs, options.overwrite)
-        require_writable(options.output_dir)
+    outputs = claim_scores(options.output_dir, split, options.overwrite, processes.is_first)
     splits = ("train", split) if sources["train"].images else (split,)
     tile_sets, classes, unopened = open_data(options, sources, splits, checkpoint, processes, console)
     if split not in tile_sets:

@@ -128,12 +128,13 @@ def import_libraries():
     global write_small_samples, follow_changed_data, load_checkpoint, require_parts, Compute, choose_device, gradient_scaler
     global seed_everything, seed_step, usable_cores, share_batch_statistics, require_finite_loss, require_finite_weights, optimiser_step
     global path_length, warn_of_short_path, RunBeside, best_of_run, BEST, LAST, RunLog, Position, RunState, RunningSums, Saver, Schedule
-    global adopt_settings, group_of, settings_of, AveragedWeights
+    global adopt_settings, group_of, settings_of, AveragedWeights, Learner
     import torch
 
     from chipping.warehouse import open_warehouse
     from detection.anchors import usual_size
     from detection.encoders import count_weights
+    from detection.learner import Learner
     from detection.small_data import Sampling, WarehouseData, boxes_of_split
     from detection.small_detectors import NAMES, SmallConfig, build_small_detector, small_detector_from_checkpoint
     from detection.small_losses import NAMES as LOSSES
@@ -405,18 +406,6 @@ def few_frames(learner, data, chosen, options):
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Learner:
-    """The detector with what trains it. average: of its weights (runtime/averaged_weights.py), what is validated and used."""
-
-    model: object
-    average: object
-    optimizer: object
-    scaler: object
-    compute: object
-    processes: object
 
 
 class Pace:

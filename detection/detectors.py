@@ -17,7 +17,7 @@ from detection.centre import CentreDetector
 from detection.encoders import SMALL, freeze, load_pretrained
 from detection.torchvision_detectors import FRAMEWORKS, TorchvisionDetector
 from nets.input_step import InputStep
-from runtime.checkpoint import load_weights
+from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
 from runtime.errors import UserError, did_you_mean
 
 CENTRE = "centre"
@@ -48,15 +48,10 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, values):
-        """From a checkpoint's "model". Unknown keys are a UserError: they come from a newer version."""
-        if unknown := set(values) - {field.name for field in dataclasses.fields(cls)}:
-            names = ", ".join(sorted(unknown))
-            raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return config_from_dict(cls, values)
 
     def to_dict(self):
-        """Strings, numbers and lists only."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+        return config_to_dict(dataclasses.asdict(self))
 
 
 def build_detector(config, encoder_weights=None):

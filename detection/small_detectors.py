@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from detection.centre import cells
 from detection.encoders import SMALL, Neck, load_pretrained, make_encoder, padded
 from nets.small_encoder import ConvBlock, ResidualBlock
-from runtime.checkpoint import load_weights
+from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
 from runtime.errors import UserError
 
 MODELS = ("tiny", "big")
@@ -49,15 +49,10 @@ class SmallConfig:
 
     @classmethod
     def from_dict(cls, values):
-        """From a checkpoint's "model". Unknown keys are a UserError: they come from a newer version."""
-        if unknown := set(values) - {field.name for field in dataclasses.fields(cls)}:
-            names = ", ".join(sorted(unknown))
-            raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return config_from_dict(cls, values)
 
     def to_dict(self):
-        """Strings, numbers and lists only."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+        return config_to_dict(dataclasses.asdict(self))
 
 
 class Proposals(NamedTuple):

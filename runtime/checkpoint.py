@@ -10,6 +10,7 @@ Checkpoints: one .pt of plain dicts, tensors, numbers and strings, read with wei
     data      what the network was trained on: bands, scale, offset, nodata, classes, chip size …
 """
 
+import dataclasses
 import os
 import pickle
 import sys
@@ -147,6 +148,19 @@ def require_parts(checkpoint, needed, with_weights_alone="used"):
         if missing := [key for key in keys if key not in found]:
             can = f"can be {with_weights_alone}, but not resumed" if part == "state" and "model" in found else "cannot be used"
             raise UserError(f"{path} {can}: its {part} lacks {', '.join(missing)}; take another checkpoint")
+
+
+def config_from_dict(kind, values):
+    """The dataclass `kind` from a checkpoint's "model", with tuples for lists. UserError for unknown keys: they are of a newer version."""
+    if unknown := set(values) - {field.name for field in dataclasses.fields(kind)}:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise UserError(f"the checkpoint's model has settings that this version does not know: {names}; update Chipmill")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def config_to_dict(values):
+    """A dataclass's fields as a checkpoint holds them: strings, numbers, dicts and lists only."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def load_weights(model, weights, path, what):

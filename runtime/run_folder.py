@@ -9,7 +9,7 @@ from pathlib import Path
 from constants import VERSION
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
-from runtime.files import open_own, refuse_link, remove_leftovers, require_writable, try_lock, write_json
+from runtime.files import open_own, refuse_existing, refuse_link, remove_leftovers, require_writable, try_lock, write_json
 
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 # What a run writes into its folder, and what scoring it adds.
@@ -39,6 +39,19 @@ def find_result(path):
     final = folder / FINAL
     is_final = final.is_file() and load_checkpoint(final).get("result") == FINAL
     return final if is_final else folder / BEST
+
+
+def claim_scores(output_dir, split, overwrite, is_first):
+    """
+    (JSON, CSV) of a --test-only, where they may be written: UserError where they exist, unless `overwrite`. The JSON is written last:
+    without it there are no scores yet.
+    """
+    outputs = [os.path.join(output_dir, f"scores_{split}.{suffix}") for suffix in ("json", "csv")]
+    if is_first:
+        if os.path.exists(outputs[0]):
+            refuse_existing(outputs, overwrite)
+        require_writable(output_dir)
+    return outputs
 
 
 class RunFolder:
