@@ -30,7 +30,7 @@ from chipping.patch_statistics import (  # noqa: F401  (compute_class_weights an
 from constants import IGNORE
 from runtime.device import derived_seed
 from runtime.distributed import Processes
-from runtime.epoch_batches import ChangingBatches, EpochBatches, batches_in_order, make_loader
+from runtime.epoch_batches import ChangingBatches, EpochBatches, as_it_is, batches_in_order, make_loader
 from runtime.errors import UserError
 from runtime.npy import BadArray, read_array_into
 from runtime.unreadable import Problem
@@ -131,11 +131,6 @@ class PatchDataset(Dataset):
         else:
             masks[place] = np.argmax(patch.class_pixels) if self.task == "classification" else patch.class_pixels
         return None
-
-
-def as_it_is(batch):
-    """The dataset makes whole batches; nothing is left to collate."""
-    return batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -423,16 +423,12 @@ class Pace:
 
 def open_data(options, checkpoint, compute, processes, console):
     """The WarehouseData of --manifest. UserError where it does not fit the flags or the checkpoint, or nothing can be learned from it."""
-    if processes.is_first and not options.no_verify:
-        open_warehouse(options.manifest)  # compares checksums, which is enough in one process
+    warehouse = open_warehouse(options.manifest, verify=processes.is_first and not options.no_verify)  # by one process, for all
     processes.wait_for_all()
-    warehouse = open_warehouse(options.manifest, verify=False)
-    wanted = checkpoint["model"]["max_boxes"] if checkpoint else options.max_boxes
-    if wanted not in (None, warehouse.max_boxes):
-        whose = "the checkpoint has" if checkpoint else "--max-boxes is"
-        raise UserError(f"{whose} {wanted}, but the warehouse was made with --max-boxes {warehouse.max_boxes}; make it again, or take that")
-    if options.max_boxes not in (None, warehouse.max_boxes):
-        raise UserError(f"--max-boxes is {options.max_boxes}, but the warehouse was made with {warehouse.max_boxes}; leave it out")
+    for whose, wanted in (("--max-boxes is", options.max_boxes), ("the checkpoint has", checkpoint and checkpoint["model"]["max_boxes"])):
+        if wanted not in (None, warehouse.max_boxes):
+            raise UserError(f"{whose} {wanted}, but the warehouse was made with --max-boxes {warehouse.max_boxes}; "
+                            f"make it again with {wanted}, or leave the flag out")
     for name, found in (("target_size", warehouse.target_size), ("classes", warehouse.classes)) if checkpoint else ():
         if list(checkpoint["model"][name]) != list(found):
             known, found = (" ".join(map(str, values)) for values in (checkpoint["model"][name], found))

@@ -184,11 +184,6 @@ class DetectionImages(Dataset):
         }
 
 
-def as_it_is(batch):
-    """The dataset makes whole batches; nothing is left to collate."""
-    return batch
-
-
 def truths(tile_set):
     """[{"boxes" (N, 4) float64, "labels" (N,) int64, "ignore" (M, 4), "image_id", "width", "height"}] of the whole images, for scores."""
     return [

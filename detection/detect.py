@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from detection.dataset import as_it_is
 from detection.merge import merge_tiles
-from runtime.epoch_batches import make_loader
+from runtime.epoch_batches import as_it_is, make_loader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from runtime.device import derived_seed
-from runtime.epoch_batches import ChangingBatches, EpochBatches, batches_in_order, make_loader
-from runtime.errors import UserError
+from runtime.epoch_batches import ChangingBatches, EpochBatches, as_it_is, batches_in_order, make_loader, require_equal_parts
 
-LEAST_VISIBLE = 0.25  # share of a box's area that a crop has to leave, as when a warehouse is made
+LEAST_VISIBLE = 0.25  # share of a box's area that a crop has to leave; a warehouse itself keeps boxes of which a pixel is left
 ZOOM = 1.4  # frames are shown up to this factor larger or smaller
 LIGHT = 0.2  # brightness is moved by up to this much, contrast multiplied by 1 plus or minus up to this much
 
@@ -63,9 +62,7 @@ class WarehouseData:
         self.warehouse, self.sampling, self.processes = warehouse, sampling, processes
         self.workers, self.pin_memory = workers, pin_memory
         self.train, self.val = warehouse.split("train"), warehouse.split("val")
-        if sampling.batch_size % processes.size:
-            raise UserError(f"--batch-size {sampling.batch_size} (over all processes) cannot be dealt out to {processes.size} processes; "
-                            f"pass a multiple of {processes.size}")
+        require_equal_parts(sampling.batch_size, processes, "--batch-size")
         self.frames = WarehouseFrames(warehouse, sampling)
         self.batches = EpochBatches(order_of(self.train, sampling), sampling.batch_size, processes)
         self.coming, self.loader = ChangingBatches(), None
@@ -114,11 +111,6 @@ def boxes_of_split(warehouse, split):
             found.append(np.asarray(arrays[name][rows]))
     empty = {name: np.empty((0, *shape), dtype) for name, (shape, dtype) in warehouse.shapes.items()}
     return {name: np.concatenate(found) if found else empty[name] for name, found in parts.items()}
-
-
-def as_it_is(batch):
-    """The dataset makes whole batches; nothing is left to collate."""
-    return batch
 
 
 def augment_frame(batch, place, random):

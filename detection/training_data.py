@@ -6,10 +6,9 @@ import numpy as np
 
 import augment
 from detection import augment as box_augment
-from detection.dataset import DetectionTiles, as_it_is
+from detection.dataset import DetectionTiles
 from runtime.device import derived_seed
-from runtime.epoch_batches import ChangingBatches, EpochBatches, batches_in_order, make_loader
-from runtime.errors import UserError
+from runtime.epoch_batches import ChangingBatches, EpochBatches, as_it_is, batches_in_order, make_loader, require_equal_parts
 
 LEAST_STEPS = 50  # of an epoch: a dozen tiles are seen many times, each time cropped otherwise
 MEMORY = 1 << 30  # bytes of decoded tiles that are kept instead of read again
@@ -40,9 +39,7 @@ class TrainingData:
         self.tile_sets, self.sampling, self.processes = tile_sets, sampling, processes
         self.workers, self.pin_memory = workers, pin_memory
         train = tile_sets["train"]
-        if sampling.batch_size % processes.size:
-            raise UserError(f"--batch-size {sampling.batch_size} (over all processes) cannot be dealt out to {processes.size} processes; "
-                            f"pass a multiple of {processes.size}")
+        require_equal_parts(sampling.batch_size, processes, "--batch-size")
         self.train = DetectionTiles(train, masks=masks, memory=0 if workers else MEMORY)
         self.val = DetectionTiles(tile_sets["val"]) if "val" in tile_sets else None
         whole_pass = -(-len(self.train) // sampling.batch_size)

@@ -3,6 +3,7 @@
 from torch.utils.data import DataLoader
 
 from runtime.distributed import Processes
+from runtime.errors import UserError
 from runtime.interrupts import worker_init
 
 
@@ -46,6 +47,18 @@ class ChangingBatches:
 
     def __len__(self):
         return len(self.batches)
+
+
+def require_equal_parts(batch_size, processes, flag):
+    """UserError where a step's items cannot be dealt out in equal parts. flag: the one that sets batch_size."""
+    if batch_size % processes.size:
+        raise UserError(f"{flag} {batch_size} (over all processes) cannot be dealt out to {processes.size} processes; "
+                        f"pass a multiple of {processes.size}")
+
+
+def as_it_is(batch):
+    """The dataset makes whole batches; nothing is left to collate."""
+    return batch
 
 
 def make_loader(dataset, batches, collate, *, workers=0, pin_memory=False, persistent=False):

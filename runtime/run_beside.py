@@ -6,6 +6,8 @@ from runtime.errors import UserError
 from runtime.files import refuse_link, remove_leftovers
 from runtime.run_folder import BEST, LAST, RunFolder
 
+RUN, STATE = ".run", ".last.pt"  # endings of a run's folder, and of the file that it continues from
+
 
 class RunBeside(RunFolder):
     """
@@ -18,11 +20,12 @@ class RunBeside(RunFolder):
 
     def __init__(self, best, resume=False, overwrite=False, active=True, flag="--checkpoint-out"):
         self.best = Path(best)
+        if self.best.name.endswith((RUN, STATE)):
+            stem = self.best.name.split(".")[0] or "model"
+            raise UserError(f"{flag} {best} is a name for the state of a run; pass one like {stem}.bin")
         stem = self.best.stem
-        super().__init__(self.best.parent / f"{stem}.run", resume, overwrite, active, flag)
-        self.checkpoints, self.last = self.best.parent, self.best.parent / f"{stem}.last.pt"
-        if self.best in (self.path, self.last):
-            raise UserError(f"{flag} {best} is a name for the state of a run; pass one like {stem.split('.')[0] or 'model'}.bin")
+        super().__init__(self.best.parent / f"{stem}{RUN}", resume, overwrite, active, flag)
+        self.checkpoints, self.last = self.best.parent, self.best.parent / f"{stem}{STATE}"
 
     def file(self, name):
         return {BEST: self.best, LAST: self.last}.get(name) or self.best.with_name(f"{self.best.stem}.{name}")
@@ -61,6 +64,6 @@ class RunBeside(RunFolder):
 def best_of_run(path, name):
     """The file of the best weights of the run that a checkpoint `path` belongs to. name: the one that it had."""
     path = Path(path)
-    if path.name.endswith(".last.pt"):
-        return path.with_name(path.name.removesuffix(".last.pt") + Path(name).suffix)
+    if path.name.endswith(STATE):
+        return path.with_name(path.name.removesuffix(STATE) + Path(name).suffix)
     return path

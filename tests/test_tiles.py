@@ -28,10 +28,10 @@ from chipping.tile_plan import boxes_of_tile, candidates, tile_positions, tiles_
 from chipping.tile_set import known_headers, read_tile_set
 from chipping.tile_set_plan import TileOptions
 from chipping.tiles import make_tiles
-from detection.dataset import DetectionImages, DetectionTiles, as_it_is, band_statistics, truths
+from detection.dataset import DetectionImages, DetectionTiles, band_statistics, truths
 from detection.tile_caches import Caches
 from runtime import stop_signals
-from runtime.epoch_batches import make_loader
+from runtime.epoch_batches import as_it_is, make_loader
 from runtime.errors import RunError, UserError
 
 SMALL = TileOptions(size=(128, 128), overlap=32)

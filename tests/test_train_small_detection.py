@@ -10,8 +10,11 @@ from training_programs import make_frames
 
 import train_detection
 import train_small_detection
+from chipping.warehouse import open_warehouse
+from detection.small_data import Sampling, WarehouseData
 from detection.small_losses import NAMES
-from runtime.checkpoint import load_checkpoint
+from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.distributed import Processes
 from runtime.errors import UserError
 from runtime.run_beside import RunBeside
 
@@ -92,18 +95,27 @@ def test_two_runs_of_one_folder_do_not_disturb_each_other(tmp_path):
         assert half.exists()
         two.remove_leftovers()
         assert not half.exists()
-    with pytest.raises(UserError, match="is a name for the state"):
-        RunBeside(tmp_path / "one.run")
     (tmp_path / "three.bin").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         RunBeside(tmp_path / "three.bin").refuse_earlier_run()
+
+
+@pytest.mark.parametrize("name", ["demo.run", "demo.last.pt", ".last.pt"])
+def test_a_name_that_another_run_gives_its_files_is_refused(words, tmp_path, name):
+    other = tmp_path / "checkpoints" / "demo.last.pt"
+    other.parent.mkdir()
+    other.write_bytes(b"the state of the run demo.bin")
+    words[3] = str(other.with_name(name))
+    with pytest.raises(UserError, match="is a name for the state of a run; pass one like"):
+        train_small_detection.main([*words, "--quiet", "--overwrite"])
+    assert [path.name for path in other.parent.iterdir()] == ["demo.last.pt"] and other.read_bytes()[:3] == b"the"
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--framework", "fcos"], "--framework.*--manifest.*--model"),
-        (["--max-boxes", "9"], "9.*--max-boxes|--max-boxes is 9.*with 4"),
+        (["--max-boxes", "9"], "--max-boxes is 9.*--max-boxes 4"),
         (["--backend", "ndarray", "--device", "cuda"], "contradict"),
         (["--backend", "wgpu", "--device", "cpu"], "contradict"),
         (["--encoder", "resnet18"], "TinyDet"),
@@ -127,6 +139,30 @@ def test_a_gpu_that_is_not_there_is_no_silent_fallback(words, monkeypatch):
         with pytest.raises(UserError, match="PyTorch sees none"):
             train_small_detection.main([*without, "--backend", backend])
     assert train_small_detection.device_of("auto", "nd-array") == "cpu" and train_small_detection.device_of("cuda:1", "wgpu") == "cuda:1"
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("max_boxes", 9, "the checkpoint has 9, .* made with --max-boxes 4"),
+    ("target_size", [96, 64], "trained with target size 96 64, the warehouse has 64 64"),
+    ("classes", ["polyp", "lesion"], "trained with classes polyp lesion, the warehouse has object"),
+])
+def test_a_run_does_not_go_on_with_a_warehouse_that_its_detector_does_not_fit(words, tmp_path, name, value, said):
+    """The checkpoint stands for one of another warehouse."""
+    assert train_small_detection.main([*words, "--max-steps", "1", "--quiet"]) == 0
+    last = tmp_path / "checkpoints" / "demo.last.pt"
+    checkpoint = load_checkpoint(last)
+    del checkpoint["path"]
+    save_checkpoint(last, {**checkpoint, "model": {**checkpoint["model"], name: value}})
+    before = last.read_bytes()
+    with pytest.raises(UserError, match=said):
+        train_small_detection.main(["--resume", str(last), "--epochs", "2", "--quiet"])
+    assert last.read_bytes() == before
+
+
+def test_frames_of_a_step_are_dealt_out_in_equal_parts(data):
+    warehouse = open_warehouse(data / "warehouse")
+    with pytest.raises(UserError, match="--batch-size 3 .* cannot be dealt out to 2 processes; pass a multiple of 2"):
+        WarehouseData(warehouse, Sampling(batch_size=3), Processes(size=2))
 
 
 @pytest.mark.parametrize("name", ["nothing.json", "labels", "text.json"])
