@@ -89,7 +89,7 @@ def build_parser():
 
     group = parser.add_argument_group("objects (by default as the checkpoint says)")
     group.add_argument("--score-threshold", type=number(0, 1), metavar="S", help="lowest score of a detection (default: the one chosen on "
-                       "validation)")
+                       "validation, or that of the training's --threshold)")
     group.add_argument("--iou-threshold", type=number(0, 1), metavar="IOU", help="boxes of one class that overlap more are one object")
     group.add_argument("--max-detections", type=whole(1), metavar="N", help="in a tile; tiles that reach it are counted and told")
 
@@ -235,6 +235,7 @@ def find_objects(args, given, checkpoint):
     import datetime
 
     from detection import detectors
+    from detection.detections import score_of
     from detection.image_map import FindSettings
     from detection.maps import FindRun, find_all
     from mapping.inputs import InputFlags
@@ -250,9 +251,9 @@ def find_objects(args, given, checkpoint):
     shares = [args.overlap] * 2 if args.overlap is not None else [data.get("overlap", 0.25 * min(trained)) / side for side in trained]
     stride = tuple(max(1, round(side * (1 - share))) for side, share in zip(window, shares, strict=True))
     settings = FindSettings(
-        window=window, stride=stride, score_threshold=told(args.score_threshold, "threshold", 0.5), aoi=args.aoi, strict=args.strict,
-        iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), vectors=args.vectors,
-        precision=args.precision,
+        window=window, stride=stride, score_threshold=score_of(data) if args.score_threshold is None else args.score_threshold,
+        iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), aoi=args.aoi,
+        strict=args.strict, vectors=args.vectors, precision=args.precision,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                clouds=False)

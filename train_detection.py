@@ -42,7 +42,6 @@ MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
-UNCHOSEN = 0.3  # score of a detection where nothing has chosen one
 # Flags that only train_small_detection.py has: main() hands a command line with one of them over to it.
 SMALL_FLAGS = ("--manifest", "--warehouse-manifest", "--tensor-warehouse", "--model", "--max-boxes", "--checkpoint-out", "--backend")
 FRAMEWORKS = ("centre", "faster-rcnn", "mask-rcnn", "retinanet", "fcos")
@@ -149,7 +148,7 @@ def check_flags(args):
 
 def import_libraries():
     """What the functions below use. torch takes seconds to import, so this waits until the flags are known to be right."""
-    global torch, augment_boxes, fit_anchors, usual_size, band_statistics, truths_of, detect_images, on_cpu, Rules
+    global torch, augment_boxes, fit_anchors, usual_size, band_statistics, truths_of, detect_images, on_cpu, Rules, score_of
     global DetectorConfig, build_detector, detector_from_checkpoint, metrics, write_samples, to_input, Labelled, Reading, TileOptions
     global open_tiles, read_sets, Sampling, TrainingData, DetectionTiles, baseline, write_scores, printed_table, count_weights, Caches
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
@@ -167,6 +166,7 @@ def import_libraries():
     from detection.dataset import DetectionTiles, band_statistics
     from detection.dataset import truths as truths_of
     from detection.detect import Rules, detect_images, on_cpu
+    from detection.detections import score_of
     from detection.detectors import DetectorConfig, build_detector, detector_from_checkpoint
     from detection.encoders import count_weights
     from detection.learner import Learner
@@ -207,9 +207,11 @@ def main(argv=None):
     from runtime.program import program
 
     with program(args.device, args.quiet) as (processes, console):
+        if "threshold" in given and args.test_only:
+            raise UserError("--threshold is for trainings, --test-only scores at the threshold of its checkpoint: leave it out")
+        checkpoint = open_checkpoint(args, given) if args.resume else None
         if "threshold" in given and (args.val or args.val_images):
             raise UserError("--threshold is for trainings without validation, which would choose it: pass one of the two")
-        checkpoint = open_checkpoint(args, given) if args.resume else None
         args.lr = args.lr or usual_rate(args)
         args.threshold = read_threshold(args.threshold)
         compute = Compute(device=choose_device(args.device, processes.local_rank), precision=args.precision)
@@ -272,7 +274,7 @@ class Options:
     patience: int
     max_steps: int
     seed: int
-    threshold: float
+    threshold: float | None
     score_threshold: float
     iou_threshold: float
     max_detections: int
@@ -287,9 +289,9 @@ class Options:
 
 
 def read_threshold(wanted):
-    """A number in 0..1 from --threshold: that number, or the threshold that the validation of a run has chosen."""
+    """What --threshold means, None without: a number in 0..1, or the threshold that the validation of a run has chosen."""
     if wanted is None or isinstance(wanted, float):
-        return UNCHOSEN if wanted is None else wanted
+        return wanted
     try:
         value = float(wanted)
     except ValueError:
@@ -408,7 +410,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
                 score = score if score == score else float("-inf")
                 is_best = position.best_score is None or score > position.best_score
                 position.judge(score, is_best)
-                header["data"]["threshold"] = val.get("threshold", options.threshold)
+                header["data"]["threshold"] = val.get("threshold")
                 schedule.step_epoch(score)
             position.after_epoch()
             running.reset()
@@ -419,7 +421,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
             if is_best and processes.is_first:
                 tiles = data.val or data.train
                 predict = predictor(learner.average.model, tiles.tile_set, compute, options)
-                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", predict, tiles, header["data"]["threshold"])
+                write_samples(folder.path / "samples" / f"epoch_{epoch}.png", predict, tiles, score_of(header["data"]))
             best = [BEST] if is_best and (kept_best is None or score >= kept_best) else []
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
             saver.save(*best, *numbered)
@@ -473,8 +475,8 @@ def open_data(options, sources, splits, checkpoint, processes, console):
     if missing:
         raise UserError(f"no {missing[0]} images were given; pass --{missing[0]}-images DIR and --{missing[0]}-annotations FILE")
     if "val" in splits and "val" not in sets:
-        console.warn(f"no validation images: nothing chooses an epoch, and detections count from a score of {options.threshold:.2f} on "
-                     "(--threshold); pass --val 0.2")
+        console.warn(f"no validation images: nothing chooses an epoch, and detections count from a score of "
+                     f"{score_of({'stated_threshold': options.threshold}):.2f} on (--threshold); pass --val 0.2")
     found, unreadable = open_tiles(sets, sources, classes, caches, processes, console)
     for split, tile_set in found.items():
         if checkpoint and list(checkpoint["data"]["bands"]) != list(tile_set.bands):
@@ -554,14 +556,15 @@ def tell_full(found, options, console):
 
 
 def describe_data(data, classes, options):
-    """The checkpoint's "data": what the detector is trained on. The threshold comes with the first validation."""
+    """The checkpoint's "data": what the detector is trained on. The threshold comes with the first validation; see detections.score_of."""
     train = data.train.tile_set
     trained_on = data.train.fingerprint()
     return {
         "bands": list(train.bands), "divide_by": list(train.divide_by), "offset": list(train.offset), "nodata": 0,
         "classes": list(classes), "chip_size": list(train.tile_size), "overlap": train.overlap, "ground_resolution": None,
         "trained_on": trained_on, "scored_on": data.val.fingerprint() if data.val else f"training {trained_on}",
-        "threshold": None, "iou_threshold": options.iou_threshold, "max_detections": options.max_detections,
+        "threshold": None, "stated_threshold": options.threshold, "iou_threshold": options.iou_threshold,
+        "max_detections": options.max_detections,
     }
 
 
@@ -606,8 +609,7 @@ def test(options, sources, checkpoint, compute, processes, console):
     tile_sets, classes, unopened = open_data(options, sources, splits, checkpoint, processes, console)
     if split not in tile_sets:
         raise UserError("no images to score: pass --test-images DIR and --test-annotations FILE")
-    tiles, threshold = DetectionTiles(tile_sets[split]), checkpoint["data"]["threshold"]
-    threshold = UNCHOSEN if threshold is None else threshold
+    tiles, threshold = DetectionTiles(tile_sets[split]), score_of(checkpoint["data"])
     model = compute.place(detector_from_checkpoint(checkpoint))
     with console.progress(len(tile_sets[split].images), f"scoring {split}") as bar:
         found, problems = detect_images(predictor(model, tiles.tile_set, compute, options), tiles, rules_of(options), processes,

@@ -1,9 +1,10 @@
-"""Boxes as tensors: xyxy in pixels, what a detector found, overlaps."""
+"""Boxes as tensors: xyxy in pixels, what a detector found, from which score on it counts, overlaps."""
 
 from typing import NamedTuple
 
 import torch
 
+UNCHOSEN = 0.3  # score from which detections count, where nothing has chosen one
 
 class Detections(NamedTuple):
     """Of one image, sorted by score. masks: (N, H, W) bool or None. full: whether a limit cut the list short."""
@@ -13,6 +14,14 @@ class Detections(NamedTuple):
     labels: torch.Tensor  # (N,) int64, 1..K
     masks: torch.Tensor | None = None
     full: bool = False
+
+
+def score_of(data):
+    """
+    The score from which the detections of a checkpoint count. data: the checkpoint's, with "threshold", which validation has chosen, and
+    "stated_threshold", which --threshold gave to a run without validation; None stands for none.
+    """
+    return next((data[name] for name in ("threshold", "stated_threshold") if data.get(name) is not None), UNCHOSEN)
 
 
 def box_giou(one, other, dim=-1):

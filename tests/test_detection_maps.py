@@ -25,6 +25,7 @@ import inference
 from chipping.image_files import ImageReader, read_header
 from detection import image_map, swaths
 from detection.boxes_out import lonlat_geometry
+from detection.detections import UNCHOSEN
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import UserError
 
@@ -312,8 +313,10 @@ def test_tiles_that_reach_the_limit_of_detections_are_counted_and_told(tmp_path,
 def test_the_score_threshold_is_that_of_the_checkpoint_unless_given(tmp_path, find):
     picture, _, _, scores = field_of(np.random.default_rng(10), 150, 120)
     image = write_image(tmp_path / "field.png", picture)
-    for words, least in (([], 0.8), (["--score-threshold", 0.9], 0.9)):
-        assert find(image, "--output-dir", tmp_path / str(least), *words, threshold=0.8) == 0
+    cases = [(0.8, [], {"threshold": 0.8}), (0.9, ["--score-threshold", 0.9], {"threshold": 0.8}),
+             (0.7, [], {"threshold": None, "stated_threshold": 0.7}), (UNCHOSEN, [], {"threshold": None})]
+    for least, words, said in cases:
+        assert find(image, "--output-dir", tmp_path / str(least), *words, **said) == 0
         assert len(results_of(tmp_path / str(least))) == (scores >= least).sum() > 0
 
 

@@ -1,32 +1,35 @@
 """Flags of train_detection.py that the shared promises do not cover."""
 
 import pytest
+from training_programs import make_images
 
 import train_detection
-from runtime.checkpoint import save_checkpoint
+from detection.detections import UNCHOSEN, score_of
+from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
 
 
 @pytest.fixture
 def earlier_run(tmp_path):
-    """Makes a run's folder whose best_model.pt has a threshold."""
+    """Makes a run's folder whose best_model.pt has a threshold, chosen on the images of --val or not."""
 
-    def make(threshold):
+    def make(threshold, val=None):
         (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-        save_checkpoint(tmp_path / "run" / "checkpoints" / "best_model.pt",
-                        {"kind": "detection", "model": {}, "settings": {}, "state": {}, "data": {"threshold": threshold}})
+        content = {"kind": "detection", "model": {"framework": "centre"}, "settings": {"val": val, "encoder": None},
+                   "state": {"model": {}}, "data": {"threshold": threshold, "bands": [], "classes": []}}
+        save_checkpoint(tmp_path / "run" / "checkpoints" / "best_model.pt", content)
         return tmp_path / "run"
 
     train_detection.import_libraries()
     return make
 
 
-def test_the_threshold_is_the_number_given_or_that_of_an_earlier_run_or_a_usual_one(earlier_run):
+def test_the_threshold_is_the_number_given_or_that_of_an_earlier_run_or_none(earlier_run):
     run = earlier_run(0.37)
     assert train_detection.read_threshold("0.25") == 0.25
     assert train_detection.read_threshold(str(run)) == 0.37
     assert train_detection.read_threshold(str(run / "checkpoints" / "best_model.pt")) == 0.37
-    assert train_detection.read_threshold(None) == train_detection.UNCHOSEN == train_detection.read_threshold(train_detection.UNCHOSEN)
+    assert train_detection.read_threshold(None) is None and train_detection.read_threshold(0.4) == 0.4  # as a resumed run has it
 
 
 @pytest.mark.parametrize(("wanted", "says"), [("1.5", "between 0 and 1"), ("nan", "between 0 and 1"), ("nowhere.pt", "does not exist")])
@@ -44,3 +47,36 @@ def test_a_run_without_validation_has_no_threshold_to_give(earlier_run):
 def test_a_threshold_beside_validation_is_refused(validation):
     with pytest.raises(UserError, match="--threshold is for trainings without validation"):
         train_detection.main(["--train-images", "a", "--train-annotations", "b.json", "--threshold", "0.3", *validation, "--device", "cpu"])
+
+
+def test_a_threshold_that_would_have_no_effect_is_refused(earlier_run):
+    best = earlier_run(0.37, val="0.2") / "checkpoints" / "best_model.pt"
+    for words, says in (([], "is for trainings without validation"), (["--test-only"], "is for trainings, --test-only")):
+        with pytest.raises(UserError, match=says):
+            train_detection.main(["--resume", str(best), "--train-images", "a", "--threshold", "0.5", "--device", "cpu", *words])
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    make_images(folder := tmp_path_factory.mktemp("squares") / "data")
+    return folder
+
+
+@pytest.mark.parametrize(("more", "stated", "counts"), [([], None, UNCHOSEN), (["--threshold", "0.4"], 0.4, 0.4)])
+def test_a_run_without_validation_keeps_what_it_was_given_apart_from_what_is_chosen(squares, tmp_path, more, stated, counts):
+    words = ["--train-images", squares / "train", "--train-annotations", squares / "train.json", "--output-dir", tmp_path / "run",
+             "--cache-dir", tmp_path / "cache", "--tile-size", 64, "--overlap", 16, "--tile-format", "none", "--crop", 32,
+             "--batch-size", 2, "--max-steps", 1, "--num-workers", 0, "--device", "cpu", "--quiet", *more]
+    assert train_detection.main([str(word) for word in words]) == 0
+    for name in ("best_model.pt", "last.pt", "final_model.pt"):
+        data = load_checkpoint(tmp_path / "run" / "checkpoints" / name)["data"]
+        assert data["threshold"] is None and data["stated_threshold"] == stated and score_of(data) == counts
+    with pytest.raises(UserError, match="has no threshold: no images validated"):
+        train_detection.read_threshold(str(tmp_path / "run"))
+
+
+def test_detections_count_from_the_chosen_score_on_then_from_the_stated_one():
+    assert score_of({"threshold": 0.6, "stated_threshold": 0.2}) == 0.6
+    assert score_of({"threshold": 0.0, "stated_threshold": 0.2}) == 0.0
+    assert score_of({"threshold": None, "stated_threshold": 0.2}) == 0.2
+    assert score_of({}) == UNCHOSEN
