@@ -8,7 +8,7 @@ AP50 of TinyDet and BigDet on frames that they were not trained on, beside that 
 
 shapes: runs of which a fifth validates, and a quarter as many made with another seed that are scored. masks: every frame is scored once, by
 a detector that was trained on the other folds for all of its epochs, and that no score was looked at for. --output-dir keeps trainings and
-pictures.
+pictures of the last run: shapes_quality/ or masks_quality/ in it is emptied first, since frames of an earlier one would take part.
 """
 
 import argparse
@@ -121,8 +121,9 @@ def main():
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--output-dir", default="small_detection_quality")
     options, more = parser.parse_known_args()
-    folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(options.output_dir) / f"{options.data}_quality"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     {"shapes": shapes, "masks": masks}[options.data](folder, options, ["--config", options.config, *more])
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raster.capture_folder import IMAGES, LABELS, RUN_MANIFEST, is_run
 from raster.frames import SUFFIXES
 from runtime.errors import UserError
 from runtime.fields import is_number
@@ -25,7 +26,6 @@ from runtime.files import parse_object, read_json, require_regular, shorten
 from runtime.names import path_inside
 from runtime.words import plural
 
-RUN_MANIFEST, LABELS, IMAGES = "run_manifest.json", "labels", "images"
 GENERATIONS = {"labels": "new", "polyp_labels": "old"}  # the key of the boxes
 SCHEMAS = (1, "1", "V1", "v1")  # writers disagree on how version 1 is spelt
 MOST_BYTES = 16 << 20  # of a label file
@@ -76,10 +76,6 @@ def find_runs(folders):
                 raise UserError(f"{run} and {runs[name]} are both runs called {name}; rename one of them")
             runs[name] = run
     return {name: runs[name] for name in sorted(runs, key=natural)}
-
-
-def is_run(folder):
-    return (folder / LABELS).is_dir() or (folder / RUN_MANIFEST).is_file()
 
 
 def read_runs(folders, warn=lambda text: None, note=lambda text: None):
@@ -135,7 +131,8 @@ def read_run(name, folder):
                 reason, detail = "duplicate", f"frame_id {frame.frame_id} is there already"
             elif frame.path is None:
                 reason, detail = "missing_image", f"{image} is not there"
-            ids.add(frame.frame_id)
+            else:
+                ids.add(frame.frame_id)
             kinds[kind] += 1
         except BadLabel as error:
             reason, detail = "invalid", str(error)

@@ -40,7 +40,7 @@ def inspect_folder(folder, output=None, overwrite=False, pictures=True, seed=0, 
     if is_ard(folder):
         return inspect_ard(folder, say)
     if is_warehouse(folder):
-        return inspect_warehouse(folder, output, pictures, seed, say)
+        return inspect_warehouse(folder, output, pictures, seed, say, colours)
     is_set = Path(folder).is_dir() and (Path(folder) / DESCRIPTION).exists()
     if not is_set and is_product_path(folder) and (scenes := scenes_of_pattern(str(folder), ())):
         return inspect_products(scenes, output, pictures, overwrite, say)

@@ -23,6 +23,7 @@ from chipping.warehouse import (
     PARTS,
     SAMPLES,
     VERSION_FOLDER,
+    is_unread,
     open_warehouse,
     row_digest,
     shapes_of,
@@ -151,13 +152,15 @@ def made_before(root, key, warn):
 
 
 def whole_version(root, name, warn):
-    """The Warehouse of a version's folder, None where it is not there. One that is damaged is removed, with a warning."""
+    """The Warehouse of a version's folder, None where it is not there. A damaged one is removed, an unreadable one stays."""
     folder = root / name
     if not VERSION_FOLDER.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
         return None
     try:
         return open_warehouse(folder)
     except UserError as error:
+        if is_unread(error):
+            raise
         warn(f"{error.args[0].split(';')[0]}: this version is made again")
         remove_tree(folder)
         return None

@@ -16,6 +16,7 @@ A folder of a warehouse:
     latest                            text of one line: the name of the version that was made last
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -305,6 +306,13 @@ def read_samples(folder, manifest):
     return found
 
 
+def is_unread(error):
+    """Whether a UserError of open_warehouse comes from a file that the system did not let be read: its content may be whole."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None and error.errno not in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EINVAL)  # gone, or no regular file
+
+
 def version_of(settings, contents):
     """64 hex digits. settings: a dict; contents: (sample's id, SHA-256 of its image file, SHA-256 of its labels) of each."""
     text = json.dumps(plain({"settings": settings, "samples": sorted(contents)}), sort_keys=True, separators=(",", ":"))
@@ -324,17 +332,16 @@ def digest_of(path):
 
 
 def files_of(manifest):
-    """(name, bytes, SHA-256) of each file of the shards."""
-    for shard in manifest["shards"]:
+    """(number of the shard, part, {"file", "bytes", "sha256"}) of each file of the shards."""
+    for number, shard in enumerate(manifest["shards"]):
         for part in PARTS:
-            entry = shard["files"][part]
-            yield entry["file"], entry["bytes"], entry["sha256"]
+            yield number, part, shard["files"][part]
 
 
 def refuse_wrong_files(warehouse):
     """UserError where a file is missing, a link, of another size, or has another header than the manifest says."""
-    for name, size, _ in files_of(warehouse.manifest):
-        path = warehouse.folder / name
+    for _, _, entry in files_of(warehouse.manifest):
+        path, size = warehouse.folder / entry["file"], entry["bytes"]
         if path.is_symlink() or not path.is_file():
             raise UserError(f"{path} is {'a link' if path.is_symlink() else 'missing'}, expected a shard of {size} bytes; {AGAIN}")
         if (found := path.stat().st_size) != size:
@@ -343,6 +350,25 @@ def refuse_wrong_files(warehouse):
         for part, array in warehouse.mapped(shard).items():
             if entry["files"][part]["bytes"] != HEADER + array.nbytes:
                 raise UserError(f"{warehouse.folder / shard_file(shard, part)} has a header that is not {HEADER} bytes long; {AGAIN}")
+
+
+def refuse_other_boxes(warehouse):
+    """UserError where slots do not hold what samples.jsonl says of them, as in a warehouse that another program has written."""
+    for shard in range(len(warehouse.manifest["shards"])):
+        samples = warehouse.samples[shard * warehouse.shard_size :][: warehouse.shard_size]
+        arrays = {part: np.asarray(warehouse.mapped(shard)[part]) for part in ("boxes", "mask", "labels")}
+        labels = np.zeros_like(arrays["labels"])
+        for row, sample in enumerate(samples):
+            labels[row, : sample.n_boxes] = sample.classes
+        faults = {
+            "mask": (arrays["mask"] != (labels > 0)).any(axis=1), "labels": (arrays["labels"] != labels).any(axis=1),
+            "boxes": ~((arrays["boxes"] >= 0) & (arrays["boxes"] <= 1)).all(axis=(1, 2)),
+        }
+        for part, wrong in faults.items():
+            if wrong.any():
+                row = int(wrong.argmax())
+                what = "coordinates that are not from 0 to 1" if part == "boxes" else f"others than {SAMPLES} says"
+                raise UserError(f"{warehouse.folder / shard_file(shard, part)}, sample {samples[row].id}: {what}; {AGAIN}")
 
 
 def row_digest(row):
@@ -363,21 +389,24 @@ def stamp(path):
 
 
 def verify_checksums(warehouse):
-    """UserError where a file's SHA-256 is not that of the manifest. Files that were compared before, and are as they were, are not read."""
+    """
+    UserError where a file's SHA-256 is not that of the manifest, or its content not what samples.jsonl says. Files that were compared
+    before, and are as they were, are not read.
+    """
     cache = warehouse.folder / VERIFIED
     try:
         known = read_json(cache) if cache.is_file() and not cache.is_symlink() else {}
     except UserError:
         known = {}
     verified = {}
-    for name, _, digest in files_of(warehouse.manifest):
-        path = warehouse.folder / name
-        verified[name] = [*stamp(path), digest]
+    for number, part, entry in files_of(warehouse.manifest):
+        name, digest = entry["file"], entry["sha256"]
+        verified[name] = [*stamp(warehouse.folder / name), digest]
         if known.get(name) != verified[name]:
-            number, part = int(name[6:11]), name.split(".")[1]
             if array_digest(warehouse.mapped(number)[part], min(4, os.cpu_count() or 1)) != digest:
-                raise UserError(f"{path} was altered: its checksum is not that of the manifest; {AGAIN}")
+                raise UserError(f"{warehouse.folder / name} was altered: its checksum is not that of the manifest; {AGAIN}")
     if verified != known:
+        refuse_other_boxes(warehouse)
         try:
             write_json(cache, verified, sync=False)
         except OSError:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chipping.box_inspection import choose, size_lines
+from chipping.box_inspection import choose, colours_of, size_lines
 from chipping.warehouse import open_warehouse
 from chipping.warehouse_counts import in_words
 from pictures.box_overlays import box_sheet
@@ -22,15 +22,19 @@ class Shown:
         self.index, self.boxes = index, boxes
 
 
-def inspect_warehouse(path, output=None, pictures=True, seed=0, say=print):
-    """Describe the warehouse that a path leads to, and draw a sheet of some frames: `output`, by default in the version's folder."""
+def inspect_warehouse(path, output=None, pictures=True, seed=0, say=print, colours=None):
+    """
+    Describe the warehouse that a path leads to, and draw a sheet of some frames: `output`, by default in the version's folder. colours:
+    {class: "#rrggbb"} in place of the usual ones, or None.
+    """
     warehouse = open_warehouse(path)
+    colours = colours_of(warehouse.classes, colours)
     for text in warehouse_lines(warehouse):
         say(text)
     if pictures:
         sheet = Path(output or warehouse.folder / "contact_sheet.png")
         require_writable(sheet.parent)
-        save_sheet(warehouse, seed, sheet)
+        save_sheet(warehouse, seed, sheet, colours)
         say(f"contact sheet: {sheet}")
 
 
@@ -66,7 +70,7 @@ def boxes_of(warehouse, shard):
     return arrays["boxes"][mask] * np.tile(np.array(warehouse.target_size, np.float64), 2), arrays["labels"][mask]
 
 
-def save_sheet(warehouse, seed, path):
+def save_sheet(warehouse, seed, path, colours):
     """Draw some samples with their boxes."""
     chosen = [shown.index for shown in choose([Shown(k, range(sample.n_boxes)) for k, sample in enumerate(warehouse.samples)], MOST, seed)]
     batch, cases, captions = warehouse.read(chosen), [], []
@@ -77,4 +81,5 @@ def save_sheet(warehouse, seed, path):
                        "labels": batch["labels"][place][mask], "ignore": ()}])
         width, height = sample.src_size
         captions.append(f"{sample.id}  {width} x {height}  {sample.split}")
-    save_png(path, box_sheet(cases, ["sample"], captions, warehouse.classes, f"warehouse {warehouse.version[:12]}", across=4))
+    title = f"warehouse {warehouse.version[:12]}"
+    save_png(path, box_sheet(cases, ["sample"], captions, warehouse.classes, title, across=4, colours=colours))

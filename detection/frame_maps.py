@@ -22,6 +22,7 @@ from mapping.weights_hash import weights_hash
 from pictures.encoding import save_png
 from pictures.frame_view import Frame, begin_page, end_page, frame_html
 from pictures.labelled_boxes import draw_labelled
+from raster.capture_folder import IMAGES, frames_folder
 from raster.frames import SUFFIXES, read_frame
 from raster.source import is_remote, list_rasters, scene_name
 from runtime.device import Compute
@@ -97,16 +98,20 @@ def choose_frames(run, patterns):
 
 def within_runs(pattern):
     """[folder of the images of each], where `pattern` is the folder of a capture run or of several; else [pattern]."""
-    if not os.path.isdir(pattern) or any(name.lower().endswith(SUFFIXES) for name in os.listdir(pattern)):
+    if not os.path.isdir(pattern) or holds_frames(pattern):
         return [pattern]
-    inner = [os.path.join(pattern, name, "images") for name in sorted(os.listdir(pattern))]
-    return [path for path in (os.path.join(pattern, "images"), *inner) if os.path.isdir(path)] or [pattern]
+    inner = [frames_folder(path) for path in (Path(pattern), *sorted(Path(pattern).iterdir()))]
+    return [str(path) for path in inner if path is not None and holds_frames(path)] or [pattern]
+
+
+def holds_frames(folder):
+    return any(name.lower().endswith(SUFFIXES) and name[0] != "." for name in os.listdir(folder))
 
 
 def run_of(path):
     """The name of the capture run, or of the folder, that a frame lies in."""
     parent = Path(path).absolute().parent
-    return (parent.parent if parent.name == "images" else parent).name
+    return (parent.parent if parent.name == IMAGES else parent).name
 
 
 def finished(run, name, path):

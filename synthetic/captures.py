@@ -81,10 +81,12 @@ def make_captures(folder, runs, recipe, overwrite=False, progress=lambda count: 
     for number, (name, manifest) in enumerate(zip(names, manifests, strict=True)):
         place = folder / name
         if (place / "run_manifest.json").is_file() and read_json(place / "run_manifest.json") != manifest:
-            remove_tree(place)
-        for part in (place, place / "images", place / "labels"):
-            make_own_folder(part)
+            for part in (place / "images", place / "labels", place):  # the manifest goes last and comes first: it says whose folder this is
+                remove_tree(part)
+        make_own_folder(place)
         write_json(place / "run_manifest.json", manifest, sync=False)
+        for part in ("images", "labels"):
+            make_own_folder(place / part)
         for count in make_run(place, number, recipe):
             made, boxes = made + (count is not None), boxes + (count or 0)
             progress(1)
@@ -104,7 +106,7 @@ def refuse_other(place, manifest, overwrite):
     if not place.exists():
         return
     if not path.is_file():
-        if any(place.iterdir()):
+        if any(path.name[0] != "." for path in place.iterdir()):  # a manifest that was half written has a hidden name
             raise UserError(f"{place} is not empty and was not made by fake-captures; choose another --output-dir")
         return
     there = read_json(path).get("generator")

@@ -11,6 +11,7 @@ from PIL import Image
 
 import chip
 from runtime.errors import UserError
+from synthetic import captures
 from synthetic.captures import CaptureRecipe, make_run, move_shapes, paint
 
 
@@ -91,6 +92,43 @@ def test_the_same_seed_gives_the_same_bytes_and_a_stopped_run_continues(tmp_path
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     run("-o", tmp_path / "c", *words, "--seed", 1)
     assert not set(tree(tmp_path / "a")) & set(tree(tmp_path / "c"))  # runs of two seeds may lie in one folder
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_before(patch, number):
+    """Raise Killed in place of the number-th file or folder that is made or removed."""
+    calls = iter(range(number + 1))
+
+    def watched(whole):
+        def function(*args, **kwargs):
+            if next(calls) == number:
+                raise Killed
+            return whole(*args, **kwargs)
+
+        return function
+
+    for name in ("make_own_folder", "write_json", "remove_tree", "write_text"):
+        patch.setattr(captures, name, watched(getattr(captures, name)))
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_killed_between_any_two_files_a_run_is_not_taken_for_a_strangers(tmp_path, monkeypatch, overwrite):
+    words = ["--runs", 1, "--frames", 1, "--size", "96x64"]
+    run("-o", tmp_path / "whole", *words)
+    for number in range(len(overwrite) * 3 + 5):  # three folders are removed, three made, two files written
+        folder = tmp_path / f"killed{number}"
+        if overwrite:
+            run("-o", folder, *words, "--objects", "1")
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_before(patch, number)
+            run("-o", folder, *words, *overwrite)
+        for place in folder.glob("run_*"):
+            (place / ".run_manifest.part.json").write_text("{")  # of a kill while it was written
+        run("-o", folder, *words, *overwrite)
+        assert {name: content for name, content in tree(folder).items() if "/." not in name} == tree(tmp_path / "whole")
 
 
 def test_other_settings_and_real_runs_are_not_overwritten(tmp_path):

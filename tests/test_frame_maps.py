@@ -131,6 +131,22 @@ def test_the_old_name_of_the_checkpoint_and_one_frame_and_a_run_folder(weights, 
     assert "4 of 4 frames would be looked at" in capsys.readouterr().out
 
 
+def test_frames_in_the_own_folder_of_a_run_are_found_beside_runs_with_images_and_runs_without_frames(weights, tmp_path):
+    words = ["--checkpoint", str(weights), "--device", "cpu", "--quiet", "--output-dir"]
+    captures = tmp_path / "captures"
+    for name, folder in (("run_1", captures / "run_1" / "images"), ("run_2", captures / "run_2"), ("run_3", captures / "run_3")):
+        frame_of(50, 50, (10, 10, 40, 30), folder / "frame_00000.png")
+        (captures / name / "labels").mkdir()
+    (captures / "run_3" / "labels").rmdir()
+    (captures / "run_3" / "run_manifest.json").write_text("{}")
+    (captures / "run_4" / "labels").mkdir(parents=True)
+    frame_of(50, 50, (10, 10, 40, 30), captures / "drafts" / "frame_00000.png")  # no run
+    assert inference.main([*words, str(tmp_path / "all"), str(captures)]) == 0
+    assert sorted(path.name for path in (tmp_path / "all").glob("*.json")) == [f"run_{k}_frame_00000_boxes.json" for k in (1, 2, 3)]
+    assert inference.main([*words, str(tmp_path / "one"), str(captures / "run_2")]) == 0
+    assert [path.name for path in (tmp_path / "one").glob("*.json")] == ["frame_00000_boxes.json"]
+
+
 def test_killed_before_any_file_gets_its_name_and_run_again_the_files_are_the_same(run, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass

@@ -1,5 +1,7 @@
 """A tensor warehouse: what becomes of frames and boxes, the same bytes whatever happens on the way, and nothing damaged is read."""
 
+import builtins
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +23,7 @@ from PIL import Image
 import chip
 from chipping import make_warehouse as making
 from chipping import warehouse as reading
+from chipping import warehouse_worker as working
 from chipping.frame_boxes import fill_slots, resolve_boxes
 from chipping.frame_sources import from_runs
 from chipping.make_warehouse import WarehouseOptions, make_warehouse
@@ -232,6 +235,15 @@ def test_frames_that_cannot_be_used_are_left_out_counted_and_listed(tmp_path):
         "boxes": 2}
     assert any("1 image of run_1 have no label file" in text for text in said)
     assert str(tmp_path) not in (warehouse.folder / "manifest.json").read_text()
+
+
+def test_a_frame_without_its_image_does_not_stand_in_the_way_of_a_later_label_of_the_same_frame(tmp_path):
+    run_1 = write_run(tmp_path / "captures" / "run_1", {k: [box([4, 4, 20, 20])] for k in range(3)})
+    (run_1 / "images" / "frame_00001.png").unlink()
+    write_run(run_1, {5: {"labels": [box([6, 6, 30, 30])], "frame_id": 1}})
+    warehouse = make(tmp_path / "captures", tmp_path / "art")
+    assert ids(warehouse) == [f"run_1/frame_{k:05d}" for k in (0, 5, 2)]  # in the order of their frame_id
+    assert [entry["reason"] for entry in warehouse.manifest["skipped"]] == ["missing_image"]
 
 
 def test_rows_move_up_over_frames_that_are_left_out_also_across_shards(tmp_path):
@@ -566,6 +578,66 @@ def test_a_damaged_version_is_made_again(tmp_path, captures):
     assert tree(first.folder) == before and any("was altered" in text and "made again" in text for text in said)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "samples.jsonl", SHARD])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_version_that_cannot_be_read_is_told_and_stays(tmp_path, captures, monkeypatch, name, number):
+    version = make(captures, tmp_path / "art").folder
+    (version / "contact_sheet.png").write_bytes(b"goes where a version is made again")
+    before, whole = tree(version), builtins.open
+
+    def refusing(path, *args, **kwargs):
+        if str(path) == str(version / name):
+            raise OSError(number, os.strerror(number), str(path))
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", refusing)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refusing(path, "rb").read())
+    with pytest.raises(UserError, match=os.strerror(number)):
+        make(captures, tmp_path / "art")
+    monkeypatch.undo()
+    assert tree(version) == before
+
+
+def test_a_folder_in_place_of_a_file_is_damage(tmp_path, captures):
+    version = make(captures, tmp_path / "art").folder
+    before = tree(version)
+    (version / "samples.jsonl").unlink()
+    (version / "samples.jsonl").mkdir()
+    make(captures, tmp_path / "art")
+    assert tree(version) == before
+
+
+def test_a_shard_is_compared_by_its_place_and_not_by_the_digits_of_its_name(tmp_path, captures, monkeypatch):
+    """Names of six digits, as from the shard 100000 on."""
+    for module in (reading, making, working):
+        monkeypatch.setattr(module, "shard_file", lambda shard, part: f"shard_{shard + 99_999}.{part}.npy")
+    version = make(captures, tmp_path / "art", shard_samples=5).folder
+    assert {path.name[:12] for path in version.glob("*.npy")} == {"shard_99999.", "shard_100000", "shard_100001"}
+    open_warehouse(version)
+    alter(version / "shard_100001.boxes.npy", 130)
+    with pytest.raises(UserError, match="shard_100001.boxes.npy was altered"):
+        open_warehouse(version)
+
+
+@pytest.mark.parametrize(("part", "value", "message"), [
+    ("labels", 7, "others than samples.jsonl says"), ("mask", False, "others than samples.jsonl says"),
+    ("boxes", np.nan, "coordinates that are not from 0 to 1"), ("boxes", 1.5, "coordinates that are not from 0 to 1"),
+    ("boxes", -0.1, "coordinates that are not from 0 to 1"),
+])
+def test_slots_that_another_program_has_written_otherwise_than_its_index_says_are_one_line(version, part, value, message):
+    """Their checksum is right."""
+    path, manifest = version / f"shard_00000.{part}.npy", json.loads((version / "manifest.json").read_text())
+    row = next(k for k, sample in enumerate(open_warehouse(version, verify=False).samples) if sample.n_boxes)
+    array = np.load(path)
+    array[row, 0] = value
+    path.write_bytes(path.read_bytes()[:128] + array.tobytes())
+    manifest["shards"][0]["files"][part]["sha256"] = reading.array_digest(array)
+    (version / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"{part}.npy, sample run_./frame_0000.: {message}") as error:
+        open_warehouse(version)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["../../elsewhere", "/etc", "v123", "", "v" + "0" * 64])
 def test_latest_leads_only_to_a_version_beside_it(tmp_path, version, text):
     (tmp_path / "art" / "latest").write_text(text)
@@ -678,6 +750,12 @@ def test_inspect_says_and_draws_what_a_network_sees(tmp_path, captures, capsys):
     assert f"next: python train_detection.py --manifest {version}/manifest.json" in said
     for path in (tmp_path / "art" / "latest", tmp_path / "art", version, version / "manifest.json"):
         run("inspect", path, "--output", tmp_path / "sheet.png", "--overwrite")
+    usual = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    run("inspect", tmp_path / "art", "--output", tmp_path / "sheet.png", "--overwrite", "--class-colours", "object=#12fe34")
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert [(pixels == (0x12, 0xFE, 0x34)).all(axis=2).any() for pixels in (usual, drawn)] == [False, True]
+    with pytest.raises(UserError, match="no class 'cow'"):
+        run("inspect", tmp_path / "art", "--no-pictures", "--class-colours", "cow=#12fe34")
     said = capsys.readouterr().out
     assert "14 samples of 32×32 (letterbox) in 1 shard" in said and "frames: 64×48 pixels, 3 runs" in said
     assert Image.open(tmp_path / "sheet.png").size[0] > 800
