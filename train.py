@@ -360,7 +360,7 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     ):
         folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"],
                             data={**header["data"], "threshold": None}, device=str(compute.device), processes=processes.size)
-        kept_best = saver.kept_best(console, bool(checkpoint), header["data"]["scored_on"])
+        saver.keep_best(console, bool(checkpoint), header["data"]["scored_on"])
         if not checkpoint:
             saver.save(LAST)  # from here on the run can be resumed, whenever it is killed
         console.say(f"{describe_network(model)}, {compute.device}; {len(data.train)} patches for training, {len(data.val)} for "
@@ -412,16 +412,15 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
                         f"{row['lr']:.2e}{', best' * is_best}")
             if is_best and processes.is_first:
                 task.samples(folder.path / "samples" / f"epoch_{epoch}.png", model, data.val, patch_set, classes, to_device, compute)
-            best = [BEST] if is_best and (kept_best is None or score >= kept_best) else []
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
-            saver.save(*best, *numbered)
+            saver.save(*saver.best(is_best), *numbered)
             saver.after_epoch(finished())
         # What maps are made with: the last epoch and the most likely class, or the best epoch and its threshold, never a mixture.
         result = result_of(ended_as_planned(options.scheduler, position.step, total_steps))
         saver.save(FINAL, data={**header["data"], "threshold": None}, result=result)
         baselines = baselines_of_validation(data, task, options, processes) if position.best_score is not None else {}
         if processes.is_first or position.best_score is None:
-            conclude(position, kept_best, folder, task, classes, console)
+            conclude(position, saver, folder, task, classes, console)
         if processes.is_first and position.best_score is not None:
             say_baselines(baselines, last_score if result == FINAL else position.best_score, task, classes)
             print_result(f"map with {folder.checkpoints / result} ({how_to_map(result, header)}){unreadable.left_out()}")
@@ -708,7 +707,7 @@ def refuse_all_unreadable(unreadable, data, epoch):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
 
 
-def conclude(position, kept_best, folder, task, classes, console):
+def conclude(position, saver, folder, task, classes, console):
     """A line about the best score, and where its model is."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on these patches; raise --epochs (or --max-steps)")
@@ -716,9 +715,7 @@ def conclude(position, kept_best, folder, task, classes, console):
     words, sign = task.best(classes)[1], -1 if task.falls else 1
     found = position.best_score > float("-inf")
     score = f"{sign * position.best_score:.4f}" if found else f"undefined (no {classes.word or 'class'} in validation, none predicted)"
-    best = f"best validation {words} {score} in epoch {position.best_epoch}"
-    if kept_best is not None and kept_best > position.best_score:  # of epochs that this run, resumed from an earlier one, has left
-        best = f"{best}, but {sign * kept_best:.4f} was reached before and is kept"
+    best = f"best validation {words} {score} in epoch {position.best_epoch}{saver.kept_words(sign)}"
     print_result(f"{best}: {folder.checkpoints / BEST}")
 
 

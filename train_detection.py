@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 from chipping.commands.shared_flags import add_label_flags, add_picture_flags, add_tile_flags
+from runtime.config import find_config, read_tree, sections, sets_flag
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import print_result
@@ -42,8 +43,9 @@ MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
-# Flags that only train_small_detection.py has: main() hands a command line with one of them over to it.
-SMALL_FLAGS = ("--manifest", "--warehouse-manifest", "--tensor-warehouse", "--model", "--max-boxes", "--checkpoint-out", "--backend")
+# Flags that only train_small_detection.py has: main() hands a command line with one of them over to it, see is_small().
+WAREHOUSE_FLAGS = ("--manifest", "--warehouse-manifest", "--tensor-warehouse")
+SMALL_FLAGS = (*WAREHOUSE_FLAGS, "--model", "--max-boxes", "--checkpoint-out", "--backend")
 FRAMEWORKS = ("centre", "faster-rcnn", "mask-rcnn", "retinanet", "fcos")
 
 
@@ -225,10 +227,25 @@ def main(argv=None):
 
 
 def is_small(argv):
-    """Whether a command line is for the small detectors: by a flag, or by the state of one of their runs, NAME.last.pt, to resume."""
+    """
+    Whether a command line is for the small detectors: by a flag, by the state of one of their runs, NAME.last.pt, to resume, or by a
+    warehouse in the file of --config, unless flags or a section of that file are for the detectors of tiles.
+    """
     words = [part for word in argv for part in word.split("=", 1)]
-    resumed = [after for word, after in zip(words, words[1:], strict=False) if word == "--resume"]
-    return any(word.split("=")[0] in SMALL_FLAGS for word in argv) or any(name.endswith(".last.pt") for name in resumed)
+    if set(SMALL_FLAGS) & set(words):
+        return True
+    values = {name: [after for word, after in zip(words, words[1:], strict=False) if word == name] for name in ("--resume", "--config")}
+    if any(name.endswith(".last.pt") for name in values["--resume"]):
+        return True
+    if not values["--config"] or {"--resume", "--train-images", "--test-only", "-h", "--help", "--help-all"} & set(words):
+        return False
+    return chooses_small(find_config(values["--config"][-1]))
+
+
+def chooses_small(path):
+    """Whether a settings file names a warehouse, at the top or for train-small-detection, and has no section of this program."""
+    tree = read_tree(path)
+    return sets_flag(tree, "train-small-detection", WAREHOUSE_FLAGS) and "train-detection" not in sections(tree)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -366,7 +383,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
     ):
         folder.write_config(settings={**settings, "output_dir": options.output_dir}, model=header["model"],
                             data={**header["data"], "threshold": None}, device=str(compute.device), processes=processes.size)
-        kept_best = saver.kept_best(console, bool(checkpoint), header["data"]["scored_on"])
+        saver.keep_best(console, bool(checkpoint), header["data"]["scored_on"])
         if not checkpoint:
             saver.save(LAST)  # from here on the run can be resumed, whenever it is killed
         console.say(f"{model.config.framework} on {model.config.encoder}, {count_weights(model) / 1e6:.2f} M weights, {compute.device}; "
@@ -422,14 +439,13 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
                 tiles = data.val or data.train
                 predict = predictor(learner.average.model, tiles.tile_set, compute, options)
                 write_samples(folder.path / "samples" / f"epoch_{epoch}.png", predict, tiles, score_of(header["data"]))
-            best = [BEST] if is_best and (kept_best is None or score >= kept_best) else []
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
-            saver.save(*best, *numbered)
+            saver.save(*saver.best(is_best), *numbered)
             saver.after_epoch(finished())
         result = BEST if data.val else result_of(ended_as_planned(options.scheduler, position.step, total_steps))
         saver.save(FINAL, result=result)
         if processes.is_first or position.best_score is None:
-            conclude(position, kept_best, folder, data, result, unreadable, console)
+            conclude(position, saver, folder, data, result, unreadable, console)
     return 0
 
 
@@ -584,7 +600,7 @@ def in_words(val):
     return f", val AP50 {val['map_50']:.4f}, F1 {val['f1']:.4f} at score {val['threshold']:.2f}, F1 by centres {val['f1_centre']:.4f}"
 
 
-def conclude(position, kept_best, folder, data, result, unreadable, console):
+def conclude(position, saver, folder, data, result, unreadable, console):
     """The last lines: the best score, where its model is, and what to find objects with: validation has chosen epoch and threshold."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on these tiles; raise --epochs (or --max-steps)")
@@ -592,9 +608,7 @@ def conclude(position, kept_best, folder, data, result, unreadable, console):
     found = position.best_score > float("-inf")
     name, score = ("validation AP50", position.best_score) if data.val else ("training loss", -position.best_score)
     best = f"best {name} {f'{score:.4f}' if found else 'undefined (no objects in validation)'} in epoch {position.best_epoch}"
-    if kept_best is not None and kept_best > position.best_score:
-        best = f"{best}, but {kept_best:.4f} was reached before and is kept"
-    print_result(f"{best}: {folder.checkpoints / BEST}")
+    print_result(f"{best}{saver.kept_words(1 if data.val else -1)}: {folder.checkpoints / BEST}")
     print_result(f"find objects with {folder.checkpoints / result}{unreadable.left_out()}")
 
 

@@ -235,7 +235,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
     ):
         folder.write_config(settings=settings, model=header["model"], data=header["data"], device=str(compute.device),
                             processes=processes.size)
-        kept_best = saver.kept_best(console, own, header["data"]["scored_on"])
+        saver.keep_best(console, own, header["data"]["scored_on"])
         if not own:
             saver.save(LAST)
         console.say(f"{describe_network(model)}, {compute.device}; {len(chips)} chips an epoch in {steps} steps of {options.lbs}"
@@ -289,8 +289,7 @@ def train(options, end, settings, checkpoint, own, compute, processes, console):
             if is_best and processes.is_first:
                 write_samples(folder.path / "samples" / f"epoch_{epoch}.png", learner, tests or chips)
             best_scores = scores if is_best else best_scores
-            best = [BEST] if is_best and (kept_best is None or score <= kept_best) else []
-            saver.save(f"checkpoint_epoch_{epoch}.pt", *best)
+            saver.save(f"checkpoint_epoch_{epoch}.pt", *saver.best(is_best, falls=True))
             if position.epoch == end:
                 result = result_of(ended_as_planned(options.schedule, position.step, end * steps))
                 saver.save(FINAL, result=result)

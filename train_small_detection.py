@@ -7,7 +7,7 @@ Train TinyDet or BigDet: small detectors for the frames of a camera, from a tens
     python train_detection.py --resume checkpoints/bigdet.last.pt --epochs 30                         # continue, with the settings it had
     torchrun --nproc_per_node 4 train_detection.py --manifest …                                       # the same global batch
 
-train_detection.py hands the flags over to this program where --manifest is among them. A warehouse comes from `chip.py make-warehouse`.
+train_detection.py hands over to this program where a flag or the file of --config has a manifest. `chip.py make-warehouse` makes it.
 TinyDet finds the largest object of a frame, BigDet up to --max-boxes of them (docs/small-detectors.md). --checkpoint-out NAME.bin gets the
 best weights (highest AP50 on the validation frames); beside it lie NAME.last.pt (for --resume) and NAME.run/ with config.json, metrics.csv
 (one row an epoch) and samples/.
@@ -127,7 +127,7 @@ def import_libraries():
     global Sampling, WarehouseData, boxes_of_split, LOSSES, only_largest, small_losses, found_in, mean_box, score_frames, truths_in
     global write_small_samples, follow_changed_data, load_checkpoint, require_parts, Compute, choose_device, gradient_scaler
     global seed_everything, seed_step, usable_cores, share_batch_statistics, require_finite_loss, require_finite_weights, optimiser_step
-    global path_length, warn_of_short_path, RunBeside, best_of_run, BEST, LAST, RunLog, Position, RunState, RunningSums, Saver, Schedule
+    global path_length, warn_of_short_path, RunBeside, best_of_run, LAST, RunLog, Position, RunState, RunningSums, Saver, Schedule
     global adopt_settings, group_of, settings_of, AveragedWeights, Learner
     import torch
 
@@ -150,7 +150,7 @@ def import_libraries():
     from runtime.optimiser_step import optimiser_step
     from runtime.outlook import path_length, warn_of_short_path
     from runtime.run_beside import RunBeside, best_of_run
-    from runtime.run_folder import BEST, LAST
+    from runtime.run_folder import LAST
     from runtime.run_log import RunLog
     from runtime.run_state import Position, RunState
     from runtime.running_sums import RunningSums
@@ -285,7 +285,7 @@ def train(options, settings, checkpoint, compute, processes, console):
     ):
         folder.write_config(settings=settings, model=header["model"], data=header["data"], device=str(compute.device),
                             processes=processes.size)
-        kept_best = saver.kept_best(console, bool(checkpoint), header["data"]["scored_on"])
+        saver.keep_best(console, bool(checkpoint), header["data"]["scored_on"])
         if not checkpoint:
             saver.save(LAST)  # from here on the run can be resumed, whenever it is killed
         say_beginning(learner, data, steps, console)
@@ -335,10 +335,10 @@ def train(options, settings, checkpoint, compute, processes, console):
                         f"{', best' * is_best}")
             if is_best and processes.is_first:
                 write_small_samples(folder.path / "samples" / f"epoch_{epoch}.png", *samples, model.config.classes, options.score_threshold)
-            saver.save(*([BEST] if is_best and (kept_best is None or score >= kept_best) else []))
+            saver.save(*saver.best(is_best))
             saver.after_epoch(finished())
         if processes.is_first or position.best_score is None:
-            conclude(position, kept_best, folder, data, options, console)
+            conclude(position, saver, folder, data, options, console)
     return 0
 
 
@@ -513,7 +513,7 @@ def in_words(val):
     return f", val loss {val['loss']:.4f}, AP50 {val['ap50']:.4f}, {scores}"
 
 
-def conclude(position, kept_best, folder, data, options, console):
+def conclude(position, saver, folder, data, options, console):
     """The last lines: the best score beside that of the mean box, and the file to find objects with."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on this warehouse; raise --epochs (or --max-steps)")
@@ -521,9 +521,7 @@ def conclude(position, kept_best, folder, data, options, console):
     warehouse, found = data.warehouse, position.best_score > float("-inf")
     name, score = ("validation AP50", position.best_score) if len(data.val) else ("training loss", -position.best_score)
     best = f"best {name} {f'{score:.4f}' if found else 'undefined (no objects in validation)'} in epoch {position.best_epoch}"
-    if kept_best is not None and kept_best > position.best_score:
-        best = f"{best}, but {kept_best:.4f} was reached before and is kept"
-    print_result(best)
+    print_result(f"{best}{saver.kept_words(1 if len(data.val) else -1)}")
     if len(data.val) and found:
         known = boxes_of_split(warehouse, "val")
         truths = truths_in(known["boxes"], known["mask"], known["labels"], warehouse.target_size)

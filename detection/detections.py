@@ -6,6 +6,7 @@ import torch
 
 UNCHOSEN = 0.3  # score from which detections count, where nothing has chosen one
 
+
 class Detections(NamedTuple):
     """Of one image, sorted by score. masks: (N, H, W) bool or None. full: whether a limit cut the list short."""
 

@@ -127,6 +127,22 @@ def read_yaml(text):
         raise ValueError(" ".join(str(error).split())) from error
 
 
+def sections(tree):
+    """Names of the programs that a file has sections for."""
+    return {name for key, node in tree.value if (name := key.replace("_", "-")) in PROGRAMS and node.kind == SECTION}
+
+
+def sets_flag(tree, section, flags):
+    """Whether a file sets one of some flags for a program: at the top or in its section, under headings or not."""
+    names = {flag.lstrip("-") for flag in flags}
+
+    def within(pairs, inner):
+        return any(name in names or name in inner and node.kind == SECTION and within(node.value, HEADINGS)
+                   for name, node in ((key.lstrip("-").replace("_", "-"), node) for key, node in pairs))
+
+    return within(tree.value, (*HEADINGS, section))
+
+
 class ConfigFile:
     """The settings that one program or command takes from a file. parser: its argparse parser; section: its name in PROGRAMS."""
 

@@ -48,6 +48,7 @@ class Saver:
         self.resume_with = resume_with
         self.clock = Clock(minutes)
         self.stop = StopRequest()
+        self.kept = None  # the score of an earlier best_model.pt, see keep_best
 
     def __enter__(self):
         self.stop.__enter__()
@@ -81,9 +82,9 @@ class Saver:
         if wanted > NOTHING and not finished:
             self.stop.leave(f"Saved after epoch {self.state.position.epoch - 1}; {self.resume_with}", wanted)
 
-    def kept_best(self, console, resumed, scored_on):
+    def keep_best(self, console, resumed, scored_on):
         """
-        The score that an earlier best_model.pt was kept for, the same in all processes; None where there is none or it was reached on
+        Find the score that an earlier best_model.pt was kept for, the same in all processes; None where there is none or it was reached on
         other data (scored_on: the fingerprint of today's).
 
         A file that is damaged or gone is a warning, and the next epoch is the best.
@@ -99,7 +100,21 @@ class Saver:
         if fault:
             console.warn(f"{fault}; the next epoch takes its place")
             position.best_score = position.best_epoch = None
-        return score
+        self.kept = score
+
+    def best(self, is_best, falls=False):
+        """
+        [best_model.pt] where an epoch that was judged belongs there, else []: none of the run was better, nor the one that is kept from
+        before it was resumed. falls: lower scores are better.
+        """
+        score = self.state.position.best_score
+        beaten = is_best and self.kept is not None and (score > self.kept if falls else score < self.kept)
+        return [BEST] if is_best and not beaten else []
+
+    def kept_words(self, sign=1):
+        """`, but 0.9100 was reached before and is kept`, or nothing. sign: -1 where scores are kept negated."""
+        best = self.state.position.best_score
+        return f", but {sign * self.kept:.4f} was reached before and is kept" if self.kept is not None and self.kept > best else ""
 
 
 def final_reaches(position, folder, kind, processes):

@@ -24,8 +24,9 @@ from runtime.logs import Console
 from runtime.optimiser_step import optimiser_step
 from runtime.run_folder import RunFolder, run_folder_of
 from runtime.run_log import MetricsFile
-from runtime.run_state import Position
+from runtime.run_state import Position, RunState
 from runtime.running_sums import RunningSums
+from runtime.saver import Saver
 from runtime.schedule import Schedule
 from runtime.trackers import NoTracker, start_wandb
 from runtime.unreadable import Problem, Unreadable
@@ -389,3 +390,25 @@ def test_on_other_data_only_what_no_longer_holds_is_forgotten(part, capsys):
     else:
         assert (position.step_in_epoch, position.step, position.best_score, position.best_epoch) == (3, 23, None, None)
         assert position.epochs_without_gain == 0 and sums.means()[1] == 1 and len(unreadable) and schedule.best == -math.inf
+
+
+@pytest.mark.parametrize(("now", "falls", "replaces"), [
+    (0.4, False, False), (0.5, False, True), (0.6, False, True), (0.6, True, False), (0.4, True, True),
+])
+def test_a_best_model_of_before_a_resume_gives_way_to_none_that_is_worse(tmp_path, now, falls, replaces):
+    """An older last.pt is resumed, which knows of no best score yet."""
+    position, header = Position(), {**WHOLE, "data": {"scored_on": "here"}}
+    (tmp_path / "checkpoints").mkdir()
+    save_checkpoint(RunFolder(tmp_path).file("best_model.pt"), {**header, "state": {"best_score": 0.5}})
+    for scored_on, resumed, kept in (("here", True, 0.5), ("elsewhere", True, None), ("here", False, None)):
+        saver = Saver(RunFolder(tmp_path), RunState(position), header, Processes(), minutes=10, resume_with="")
+        saver.keep_best(Console(), resumed, scored_on)
+        assert saver.kept == kept
+        assert saver.best(False, falls) == []  # as an epoch without validation, before any score
+        position.judge(now, True)
+        assert saver.best(True, falls) == (["best_model.pt"] if replaces or kept is None else [])
+        assert saver.best(False, falls) == []
+        position.forget_best()
+    saver.keep_best(Console(), True, "here")
+    position.judge(now, True)
+    assert saver.kept_words(-1) == (", but -0.5000 was reached before and is kept" if now < 0.5 else "")

@@ -1,5 +1,7 @@
 """Flags of train_detection.py that the shared promises do not cover."""
 
+import csv
+
 import pytest
 from training_programs import make_images
 
@@ -62,12 +64,25 @@ def squares(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def words(squares, tmp_path):
+    """Words of a run of small crops."""
+    return ["--train-images", squares / "train", "--train-annotations", squares / "train.json", "--output-dir", tmp_path / "run",
+            "--cache-dir", tmp_path / "cache", "--tile-size", 64, "--overlap", 16, "--tile-format", "none", "--crop", 32,
+            "--batch-size", 2, "--num-workers", 0, "--device", "cpu", "--quiet"]
+
+
+def test_only_some_epochs_and_the_last_validate(words, tmp_path):
+    more = ["--val", "0.5", "--val-every", 2, "--epochs", 3, "--steps-per-epoch", 1]
+    assert train_detection.main([str(word) for word in (*words, *more)]) == 0
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["val_map_50"]) for row in rows] == [False, True, True] and rows[0]["best"] == "0" and rows[1]["best"] == "1"
+
+
 @pytest.mark.parametrize(("more", "stated", "counts"), [([], None, UNCHOSEN), (["--threshold", "0.4"], 0.4, 0.4)])
-def test_a_run_without_validation_keeps_what_it_was_given_apart_from_what_is_chosen(squares, tmp_path, more, stated, counts):
-    words = ["--train-images", squares / "train", "--train-annotations", squares / "train.json", "--output-dir", tmp_path / "run",
-             "--cache-dir", tmp_path / "cache", "--tile-size", 64, "--overlap", 16, "--tile-format", "none", "--crop", 32,
-             "--batch-size", 2, "--max-steps", 1, "--num-workers", 0, "--device", "cpu", "--quiet", *more]
-    assert train_detection.main([str(word) for word in words]) == 0
+def test_a_run_without_validation_keeps_what_it_was_given_apart_from_what_is_chosen(words, tmp_path, more, stated, counts):
+    assert train_detection.main([str(word) for word in (*words, "--max-steps", 1, *more)]) == 0
     for name in ("best_model.pt", "last.pt", "final_model.pt"):
         data = load_checkpoint(tmp_path / "run" / "checkpoints" / name)["data"]
         assert data["threshold"] is None and data["stated_threshold"] == stated and score_of(data) == counts

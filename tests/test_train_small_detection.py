@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from training_programs import make_frames
 
 import train_detection
 import train_small_detection
+from benchmarks import small_detection_quality
 from chipping.warehouse import open_warehouse
 from detection.small_data import Sampling, WarehouseData
 from detection.small_losses import NAMES
@@ -52,6 +54,39 @@ def test_a_minimal_run_leaves_its_best_weights_and_beside_them_the_state_and_the
     assert best["data"]["classes"] == ["object"] and best["model"]["target_size"] == [64, 64]
     config = json.loads((folder / "demo.run" / "config.json").read_text())
     assert (config["settings"]["batch_size"], config["settings"]["epochs"], config["settings"]["lr"]) == (2, 1, 1e-3)
+
+
+@pytest.mark.parametrize(("content", "words", "small"), [
+    ("manifest: w", [], True), ("tensor_warehouse: w", [], True), ("data: {manifest: w}", ["--epochs", "2"], True),
+    ("train-small-detection: {data: {manifest: w}}", [], True),
+    ("train-small-detection: {epochs: 2}", [], False), ("train-detection: {manifest: w}", [], False), ("epochs: 2", [], False),
+    ("train-small-detection: {manifest: w}\ntrain-detection: {epochs: 2}", [], False),  # one file for both programs
+    ("train-small-detection: {manifest: w}", ["--train-images=a"], False),
+    ("manifest: w", ["--resume", "output/checkpoints/last.pt"], False),
+    ("manifest: w", ["--resume", "checkpoints/tinydet.last.pt"], True),
+])
+def test_a_file_that_names_a_warehouse_is_for_the_small_detectors(tmp_path, content, words, small):
+    (tmp_path / "run.yaml").write_text(content)
+    for config in (["--config", str(tmp_path / "run.yaml")], [f"--config={tmp_path / 'run.yaml'}"]):
+        assert train_detection.is_small([*words, *config]) is small
+
+
+def test_a_run_whose_warehouse_is_in_its_settings_file_alone(words, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"manifest": words[1], "trainer": {"max-steps": 1}, "checkpoint-out": words[3]}))
+    assert train_detection.main(["--config", str(tmp_path / "run.json"), "--device", "cpu", "--quiet"]) == 0
+    assert load_checkpoint(tmp_path / "checkpoints" / "demo.pt")["kind"] == "small-detection"
+
+
+def test_frames_of_an_earlier_benchmark_take_no_part_in_the_next(tmp_path, monkeypatch):
+    found = []
+    for name in ("shapes", "masks"):
+        monkeypatch.setattr(small_detection_quality, name, lambda folder, *_: found.append(list(folder.rglob("*"))))
+        old = tmp_path / f"{name}_quality" / "fold0" / "train_images" / "old.png"
+        old.parent.mkdir(parents=True)
+        old.write_bytes(b"a frame")
+        monkeypatch.setattr(sys, "argv", ["small_detection_quality.py", name, "--output-dir", str(tmp_path)])
+        small_detection_quality.main()
+    assert found == [[], []]
 
 
 def test_the_names_of_the_files_are_those_of_the_model(data, tmp_path, monkeypatch):

@@ -257,9 +257,9 @@ def test_killed_before_its_final_model_a_longer_run_still_gets_it(program, data,
 
 def test_what_comes_before_the_first_step_is_no_time_of_the_first_epoch(program, data, run, monkeypatch):
     """A thousand seconds pass before it."""
-    passed, looked = [0.0], saver.Saver.kept_best
+    passed, looked = [0.0], saver.Saver.keep_best
     monkeypatch.setattr(saver, "time", types.SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
-    monkeypatch.setattr(saver.Saver, "kept_best", lambda *given: passed.insert(0, 1000.0) or looked(*given))
+    monkeypatch.setattr(saver.Saver, "keep_best", lambda *given: passed.insert(0, 1000.0) or looked(*given))
     assert program.run(program.begin(data, run, "--epochs", 1)) == 0
     with open(program.file(run, "metrics.csv"), newline="") as file:
         (row,) = csv.DictReader(file)
