@@ -32,7 +32,7 @@ from runtime.logs import print_result
 from runtime.names import require_short_names
 from runtime.words import plural
 
-VIEW = "view.html"
+VIEW, RECORD, DRAWN = "view.html", "_boxes.json", "_boxes.png"
 LEAST_SCORE = 0.05  # of boxes that the page can show with its slider
 MOST_SHOWN = 300  # frames of the page
 NEEDED = {"image": str, "width": int, "height": int, "boxes": list, "below": list}
@@ -68,7 +68,7 @@ class FrameRun:
 
     def outputs(self, name):
         """(JSON, picture) of a frame."""
-        return Path(self.output_dir) / f"{name}_boxes.json", Path(self.output_dir) / f"{name}_boxes.png"
+        return Path(self.output_dir) / f"{name}{RECORD}", Path(self.output_dir) / f"{name}{DRAWN}"
 
 
 # ------------------------------------------------------------------------------------------------------- which frames
@@ -78,7 +78,10 @@ def choose_frames(run, patterns):
     """{name: path} of the frames that patterns name. UserError for those that cannot be looked at together."""
     if not patterns:
         raise UserError("no frame was given; pass files, folders or globs")
-    paths = list_rasters([folder for pattern in patterns for folder in within_runs(pattern)], SUFFIXES)
+    paths = list_rasters([folder for pattern in patterns for folder in within_runs(run, pattern)], SUFFIXES)
+    paths = [path for path in paths if not is_own_picture(run, path)]
+    if not paths:
+        raise UserError(f"{patterns[0]} has no frames, only pictures with boxes of an earlier run; pass the folder of the frames")
     if remote := [path for path in paths if is_remote(path)]:
         raise UserError(f"{remote[0]}: frames are read from local folders; copy them first")
     names = [scene_name(path) for path in paths]
@@ -96,16 +99,24 @@ def choose_frames(run, patterns):
     return frames
 
 
-def within_runs(pattern):
+def within_runs(run, pattern):
     """[folder of the images of each], where `pattern` is the folder of a capture run or of several; else [pattern]."""
-    if not os.path.isdir(pattern) or holds_frames(pattern):
+    if not os.path.isdir(pattern) or holds_frames(run, pattern):
         return [pattern]
     inner = [frames_folder(path) for path in (Path(pattern), *sorted(Path(pattern).iterdir()))]
-    return [str(path) for path in inner if path is not None and holds_frames(path)] or [pattern]
+    return [str(path) for path in inner if path is not None and holds_frames(run, path)] or [pattern]
 
 
-def holds_frames(folder):
-    return any(name.lower().endswith(SUFFIXES) and name[0] != "." for name in os.listdir(folder))
+def holds_frames(run, folder):
+    return any(name.lower().endswith(SUFFIXES) and name[0] != "." and not is_own_picture(run, os.path.join(folder, name))
+               for name in os.listdir(folder))
+
+
+def is_own_picture(run, path):
+    """Whether a path is a picture of boxes that an earlier run has put into this output folder, where frames may lie too."""
+    folder, name = os.path.split(path)
+    return (name.endswith(DRAWN) and os.path.realpath(folder) == os.path.realpath(run.output_dir)
+            and os.path.exists(f"{path.removesuffix(DRAWN)}{RECORD}"))
 
 
 def run_of(path):

@@ -147,6 +147,22 @@ def test_frames_in_the_own_folder_of_a_run_are_found_beside_runs_with_images_and
     assert [path.name for path in (tmp_path / "one").glob("*.json")] == ["frame_00000_boxes.json"]
 
 
+def test_frames_may_lie_in_the_output_folder(weights, tmp_path, capsys):
+    """The pictures of a first run are no frames of the second."""
+    words = ["--checkpoint", str(weights), "--device", "cpu", "--quiet"]
+    captures = tmp_path / "captures"
+    for number in (1, 2):
+        frame_of(50, 50, (10, 10, 40, 30), captures / f"run_{number}" / "images" / "frame_00000.png")
+    frame_of(50, 50, (10, 10, 40, 30), tmp_path / "flat" / "f.png")
+    for folder, count in ((captures, 2), (tmp_path / "flat", 1), (captures / "run_1" / "images", 1)):
+        for _ in range(2):
+            assert inference.main([*words, str(folder), "--output-dir", str(folder)]) == 0
+            assert f" in {count} of {count} frame" in capsys.readouterr().out
+            assert len(list(folder.glob("*_boxes.json"))) == count
+    with pytest.raises(UserError, match="only pictures with boxes"):
+        inference.main([*words, str(captures / "run_1_frame_00000_boxes.png"), "--output-dir", str(captures)])
+
+
 def test_killed_before_any_file_gets_its_name_and_run_again_the_files_are_the_same(run, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -762,3 +763,19 @@ def test_inspect_says_and_draws_what_a_network_sees(tmp_path, captures, capsys):
     alter(version / SHARD)
     with pytest.raises(UserError, match="was altered"):
         run("inspect", tmp_path / "art" / "latest")
+
+
+def test_the_lines_of_the_docs_in_python_give_the_boxes_of_the_frame_that_they_read(tmp_path, monkeypatch):
+    """Two runs whose frames have other sizes and boxes, the first of which validates."""
+    stated = {"run_0": ((64, 48), [4, 3, 30, 20]), "run_1": ((40, 90), [10, 15, 33, 80])}
+    for name, (size, px) in stated.items():
+        write_run(tmp_path / "captures" / name, {k: [box(px, size)] for k in range(2)}, size=size)
+    for seed in range(9):
+        warehouse = make(tmp_path / "captures", tmp_path / "artifacts" / "tensor_warehouse", target_size=(384, 384), split_seed=seed)
+        if 0 in warehouse.split("val"):
+            break
+    page = (Path(__file__).parent.parent / "docs" / "small-detectors.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, found := {})
+    assert np.abs(found["boxes"] - [stated["run_1"][1]]).max() < 0.01
