@@ -7,7 +7,7 @@ A CSV has a line of names. Its columns are `image` (a path, a file's name or its
 
 import csv
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from urllib.parse import urlparse
 
@@ -67,10 +67,16 @@ def labels_of_table(images, path, several):
         raise UserError(f"--scene-labels {path} cannot be read ({error.strerror}); expected {FOLDERS}, or a CSV file") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one") from error
-    found = {}
+    found, sharing = {}, defaultdict(list)
+    for image in images.values():
+        for name in {PurePosixPath(image).name, scene_name(image)}:
+            sharing[name].append(image)
     for key, image in images.items():
         names = [key, str(image), f"{folder_of(image)}/{PurePosixPath(image).name}", PurePosixPath(image).name, scene_name(image)]
         name = next((name for name in names if name in table), None)
+        if name in names[3:] and len(sharing[name]) > 1:
+            raise UserError(f"{path} has one line {name!r} for {' and '.join(map(str, sharing[name][:2]))}; name images there with their "
+                            "folders")
         if name is None:
             raise UserError(f"{image} has no line in {path}; expected one with image {scene_name(image)!r}."
                             f"{did_you_mean(scene_name(image), table)}")

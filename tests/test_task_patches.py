@@ -169,3 +169,12 @@ def test_sets_are_described_and_shown(cut, values, labelled, tmp_path, capsys):
     for folder, told in (("patches", "biomass 11"), ("labels", "forest 50.00%, water 50.00%")):
         chip.main(["inspect", str(tmp_path / folder)])
         assert told in capsys.readouterr().out and (tmp_path / folder / "contact_sheet.png").is_file()
+
+
+def test_a_line_that_two_images_share_by_name_is_for_neither(tmp_path):
+    images = keyed_images(["p/x.tif", "q/x.tif", "q/y.tif"])
+    (tmp_path / "labels.csv").write_text("image,label\nx.tif,wet\ny,dry\n")
+    with pytest.raises(UserError, match="one line 'x.tif' for p/x.tif and q/x.tif; name images there with their folders"):
+        labels_of_scenes(images, tmp_path / "labels.csv", None, several=False)
+    (tmp_path / "labels.csv").write_text("image,label\np/x.tif,wet\nq_x,dry\ny,dry\n")
+    assert labels_of_scenes(images, tmp_path / "labels.csv", None, several=False)[0] == {"p_x": (1,), "q_x": (0,), "q_y": (0,)}
