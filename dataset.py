@@ -28,6 +28,7 @@ from chipping.patch_statistics import (  # noqa: F401  (compute_class_weights an
     sampling_weights,
 )
 from constants import IGNORE
+from nets.model_config import answers_classes, answers_labels, answers_values
 from runtime.device import derived_seed
 from runtime.distributed import Processes
 from runtime.epoch_batches import ChangingBatches, EpochBatches, as_it_is, batches_in_order, make_loader
@@ -116,20 +117,20 @@ class PatchDataset(Dataset):
 
     def empty_labels(self, count):
         """The labels of a batch, of which none is known."""
-        if self.task == "segmentation":
+        if answers_classes(self.task):
             return np.full((count, self.height, self.width), IGNORE, dtype=np.uint8)
-        if self.task == "regression":
+        if answers_values(self.task):
             return np.full((count, self.height, self.width), np.nan, dtype=np.float32)
-        return np.full(count if self.task == "classification" else (count, self.num_classes), IGNORE, dtype=np.uint8)
+        return np.full((count, self.num_classes) if answers_labels(self.task) else count, IGNORE, dtype=np.uint8)
 
     def read_labels(self, patch, masks, place):
         """Read the labels of a patch into masks[place]. → a label outside the classes, or None."""
-        if self.task == "segmentation":
+        if answers_classes(self.task):
             return read_mask(patch.mask, masks[place], self.num_classes, self.plane if self.described else None)
-        if self.task == "regression":
+        if answers_values(self.task):
             read_values(patch.mask, masks[place], self.plane)
         else:
-            masks[place] = np.argmax(patch.class_pixels) if self.task == "classification" else patch.class_pixels
+            masks[place] = patch.class_pixels if answers_labels(self.task) else np.argmax(patch.class_pixels)
         return None
 
 
@@ -213,7 +214,7 @@ class PatchDataModule:
         order, batch_size = patch_order(len(self.train), self.batch_size, seed=self.sampling.seed,
                                         steps=self.sampling.steps_per_epoch, weights=weights)
         self.batches = EpochBatches(order, batch_size, self.processes)
-        self.is_fire = [self.labels.task == "segmentation" and is_fire_patch(patch) for patch in self.train.patches]
+        self.is_fire = [answers_classes(self.labels.task) and is_fire_patch(patch) for patch in self.train.patches]
         self.coming, self.train_loader, self.val_loader = ChangingBatches(), None, None
 
     def training_batches(self, epoch, first=0, last=None):

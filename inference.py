@@ -41,7 +41,7 @@ if __name__ == "__main__":
 import sys
 
 from classes import classes_of_checkpoint, parse_colours
-from nets.model_config import TASKS
+from nets.model_config import PATCH_CLASS, PATCH_LABELS, PIXEL_CLASSES, PIXEL_VALUES, TASKS, answers_labels, answers_pixels
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
@@ -133,12 +133,13 @@ def main(argv=None):
     from runtime.run_folder import find_result
 
     checkpoint = load_checkpoint(find_result(args.checkpoint))
-    if checkpoint["kind"] not in KINDS:
-        raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(KINDS)}")
-    for kinds, (flags, words) in ONLY_FOR.items():
-        if checkpoint["kind"] not in kinds and given & flags:
+    kinds = {**dict.fromkeys(TASKS, OF_TASKS), **KINDS}
+    if checkpoint["kind"] not in kinds:
+        raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(kinds)}")
+    for of_kinds, (flags, words) in ONLY_FOR.items():
+        if checkpoint["kind"] not in of_kinds and given & flags:
             raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
-    make_maps, needed = KINDS[checkpoint["kind"]]
+    make_maps, needed = kinds[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     if checkpoint["kind"] != "detection":
         refuse_oblong(args.window)
@@ -170,7 +171,7 @@ def refuse_oblong(window):
 def map_scenes(args, given, checkpoint):
     """Maps of classes, values or labels of tiles, as the checkpoint's task has it. Returns the exit code."""
     task = checkpoint["kind"]
-    if foreign := sorted(given & NOT_FOR_TASK.get(task, set())):
+    if foreign := sorted(given & NOT_FOR_ANSWERS.get(TASKS[task], set())):
         raise UserError(f"--{foreign[0].replace('_', '-')} is for other maps, not for those of a {task}; leave it out")
 
     import datetime
@@ -185,10 +186,10 @@ def map_scenes(args, given, checkpoint):
 
     data = checkpoint["data"]
     classes = classes_of_checkpoint(data, args.class_colours)
-    if args.threshold is not None and not classes.has_background and task != "multilabel":
+    if args.threshold is not None and not classes.has_background and not answers_labels(task):
         raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
-    chosen = {"segmentation": classes.threshold(data.get("threshold")), "multilabel": 0.5}.get(task)
-    overlap = (0.0 if task in ("classification", "multilabel") else 0.25) if args.overlap is None else args.overlap
+    chosen = {PIXEL_CLASSES: classes.threshold(data.get("threshold")), PATCH_LABELS: 0.5}.get(TASKS[task])
+    overlap = (0.25 if answers_pixels(task) else 0.0) if args.overlap is None else args.overlap
     settings = MapSettings(
         window=args.window or data["chip_size"] or 256, overlap=overlap, tta=args.tta, precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
@@ -215,14 +216,14 @@ ONLY_FOR = {
                                        "--score-threshold, --iou-threshold and --max-detections are for detectors"),
 }
 # Of maps that are not of classes of pixels.
-NOT_FOR_TASK = {
-    "regression": {"threshold", "probabilities", "min_area", "vectors", "class_colours"},
-    "classification": {"threshold", "probabilities", "min_area"},
-    "multilabel": {"probabilities", "min_area"},
+NOT_FOR_ANSWERS = {
+    PIXEL_VALUES: {"threshold", "probabilities", "min_area", "vectors", "class_colours"},
+    PATCH_CLASS: {"threshold", "probabilities", "min_area"},
+    PATCH_LABELS: {"probabilities", "min_area"},
 }
 NOT_FOR_SHARPENING = {"aoi", "no_clouds", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
-                      "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections"}
-NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile"}
+                      "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model"}
+NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile", "model"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
                                       "max_detections", "class_colours"}
 
@@ -323,8 +324,8 @@ def choose_compute(args, local_rank):
 
 
 # One line a kind of checkpoint: what makes its maps from (args, the flags that were given, checkpoint), and what its "data" has to say.
+OF_TASKS = (map_scenes, ("bands", "divide_by", "offset", "classes", "chip_size"))
 KINDS = {
-    **dict.fromkeys(TASKS, (map_scenes, ("bands", "divide_by", "offset", "classes", "chip_size"))),
     "pansharpen": (sharpen, ("bands", "divide_by", "offset", "ratio", "target", "reach")),
     "detection": (find_objects, ("bands", "divide_by", "offset", "classes", "chip_size")),
     "small-detection": (find_in_frames, ("classes", "target_size")),

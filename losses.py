@@ -389,7 +389,8 @@ class Criterion(nn.Module):
     def require_heads(self, found):
         if set(found) != set(self.auxiliary):
             heads, losses = (", ".join(sorted(names)) or "none" for names in (found, self.auxiliary))
-            raise UserError(f"the network's auxiliary heads are {heads}, their losses {losses}; name both alike")
+            raise UserError(f"the network's auxiliary heads are {heads}, their losses {losses}; name both alike, or return "
+                            "no such heads")
 
     def size(self, outputs):
         return self.main.size(outputs)

@@ -17,12 +17,12 @@ from torch import nn
 
 from constants import CEMS_BANDS
 from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
-from nets.assembled import build_model, padded
+from nets.assembled import answers_by_itself, build_model, padded
 from nets.contrast_unet import ContrastUNet
 from nets.encoder_weights import fill_encoder
 from nets.freezing import freeze, rest_in_eval
 from nets.input_step import PAIRS, InputStep, count_inputs, input_names
-from nets.model_config import ModelConfig
+from nets.model_config import ModelConfig, answers_values
 from nets.model_output import ModelOutput, as_model_output
 from nets.output_step import OutputStep, answers_of
 from nets.small_unet import SmallUNet
@@ -89,7 +89,7 @@ class SegmentationConfig:
     def to_dict(self):
         """Strings, numbers, lists and dicts only, keys of assembled models in those alone."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        of_regression = self.task == "regression"
+        of_regression = answers_values(self.task)
         added = {"task": self.task if self.task != "segmentation" else None, "parts": self.parts and self.parts.to_dict(),
                  "target_mean": self.target_mean if of_regression else None, "target_std": self.target_std if of_regression else None,
                  "user_model": self.user_model}
@@ -152,7 +152,9 @@ def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0)
     partial_weights allows that some do not match, which say(line) then tells. user_model: a UserModel in place of the parts' names.
     """
     parts = dataclasses.replace(parts, bands=input_names(bands, indices))
-    target = target_of_activation(parts.head_args.get("activation"), target)
+    if answers_values(parts.task):
+        require_one_activation(parts)
+        target = target_of_activation(parts.head_args.get("activation"), target)
     config = SegmentationConfig("assembled", parts.encoder, tuple(bands), parts.outputs, tuple(indices), mean, std, task=parts.task,
                                 parts=parts, target_mean=float(target[0]), target_std=float(target[1]),
                                 user_model=user_model and user_model.facts())
@@ -161,6 +163,16 @@ def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0)
         if left := fill_encoder(model.network.encoder, parts.encoder, encoder_weights, parts.bands, partial_weights):
             say(left)
     return model
+
+
+def require_one_activation(parts):
+    """UserError where the values of an auxiliary head pass another activation than the main ones: all are scaled alike."""
+    main = parts.head_args.get("activation") or "none"
+    for aux in parts.auxiliary:
+        own = aux.head_args.get("activation") or "none"
+        if own != main and not answers_by_itself(aux.decoder):
+            raise UserError(f"auxiliary head {aux.name} has the activation {own}, the main head {main}, and both learn the same values; "
+                            f"pass --head-args {aux.name}.activation={main}")
 
 
 def target_of_activation(activation, target):
@@ -193,15 +205,23 @@ def model_from_checkpoint(checkpoint, user_model=None):
     return model.eval()
 
 
-def require_fitting_size(model, size, piece):
+def require_fitting_size(model, size, piece, whole=None):
     """
     UserError where the network cannot take patches of size x size pixels (windows, pyramids of deep encoders), or not one at a time.
 
-    piece: patches of a forward pass. Where a network makes one value of a patch (a pooled branch, a deep encoder on a small crop), batch
+    whole: side of the patches that validation takes, where training takes squares of `size` out of them. piece: patches of a forward
+    pass. Where a network makes one value of a patch (a pooled branch, a deep encoder on a small crop), batch
     normalisation needs a second one. Costs a forward pass or two on a copy: the running statistics of `model` stay as they are.
     """
     network, name = copy.deepcopy(model), model.config.title
     one = torch.zeros(1, len(model.config.bands), size, size)
+    if whole not in (None, size):
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, len(model.config.bands), whole, whole))
+        except (UserError, RuntimeError, ValueError) as error:
+            raise UserError(f"{name} is built for squares of {size} pixels (--crop), and validation takes whole patches of {whole}; leave "
+                            "--crop out") from error
     try:
         with torch.no_grad():
             network.eval()(one)

@@ -3,7 +3,7 @@ What train.py can learn, a row a task: losses, scores, which of them is best and
 
     task = TASKS["regression"]
 
-To add a task: a row here, its losses in losses.TERMS, its name in nets.model_config.TASKS.
+To add a task: a row here, one in nets.model_config.TASKS that says what it answers, its usual head and its losses (docs/models.md).
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from mapping.scoring import baseline_of
 from mapping.validation_baseline import score_baseline
 from mapping.value_baseline import score_value_baselines
 from metrics import CombinedMetrics, SegmentationScores, as_classes
+from nets.model_config import answers_labels
 from nets.output_step import answers_of
 from value_metrics import ValueMetrics
 
@@ -120,7 +121,7 @@ class LabelScores(LabelTable):
     """The LabelTable of a validation, from a network's output."""
 
     def __init__(self, rows, names, task, device="cpu"):
-        super().__init__(rows, names, task == "multilabel", device)
+        super().__init__(rows, names, answers_labels(task), device)
         self.task = task
 
     def update(self, output, target, indices):
@@ -132,7 +133,7 @@ class LabelScores(LabelTable):
 
 def label_baseline(data, scored, train_batches, val_batches, processes):
     """What one would answer without looking: from the manifest alone, in every process."""
-    names, several = data.patch_set.classes, data.patch_set.task == "multilabel"
+    names, several = data.patch_set.classes, answers_labels(data.patch_set.task)
     train, val = (torch.tensor([patch.class_pixels for patch in part.patches]) for part in (data.train, scored))
     table = LabelTable(len(val), names, several)
     answer = usual_answer(train.sum(dim=0), len(train), several)

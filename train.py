@@ -25,8 +25,8 @@ import os
 import sys
 
 from classes import parse_colours
-from nets.model_config import SCALAR_TASKS
 from nets.model_config import TASKS as TASK_NAMES
+from nets.model_config import answers_classes, answers_labels, answers_pixels, answers_values
 from nets.part_flags import (
     PART_FLAGS,
     PartChoice,
@@ -143,7 +143,7 @@ def check_flags(args):
         raise UserError("--resume continues a run and --overwrite deletes one: pass one of the two")
     if args.loss and args.focal_loss:
         raise UserError("--focal-loss is short for --loss focal:0.5,dice:0.5; pass one of the two")
-    if args.task != "segmentation":
+    if not answers_classes(args.task):
         for flag in ("weighted_sampling", "no_fire_augment", "focal_loss", "class_colours", "layer"):
             if getattr(args, flag):
                 raise UserError(f"--{flag.replace('_', '-')} is for classes of pixels, not for --task {args.task}; leave it out")
@@ -151,6 +151,14 @@ def check_flags(args):
         raise UserError("--num-classes 1: a pixel needs two classes to tell apart; pass 2 or more, or --task regression for values")
     if args.accumulate > args.batch_size:
         raise UserError(f"--accumulate {args.accumulate} pieces are more than the {args.batch_size} patches of a batch; pass fewer")
+
+
+def refuse_unread(args, given):
+    """UserError for flags of the user that nothing would read. given: their names."""
+    if args.model and "encoder_weights" in given and args.encoder_weights != "none":
+        raise UserError(f"--model {args.model} loads its own weights; leave --encoder-weights out")
+    if answers_values(args.task) and "no_class_weights" in given:
+        raise UserError(f"--no-class-weights is for classes, not for --task {args.task}; leave it out")
 
 
 def import_libraries():
@@ -213,9 +221,10 @@ def main(argv=None):
     args, given = parse_with_config(build_parser(), argv)
     check_flags(args)
     given = let_the_line_win(args, given, {word.split("=")[0] for word in argv})
-    require_possible(group_of(PartChoice, args), given)
-    if args.task in SCALAR_TASKS and not args.model and not args.resume and "architecture" not in given:
+    if not answers_pixels(args.task) and not args.model and not args.resume and "architecture" not in given:
         args.decoder = args.decoder or "identity"  # the encoder's last level is pooled: nothing is gained by a decoder for pixels
+    require_possible(group_of(PartChoice, args), given)
+    refuse_unread(args, given)
     import_libraries()
     from runtime.program import program
 
@@ -226,14 +235,14 @@ def main(argv=None):
                           channels_last=args.channels_last, compile=args.compile)
         options, choice = group_of(Options, args), group_of(ModelChoice, args)
         require_terms(options.task, options.loss or ())
-        num_classes = args.num_classes if options.task == "segmentation" or "num_classes" in given else None  # else as the set has
+        num_classes = args.num_classes if answers_classes(options.task) or "num_classes" in given else None  # else as the set has
         data = PatchDataModule(
             args.patches_dir, args.batch_size, min(args.num_workers, usable_cores()), args.weighted_sampling, args.fire_weight,
             not args.no_fire_augment, labels=Labels(num_classes=num_classes, layer=args.layer, task=options.task),
             sampling=Sampling(augment=not args.no_augment, crop=args.crop, steps_per_epoch=args.steps_per_epoch, seed=args.seed),
             processes=processes, pin_memory=compute.device.type == "cuda")
         if args.test_only:
-            score = test if options.task == "segmentation" else test_patches
+            score = test if answers_classes(options.task) else test_patches
             return score(options, data, choice, checkpoint, args.test_split, compute, processes, console)
         return train(options, data, choice, settings_of(args, RUN_FLAGS), checkpoint, compute, processes, console)
 
@@ -243,7 +252,8 @@ def let_the_line_win(args, given, words):
     on_line = [flag for flag in ("--architecture", "--decoder", "--model") if flag in words]
     if len(on_line) != 1:
         return given
-    replaced = {"--architecture": PART_FLAGS, "--decoder": ("architecture",), "--model": ("architecture", "encoder", *PART_FLAGS)}
+    replaced = {"--architecture": ("partial_weights", *PART_FLAGS), "--decoder": ("architecture",),
+                "--model": ("architecture", "encoder", "encoder_weights", "partial_weights", *PART_FLAGS)}
     parser = build_parser()
     for name in replaced[on_line[0]]:
         if f"--{name.replace('_', '-')}" not in words:
@@ -307,8 +317,12 @@ def open_checkpoint(args, given):
     if checkpoint["kind"] not in TASK_NAMES:
         checkpoint = load_checkpoint(args.resume, "segmentation")  # which says what it is
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
-    adopt_settings(args, given, {**checkpoint["settings"], "task": checkpoint["kind"]}, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
+    parser = build_parser()
+    before_parts = {name: parser.get_default(name) for name in (*PART_FLAGS, "lr_encoder")}  # of runs that knew no such flags
+    saved = {**before_parts, **checkpoint["settings"], "task": checkpoint["kind"]}
+    adopt_settings(args, given, saved, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     check_flags(args)
+    refuse_unread(args, given)
     args.output_dir = output_dir_of_run(args.resume, args.output_dir if "output_dir" in given else None, elsewhere=args.test_only)
     return checkpoint
 
@@ -488,7 +502,7 @@ def signed(score, task):
 class Learner:
     """
     The network with what trains it. network: model, compiled where asked for; the two share their weights. outputs: the same for a
-    training step, which needs the auxiliary heads too (→ ModelOutput); None where there are none.
+    training step, which needs the auxiliary heads too (→ ModelOutput); None of whole networks, which have none.
     """
 
     model: object
@@ -532,20 +546,21 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         mean, std = band_statistics(patch_set, data.train.patches, options.seed)
         if doubt := reflectance_doubt(patch_set, mean):
             console.warn(doubt)
-        target = target_statistics(data.train.patches) if options.task == "regression" else (0.0, 1.0)
+        target = target_statistics(data.train.patches) if answers_values(options.task) else (0.0, 1.0)
         model = make_model(choice, options.task, len(patch_set.classes), options.crop or patch_set.chip_size, console,
                            bands=patch_set.bands, indices=choice.indices, mean=mean, std=std, target=target)
-    require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate)
+    require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate,
+                         whole=patch_set.chip_size)
     model = compute.place(share_batch_statistics(model, processes))
     criterion = make_criterion(options, data, model, processes, console).to(compute.device)
     network = compute.compiled(model)
     if choice.freeze_encoder:
         model.freeze_encoder()  # the loop lets it go on
     groups, counts = optimiser_groups(model, choice.lr_encoder)
-    if len(counts) > 1 or choice.freeze_encoder:
+    if choice.lr_encoder != 1 or choice.freeze_encoder:
         console.say(in_words(counts, options.lr, choice.lr_encoder, choice.freeze_encoder))
     optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
-    outputs = compute.compiled(model.outputs) if model.config.auxiliary_weights else None
+    outputs = compute.compiled(model.outputs) if model.config.parts else None
     return Learner(model=model, network=network, outputs=outputs, criterion=criterion, optimizer=optimizer,
                    scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
 
@@ -563,22 +578,24 @@ def make_model(choice, task, outputs, size, console, **inputs):
 def make_criterion(options, data, model, processes, console):
     """The criterion of all heads, with class weights from the manifest's counts (as drawn, where sampling is weighted)."""
     weights = None
-    if options.task != "regression" and not options.no_class_weights:
+    if not answers_values(options.task) and not options.no_class_weights:
         count = len(data.patch_set.classes)
-        weights = (label_weights_of(data.train.patches, count) if options.task == "multilabel"
+        weights = (label_weights_of(data.train.patches, count) if answers_labels(options.task)
                    else class_weights_of(data.train.patches, count, data.sample_weights))
-        drawn = " of the patches as they are drawn" if data.sample_weights is not None else ""
-        named = ", ".join(f"{name} {w:.2f}" for name, w in zip(data.patch_set.classes, weights.tolist(), strict=True))
-        console.say(f"class weights{drawn}: {named}")
     facts = LossFacts(class_weights=weights, gamma=options.focal_gamma, scale=model.config.target_std)
 
     def loss_of_head():
-        if options.task == "segmentation" and not options.loss:
+        if answers_classes(options.task) and not options.loss:
             return CombinedLoss(weights, options.focal_loss, options.focal_gamma)
         return make_loss(options.task, options.loss or TASKS[options.task].usual_loss, facts)
 
+    main = loss_of_head()
+    if any(getattr(term, "class_weights", None) is not None for term in main.terms.values()):
+        drawn = " of the patches as they are drawn" if data.sample_weights is not None else ""
+        named = ", ".join(f"{name} {w:.2f}" for name, w in zip(data.patch_set.classes, weights.tolist(), strict=True))
+        console.say(f"class weights{drawn}: {named}")
     auxiliary = {name: (loss_of_head(), weight) for name, weight in model.config.auxiliary_weights.items()}
-    return Criterion(loss_of_head(), auxiliary, processes.sum_with_gradient if processes.size > 1 else None)
+    return Criterion(main, auxiliary, processes.sum_with_gradient if processes.size > 1 else None)
 
 
 def describe_data(data, options):
@@ -586,7 +603,7 @@ def describe_data(data, options):
     patch_set = data.patch_set
     colours = {"class_colours": options.class_colours} if options.class_colours else {}
     # Scores of several classes were an IoU of all above 0 in earlier runs: not to be compared with a mean.
-    of_pixels = options.task == "segmentation"
+    of_pixels = answers_classes(options.task)
     judged = f"{data.val.fingerprint()} by mean IoU" if of_pixels and patch_set.class_set.is_several else data.val.fingerprint()
     return {
         "bands": list(patch_set.bands), "divide_by": list(patch_set.divide_by), "offset": list(patch_set.offset),
@@ -619,7 +636,7 @@ FEW_PATCHES = 300  # for training; what pretrained networks need
 
 def how_to_map(result, header):
     """What decides a map beside the weights, with the checkpoint that result_of names."""
-    if header["kind"] != "segmentation":
+    if not answers_classes(header["kind"]):
         return "last epoch" if result == FINAL else "best epoch"
     if result == FINAL:
         return "last epoch, most likely class"
@@ -637,14 +654,14 @@ def say_outlook(options, data, total_steps, done, console):
     console.say(f"{total_steps} steps in all, on {scenes[0]} scenes, {scenes[1]} others for validation")
     if not done:
         path = path_length(options.scheduler, options.lr, total_steps, options.warmup)
-        of_pixels = options.task == "segmentation"
+        of_pixels = answers_classes(options.task)
         warn_of_short_path(console, path, total_steps, f"take --config {recipe_for(len(data.train))}, for chip.py make-patches too"
                            if of_pixels else "raise --epochs or --lr, or cut overlapping patches")
 
 
 def project_of(task, classes):
     """The usual W&B project."""
-    return FIRE_PROJECT if task == "segmentation" and classes.is_fire else task
+    return FIRE_PROJECT if answers_classes(task) and classes.is_fire else task
 
 
 def baselines_of_validation(data, task, options, processes, scored=None):
@@ -662,7 +679,7 @@ def baselines_of_validation(data, task, options, processes, scored=None):
 def say_baselines(baselines, score, task, classes):
     """Lines about the baselines of other tasks, and one where the network's signed score is below that of a baseline."""
     key, words = task.best(classes)
-    if task is TASKS["segmentation"]:
+    if task.baselines is TASKS["segmentation"].baselines:
         for name, scores in baselines.items():
             say_below((name.removesuffix(" threshold"), scores[key]), score, "validation patches")
         return
@@ -693,7 +710,7 @@ def to_device(batch, patch_set, compute, draws=None):
     device = compute.device
     images = batch.images.float() if device.type == "mps" else batch.images  # MPS knows no uint16
     images, labels = images.to(device, non_blocking=True), batch.masks.to(device, non_blocking=True)
-    of_patches = patch_set.task in SCALAR_TASKS
+    of_patches = not answers_pixels(patch_set.task)
     masks = torch.full((len(images), *images.shape[2:]), 255, dtype=torch.uint8, device=device) if of_patches else labels
     nodata = augment.nodata_values(patch_set.offset, batch.images.dtype)
     images, masks = augment.prepare(images, masks, *augment.scale_on(device, patch_set.divide_by, patch_set.offset), draws, nodata)

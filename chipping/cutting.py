@@ -18,7 +18,7 @@ from chipping.cloud_masks import CloudRule, cloudy_pixels
 from chipping.labels import read_aligned, read_labels, read_polygons, to_classes, to_values
 from chipping.sources import stamps_of
 from constants import IGNORE
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_pixels, answers_values
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
 from raster.source import open_raster, read_bands
@@ -62,11 +62,11 @@ class Recipe:
 
     @property
     def has_values(self):
-        return self.task == "regression"
+        return answers_values(self.task)
 
     @property
     def has_masks(self):
-        return self.task not in SCALAR_TASKS
+        return answers_pixels(self.task)
 
     def empty(self, height, width):
         """(L, height, width) labels that say nothing."""

@@ -9,7 +9,7 @@ from chipping.scene_labels import FOLDERS, keyed_images, labels_of_scenes
 from chipping.scenes import check_mask
 from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_labels, answers_pixels
 from raster.products import list_scenes
 from raster.source import RASTER_SUFFIXES, describe, list_rasters
 from raster.stack import stack_bands
@@ -88,13 +88,13 @@ def find_labelled(inputs, labels, is_excluded):
     if not images:
         raise UserError("--exclude leaves no scene")
     names = None if labels.classes is None else [name.strip() for name in labels.classes.split(",")]
-    found = labels_of_scenes(images, inputs.scene_labels or FOLDERS, names, labels.task == "multilabel")
+    found = labels_of_scenes(images, inputs.scene_labels or FOLDERS, names, answers_labels(labels.task))
     return InputFiles(images=images, masks={}, clouds={}, labels=found)
 
 
 def find_files(inputs, labels, is_excluded):
     """InputFiles of the general form."""
-    if labels.task in SCALAR_TASKS:
+    if not answers_pixels(labels.task):
         files = find_labelled(inputs, labels, is_excluded)
         return dataclasses.replace(files, clouds=find_clouds(inputs, files.images))
     if not inputs.images:

@@ -11,7 +11,7 @@ from chipping.fields import problem_of_patch
 from chipping.patch_set import SPLITS
 from classes import ClassSet, class_set
 from constants import IGNORE
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_pixels, answers_values
 from pictures.chip_sheets import CELL, label_answers_sheet, label_sheet, value_sheet
 from pictures.encoding import save_png
 from raster.scale import to_reflectance
@@ -34,7 +34,7 @@ def inspect_patches(folder, description, sheet, seed, say, colours=None):
     """
     layer = description["layers"][0]
     classes = ClassSet(tuple(description["classes"][layer])).with_colours(colours)
-    has_masks = description.get("task") not in SCALAR_TASKS
+    has_masks = answers_pixels(description.get("task"))
     lines = read_manifest(folder, [name for name in NEEDS if name != "mask" or has_masks])
     if not lines:
         raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
@@ -86,7 +86,7 @@ def split_lines(split, lines, description):
         here = [line for line in lines if layer in line["layers"]]
         lacking = len(lines) - len(here)
         without = f"; {plural(lacking, 'patch')} without this layer" if lacking else ""
-        told = {"regression": value_text}.get(description.get("task"), class_text)
+        told = value_text if answers_values(description.get("task")) else class_text
         yield f"  {layer}: {told(here, layer, description['classes'][layer])}{without}"
 
 
@@ -185,9 +185,9 @@ def save_sheet(folder, description, lines, sheet, classes):
             unreadable.append(line["file"])
     if not patches:
         raise RunError(f"no patch of {folder} can be read, first {unreadable[0]}; run chip.py make-patches again with --overwrite")
-    if description.get("task") == "regression":
+    if answers_values(description.get("task")):
         picture = value_sheet(*zip(*patches, strict=True), None, description["bands"], classes.names[0], captions)
-    elif description.get("task") in SCALAR_TASKS:
+    elif not answers_pixels(description.get("task")):
         picture = label_answers_sheet([image for image, _ in patches], description["bands"], captions)
     else:
         picture = label_sheet(patches, description["bands"], layer, classes, captions, folder.name)

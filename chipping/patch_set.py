@@ -14,7 +14,7 @@ from chipping.chipset import DESCRIPTION, MANIFEST, read_chipset, read_manifest,
 from chipping.fields import problem_of_patch
 from classes import class_set
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import TASKS, answers_classes, answers_pixels, answers_values
 from runtime.errors import UserError
 from runtime.npy import BadArray, shape_of
 
@@ -92,7 +92,7 @@ def read_patch_set(folder, num_classes=None, layer=None, task=None):
         raise UserError(f"patches folder {folder} does not exist; make it with chip.py make-patches, or pass --patches-dir")
     if (folder / DESCRIPTION).exists():
         return read_described_set(folder, num_classes, layer, task)
-    if task not in (None, "segmentation"):
+    if not answers_classes(task):
         raise UserError(f"{folder} is a set of the older form, for segmentation; make patches with chip.py make-patches --task {task}")
     return read_older_set(folder, num_classes, layer)
 
@@ -102,10 +102,10 @@ def read_described_set(folder, num_classes, layer, wanted):
     if description["kind"] != "patches":
         raise UserError(f"{folder} holds {description['kind']}, expected patches; make them with chip.py make-patches")
     task = description.get("task", "segmentation")
-    if wanted not in (None, task):
+    if wanted is not None and TASKS[wanted] != TASKS[task]:
         raise UserError(f"--task {wanted}, but the patches of {folder} are made for {task}; pass --task {task}, or make others with "
                         f"make-patches --task {wanted}")
-    layers = description["layers"]
+    task, layers = wanted or task, description["layers"]
     layer = choose_layer(folder, layers, num_classes, layer)
     classes = tuple(description["classes"][layer])
     if num_classes is not None and num_classes != len(classes):
@@ -135,11 +135,11 @@ def patch_of_line(folder, line, layer, task):
     """The Patch of a manifest's line, whose fields are checked. KeyError where the line lacks one."""
     column, row, width, height = line["window"]
     return Patch(
-        folder / line["file"], None if task in SCALAR_TASKS else folder / line["mask"],
+        folder / line["file"], folder / line["mask"] if answers_pixels(task) else None,
         line["split"], line["scene"], line.get("event") or line["scene"],
         (column, row, width, height), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
         line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"),
-        line["target_sums"][layer] if task == "regression" else None,
+        line["target_sums"][layer] if answers_values(task) else None,
     )
 
 

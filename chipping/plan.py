@@ -14,7 +14,7 @@ from chipping.scale_check import check_reflectance
 from chipping.scenes import choose_product_bands, describe_all, make_scene, outlines_of
 from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_classes, answers_pixels, answers_values
 from raster.bands import choose_bands, is_same_band
 from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
@@ -104,7 +104,7 @@ def plan_patches(inputs, pixels, labels, windows, splits, *, strict=False, note=
         raise UserError("with --cloud-values or --cloud-bits all clouds are of one class; pass --ignore-clouds without a value")
     check_polygons(scenes, recipe, note)
     check_clouds(scenes, recipe)
-    black_white = check_masks(scenes, recipe, note) if labels.task == "segmentation" else {}
+    black_white = check_masks(scenes, recipe, note) if answers_classes(labels.task) else {}
     if not pixels.accept_scale:
         check_reflectance(scenes, channels.names, channels.scale)
     if alphas:
@@ -219,7 +219,7 @@ def classes_of_layers(files, labels, is_cems):
     """{layer: class names}, of a regression the name of its values. labels: options of labels."""
     if is_cems:
         return {layer: CLASS_NAMES[NUM_CLASSES_OF_LAYER[layer]] for layer in cems.LAYERS if files.masks[layer]}
-    if labels.task == "regression":
+    if answers_values(labels.task):
         return {"mask": (labels.target,)}
     return {"label": files.labels[1]} if files.labels else {"mask": parse_classes(labels.classes)}
 
@@ -247,7 +247,7 @@ def parse_cloud_classes(text):
 
 def refuse_unknown_classes(label_map, class_names, task):
     """UserError where --label-map leads to a class that no layer has. label_map: ((value, class), …)."""
-    if task == "regression" and any(label != IGNORE for _, label in label_map):
+    if answers_values(task) and any(label != IGNORE for _, label in label_map):
         raise UserError("--label-map of --task regression only says which values are none, such as -9999=ignore")
     most = max(map(len, class_names.values()))
     for value, label in label_map:
@@ -354,9 +354,9 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
 
 def task_of(scenes, recipe, in_full=False):
     """What a set says of its task, where that is not to learn a class of each pixel. in_full: with the labels of whole scenes."""
-    if recipe.task == "segmentation":
+    if answers_classes(recipe.task):
         return {}
-    labels = {scene.name: scene.labels for scene in scenes if in_full and recipe.task in SCALAR_TASKS}
+    labels = {scene.name: scene.labels for scene in scenes if in_full and not answers_pixels(recipe.task)}
     return {"task": recipe.task, **({"scene_labels": labels} if labels else {})}
 
 

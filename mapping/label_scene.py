@@ -23,6 +23,7 @@ from mapping.reading import read_slabs
 from mapping.segmentation import Strip, stride_of, thumbnail_rows
 from mapping.settings import band_settings, full_settings
 from mapping.summary import hectares
+from nets.model_config import answers_labels
 from raster.area import pixel_areas
 from raster.windows import WindowGrid
 from runtime.errors import RunError
@@ -119,7 +120,7 @@ def predict_rows(predictor, slabs, grid, areas, start_row, step, progress=None):
 
 def finish_tiles(tile_rows, grid, plan, files, model, settings, areas):
     """One pass over all TileRows writes the scene's files. Returns the record, without its settings."""
-    info, paths, several = plan.info, files.outputs(settings, model.class_set), settings.task == "multilabel"
+    info, paths, several = plan.info, files.outputs(settings, model.class_set), answers_labels(settings.task)
     limit = settings.threshold if settings.threshold is not None else DECIDED
     globe, remarks = place_on_globe(info, areas, WRITERS[settings.vectors])
     if globe is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mapping.settings import full_settings
 from mapping.summary import HIDDEN, earlier_files, read_record
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_pixels, answers_values
 from raster.writer import scratch_of
 from runtime.errors import UserError
 from runtime.files import clear_scratch, describe_difference, plain, write_json
@@ -22,9 +22,9 @@ class MapFiles:
 
     def outputs(self, settings, class_set):
         """{kind: path} of what the map may consist of. class_set: classes.ClassSet."""
-        if settings.task == "regression":
+        if answers_values(settings.task):
             return {kind: Path(self.folder) / f"{self.name}_{kind}{form}" for kind, form in (("values", ".tif"), ("preview", ".png"))}
-        if settings.task in SCALAR_TASKS:
+        if not answers_pixels(settings.task):
             tiles, preview = (f"{self.name}{ending}" for ending in (f"_tiles{WRITERS[settings.vectors].ending}", "_preview.png"))
             return {"tiles": Path(self.folder) / tiles, "preview": Path(self.folder) / preview}
         outlines = f"_{class_set.ending}{WRITERS[settings.vectors].ending}"

@@ -3,6 +3,7 @@
 from classes import spoken
 from mapping.inputs import sample_range
 from mapping.summary import classes_of
+from nets.model_config import answers_classes, answers_values
 
 TOLD = 6  # classes of a map that its line names
 
@@ -35,9 +36,9 @@ def reflectance_table(plan, facts):
 
 def decision_words(threshold, given, classes, task="segmentation"):
     """How a map is decided. threshold: see decide_classes; given: by the user, else by the checkpoint; classes: their names."""
-    if task == "regression":
+    if answers_values(task):
         return f"each pixel gets its {spoken(classes[0])}"
-    if task != "segmentation":
+    if not answers_classes(task):
         several = f"each label that reaches {threshold:.2f}" if threshold is not None else "its most likely label"
         return f"each tile gets {several}"
     if threshold is None:

@@ -17,7 +17,7 @@ from mapping.reading import read_slabs
 from mapping.segmentation import predict_bands, stride_of
 from mapping.settings import band_settings, full_settings
 from mapping.value_writer import finish_values
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_pixels, answers_values
 from raster.area import pixel_areas
 from raster.windows import WindowGrid
 from runtime.files import write_json
@@ -30,7 +30,7 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
     predictor: mapping.segmentation.Predictor whose scale is the plan's. plan: SceneInput. files: MapFiles. model: ModelFacts.
     settings: MapSettings. progress: a function (total windows, windows already done) → function(n) called after n windows; or None.
     """
-    if settings.task in SCALAR_TASKS:
+    if not answers_pixels(settings.task):
         return label_scene(predictor, plan, files, model, settings, overwrite=overwrite, progress=progress)
     info = plan.info
     areas = pixel_areas(info.crs, info.transform, info.height, info.width)  # refuses impossible geotransforms before any work
@@ -41,7 +41,7 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
         expected = begin_record(files, settings, model.class_set, overwrite)
         if journal.next_row < info.height:
             predict_into(journal, predictor, plan, aoi, settings, progress, each=not model.class_set.has_background)
-        finish = finish_values if settings.task == "regression" else finish_map
+        finish = finish_values if answers_values(settings.task) else finish_map
         record = finish(journal.bands(), plan, files, model, settings, areas)
         record["settings"] = full_settings(plan, model, settings)
         files.remove(expected - set(record["files"]))  # polygons of an earlier map, where this one can have none

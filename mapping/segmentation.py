@@ -16,7 +16,7 @@ import torch
 from constants import IGNORE
 from mapping.blending import Blender, decide_classes
 from mapping.reading import Slab
-from nets.model_config import PIXEL_TASKS
+from nets.model_config import answers_pixels, answers_values
 from nets.output_step import answers_of
 from raster.plausible import band_figures, judge
 from raster.scale import Scale, to_reflectance
@@ -89,7 +89,7 @@ class Predictor:
             for mirrored in (False, True):
                 seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
                 answer = self.answers(seen.contiguous(memory_format=self.memory_format))
-                if self.task in PIXEL_TASKS:
+                if answers_pixels(self.task):
                     answer = torch.rot90(answer, -turns, (-2, -1))
                     answer = answer.flip(-1) if mirrored else answer
                 total = total + answer
@@ -98,7 +98,7 @@ class Predictor:
     def answers(self, x):
         with self.compute.autocast():
             logits = self.model(x)
-        sides = tuple(x.shape[-2:]) if self.task in PIXEL_TASKS else ()
+        sides = tuple(x.shape[-2:]) if answers_pixels(self.task) else ()
         if logits.shape != (len(x), self.num_classes, *sides):
             expected = f"({', '.join(map(str, ('B', self.num_classes, *sides)))})"
             raise UserError(f"the model's output has shape {tuple(logits.shape)}, expected {expected}; pass a {self.task} model")
@@ -183,7 +183,7 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_r
     every so many-th row and column of the reflectance in the bands. progress: called with the number of windows that are done.
     """
     blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device,
-                      shares=predictor.task != "regression")
+                      shares=not answers_values(predictor.task))
     strip = Strip(slabs, grid.size, grid.width, predictor.device)
     first_k = blender.first_needed(start_row)
     blender.skip_to(first_k)
@@ -201,7 +201,7 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_r
         first, stop, probability = blender.finish(k)
         if first < start_row:
             continue
-        decided = values_only(probability) if predictor.task == "regression" else decide_classes(probability, threshold, each)
+        decided = values_only(probability) if answers_values(predictor.task) else decide_classes(probability, threshold, each)
         band = make_band(strip, first, stop, *decided)
         band.windows, band.probabilities = len(wanted), probability.cpu().numpy() if keep_probabilities else None
         if thumbnail_step:

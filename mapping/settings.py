@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 
 from classes import ClassSet
+from nets.model_config import answers_classes, answers_values
 from raster.hidden import own_mask
 from raster.source import mask_stamps
 from runtime.files import plain
@@ -35,7 +36,7 @@ class MapSettings:
     @property
     def kept_as(self):
         """Type of the probabilities, or values, in the journal."""
-        return "float32" if self.task == "regression" else self.probabilities or "uint8"
+        return "float32" if answers_values(self.task) else self.probabilities or "uint8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class ModelFacts:
 
     @functools.cached_property
     def class_set(self):
-        return ClassSet(self.classes, self.colours, each=self.task != "segmentation")
+        return ClassSet(self.classes, self.colours, each=not answers_classes(self.task))
 
 
 def band_settings(plan, model, settings):

@@ -17,7 +17,7 @@ from nets.encoders import build_encoder
 from nets.freezing import freeze, rest_in_eval
 from nets.heads import HEADS, USUAL_HEAD
 from nets.layout import MAPS, Misfit
-from nets.model_config import answers_pixels
+from nets.model_config import answers_pixels, answers_values
 from nets.model_output import ModelOutput
 from nets.necks import NECKS, run_necks
 from nets.parts import make_part
@@ -40,11 +40,17 @@ def build_model(config, encoder=None, decoder=None):
         layout = necks[-1].layout
     main = DecoderAndHead(config.task, config.outputs, layout, config.decoder, config.decoder_args, config.head, config.head_args, decoder)
     auxiliary = nn.ModuleDict({
-        aux.name: DecoderAndHead(config.task, config.outputs, layout, aux.decoder, aux.decoder_args, config.head, aux.head_args)
+        aux.name: DecoderAndHead(config.task, config.outputs, layout, aux.decoder, aux.decoder_args,
+                                 None if answers_by_itself(aux.decoder) else config.head, aux.head_args)
         for aux in config.auxiliary})
     multiple = math.lcm(encoder.multiple, *(int(s) for s in layout.strides if s >= 1 and s == int(s)))
     parts = {"encoder": encoder, "necks": necks, "decoder": main, "auxiliary": auxiliary, "stride": encoder.fixed_size or multiple}
     return PixelWiseModel(**parts, rescale=config.rescale) if answers_pixels(config.task) else ScalarOutputModel(**parts)
+
+
+def answers_by_itself(decoder):
+    """Whether a decoder, by its name, has no head."""
+    return getattr((DECODERS | SMP_DECODERS).get(decoder), "includes_head", False)
 
 
 class DecoderAndHead(nn.Module):
@@ -53,7 +59,7 @@ class DecoderAndHead(nn.Module):
     def __init__(self, task, outputs, layout, decoder, decoder_args, head, head_args, module=None):
         super().__init__()
         table = DECODERS | SMP_DECODERS
-        includes_head = getattr(module or table.get(decoder), "includes_head", False)
+        includes_head = getattr(module, "includes_head", False) if module is not None else answers_by_itself(decoder)
         if includes_head and (head_args or head):
             raise UserError(f"decoder {decoder} answers by itself and has no head; leave --head and --head-args out")
         if module is None:
@@ -65,6 +71,8 @@ class DecoderAndHead(nn.Module):
         self.head = nn.Identity() if includes_head else make_part("head", HEADS, name, head_args, module.layout, outputs)
         if (name == "classification") == answers_pixels(task) and not includes_head and name in USUAL_HEAD.values():
             raise UserError(f"head {name} does not answer what {task} asks; pass --head {USUAL_HEAD[task]}")
+        if name == "regression" and head_args.get("activation") not in (None, "none") and not answers_values(task):
+            raise UserError(f"head regression bounds values by its activation, and {task} asks for none; pass --head {USUAL_HEAD[task]}")
 
     def forward(self, features):
         return self.head(self.decoder(features))

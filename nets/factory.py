@@ -11,7 +11,7 @@ from nets.assembled import build_model
 from nets.encoder_weights import fill_encoder
 from nets.encoders import with_defaults
 from nets.layout import MAPS, Layout
-from nets.model_config import AuxiliaryHead, ModelConfig, Neck
+from nets.model_config import AuxiliaryHead, ModelConfig, Neck, answers_values
 from runtime.errors import UserError, did_you_mean
 
 PREFIXES = ("backbone_", "decoder_", "head_")
@@ -60,9 +60,9 @@ class EncoderDecoderFactory:
 
 
 def outputs_of(task, num_classes, num_outputs):
-    if task == "regression":
+    if answers_values(task):
         if num_classes is not None:
-            raise UserError("num_classes is not read by task regression; pass num_outputs")
+            raise UserError(f"num_classes is not read by task {task}; pass num_outputs")
         return num_outputs or 1
     if num_outputs is not None:
         raise UserError(f"num_outputs is not read by task {task}; pass num_classes")

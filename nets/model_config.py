@@ -4,9 +4,10 @@ import dataclasses
 
 from runtime.errors import UserError, did_you_mean
 
-# What a model says, and whether it says so for each pixel or for the whole patch.
-PIXEL_TASKS, SCALAR_TASKS = ("segmentation", "regression"), ("classification", "multilabel")
-TASKS = (*PIXEL_TASKS, *SCALAR_TASKS)
+# What a model answers, for each pixel or for the whole patch.
+PIXEL_CLASSES, PIXEL_VALUES, PATCH_CLASS, PATCH_LABELS = "a class a pixel", "a value a pixel", "a class a patch", "labels of a patch"
+# {task: what it answers}: by this alone programs tell tasks apart, so that a row added here is a task in all of them.
+TASKS = {"segmentation": PIXEL_CLASSES, "regression": PIXEL_VALUES, "classification": PATCH_CLASS, "multilabel": PATCH_LABELS}
 AUXILIARY_WEIGHT = 0.4  # of an auxiliary loss beside the main one, where no other is given
 
 
@@ -98,8 +99,23 @@ class ModelConfig:
 
 
 def answers_pixels(task):
-    """Whether a task asks for one answer a pixel, not one a patch."""
-    return task in PIXEL_TASKS
+    """Whether a task asks for one answer a pixel, not one a patch. Patch sets and checkpoints that name no task are of segmentation."""
+    return TASKS.get(task, PIXEL_CLASSES) in (PIXEL_CLASSES, PIXEL_VALUES)
+
+
+def answers_classes(task):
+    """Whether a task asks for a class of each pixel."""
+    return TASKS.get(task, PIXEL_CLASSES) == PIXEL_CLASSES
+
+
+def answers_values(task):
+    """Whether a task asks for a value of each pixel."""
+    return TASKS.get(task) == PIXEL_VALUES
+
+
+def answers_labels(task):
+    """Whether a task asks for any number of labels of each patch."""
+    return TASKS.get(task) == PATCH_LABELS
 
 
 def plain(value):

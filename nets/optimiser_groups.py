@@ -5,20 +5,23 @@ from runtime.errors import UserError
 
 def optimiser_groups(model, encoder_factor):
     """
-    → (parameters or groups that AdamW takes, {name of a group: weights in it}).
+    → (parameters or groups that AdamW takes, {name of a part: weights in it}): encoder and rest apart wherever there is an encoder.
 
-    With a factor of 1 all weights are one group, as without it. A group's `lr_factor` is read by runtime.schedule. UserError for a network
+    With a factor of 1 all weights are one group. A group's `lr_factor` is read by runtime.schedule. UserError for a network
     without an encoder.
     """
     encoder = encoder_of(model)
     if encoder_factor != 1 and encoder is None:
         raise UserError(f"{model.config.title} has no encoder that --lr-encoder could be for; leave it out")
-    if encoder_factor == 1:
+    if encoder is None:
         return list(model.parameters()), {"all": count(model.parameters())}
     inside = {id(parameter) for parameter in encoder.parameters()}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    counts = {"encoder": count(encoder.parameters()), "the rest": count(rest)}
+    if encoder_factor == 1:
+        return list(model.parameters()), counts
     groups = [{"params": list(encoder.parameters()), "lr_factor": encoder_factor}, {"params": rest, "lr_factor": 1.0}]
-    return groups, {"encoder": count(encoder.parameters()), "the rest": count(rest)}
+    return groups, counts
 
 
 def encoder_of(model):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from nets.model_config import SCALAR_TASKS
+from nets.model_config import answers_labels, answers_pixels, answers_values
 
 
 class OutputStep(nn.Module):
@@ -17,18 +17,18 @@ class OutputStep(nn.Module):
     def __init__(self, task="segmentation", mean=0.0, std=1.0):
         super().__init__()
         self.task = task
-        if task == "regression":
+        if answers_values(task):
             self.register_buffer("mean", torch.tensor(float(mean)))
             self.register_buffer("std", torch.tensor(float(std)))
 
     def forward(self, output):
-        if self.task == "regression":
+        if answers_values(self.task):
             return output.float() * self.std + self.mean
-        return output.float().mean(dim=(2, 3)) if self.task in SCALAR_TASKS and output.ndim == 4 else output
+        return output.float().mean(dim=(2, 3)) if output.ndim == 4 and not answers_pixels(self.task) else output
 
 
 def answers_of(task, output):
     """A model's output as what maps and scores take, float32: probabilities, of a regression the values themselves."""
-    if task == "regression":
+    if answers_values(task):
         return output.float()
-    return output.float().sigmoid() if task == "multilabel" else output.float().softmax(dim=1)
+    return output.float().sigmoid() if answers_labels(task) else output.float().softmax(dim=1)

@@ -60,6 +60,8 @@ def require_possible(choice, given):
     if choice.model and (set_parts or {"architecture", "encoder"} & given):
         other = shown or f"--{min({'architecture', 'encoder'} & given)}"
         raise UserError(f"--model {choice.model} brings its whole network; leave {other} out")
+    if choice.partial_weights and "partial_weights" in given and not choice.decoder:
+        raise UserError("--partial-weights is for the encoder of a model that is put together; pass --decoder too, or leave it out")
     if choice.decoder and "architecture" in given:
         raise UserError(f"--architecture is a whole network and --decoder {choice.decoder} puts one together; pass one of the two")
     if set_parts and not choice.decoder:

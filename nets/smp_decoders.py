@@ -26,16 +26,21 @@ class Row:
     usual: dict
     from_levels: tuple[str, ...] = ("encoder_channels",)
     depth: int | None = None  # how many levels it takes, of strides 2, 4 …; None for all
+    least: int = 3  # how many of them it needs
+    doubles: bool = False  # whether it doubles the size from level to level: none may share its stride with another
 
 
 ROWS = {
-    "unet": Row("unet.UnetDecoder", "decoder_channels", 1, {"decoder_channels": (256, 128, 64, 32, 16)}, ("encoder_channels", "n_blocks")),
+    "unet": Row("unet.UnetDecoder", "decoder_channels", 1, {"decoder_channels": (256, 128, 64, 32, 16)}, ("encoder_channels", "n_blocks"),
+                doubles=True),
     "unetplusplus": Row("unetplusplus.UnetPlusPlusDecoder", "decoder_channels", 1, {"decoder_channels": (256, 128, 64, 32, 16)},
-                        ("encoder_channels", "n_blocks")),
+                        ("encoder_channels", "n_blocks"), doubles=True),
     "manet": Row("manet.MAnetDecoder", "decoder_channels", 1, {"decoder_channels": (256, 128, 64, 32, 16)},
-                 ("encoder_channels", "n_blocks")),
-    "linknet": Row("linknet.LinknetDecoder", "prefinal_channels", 1, {"prefinal_channels": 32}, ("encoder_channels", "n_blocks")),
-    "fpn": Row("fpn.FPNDecoder", "segmentation_channels", 4, {"segmentation_channels": 128}, ("encoder_channels", "encoder_depth")),
+                 ("encoder_channels", "n_blocks"), doubles=True),
+    "linknet": Row("linknet.LinknetDecoder", "prefinal_channels", 1, {"prefinal_channels": 32}, ("encoder_channels", "n_blocks"),
+                   doubles=True),
+    "fpn": Row("fpn.FPNDecoder", "segmentation_channels", 4, {"segmentation_channels": 128}, ("encoder_channels", "encoder_depth"),
+               least=4, doubles=True),
     "pspnet": Row("pspnet.PSPDecoder", "out_channels", 8, {"out_channels": 512}, depth=3),
     "pan": Row("pan.PANDecoder", "decoder_channels", 4, {"decoder_channels": 32}, ("encoder_channels", "encoder_depth")),
     "deeplabv3": Row("deeplabv3.DeepLabV3Decoder", "out_channels", 32,
@@ -70,7 +75,7 @@ class SmpDecoder(nn.Module):
                 raise Misfit("needs four levels of maps at strides 4 to 32", layout, "put --neck select in front")
             self.skipped, self.missing, self.depth = 0, 0, len(layout.channels)
         else:
-            self.skipped, self.missing, self.depth = positions(layout, row.depth)
+            self.skipped, self.missing, self.depth = positions(layout, row)
         strides = layout.strides[self.skipped :][: self.depth]
         channels = [0] * self.missing + list(layout.channels[self.skipped :][: self.depth - self.missing + 1])
         found = {"encoder_channels": channels, "n_blocks": self.depth, "encoder_depth": self.depth, "in_channels": channels[-1],
@@ -84,6 +89,7 @@ class SmpDecoder(nn.Module):
         self.decoder = kind(**settings, **{key: found[key] for key in row.from_levels})
         width = settings[row.width]
         stride = {32: strides[-1], 1: layout.strides[-1] / 2**self.depth}.get(row.stride, row.stride)
+        stride = 2 ** (self.depth - 3) if name == "fpn" else stride  # it joins the last four levels
         self.layout = Layout(MAPS, (width[-1] if isinstance(width, tuple | list) else width,), (stride,), made_by=f"decoder {SMP}{name}")
 
     def forward(self, features):
@@ -96,11 +102,12 @@ class SmpDecoder(nn.Module):
         return self.decoder([*empty, *features[: self.depth - self.missing + 1]])
 
 
-def positions(layout, depth):
+def positions(layout, row):
     """
     → (levels to leave out in front, levels to put in front that have no channels, how many levels of strides 2, 4 … there are).
 
-    The library counts from the input itself: stride 1 is in front, and no decoder reads it. Misfit where strides do not double.
+    The library counts from the input itself: stride 1 is in front, and no decoder reads it. Misfit where levels are too few or their
+    strides do not double.
     """
     strides = list(layout.strides)
     skipped = 1 if strides[0] == 1 else 0
@@ -110,9 +117,12 @@ def positions(layout, depth):
         raise Misfit("needs maps at strides 2 or 4, then doubling", layout, "take a decoder without smp-")
     missing = 1 if strides[0] == 2 else 2
     count = len(strides) + missing - 1
-    if depth is not None and count < depth or count < 3:
-        raise Misfit(f"needs levels down to stride {2 ** (depth or 3)}", layout, "take a decoder without smp-")
-    return skipped, missing, depth or min(count, 5)
+    if count < max(row.depth or 0, row.least):
+        raise Misfit(f"needs levels down to stride {2 ** max(row.depth or 0, row.least)}", layout, "take a decoder without smp-")
+    depth = row.depth or min(count, 5)
+    if row.doubles and len(set(strides[:depth - missing + 1])) < depth - missing + 1:
+        raise Misfit("needs levels whose strides double", layout, "take a decoder without smp-, or no output_stride")
+    return skipped, missing, depth
 
 
 SMP_DECODERS = {f"{SMP}{name}": functools.partial(SmpDecoder, name) for name in ROWS}

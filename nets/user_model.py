@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.util
+import sys
 from pathlib import Path
 
 from torch import nn
@@ -50,9 +51,11 @@ def load_user_model(text):
         raise UserError(f"--model {text} cannot be read ({error.strerror}); pass an existing file") from error
     spec = importlib.util.spec_from_file_location(f"user_model_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as an import does: dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        sys.modules.pop(spec.name)
         raise UserError(f"--model {path} cannot be imported ({type(error).__name__}: {one_line(error)[:120]}); run it by itself"
                         ) from error
     if not callable(getattr(module, function, None)):

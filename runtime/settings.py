@@ -18,7 +18,8 @@ def adopt_settings(args, given, saved, *, run_flags, shape_flags, shape_only=Fal
             continue
         if name in shape_flags and name in given and getattr(args, name) != value:
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {getattr(args, name)} disagrees with the checkpoint, which has {value}; leave --{flag} out")
+            raise UserError(f"--{flag} {getattr(args, name)} disagrees with the checkpoint, which has {value or 'none'}; leave --{flag} "
+                            "out")
         if name in shape_flags or (name not in given and not shape_only):
             setattr(args, name, value)
 

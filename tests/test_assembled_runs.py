@@ -1,5 +1,6 @@
 """Assembled models in train.py: flags, weights, checkpoints, a user's own network. Run: pytest tests/test_assembled_runs.py"""
 
+import dataclasses
 import hashlib
 import json
 
@@ -7,16 +8,18 @@ import pytest
 import torch
 from patch_factory import write_patch_set
 
+import inference
 import train
 from model import FireSegmentationModel, SegmentationConfig, assemble, model_from_checkpoint
 from nets.encoder_weights import fill_encoder
 from nets.encoders import build_encoder
 from nets.installed_weights import installed_weights
-from nets.model_config import ModelConfig, Neck
-from nets.part_flags import PartChoice, parts_of, require_possible
+from nets.model_config import AuxiliaryHead, ModelConfig, Neck
+from nets.optimiser_groups import in_words, optimiser_groups
+from nets.part_flags import PART_FLAGS, PartChoice, parts_of, require_possible
 from nets.smp_network import build_encoder as smp_encoder
 from nets.user_model import load_user_model
-from runtime.checkpoint import load_checkpoint
+from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
 from runtime.flags import parse_with_config
 from runtime.settings import group_of
@@ -349,3 +352,116 @@ def test_rates_of_an_encoder_are_refused_where_there_is_none_before_anything_is_
 def test_the_example_of_burn_scars_runs_a_step(patches, tmp_path):
     assert run(patches, tmp_path / "out", "--config", "examples/burn_scars.yaml", "--encoder-weights", "none", "--max-steps", 1,
                "--encoder-args", "layers=0,1,2,3", "depth=4") == 0
+
+
+def test_a_users_file_may_hold_dataclasses_of_annotations_that_are_text(tmp_path):
+    (tmp_path / "m.py").write_text("from __future__ import annotations\nimport dataclasses\n\n@dataclasses.dataclass\nclass Facts:\n"
+                                   "    width: int = 3\n\ndef build_model(config):\n    return Facts().width\n")
+    assert load_user_model(f"{tmp_path / 'm.py'}:build_model").build(None) == 3
+
+
+def test_a_users_network_with_heads_that_have_no_losses_is_refused(patches, tmp_path):
+    (tmp_path / "m.py").write_text(MY_MODEL.replace("relu()), {})", "relu()), {'deep': self.head(self.body(x))})"))
+    with pytest.raises(UserError, match="the network's auxiliary heads are deep, their losses none"):
+        run(patches, tmp_path / "out", "--model", f"{tmp_path / 'm.py'}:build_model")
+
+
+# ------------------------------------------------------------------------------------------------ what nobody would read
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--partial-weights"], "--partial-weights is for the encoder of a model that is put together"),
+    (["--model", "m.py:f", "--partial-weights"], "--partial-weights is for the encoder of a model that is put together"),
+    (["--model", "m.py:f", "--encoder-weights", "w.pt"], "--model m.py:f loads its own weights; leave --encoder-weights out"),
+    (["--task", "regression", "--no-class-weights"], "--no-class-weights is for classes, not for --task regression"),
+])
+def test_flags_that_nothing_reads_are_refused(patches, tmp_path, flags, words):
+    with pytest.raises(UserError, match=words):
+        run(patches, tmp_path / "out", *flags)
+
+
+def test_the_weights_that_a_config_file_names_do_not_hinder_a_network_of_the_line(tmp_path):
+    (tmp_path / "parts.yaml").write_text("model: {decoder: fcn, encoder: small, encoder-weights: w.pt, partial-weights: true}\n")
+    args = settled("--config", str(tmp_path / "parts.yaml"), "--model", "a.py:f")
+    assert (args.encoder_weights, args.partial_weights) == ("imagenet", False)
+
+
+@pytest.mark.parametrize("kind", ["detection", "small-detection", "pansharpen"])
+def test_a_users_network_is_only_for_checkpoints_that_train_py_made(kind, tmp_path):
+    data = dict.fromkeys(inference.KINDS[kind][1], 1)
+    save_checkpoint(tmp_path / "c.pt", {"kind": kind, "model": {}, "settings": {}, "state": {"model": {}}, "data": data})
+    scenes = ["--pan", "p.tif", "--ms", "m.tif"] if kind == "pansharpen" else ["a.tif"]
+    with pytest.raises(UserError, match="--model is for .*; leave it out"):
+        inference.main(["--checkpoint", str(tmp_path / "c.pt"), *scenes, "--model", "m.py:f"])
+
+
+# ------------------------------------------------------------------------------------------------ auxiliary heads and crops
+
+
+def test_auxiliary_heads_are_trained_by_their_losses_and_resumed(patches, tmp_path):
+    assert run(patches, tmp_path / "out", *PARTS, "--aux-head", "deep=linear:0.3", "--head", "pixel") == 0
+    last = load_checkpoint(tmp_path / "out" / "checkpoints" / "last.pt")
+    weights = last["state"]["model"]
+    torch.manual_seed(0)
+    fresh = assemble(SegmentationConfig.from_dict(last["model"]).parts, last["model"]["bands"]).state_dict()
+    name = "network.auxiliary.deep.decoder.enlarge.weight"
+    assert not torch.equal(weights[name], fresh[name])
+    header = (tmp_path / "out" / "metrics.csv").read_text().splitlines()[0]
+    assert "train_aux deep" in header
+    assert run(patches, tmp_path / "out", "--resume", tmp_path / "out" / "checkpoints" / "last.pt", "--epochs", 2) == 0
+
+
+def test_an_encoder_of_one_size_is_not_trained_on_crops_of_larger_patches(tmp_path):
+    folder = write_patch_set(tmp_path / "patches", {"train": 1, "val": 1}, size=128, grid=(1, 1))
+    with pytest.raises(UserError, match="is built for squares of 64 pixels .--crop., and validation takes whole patches of 128"):
+        run(folder, tmp_path / "out", "--encoder", "tu-hiera_tiny_224", "--encoder-weights", "none", "--encoder-args", "embed_dim=16",
+            "num_heads=1", "--decoder", "fcn", "--crop", 64)
+    assert not (tmp_path / "out" / "checkpoints" / "last.pt").exists()
+
+
+def test_a_checkpoint_from_before_parts_refuses_a_decoder(patches, tmp_path):
+    assert run(patches, tmp_path / "out", "--architecture", "smallunet") == 0
+    last = tmp_path / "out" / "checkpoints" / "last.pt"
+    old = torch.load(last, weights_only=True)
+    for name in (*PART_FLAGS, "lr_encoder", "partial_weights"):
+        del old["settings"][name]
+    torch.save(old, last)
+    with pytest.raises(UserError, match="--decoder fcn disagrees with the checkpoint, which has none; leave --decoder out"):
+        run(patches, tmp_path / "out", "--resume", last, "--decoder", "fcn")
+    assert run(patches, tmp_path / "out", "--resume", last, "--epochs", 2) == 0
+
+
+@pytest.mark.parametrize(("flags", "told"), [((), True), (("--loss", "dice"), False), (("--loss", "lovasz,focal"), True)])
+def test_class_weights_are_told_where_a_loss_takes_them(patches, tmp_path, flags, told, capsys):
+    assert ("class weights: " in printed(patches, tmp_path, capsys, "--architecture", "smallunet", *flags)) is told
+
+
+def printed(patches, folder, capsys, *flags):
+    """What a training of one step says."""
+    train.main(["--patches-dir", str(patches), "--output-dir", str(folder / "out"), "--num-workers", "0", "--device", "cpu",
+                "--batch-size", "2", "--max-steps", "1", *flags])
+    return "".join(capsys.readouterr())
+
+
+def test_a_training_says_how_long_its_encoder_is_frozen(patches, tmp_path, capsys):
+    assert "M weights at 0.0001 (frozen for 2 epochs), the rest" in printed(patches, tmp_path, capsys, *PARTS, "--freeze-encoder", "2")
+
+
+def test_encoder_and_rest_are_counted_apart_also_at_one_rate():
+    model = assemble(ModelConfig(encoder="small", decoder="fcn", decoder_args={"channels": 4}), RGB)
+    groups, counts = optimiser_groups(model, 1)
+    assert [id(p) for p in groups] == [id(p) for p in model.parameters()]
+    encoder = sum(p.numel() for p in model.network.encoder.parameters())
+    assert counts == {"encoder": encoder, "the rest": sum(p.numel() for p in model.parameters()) - encoder}
+    assert "M weights at 0.001 (frozen for 5 epochs), the rest" in in_words(counts, 1e-3, 1, 5)
+    assert list(optimiser_groups(FireSegmentationModel(SegmentationConfig("smallunet", bands=RGB)), 1)[1]) == ["all"]
+
+
+def test_heads_of_one_target_share_their_activation():
+    aux = AuxiliaryHead("a", "fcn", {"channels": 4}, {"activation": "softplus"})
+    parts = ModelConfig(task="regression", outputs=1, encoder="small", decoder="fcn", decoder_args={"channels": 4}, auxiliary=(aux,))
+    with pytest.raises(UserError, match="a has the activation softplus, the main head none, .*; pass --head-args a.activation=none"):
+        assemble(parts, RGB, target=(100.0, 10.0))
+    both = assemble(dataclasses.replace(parts, head_args={"activation": "softplus"}), RGB, target=(100.0, 10.0)).train()
+    found = both.outputs(torch.rand(2, 3, 32, 32))
+    assert min(found.output.min(), found.auxiliary_heads["a"].min()) >= 0 and found.auxiliary_heads["a"].min() < 90  # not mean + …

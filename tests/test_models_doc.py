@@ -1,12 +1,19 @@
 """docs/models.md does what it says: its blocks are run as they stand. Run: pytest tests/test_models_doc.py"""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.transform import from_origin
 
+import chip
+import inference
+import train
 from nets.assembled import ALL_DECODERS, build_model
 from nets.encoders import ENCODERS
 from nets.heads import HEADS
@@ -16,7 +23,7 @@ from nets.necks import NECKS
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
 LIMIT = 20  # lines that a newcomer writes for one part
 TABLES = {"nets.encoders": ("ENCODERS",), "nets.decoders": ("DECODERS",), "nets.heads": ("HEADS", "USUAL_HEAD"),
-          "losses": ("TERMS",), "tasks": ("TASKS",), "nets.model_config": ("PIXEL_TASKS", "TASKS")}
+          "losses": ("TERMS",), "tasks": ("TASKS",), "nets.model_config": ("TASKS",)}
 
 
 def block_of(part):
@@ -92,6 +99,32 @@ def test_a_loss_and_a_task_of_a_newcomer_train_a_model(restored):
     for names in (task.usual_loss, {"charbonnier": 1.0}):
         loss = make_loss("height", names, LossFacts(class_weights=None, gamma=2.0, scale=1.0))
         assert step(model, lambda output, loss=loss: loss(output, target)[0])
+
+
+@pytest.mark.slow
+def test_a_task_of_a_newcomer_goes_from_rasters_through_the_programs_to_a_map(restored, make_raster, tmp_path, monkeypatch):
+    for part in ("loss", "task"):
+        take_in(block_of(part))
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        image = random.integers(500, 3000, (2, 32, 64)).astype(np.uint16)
+        place = from_origin(500_000 + 5000 * (name == "b"), 4_600_000, 10, 10)
+        make_raster(f"images/{name}.tif", image, transform=place, descriptions=("B03", "B08"))
+        make_raster(f"masks/{name}.tif", image[1] / 100 + 200.0, transform=place, dtype=np.float32)
+    assert not chip.main(["make-patches", "--task", "height", "--target", "height", "--images", "images", "--masks", "masks", "--val", "b",
+                          "--divide-by", "10000", "--patch-size", "32", "--workers", "1", "--quiet"])
+    line, *_ = (json.loads(line) for line in Path("patches/manifest.jsonl").read_text().splitlines())
+    assert line["target_sums"]["mask"][2] > 200
+    quiet = ["--device", "cpu", "--quiet"]
+    assert train.main(["--task", "height", "--encoder", "small", "--encoder-weights", "none", "--decoder", "fcn", "--decoder-args",
+                       "channels=4", "--max-steps", "1", "--batch-size", "2", "--num-workers", "0", "--loss", "huber,charbonnier",
+                       *quiet]) == 0
+    assert train.main(["--test-only", "--resume", "output", "--test-split", "val", "--num-workers", "0", *quiet]) == 0
+    assert json.loads(Path("output/scores_val.json").read_text())["scores"]["network"]["rmse"] < 100
+    assert inference.main(["--checkpoint", "output", "images/a.tif", "--accept-scale", *quiet]) == 0
+    with rasterio.open("maps/a_values.tif") as found:
+        assert 200 < found.read(1).mean() < 250  # in the target's units, whose mean a network of random weights is near to
 
 
 def test_the_notebooks_block_runs():

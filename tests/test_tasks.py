@@ -11,9 +11,11 @@ from patch_factory import of_labels, of_values, write_patch_set
 
 import inference
 import train
+from chipping.patch_set import read_patch_set
 from constants import CEMS_BANDS
 from mapping import label_scene, scene
 from model import model_from_checkpoint
+from nets import model_config
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
 from runtime.values import weighted_names
@@ -170,3 +172,27 @@ def test_a_map_killed_after_any_band_ends_with_the_bytes_of_one_made_at_a_stretc
     content = [{p.name: p.read_bytes() for p in (tmp_path / folder).iterdir() if p.is_file()} for folder in ("whole", "maps")]
     assert content[0] == content[1]
     assert infer(runs / task, tmp_path / "maps", picture) == 0  # mapped already
+
+
+# ------------------------------------------------------------------------------------------------ what a classification is without flags
+
+
+def test_the_usual_network_of_labels_trains_goes_on_and_maps(sets, picture, tmp_path):
+    words = ["--patches-dir", str(sets / "classification"), "--device", "cpu", "--quiet", "--num-workers", "0", "--batch-size", "2"]
+    assert train.main([*words, "--task", "classification", "--encoder", "small", "--encoder-weights", "none", "--head-args", "dropout=0.1",
+                       "--output-dir", str(tmp_path / "run"), "--epochs", "1"]) == 0
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    parts = load_checkpoint(last)["model"]["parts"]
+    assert (parts["decoder"], parts["head_args"]) == ("identity", {"dropout": 0.1})
+    assert train.main([*words, "--resume", str(last), "--epochs", "2"]) == 0
+    assert load_checkpoint(last)["state"]["epoch"] == 2
+    assert infer(tmp_path / "run", tmp_path / "maps", picture) == 0
+    tiles = json.loads((tmp_path / "maps" / "scene_tiles.geojson").read_text())["features"]
+    assert len(tiles) == 9 and {tile["properties"]["name"] for tile in tiles} <= {"forest", "water"}
+
+
+def test_patches_are_taken_by_a_task_that_answers_the_same_and_by_no_other(sets, monkeypatch):
+    monkeypatch.setitem(model_config.TASKS, "height", model_config.PIXEL_VALUES)
+    assert read_patch_set(sets / "regression", task="height").task == "height"
+    with pytest.raises(UserError, match="--task height, but the patches of .* are made for classification"):
+        read_patch_set(sets / "classification", task="height")

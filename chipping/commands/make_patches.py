@@ -1,7 +1,7 @@
 """chip.py make-patches: cuts scenes with labels into patches with masks, values or labels."""
 
 from chipping.commands.shared_flags import add_workers_flag, count_workers
-from nets.model_config import SCALAR_TASKS, TASKS
+from nets.model_config import TASKS, answers_labels, answers_pixels, answers_values
 from runtime.errors import UserError
 from runtime.values import listed, number, whole
 
@@ -121,7 +121,7 @@ def run(args, console):
             Windows(size=args.patch_size, stride=args.stride, max_cloud=args.max_cloud_cover, ignore_clouds=args.ignore_clouds,
                     cloud_values=args.cloud_values, cloud_bits=args.cloud_bits,
                     min_valid=args.min_valid, aoi=args.aoi),
-            Splits(val=args.val, test=args.test, split_by=args.split_by or ("scene" if args.task in SCALAR_TASKS else "event"),
+            Splits(val=args.val, test=args.test, split_by=args.split_by or ("event" if answers_pixels(args.task) else "scene"),
                    seed=args.seed, allow_overlap=args.allow_overlap),
             strict=args.strict, note=console.note,
         )
@@ -139,13 +139,14 @@ def run(args, console):
 def check_task(args):
     """UserError for flags that do not go with --task."""
     of_masks = [name for name in ("masks", "labels", "dataset_dir", "class_field", "label_map", "align") if getattr(args, name)]
-    if args.scene_labels and args.task not in SCALAR_TASKS:
+    if args.scene_labels and answers_pixels(args.task):
         raise UserError(f"--scene-labels are labels of whole images, --task {args.task} is about pixels; pass --task classification")
-    if args.task in SCALAR_TASKS and of_masks:
+    if not answers_pixels(args.task) and of_masks:
         raise UserError(f"--task {args.task} takes --scene-labels, one line an image; leave out --{of_masks[0].replace('_', '-')}")
-    if args.task == "multilabel" and (args.scene_labels or "folders") == "folders":
-        raise UserError("--task multilabel needs --scene-labels FILE, a CSV: an image lies in one folder only")
-    if args.target and args.task != "regression":
+    if answers_labels(args.task) and (args.scene_labels or "folders") == "folders":
+        raise UserError(f"--task {args.task} needs --scene-labels FILE, a CSV: an image lies in one folder only")
+    if args.target and not answers_values(args.task):
         raise UserError(f"--target names the values of --task regression, not of --task {args.task}; leave it out")
-    if args.task == "regression" and (args.labels or args.dataset_dir or args.classes):
-        raise UserError("--task regression takes values from --masks, rasters of numbers; leave out --labels, --dataset-dir and --classes")
+    if answers_values(args.task) and (args.labels or args.dataset_dir or args.classes):
+        raise UserError(f"--task {args.task} takes values from --masks, rasters of numbers; leave out --labels, --dataset-dir and "
+                        "--classes")

@@ -7,6 +7,7 @@ from chipping.label_checks import black_white_words
 from chipping.patch_set import SPLITS
 from chipping.patches import describe_skipped, estimate, mean_reflectance
 from chipping.splits import describe_leaks
+from nets.model_config import answers_classes, answers_pixels, answers_values
 from runtime.files import free_bytes
 from runtime.words import in_bytes, plural
 
@@ -71,7 +72,7 @@ def say_summary(plan, tally, folder, console):
         console.result(f"{plural(len(tally.unreadable), 'file')} could not be read: {named}{more}; repair and run again with --overwrite")
     if {"train", "val"} <= set(splits):
         classes = max(recipe.classes) if len(recipe.layers) == 1 else 2
-        what = f"--num-classes {classes}" if recipe.task == "segmentation" else f"--task {recipe.task}"
+        what = f"--num-classes {classes}" if answers_classes(recipe.task) else f"--task {recipe.task}"
         console.result(f"next: python train.py --patches-dir {folder} {what}")
 
 
@@ -81,5 +82,6 @@ def say_absent(plan, layer, names, console):
         return
     which = f" ({layer})" if len(plan.recipe.layers) > 1 else ""
     hint = f"; {black_white_words(plan.black_white[layer])}" if layer in plan.black_white else ""
-    what = {"segmentation": "no pixel of the training patches is", "regression": "no pixel of the training patches has a"}
-    console.note(f"{what.get(plan.recipe.task, 'no training patch is')} {' or '.join(names)}{which}{hint}")
+    task = plan.recipe.task
+    what = f"no {'pixel of the training patches' if answers_pixels(task) else 'training patch'} {'has a' if answers_values(task) else 'is'}"
+    console.note(f"{what} {' or '.join(names)}{which}{hint}")
