@@ -20,16 +20,15 @@ from detection.swaths import strips_of_rows
 from detection.tile_rows import find_rows
 from mapping.area_of_interest import require_area
 from mapping.background import WriteBehind
+from mapping.map_files import end_record
+from mapping.unreadable import in_record, remarks_on, require_some
 from raster.area import pixel_areas
 from raster.sensor_place import why_without_grid
 from raster.source import mask_stamps
 from raster.windows import WindowGrid
-from runtime.errors import RunError
-from runtime.files import plain, write_json
+from runtime.files import plain
 from vectors.reading import fingerprint
 from vectors.writing import Globe
-
-NAMED = 20  # unreadable blocks that a record names; it counts all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,20 +107,12 @@ def find_in_image(finder, plan, files, facts, settings, *, overwrite=False, prog
     areas = pixel_areas(info.crs, info.transform, info.height, info.width)  # refuses impossible geotransforms before any work
     aoi = require_area(info, settings.aoi)
     files.make_folders()
-    journal = TileRowJournal(files.scratch, row_settings(plan, facts, settings), overwrite)
-    try:
+    with TileRowJournal(files.scratch, row_settings(plan, facts, settings), overwrite) as journal:
         expected = begin_record(files, settings.vectors)  # from here on the files of an earlier run may be replaced one by one
         if journal.next_row < info.height:
             find_into(journal, finder, plan, aoi, settings, progress)
         record = finish_image(journal.bands(), plan, files, facts, settings, areas)
-        record["settings"] = all_settings(plan, facts, settings)
-        files.remove(expected - set(record["files"]))
-        write_json(files.record, record)
-    except BaseException:
-        journal.close()
-        raise
-    journal.remove()
-    return record
+        return end_record(files, record, all_settings(plan, facts, settings), expected)
 
 
 def find_into(journal, finder, plan, aoi, settings, progress):
@@ -158,20 +149,14 @@ def finish_image(rows, plan, files, facts, settings, areas):
             preview.add(row, found)
             for output in outputs:
                 output.add_boxes(found)
-        if unreadable and not told["valid"]:
-            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        require_some(info, unreadable, told["valid"])
         preview.save(paths["preview"], files.name, counts, settings.score_threshold)
-    if not told["valid"]:
-        remarks.append("no valid pixel")
-    if unreadable:
-        remarks.append(f"{len(unreadable)} blocks could not be read")
+    remarks += remarks_on(unreadable, told["valid"])
     return {
         "image": info.path.rsplit("/", 1)[-1], "source": info.path, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None, "counts": dict(zip(facts.classes, counts.tolist(), strict=True)),
         "tiles": told["tiles"], "full_tiles": told["full"], "valid_fraction": round(told["valid"] / (info.width * info.height), 6),
-        "unreadable_blocks": len(unreadable),
-        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
-        "remarks": remarks, "files": [path.name for path in paths.values()],
+        **in_record(unreadable), "remarks": remarks, "files": [path.name for path in paths.values()],
     }
 
 

@@ -166,6 +166,13 @@ class RowJournal:
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """Removed where all went well, kept for the next run where not."""
+        self.remove() if kind is None else self.close()
+
 
 def deflate(array):
     """Its bytes, compressed by runs of equal ones: twice as fast as level 1 where there are none, and best where a scene holds nothing."""

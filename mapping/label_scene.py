@@ -15,19 +15,18 @@ from label_metrics import DECIDED
 from mapping.area_of_interest import require_area
 from mapping.background import ReadAhead
 from mapping.journal import RowJournal, deflate, inflate
-from mapping.map_files import begin_record
-from mapping.map_writer import NAMED, place_on_globe
+from mapping.map_files import begin_record, end_record
+from mapping.map_writer import place_on_globe
 from mapping.polygons import Area
 from mapping.preview import Preview, thumbnail_step
 from mapping.reading import read_slabs
 from mapping.segmentation import Strip, stride_of, thumbnail_rows
 from mapping.settings import band_settings, full_settings
 from mapping.summary import hectares
+from mapping.unreadable import in_record, remarks_on, require_some
 from nets.model_config import answers_labels
 from raster.area import pixel_areas
 from raster.windows import WindowGrid
-from runtime.errors import RunError
-from runtime.files import write_json
 from vectors.writing import STRAIGHT, WRITERS
 
 
@@ -76,8 +75,7 @@ def label_scene(predictor, plan, files, model, settings, *, overwrite=False, pro
     areas = pixel_areas(info.crs, info.transform, info.height, info.width)
     aoi = require_area(info, settings.aoi)
     grid = WindowGrid(info.height, info.width, settings.window, stride_of(settings.window, settings.overlap))
-    journal = TileJournal(files.scratch, band_settings(plan, model, settings), overwrite)
-    try:
+    with TileJournal(files.scratch, band_settings(plan, model, settings), overwrite) as journal:
         expected = begin_record(files, settings, model.class_set, overwrite)
         if journal.next_row < info.height:
             bar = progress(grid.count, grid.count_above(journal.next_row)) if progress else None
@@ -85,14 +83,7 @@ def label_scene(predictor, plan, files, model, settings, *, overwrite=False, pro
                 for row in predict_rows(predictor, slabs, grid, areas, journal.next_row, thumbnail_step(info.height, info.width), bar):
                     journal.append(row)
         record = finish_tiles(journal.bands(), grid, plan, files, model, settings, areas)
-        record["settings"] = full_settings(plan, model, settings)
-        files.remove(expected - set(record["files"]))
-        write_json(files.record, record)
-    except BaseException:
-        journal.close()
-        raise
-    journal.remove()
-    return record
+        return end_record(files, record, full_settings(plan, model, settings), expected)
 
 
 def predict_rows(predictor, slabs, grid, areas, start_row, step, progress=None):
@@ -136,17 +127,13 @@ def finish_tiles(tile_rows, grid, plan, files, model, settings, areas):
             if out:
                 out.add([tile_area(tiles, place, c, edges, areas) for place, c in zip(*np.nonzero(there), strict=True)])
         summary = whole.summary(model.classes, info, areas)
-        if unreadable and summary["valid_fraction"] == 0:
-            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
-    remarks += ["no valid pixel"] * (summary["valid_fraction"] == 0)
-    remarks += [f"{len(unreadable)} blocks could not be read"] * bool(unreadable)
+    remarks += remarks_on(unreadable, summary["valid_fraction"])
     return {
         "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None, **summary, "polygons": out.count if out else None,
-        "unreadable_blocks": len(unreadable),
-        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
-        "remarks": remarks, "files": [path.name for path in paths.values()],
+        **in_record(unreadable), "remarks": remarks, "files": [path.name for path in paths.values()],
     }
 
 

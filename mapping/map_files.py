@@ -92,6 +92,17 @@ def record_of_settings(files, outputs, settings, read, whole=True):
     raise UserError(f"{existing[0]} exists already; pass --overwrite to replace it, or another --output-dir")
 
 
+def end_record(files, record, settings, expected):
+    """
+    The map is finished: keeps its record, which it returns with its settings. files: MapFiles or alike. expected: of begin_record; those
+    that the map has not (polygons, where it can have none) are of an earlier one, and deleted.
+    """
+    record["settings"] = settings
+    files.remove(expected - set(record["files"]))
+    write_json(files.record, record)
+    return record
+
+
 def begin_record(files, settings, class_set, overwrite=False):
     """
     Deletes stale outputs of an earlier map of the scene, those that the new one will not replace. → {names of the files it may have}.

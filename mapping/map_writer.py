@@ -11,13 +11,12 @@ from constants import IGNORE, VERSION
 from mapping.polygons import AreaFinder
 from mapping.preview import Preview
 from mapping.summary import Counter
+from mapping.unreadable import in_record, remarks_on, require_some
 from raster.sensor_place import why_without_grid
 from raster.writer import write_cog
-from runtime.errors import RunError
 from vectors.writing import WRITERS, Globe
 
 PIECE = 2 << 20  # pixels of the map that are turned into polygons at once
-NAMED = 20  # unreadable blocks that a record names; it counts all
 
 
 def finish_map(bands, plan, files, model, settings, areas):
@@ -53,18 +52,13 @@ def finish_map(bands, plan, files, model, settings, areas):
         if outlines:
             outlines.finish()
         summary = counter.summary(classes)
-        if unreadable and summary["valid_fraction"] == 0:
-            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
-    if summary["valid_fraction"] == 0:
-        remarks.append("no valid pixel")
-    if unreadable:
-        remarks.append(f"{len(unreadable)} blocks could not be read")
+    remarks += remarks_on(unreadable, summary["valid_fraction"])
     return {
         "scene": files.name, "source": info.path, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None,
-        **summary, "polygons": outlines.file.count if outlines else None, "unreadable_blocks": len(unreadable),
-        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
+        **summary, "polygons": outlines.file.count if outlines else None, **in_record(unreadable),
         "remarks": remarks, **delivered_as(plan), "files": [path.name for path in paths.values()],
     }
 

@@ -10,7 +10,7 @@ from mapping.area_of_interest import require_area
 from mapping.background import ReadAhead, WriteBehind
 from mapping.journal import Journal, StoredBand
 from mapping.label_scene import label_scene
-from mapping.map_files import begin_record
+from mapping.map_files import begin_record, end_record
 from mapping.map_writer import finish_map
 from mapping.preview import thumbnail_step
 from mapping.reading import read_slabs
@@ -20,7 +20,6 @@ from mapping.value_writer import finish_values
 from nets.model_config import answers_pixels, answers_values
 from raster.area import pixel_areas
 from raster.windows import WindowGrid
-from runtime.files import write_json
 
 
 def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progress=None):
@@ -35,22 +34,14 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
     info = plan.info
     areas = pixel_areas(info.crs, info.transform, info.height, info.width)  # refuses impossible geotransforms before any work
     aoi = require_area(info, settings.aoi)
-    journal = Journal(files.scratch, band_settings(plan, model, settings), overwrite)
-    try:
+    with Journal(files.scratch, band_settings(plan, model, settings), overwrite) as journal:
         # From here on the files of an earlier map may be replaced one by one.
         expected = begin_record(files, settings, model.class_set, overwrite)
         if journal.next_row < info.height:
             predict_into(journal, predictor, plan, aoi, settings, progress, each=not model.class_set.has_background)
         finish = finish_values if answers_values(settings.task) else finish_map
         record = finish(journal.bands(), plan, files, model, settings, areas)
-        record["settings"] = full_settings(plan, model, settings)
-        files.remove(expected - set(record["files"]))  # polygons of an earlier map, where this one can have none
-        write_json(files.record, record)
-    except BaseException:
-        journal.close()
-        raise
-    journal.remove()
-    return record
+        return end_record(files, record, full_settings(plan, model, settings), expected)
 
 
 def predict_into(journal, predictor, plan, aoi, settings, progress, each):

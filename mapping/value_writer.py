@@ -5,11 +5,11 @@ import contextlib
 import numpy as np
 
 from constants import IGNORE
-from mapping.map_writer import NAMED, making_tags
+from mapping.map_writer import making_tags
 from mapping.preview import ValuePreview
 from mapping.summary import Counter
+from mapping.unreadable import in_record, remarks_on, require_some
 from raster.writer import write_cog
-from runtime.errors import RunError
 
 
 def finish_values(bands, plan, files, model, settings, areas):
@@ -30,17 +30,13 @@ def finish_values(bands, plan, files, model, settings, areas):
             preview.add(band, values)
             unreadable += band.unreadable
         summary = counter.summary(model.class_set)
-        if unreadable and summary["valid_fraction"] == 0:
-            raise RunError(f"{info.path}: none of its blocks can be read ({unreadable[0][4]})")
+        require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
-    remarks = ["no valid pixel"] * (summary["valid_fraction"] == 0)
-    remarks += [f"{len(unreadable)} blocks could not be read"] * bool(unreadable)
     return {
         "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None,
-        **figures.summary(), **summary, "polygons": None, "unreadable_blocks": len(unreadable),
-        "unreadable": [dict(zip(("row", "column", "height", "width", "reason"), u, strict=True)) for u in unreadable[:NAMED]],
-        "remarks": remarks, "files": [path.name for path in paths.values()],
+        **figures.summary(), **summary, "polygons": None, **in_record(unreadable),
+        "remarks": remarks_on(unreadable, summary["valid_fraction"]), "files": [path.name for path in paths.values()],
     }
 
 

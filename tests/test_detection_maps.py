@@ -23,9 +23,10 @@ from spot_detector import CLASSES, UTM, SpotDetector, data, field_of, stand_in, 
 
 import inference
 from chipping.image_files import ImageReader, read_header
-from detection import image_map, swaths
+from detection import swaths
 from detection.boxes_out import lonlat_geometry
 from detection.detections import UNCHOSEN
+from mapping import map_files
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import UserError
 
@@ -424,7 +425,7 @@ def test_stopped_while_files_are_written_a_run_continues_without_the_detector(tm
     image = write_image(tmp_path / "field.tif", field_of(np.random.default_rng(15), 130, 200)[0], **UTM)
     assert find(image, "--output-dir", tmp_path / "whole", "--quiet") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(image_map, "write_json", lambda *rest: (_ for _ in ()).throw(Stopped))
+        patch.setattr(map_files, "write_json", lambda *rest: (_ for _ in ()).throw(Stopped))
         with pytest.raises(Stopped):
             find(image, "--output-dir", tmp_path / "parts", "--quiet")
     assert (tmp_path / "parts" / "field_boxes.geojson").exists()

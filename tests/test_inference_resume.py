@@ -133,7 +133,7 @@ def test_a_run_that_stops_between_bands_goes_on_there(checkpoint, tmp_path, make
     ("owner", "function", "vectors"),
     [(mapping.scene, "begin_record", "geojson"), (mapping.map_writer.Preview, "save", "geojson"),
      (mapping.map_writer.Preview, "save", "gpkg"), (mapping.map_files.MapFiles, "remove", "geojson"),
-     (mapping.scene, "write_json", "gpkg"), (mapping.map_writer.Outlines, "add_piece", "geojson"),
+     (mapping.map_files, "write_json", "gpkg"), (mapping.map_writer.Outlines, "add_piece", "geojson"),
      (mapping.map_writer.Outlines, "finish", "gpkg")],
     ids=lambda value: value if isinstance(value, str) else "",
 )
