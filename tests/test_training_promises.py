@@ -42,10 +42,19 @@ from runtime.run_log import RunLog
 LAST, BEST, FINAL = "last.pt", "best_model.pt", "final_model.pt"
 
 
-@pytest.fixture(scope="module", params=[*PROGRAMS, *(pytest.param(program, marks=pytest.mark.slow) for program in OTHER_TASKS)],
-                ids=lambda program: f"{program.name}{program.tiny[-1] if '--task' in program.tiny else ''}")
+def name_of(program):
+    return f"{program.name}{program.tiny[-1] if '--task' in program.tiny else ''}"
+
+
+@pytest.fixture(scope="module", params=PROGRAMS, ids=name_of)
 def program(request):
     return request.param
+
+
+# For tests in which labels, scores or losses matter. What else is promised is the same code for every task of train.py.
+for_every_task = pytest.mark.parametrize(
+    "program", [*PROGRAMS, *(pytest.param(task, marks=pytest.mark.slow) for task in OTHER_TASKS)], ids=name_of, indirect=True, scope="module"
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +99,7 @@ def bytes_of(folder):
 # ------------------------------------------------------------------------------------------------ files
 
 
+@for_every_task
 def test_a_run_leaves_its_table_its_settings_its_samples_and_whole_checkpoints(program, undisturbed):
     assert all(program.file(undisturbed, name).is_file() for name in ("config.json", "metrics.csv", LAST, BEST, FINAL))
     assert not [name for name in names(undisturbed) if name.endswith((".part", ".tmp"))]
@@ -127,6 +137,7 @@ def test_a_run_has_its_folder_to_itself(program, data, run, capsys):
 # ------------------------------------------------------------------------------------------------ going on
 
 
+@for_every_task
 @pytest.mark.parametrize(
     ("step", "save_minutes"), [(4, 0), (4, 10), *(pytest.param(step, 0, marks=pytest.mark.slow) for step in (0, 1, 3, 5))]
 )
@@ -208,6 +219,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(program, data, u
     assert_same_run(run, undisturbed)
 
 
+@for_every_task
 def test_one_epoch_and_then_the_others_are_the_undisturbed_run(program, data, undisturbed, run):
     assert program.run(program.begin(data, run, "--epochs", 1)) == 0
     assert program.run(program.go_on(data, run)) == 0
@@ -234,6 +246,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(p
     assert_same_run(run, undisturbed)
 
 
+@for_every_task
 def test_a_finished_run_says_so_and_is_not_touched(program, data, finished, capsys, monkeypatch):
     """Nor is a tracker started for it."""
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -306,6 +319,7 @@ def test_a_checkpoint_of_a_gpu_goes_on_without_one(program, data, finished, monk
     assert len(rows(finished)) == EPOCHS + 1
 
 
+@for_every_task
 def test_another_shape_of_the_network_is_refused(program, data, finished, capsys):
     before = bytes_of(finished)
     assert program.run(program.go_on(data, finished, "--epochs", 9, *program.other_shape)) == 2
@@ -339,6 +353,7 @@ def test_a_checkpoint_that_is_not_whole_is_one_line_that_names_it(program, data,
 # ------------------------------------------------------------------------------------------------ other data
 
 
+@for_every_task
 def test_scores_on_other_data_are_never_compared(program, data, finished, tmp_path):
     """What was best so far stays while the same data is scored, wherever it lies; on other data the next epoch is the best."""
     def be_unbeatable(checkpoint):
@@ -374,6 +389,7 @@ def test_an_epoch_begun_on_other_data_begins_anew(program, data, run, tmp_path, 
 # ------------------------------------------------------------------------------------------------ numbers
 
 
+@for_every_task
 @pytest.mark.parametrize(("step", "save_minutes"), [(0, 0), (0, 10), (STEPS - 1, 10)], ids=["at once", "in an epoch", "at its end"])
 def test_weights_that_are_no_numbers_end_the_run_and_are_never_saved(program, data, finished, capsys, step, save_minutes):
     """A checkpoint of them could not be resumed, and the one before would be lost. The loss of the step that ruins them is still finite."""
@@ -388,6 +404,7 @@ def test_weights_that_are_no_numbers_end_the_run_and_are_never_saved(program, da
     assert after.pop(config) and before.pop(config) and after == before
 
 
+@for_every_task
 @pytest.mark.slow
 def test_the_seed_decides_and_the_number_of_workers_does_not(program, data, undisturbed, tmp_path):
     assert program.run(program.begin(data, tmp_path / "two" / "run", program.workers, 2)) == 0
@@ -399,6 +416,7 @@ def test_the_seed_decides_and_the_number_of_workers_does_not(program, data, undi
 # ------------------------------------------------------------------------------------------------ files that can't be read
 
 
+@for_every_task
 def test_a_file_that_cannot_be_read_is_left_out_named_and_counted_or_fatal_when_strict(program, data, tmp_path, capsys):
     if not program.spoil:
         pytest.skip("its data is whole, or refused by its checksums")
@@ -419,6 +437,7 @@ def test_a_file_that_cannot_be_read_is_left_out_named_and_counted_or_fatal_when_
 # ------------------------------------------------------------------------------------------------ trackers
 
 
+@for_every_task
 def test_wandb_and_tensorboard_are_told_the_row_of_every_epoch_and_wandb_goes_on_with_the_same_run(program, data, run, monkeypatch):
     logged, begun, scalars, flushed = [], [], {}, []
 
@@ -599,6 +618,7 @@ def test_the_program_itself_killed_at_many_moments_is_the_undisturbed_run(progra
     assert len([code for code in codes if code]) >= 1
 
 
+@for_every_task
 @pytest.mark.slow
 def test_two_processes_give_the_gradients_the_weights_and_the_scores_of_one(program, tmp_path):
     """17 items to learn from and 7 to judge by: neither can be dealt out evenly. Steps that hardly change the weights."""
@@ -625,6 +645,7 @@ def test_two_processes_give_the_gradients_the_weights_and_the_scores_of_one(prog
         assert torch.allclose(states[1][name].double(), value.double(), rtol=0, atol=1e-6), name
 
 
+@for_every_task
 @pytest.mark.slow
 def test_two_processes_go_on_where_they_were(program, data, tmp_path):
     words = [*program.smooth, *program.batch(4)]
