@@ -6,7 +6,7 @@ Train a detector: boxes around the objects of images of any size, which are cut 
     python train_detection.py --train-images images --train-annotations labels/ --val 0.2 --framework faster-rcnn --encoder resnet50
     python train_detection.py --config examples/aed_elephants.yaml
     python train_detection.py --resume output/checkpoints/last.pt              # continue, with the settings it had
-    python train_detection.py --test-only --resume output/checkpoints/best_model.pt --test-images … --test-annotations …
+    python train_detection.py --test-only --resume output --test-images … --test-annotations …
     torchrun --nproc_per_node 4 train_detection.py …                           # the same global batch, on four processes
     python train_detection.py --manifest artifacts/tensor_warehouse/latest …   # TinyDet and BigDet: see train_small_detection.py
 
@@ -83,7 +83,9 @@ def build_parser():
     group.add_argument("--batch-size", type=whole(1), default=8, help="crops of one optimiser step, over all processes")
     group.add_argument("--crop", type=whole(), default=0, metavar="PIXELS", help="side of the random crops; 0: 256 for centre, else a tile")
     group.add_argument("--zoom", type=number(1, 4), default=1.25, help="crops show objects up to this factor larger or smaller")
-    group.add_argument("--no-augment", action="store_true", help="leave brightness as it is; crops, turns and flips stay")
+    group.add_argument("--tone", type=number(0, 0.9), default=0.5, metavar="SHARE",
+                       help="contrast and saturation of crops change by up to this share, brightness by a factor of up to 1 + 2 SHARE")
+    group.add_argument("--no-augment", action="store_true", help="leave brightness and colour as they are; crops, turns and flips stay")
     group.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: with momentum 0.9")
     group.add_argument("--lr", type=number(above=0, high=10), help="learning rate (default: 2e-3 for centre, else 2e-4; sgd 1e-2)")
     group.add_argument("--weight-decay", type=number(0), default=1e-2, help="of the optimiser")
@@ -130,7 +132,7 @@ def build_parser():
 def check_flags(args):
     """UserError for pairings that cannot be right, before any work."""
     if args.test_only and not args.resume:
-        raise UserError("--test-only needs a checkpoint to score: pass --resume output/checkpoints/best_model.pt")
+        raise UserError("--test-only needs a checkpoint to score: pass --resume output")
     if args.overwrite and args.resume and not args.test_only:
         raise UserError("--resume continues a run and --overwrite deletes one: pass one of the two")
     if not args.resume and not args.train_images:
@@ -278,6 +280,7 @@ class Options:
     batch_size: int
     crop: int
     zoom: float
+    tone: float
     no_augment: bool
     optimizer: str
     lr: float
@@ -326,7 +329,8 @@ def open_checkpoint(args, given):
     args.resume = str(find_result(args.resume)) if args.test_only else args.resume
     checkpoint = load_checkpoint(args.resume, KIND)
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
-    adopt_settings(args, given, checkpoint["settings"], run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
+    # runs from before --tone went without
+    adopt_settings(args, given, {"tone": 0.0, **checkpoint["settings"]}, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     if args.test_only and "train_images" not in given and not os.path.exists(args.train_images or ""):
         args.train_images = args.train_annotations = None  # gone since the training: scored without a baseline
     check_flags(args)
@@ -442,7 +446,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
             numbered = [f"checkpoint_epoch_{epoch}.pt"] if options.save_every and (epoch + 1) % options.save_every == 0 else []
             saver.save(*saver.best(is_best), *numbered)
             saver.after_epoch(finished())
-        result = BEST if data.val else result_of(ended_as_planned(options.scheduler, position.step, total_steps))
+        result = result_of(ended_as_planned(options.scheduler, position.step, total_steps))
         saver.save(FINAL, result=result)
         if processes.is_first or position.best_score is None:
             conclude(position, saver, folder, data, result, unreadable, console)
@@ -504,7 +508,8 @@ def open_data(options, sources, splits, checkpoint, processes, console):
 def sampling_of(options):
     tile = min(options.tile_size)
     side = options.crop or (min(256, tile) if options.framework == "centre" else tile)
-    crop = augment_boxes.CropPolicy(size=side, zoom=options.zoom, min_visibility=options.min_visibility)
+    crop = augment_boxes.CropPolicy(size=side, zoom=options.zoom, min_visibility=options.min_visibility,
+                                    tone=0.0 if options.no_augment else options.tone)
     return Sampling(crop=crop, batch_size=options.batch_size, steps_per_epoch=options.steps_per_epoch, augment=not options.no_augment,
                     seed=options.seed)
 
@@ -601,7 +606,7 @@ def in_words(val):
 
 
 def conclude(position, saver, folder, data, result, unreadable, console):
-    """The last lines: the best score, where its model is, and what to find objects with: validation has chosen epoch and threshold."""
+    """The last lines: the best score, where its model is, and what to find objects with."""
     if position.best_score is None:
         console.say(f"after {position.epoch} epochs none is left to train on these tiles; raise --epochs (or --max-steps)")
         return

@@ -22,12 +22,14 @@ class CropPolicy:
     """
     size: side of the crops in pixels. zoom: objects appear up to this factor larger or smaller. at_object: share of the crops that are laid
     around an object, where there is one; the others lie anywhere. min_visibility: boxes of which less is left become ignore regions.
+    tone: contrast and saturation change by a factor of 1 ± tone at most, brightness by one of 1 + 2 tone, up or down.
     """
 
     size: int = 256
     zoom: float = 1.25
     at_object: float = 0.7
     min_visibility: float = 0.2
+    tone: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Draws:
     at_object: np.ndarray  # (B,) bool
     which: np.ndarray  # (B,) 0..1: which object
     place: np.ndarray  # (B, 2) 0..1: where the crop lies, x and y
+    tone: np.ndarray  # (B, 3) factors: brightness, contrast, saturation
     disturbing: augment.Draws
 
     def rows(self, part):
@@ -51,8 +54,12 @@ def draw(count, bands, seed, epoch, step, policy, strength=augment.STRONG):
     zoom = np.exp(random.uniform(-1.0, 1.0, count) * np.log(policy.zoom))
     at_object = random.random(count) < policy.at_object
     which, place = random.random(count), random.random((count, 2))
+    # Contrast and saturation as in the single-shot detector of Liu et al. (2016) with tone 0.5. Brightness varies more out of doors:
+    # the same animal stands on dark soil and on snow.
+    much = (random.random((count, 3)) < 0.5) * random.uniform(-1.0, 1.0, (count, 3))
+    tone = np.stack([np.exp(much[:, 0] * np.log1p(2 * policy.tone)), *(1.0 + much[:, 1:] * policy.tone).T], axis=1)
     disturbing = augment.draw([strength] * count, bands, policy.size, policy.size, seed, epoch, step, policy.size)
-    return Draws(zoom, at_object, which, place, disturbing)
+    return Draws(zoom, at_object, which, place, tone, disturbing)
 
 
 def crops(images, targets, draws, policy):
@@ -72,7 +79,24 @@ def crops(images, targets, draws, policy):
         paste(cropped[i], images[i, :, top : top + side, left : left + side], side, bilinear=True)
         found.append(turned(crop_target(target, left, top, side, size, policy.min_visibility), size, draws.disturbing, i))
     cropped = torch.stack([turned_image(image, draws.disturbing, i) for i, image in enumerate(cropped)])
-    return augment.disturb(cropped, draws.disturbing), found
+    return augment.disturb(change_tone(cropped, draws.tone), draws.disturbing), found
+
+
+def change_tone(images, factors):
+    """
+    images (B, C, H, W) from 0; factors (B, 3): brightness; contrast, about the image's mean over bands and pixels; saturation, the distance
+    of each band from the mean of the bands. Nothing falls below 0. Pixels that are 0 in all bands are nodata and stay so.
+    """
+    changed = np.flatnonzero((factors != 1.0).any(axis=1))
+    for i in changed.tolist():
+        brightness, contrast, saturation = map(float, factors[i])
+        image = images[i]
+        valid = (image != 0).any(dim=0)
+        grey = image.mean(dim=0)
+        mean = (grey * valid).sum() / valid.sum().clamp(min=1)
+        image = grey + saturation * (image - grey)
+        images[i] = (brightness * (mean + contrast * (image - mean))).clamp(min=0.0) * valid
+    return images
 
 
 def paste(target, piece, side, bilinear):

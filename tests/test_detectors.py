@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import generalized_box_iou
+from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast
 
 import augment
 from detection import augment as box_augment
@@ -91,6 +92,36 @@ def test_the_rows_of_a_draw_are_what_each_process_takes():
     draws = box_augment.draw(4, 3, 1, 2, 3, policy)
     part = draws.rows(slice(1, None, 2))
     assert part.zoom.tolist() == draws.zoom[1::2].tolist() and part.disturbing.turns.tolist() == draws.disturbing.turns[1::2].tolist()
+
+
+@given(st.integers(0, 10**6), st.integers(2, 30), st.integers(2, 30), st.floats(0.5, 1.5), st.floats(0.875, 1.125))
+def test_contrast_and_brightness_are_torchvisions_and_nodata_takes_no_part(seed, height, width, contrast, brightness):
+    image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(seed)) * 0.2 + 0.4
+    oracle = adjust_brightness(adjust_contrast(image, contrast), brightness)
+    factors = np.array([[brightness, contrast, 1.0]])
+    assert torch.allclose(box_augment.change_tone(image.clone(), factors), oracle, atol=1e-6)
+    padded = torch.cat([image, torch.zeros(1, 1, height, 5)], dim=3)
+    changed = box_augment.change_tone(padded, factors)
+    assert torch.allclose(changed[..., :width], oracle, atol=1e-6) and not changed[..., width:].any()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 7), st.floats(0.1, 1.0))
+def test_saturation_leaves_the_mean_of_the_bands_and_scales_their_distances_from_it(seed, bands, saturation):
+    images = torch.rand(2, bands, 4, 5, generator=torch.Generator().manual_seed(seed)) + 0.01
+    changed = box_augment.change_tone(images.clone(), np.array([[1.0, 1.0, 1.0], [1.0, 1.0, saturation]]))
+    assert torch.equal(changed[0], images[0])
+    mean = images[1].mean(dim=0)
+    assert torch.allclose(changed[1].mean(dim=0), mean, atol=1e-5)
+    assert torch.allclose(changed[1] - mean, saturation * (images[1] - mean), atol=1e-5)
+
+
+def test_a_policy_without_tone_changes_none_and_one_with_it_stays_within_its_share():
+    factors = [box_augment.draw(500, 3, 0, 0, 0, box_augment.CropPolicy(size=8, tone=tone)).tone for tone in (0.0, 0.5)]
+    assert (factors[0] == 1.0).all()
+    least, most = factors[1].min(axis=0), factors[1].max(axis=0)
+    assert (least >= 0.5).all() and (least <= 0.55).all()
+    assert (most <= [2.0, 1.5, 1.5]).all() and (most >= [1.9, 1.45, 1.45]).all()
+    assert (factors[1] != 1.0).mean(axis=0) == pytest.approx([0.5] * 3, abs=0.08)
 
 
 def test_padding_stays_nothing_whatever_the_offset():

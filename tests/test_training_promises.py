@@ -52,9 +52,8 @@ def program(request):
 
 
 # For tests in which labels, scores or losses matter. What else is promised is the same code for every task of train.py.
-for_every_task = pytest.mark.parametrize(
-    "program", [*PROGRAMS, *(pytest.param(task, marks=pytest.mark.slow) for task in OTHER_TASKS)], ids=name_of, indirect=True, scope="module"
-)
+EVERY_TASK = [*PROGRAMS, *(pytest.param(task, marks=pytest.mark.slow) for task in OTHER_TASKS)]
+for_every_task = pytest.mark.parametrize("program", EVERY_TASK, ids=name_of, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
