@@ -5,7 +5,8 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, objects, h
     python inference.py --checkpoint final_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
     python inference.py --checkpoint final_model.pt scene.tif --aoi area.geojson --tta --probabilities
     python inference.py --checkpoint final_model.pt                # the test scenes of the patches that the checkpoint was trained on
-    python inference.py --checkpoint final_model.pt safe/S2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000.SAFE items.json
+    python inference.py --checkpoint final_model.pt safe/S2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000.SAFE
+    python inference.py --checkpoint final_model.pt items.json --allow-network     # scenes of a STAC search, on the servers it names
     torchrun --nproc-per-node 2 inference.py --checkpoint final_model.pt scenes/ --output-dir maps
     python inference.py --checkpoint sessions/latest.pt --pan PAN.tif --ms MS.tif --output-dir maps --divide-by 10000   # sharpen
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000

@@ -16,16 +16,18 @@ METADATA = re.compile(r"(?:[^/]*/)?([^/]+)_MTL\.(txt|json|xml)$")
 FACTORS = "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS"
 
 
-def metadata_in(names):
-    """(scene, path of the MTL file inside the package) or None."""
-    found = [(match, name) for name in names if (match := METADATA.fullmatch(name))]
-    found.sort(key=lambda pair: ("txt", "json", "xml").index(pair[0][2]))
-    return (found[0][0][1], found[0][1]) if found else None
+def scenes_in(names):
+    """[(name of the scene, path of its MTL file inside the package)]. Of an MTL in several forms the first of txt, json and xml."""
+    found = {}
+    for form in ("txt", "json", "xml"):
+        for name in names:
+            if (match := METADATA.fullmatch(name)) and match[2] == form:
+                found.setdefault((name.rpartition("/")[0], match[1]), name)
+    return [(scene, file) for (_, scene), file in sorted(found.items())]
 
 
-def read(package, name):
-    """Product of an open Package. UserError where its metadata do not say what is needed."""
-    _, file = metadata_in(package.names)
+def read(package, file, name):
+    """Product of a Package. file: its MTL. name: of the scene. UserError where its metadata do not say what is needed."""
     groups = parse_mtl(package.read(file), file, f"{package.path}/{file}")
     contents, image = groups.get("PRODUCT_CONTENTS", {}), groups.get("IMAGE_ATTRIBUTES", {})
     satellite, level = image.get("SPACECRAFT_ID", ""), contents.get("PROCESSING_LEVEL", "")
@@ -70,7 +72,7 @@ def parse_mtl(content, file, path):
         if file.endswith(".xml"):
             root = parse_xml(content, path)
             return {tag_of(group): {tag_of(e): (e.text or "").strip() for e in group} for group in root}
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
         if file.endswith(".json"):
             (groups,) = json.loads(text).values()
             return {name: {key: str(value) for key, value in group.items()} for name, group in groups.items()}

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import posixpath
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from raster.rules import DRIVERS, SIGNATURES, NotAllowed, refuse_overviews_elsew
 from raster.source import opened
 from runtime.errors import UserError
 from runtime.files import require_regular
-from runtime.network import is_address, may_ask, server_of
+from runtime.network import is_address, may_ask, server_of, without_signature
 
 ARCHIVES = (".zip", ".tar")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -26,13 +27,13 @@ MOST_BYTES = 16 << 20  # of a product's metadata
 
 @dataclass(frozen=True)
 class Place:
-    """Where a raster of a product is. path: a local file, an archive or an address. member: of an archive, else ""."""
+    """Where a raster of a product is. path: a local file, an archive or an address. member: of an archive, else "". As text, unsigned."""
 
     path: str
     member: str = ""
 
     def __str__(self):
-        return f"{self.path}/{self.member}" if self.member else self.path
+        return f"{self.path}/{self.member}" if self.member else without_signature(self.path)
 
     def stamp(self):
         """(bytes, modification time in seconds) of the file, (None, None) of an address."""
@@ -58,8 +59,10 @@ class Place:
 
 def open_member(place):
     """A rasterio dataset of an archive's member, in one of the binary formats alone: nothing that leads elsewhere."""
-    with Package(place.path) as package:
-        start = package.start_of(place.member)
+    members = members_of(place.path)
+    if place.member not in members:
+        raise UserError(f"{place.path} has no {place.member}; download it again") from RasterioIOError("no such member")
+    start = read_member(place.path, place.member, members[place.member], 1024)
     if not start.startswith(SIGNATURES) or b"<VRT" in start or b"<GDAL_" in start:
         raise RasterioIOError(f"{place.member} is no GeoTIFF or JPEG 2000")
     kind = "zip" if place.path.lower().endswith(".zip") else "tar"
@@ -103,74 +106,123 @@ def refuse_cut_jp2(path):
         raise UserError(f"{path} is cut short: {error}; download it again") from error
 
 
+# ------------------------------------------------------------------------------------------------------- members of archives
+
+
+@dataclass(frozen=True)
+class Member:
+    """
+    A file in an archive. offset: of its bytes in a .tar, of its header in a .zip. size: bytes. deflated, crc: None in a .tar.
+    """
+
+    offset: int
+    size: int
+    deflated: bool | None = None
+    crc: int | None = None
+
+
+def members_of(path):
+    """{name: Member} of an archive, by the names under which GDAL opens them: without ./ in front. UserError where it is none."""
+    try:
+        require_regular(path)
+        status = os.stat(path)
+        return index_of(path, status.st_size, status.st_mtime_ns)
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, NotImplementedError) as error:
+        why = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} cannot be read as an archive ({why}); download it again") from RasterioIOError(why)
+
+
+@functools.lru_cache(maxsize=32)
+def index_of(path, size, mtime):
+    """As members_of, read once for all bands of a product. size, mtime: of the archive, in bytes and nanoseconds."""
+    if path.lower().endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            files = [file for file in archive.infolist()[:MOST_MEMBERS] if not file.is_dir()]
+        kinds = {zipfile.ZIP_STORED: False, zipfile.ZIP_DEFLATED: True}  # which GDAL reads
+        found = {
+            file.filename: Member(file.header_offset, file.file_size, kinds[file.compress_type], file.CRC)
+            for file in files if file.compress_type in kinds and not file.flag_bits & 1  # encrypted
+        }
+    else:
+        with tarfile.open(path, "r:") as archive:
+            files = [file for file in archive.getmembers()[:MOST_MEMBERS] if file.isreg() and not file.issparse()]
+        found = {file.name: Member(file.offset_data, file.size) for file in files}
+    named = {posixpath.normpath(name): member for name, member in found.items()}
+    return {name: named[name] for name in sorted(named) if not name.startswith("/") and ".." not in name.split("/")}
+
+
+def read_member(path, name, member, size):
+    """The first `size` bytes of an archive's member. UserError."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(member.offset)
+            if member.deflated is not None:  # behind a header with a name and more, both of their own lengths
+                head = file.read(30)
+                if head[:4] != b"PK\3\4":
+                    raise EOFError("its header is missing")
+                file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), os.SEEK_CUR)
+            wanted = min(size, member.size)
+            content = inflated(file, wanted) if member.deflated else file.read(wanted)
+        if len(content) < wanted:
+            raise EOFError("its end is missing")
+        if member.crc is not None and wanted == member.size and zlib.crc32(content) != member.crc:
+            raise EOFError("its checksum is another one")
+    except (OSError, EOFError, zlib.error) as error:
+        why = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: {name} cannot be read ({why}); download it again") from RasterioIOError(why)
+    return content
+
+
+def inflated(file, size):
+    """At most `size` bytes of a deflated stream that begins where an open file is."""
+    stream, parts, missing = zlib.decompressobj(-zlib.MAX_WBITS), [], size
+    while missing and not stream.eof and (block := stream.unconsumed_tail or file.read(65_536)):
+        parts.append(stream.decompress(block, missing))
+        missing -= len(parts[-1])
+    return b"".join(parts)
+
+
 class Package:
     """
     What a folder or an archive holds.
 
-        with Package(path) as package:
-            package.names          # of all files, with / between folders
-            package.read(name)     # bytes of a small one
-            package.place(name)    # Place of a raster
+        package = Package(path)
+        package.names          # of all files, with / between folders
+        package.read(name)     # bytes of a small one
+        package.place(name)    # Place of a raster
 
     UserError where it cannot be read.
     """
 
     def __init__(self, path):
-        self.path, self.archive = str(path), None
-        if os.path.isdir(self.path):
-            self.names = names_below(self.path)
-            return
-        try:
-            require_regular(self.path)
-            if self.path.lower().endswith(".zip"):
-                self.archive = zipfile.ZipFile(self.path)
-                members = [member.filename for member in self.archive.infolist() if not member.is_dir()]
-            else:
-                self.archive = tarfile.open(self.path, "r:")
-                members = [member.name for member in self.archive.getmembers() if member.isreg()]
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
-            why = " ".join(str(error).split())[:100]
-            raise UserError(f"{self.path} cannot be read as an archive ({why}); download it again") from error
-        self.stored = {name.removeprefix("./"): name for name in members[:MOST_MEMBERS]}
-        self.names = sorted(name for name in self.stored if not name.startswith("/") and ".." not in name.split("/"))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        if self.archive is not None:
-            self.archive.close()
-
-    def file_of(self, name):
-        if self.archive is None:
-            path = os.path.join(self.path, *name.split("/"))
-            require_regular(path)
-            return open(path, "rb")
-        if isinstance(self.archive, zipfile.ZipFile):
-            return self.archive.open(self.stored[name])
-        return self.archive.extractfile(self.stored[name])
-
-    def bytes_of(self, name, size):
-        try:
-            with self.file_of(name) as file:
-                return file.read(size)
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
-            raise UserError(f"{self.path}: {name} cannot be read ({' '.join(str(error).split())[:100]}); download it again") from error
+        self.path = str(path)
+        self.members = None if os.path.isdir(self.path) else members_of(self.path)
+        self.names = names_below(self.path) if self.members is None else list(self.members)
 
     def read(self, name):
-        content = self.bytes_of(name, MOST_BYTES + 1)
+        if self.members is None:
+            content = read_file(os.path.join(self.path, *name.split("/")), MOST_BYTES + 1)
+        else:
+            content = read_member(self.path, name, self.members[name], MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise UserError(f"{self.path}: {name} is longer than the {MOST_BYTES >> 20} MB that metadata may have")
         return content
 
-    def start_of(self, name):
-        return self.bytes_of(name, 1024)
-
     def place(self, name):
         """Place of a file, which need not be there."""
-        if self.archive is None:
+        if self.members is None:
             return Place(os.path.join(self.path, *name.split("/")))
-        return Place(self.path, self.stored.get(name, name))
+        return Place(self.path, posixpath.normpath(name))
+
+
+def read_file(path, size):
+    """The first `size` bytes of a local file. UserError."""
+    try:
+        require_regular(path)
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); download it again") from error
 
 
 def names_below(folder, depth=6):

@@ -13,19 +13,15 @@ EIGHT = (("coastal", 443), ("blue", 490), ("green_i", 531), ("green", 565), ("ye
 DIVISOR = 10_000  # Planet's specification of its SR product; its metadata state only the factors of radiance
 
 
-def metadata_in(names):
-    """(scene, path of the image inside the package) or None."""
-    for name in names:
-        if (found := FILE.fullmatch(name)) and name.count("/") <= 2:
-            return found[1], name
-    return None
+def scenes_in(names):
+    """[(name of the scene, path of its image inside the package)]."""
+    return [(found[1], name) for name in names if (found := FILE.fullmatch(name)) and name.count("/") <= 2]
 
 
-def read(package, name):
-    """Product of an open Package. UserError where its metadata are missing."""
-    scene, image = metadata_in(package.names)
-    eight = FILE.fullmatch(image)[2]
-    mine = [path for path in package.names if path.rpartition("/")[2].startswith(scene)]
+def read(package, image, name):
+    """Product of a Package. image: path of its image. UserError where its metadata are missing."""
+    scene, eight = FILE.fullmatch(image).groups()
+    mine = [path for path in package.names if path.rpartition("/")[2].startswith(f"{scene}_")]
     metadata = next((p for p in mine if re.search(r"metadata[^/]*\.xml$", p)), None)
     if metadata is None:
         raise UserError(f"{package.path} has no {scene}_…_metadata.xml; download it with the image")

@@ -103,7 +103,9 @@ class Product:
     def find(self, word):
         """The Bands that a word names."""
         word = str(word).strip()
-        if word.isdigit():
+        if exact := [band for band in self.bands if word == band.name] or [band for band in self.bands if word == band.own_name]:
+            return exact  # before numbers: some items call their bands 3, 2, 1
+        if re.fullmatch("[0-9]{1,6}", word):
             return [self.bands[int(word) - 1]] if 0 < int(word) <= len(self.bands) else []
         plain = plain_name(word)
         ways = (lambda b: plain in (plain_name(b.name), plain_name(b.own_name)), lambda b: plain == plain_name(b.common),

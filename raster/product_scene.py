@@ -11,11 +11,12 @@ from rasterio.errors import RasterioError, RasterioIOError
 
 from constants import IGNORE
 from raster.product_clouds import FORMS
-from raster.product_grid import Grid, GridDataset, Placed, closing_on_error, grid_of
+from raster.product_grid import GridDataset, Placed, closing_on_error, grid_of
 from raster.rules import NotAllowed
 from raster.scene_path import ScenePath
-from raster.source import LOCAL_OPTIONS, REMOTE_OPTIONS, RasterInfo, describe, has_credentials
+from raster.source import LOCAL_OPTIONS, REMOTE_OPTIONS, RasterInfo, has_credentials
 from runtime.errors import UserError
+from runtime.network import without_signature
 
 CACHE_BYTES = 384 << 20  # two rows of JPEG 2000 blocks of all bands of a Sentinel-2 tile
 WHOLE_BLOCKS = 1.3  # times the bytes of two rows of blocks, of all bands, that GDAL keeps decoded: windows that lie across need both
@@ -36,10 +37,11 @@ class ProductScene(ScenePath):
     def __new__(cls, product, bands=None, matched=""):
         scene = super().__new__(cls, product.path)
         scene.product, scene.bands, scene.matched = product, tuple(product.bands if bands is None else bands), matched
+        scene.known_grid = None
         return scene
 
     def __reduce__(self):
-        return type(self), (self.product, self.bands, self.matched)
+        return type(self), (self.product, self.bands, self.matched), {"known_grid": self.known_grid}
 
     @property
     def name(self):
@@ -90,7 +92,7 @@ class ProductScene(ScenePath):
                 if band.index > datasets[band.place].count:
                     raise UserError(f"{band.place} has {datasets[band.place].count} bands; expected {band.name} as band {band.index}")
             finest = min(self.bands, key=lambda band: abs(datasets[band.place].transform.a))
-            grid = grid_of(datasets[finest.place])
+            grid = self.known_grid = grid_of(datasets[finest.place])
             nodata = tuple(nodata_of(band, datasets[band.place]) for band in self.bands)
             placed = [
                 Placed(datasets[band.place], band.index, grid, value, path=str(band.place))
@@ -101,6 +103,13 @@ class ProductScene(ScenePath):
                 grid, placed, files, descriptions=tuple(band.name for band in self.bands), nodatavals=nodata,
                 scales=tuple(scale for scale, _ in facts), offsets=tuple(offset for _, offset in facts),
             )
+
+    def grid(self):
+        """Grid of its finest band; its files are opened for it where they have not been yet."""
+        if self.known_grid is None:
+            with gdal(self):
+                self.opened().close()
+        return self.known_grid
 
     def described(self):
         with gdal(self), contextlib.closing(self.opened()) as dataset:
@@ -118,7 +127,7 @@ class CloudScene(ScenePath):
     """The cloud layer of a ProductScene on its grid: one band of raster.product_clouds' classes."""
 
     def __new__(cls, scene):
-        path = super().__new__(cls, without_signature(str(scene.product.clouds.place)))
+        path = super().__new__(cls, str(scene.product.clouds.place))
         path.scene = scene
         return path
 
@@ -143,12 +152,11 @@ class CloudScene(ScenePath):
     def opened(self):
         files = contextlib.ExitStack()
         with closing_on_error(files):
-            info = describe(self.scene)
+            grid = self.scene.grid()
             dataset = open_place(self.layer.place, files)
             count, decode, _ = FORMS[self.layer.form]
             if dataset.count < count:
                 raise UserError(f"{self} has {dataset.count} bands; expected {count} of {self.layer.form}")
-            grid = Grid(info.width, info.height, info.crs, info.transform)
             return CloudDataset(grid, [Placed(dataset, i + 1, grid, smooth=False, path=str(self)) for i in range(count)], files, decode)
 
     def described(self):
@@ -199,14 +207,9 @@ def open_place(place, files):
         if "://" in address and FORBIDDEN.search(str(error)):
             signed = "its signature has expired or is wrong: sign the items again" if "?" in place.path else "it asks for a signature"
             raise UserError(f"{address} is refused (403); {signed}") from error
-        if address != place.path and not isinstance(error, NotAllowed):
-            raise UserError(str(error).replace(place.path, address)) from error
+        if address != place.path:
+            raise (type(error) if isinstance(error, NotAllowed) else UserError)(without_signature(str(error))) from error
         raise
-
-
-def without_signature(path):
-    """An address without what follows its ?, which is nobody's business in messages, records and manifests; other paths as they are."""
-    return path.partition("?")[0] if "://" in path else path
 
 
 def nodata_of(band, dataset):

@@ -1,7 +1,8 @@
 """The products that are scenes as they are delivered: a table, a row each, and how scenes are found among files, folders and addresses."""
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -9,16 +10,17 @@ from raster import ard, hls, landsat, planetscope, sentinel2, stac
 from raster.package import ARCHIVES, COMPRESSED_TARS, Package, Place
 from raster.product import Band, Product, broken
 from raster.product_scene import ProductScene
-from raster.source import RASTER_SUFFIXES, expand, is_remote, list_rasters
+from raster.source import RASTER_SUFFIXES, expand, is_remote, list_rasters, scene_name
 from runtime.errors import UserError
 from runtime.names import require_text
+from runtime.network import without_signature
 
 
 @dataclass(frozen=True)
 class Row:
     """
-    A product. title: in words. find(names) → what tells it among the names of a package's files, or None. read(package, name) → Product.
-    example: what a scene of it is called on the command line.
+    A product. title: in words. find(names) → [(name of a scene, the file that tells it)] among the names of a package's files.
+    read(package, file, name) → Product. example: what a scene of it is called on the command line.
     """
 
     title: str
@@ -28,12 +30,14 @@ class Row:
 
 
 ROWS = (
-    Row("Sentinel-2 L2A and L1C", sentinel2.metadata_in, sentinel2.read, "S2B_MSIL2A_….SAFE, or its .zip"),
-    Row("Landsat 8/9 C2 L2SP", landsat.metadata_in, landsat.read, "LC09_L2SP_….tar, or its folder"),
-    Row("HLS S30 and L30", hls.metadata_in, hls.read, "HLS.S30.T32TQM.…/"),
-    Row("PlanetScope SR", planetscope.metadata_in, planetscope.read, "a folder with …_AnalyticMS_SR.tif, …_udm2.tif, …_metadata.xml"),
+    Row("Sentinel-2 L2A and L1C", sentinel2.scenes_in, sentinel2.read, "S2B_MSIL2A_….SAFE, or its .zip"),
+    Row("Landsat 8/9 C2 L2SP", landsat.scenes_in, landsat.read, "LC09_L2SP_….tar, or its folder"),
+    Row("HLS S30 and L30", hls.scenes_in, hls.read, "HLS.S30.T32TQM.…/"),
+    Row("PlanetScope SR", planetscope.scenes_in, planetscope.read, "a folder with …_AnalyticMS_SR.tif, …_udm2.tif, …_metadata.xml"),
 )
 EXPECTED = "; ".join(f"{row.title} ({row.example})" for row in ROWS)
+SENTINEL2 = ROWS[0]
+TEXTS = (".json", ".geojson")
 METADATA_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 # WorldView-2 and -3 as an ARD delivers them: (name, common name, nm)
 WORLDVIEW = (("coastal", "coastal", 427), ("blue", "blue", 478), ("green", "green", 546), ("yellow", "yellow", 608), ("red", "red", 659),
@@ -57,65 +61,116 @@ def list_scenes(patterns, suffixes=RASTER_SUFFIXES):
 
 
 def scenes_of_pattern(pattern, suffixes):
-    """Scenes of one pattern, None where it names rasters alone. UserError."""
+    """Scenes of one pattern, None where it names rasters of one folder, of an address or none at all. UserError."""
     if isinstance(pattern, ProductScene):
         return [pattern]
     if is_remote(pattern):
         return scenes_of_address(pattern)
-    if os.path.exists(pattern.partition("#")[0]) and not os.path.exists(pattern):
-        file, _, wanted = pattern.partition("#")
-        return [one_item(scenes_of_json(file) or [], file, wanted)]
+    if os.path.isdir(pattern):
+        return scenes_of_folder(pattern, suffixes, deeper=True)
     if os.path.exists(pattern):
-        scenes = scenes_of_path(pattern)
-        if scenes is None and os.path.isdir(pattern) and (inside := products_in(pattern)):
-            return inside + rasters_in(pattern, suffixes)
-        return scenes
-    matches = [match for match in expand(pattern) if not match.lower().endswith(suffixes)]
-    products = [scene for match in matches for scene in scenes_of_path(match) or ()]
-    if not products:
-        return None
-    return products + [match for match in expand(pattern) if match.lower().endswith(suffixes)]
+        return scenes_of_path(pattern, suffixes)
+    if named := item_in(pattern):
+        file, wanted = named
+        return [one_item(scenes_of_path(file, suffixes) or [], file, wanted)]
+    matches = expand(pattern)
+    found = [match for match in matches if match.lower().endswith(suffixes)]
+    others = [match for match in matches if not match.lower().endswith(suffixes)]
+    found += [scene for match in others for scene in scenes_of_path(match, suffixes, named=False) or ()]
+    if not found:
+        for match in others:
+            scenes_of_path(match, suffixes)  # what is wrong with the first of them
+    return found or None
 
 
-def products_in(folder):
-    """Scenes of the products directly in a folder: folders and archives, no item collections."""
-    names = [name for name in sorted(os.listdir(folder)) if name[0] != "." and not name.lower().endswith(".json")]
-    return [scene for name in names for scene in scenes_of_path(os.path.join(folder, name), only_products=True) or ()]
-
-
-def rasters_in(folder, suffixes):
-    try:
-        return list_rasters([folder], suffixes)
-    except UserError:
-        return []
-
-
-def scenes_of_path(path, only_products=False):
-    """
-    ProductScenes of a local folder, archive or .json file, None where it is none of them, or a folder that is no product.
-
-    only_products: an archive that is none is passed over, too.
-    """
-    low = path.lower()
-    if os.path.basename(path) in METADATA_FILES:
-        return scenes_of_path(os.path.dirname(path) or ".")
-    if low.endswith((".json", ".geojson")) and os.path.isfile(path):
-        return scenes_of_json(path)
-    if low.endswith(COMPRESSED_TARS) and not only_products:
-        raise UserError(f"{path} is a compressed archive, in which no window can be read; unpack it first")
-    if os.path.isdir(path):
-        return ard_scenes(path) if ard.is_ard(path) else scenes_of_package(path, os.listdir(path))
-    if low.endswith(ARCHIVES) and os.path.isfile(path):
-        scenes = scenes_of_package(path)
-        if scenes is None and not only_products:
-            raise UserError(f"{path} {what_archive_holds(path)}; expected {EXPECTED}")
-        return scenes
+def item_in(pattern):
+    """(file, name) of `FILE#NAME`, where that file, folder or archive exists; None of others, such as a glob in a folder with a #."""
+    for place in (n for n, sign in enumerate(pattern) if sign == "#"):
+        file, name = pattern[:place], pattern[place + 1 :]
+        if os.path.isfile(file) or os.path.isdir(file) and re.fullmatch(r"[\w.-]+", name):
+            return file, name
     return None
 
 
+def names_in(folder):
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror})") from error
+
+
+def scenes_of_path(path, suffixes=(), named=True):
+    """
+    Scenes of a local folder, archive or .json file, None where it is none of them, or a folder that is no product. UserError.
+
+    named: by itself. What a glob or a folder names along with others is passed over where it is no product: polygons in a .geojson, any
+    .json, .zip or .tar.
+    """
+    low = path.lower()
+    if os.path.basename(path) in METADATA_FILES:
+        return scenes_of_path(os.path.dirname(path) or ".", suffixes)
+    if low.endswith(TEXTS) and os.path.isfile(path):
+        try:
+            return scenes_of_json(path)
+        except stac.NoItem:
+            if named:
+                raise
+            return None
+    if low.endswith(COMPRESSED_TARS):
+        if named:
+            raise UserError(f"{path} is a compressed archive, in which no window can be read; unpack it first")
+        return None
+    if os.path.isdir(path):
+        return scenes_of_folder(path, suffixes) if named or os.access(path, os.R_OK | os.X_OK) else None
+    if low.endswith(ARCHIVES) and os.path.isfile(path):
+        scenes = [ProductScene(product) for _, product in read_products(path)]
+        if not scenes and named:
+            raise UserError(f"{path} {what_archive_holds(path)}; expected {EXPECTED}")
+        return scenes or None
+    return None
+
+
+def scenes_of_folder(folder, suffixes, deeper=False):
+    """
+    Scenes of a folder that is a product, an ARD, or holds the files of products: these, with what else it holds. None for other folders.
+
+    deeper: products in a folder that has no files of any, and its rasters, are scenes too.
+    """
+    if ard.is_ard(folder):
+        return ard_scenes(folder)
+    names = names_in(folder)
+    found = find_products(names)
+    if is_safe(folder) or any(row is SENTINEL2 for row, _, _ in found):  # all that is in it is its own
+        return [ProductScene(product) for _, product in read_products(folder, found)]
+    if not found and not deeper:
+        return None
+    own = read_products(folder, found) if found else []
+    known = {name for name, _ in own}  # an archive may lie beside its files
+    scenes = [scene for scene in products_in(folder, names, suffixes) if scene_name(scene) not in known]
+    if not own and not scenes:
+        return None
+    scenes += rasters_beside(folder, names, own, suffixes)
+    alone = len(own) == 1 and not scenes
+    return [ProductScene(product if alone else called(product, folder, name)) for name, product in own] + scenes
+
+
+def products_in(folder, names, suffixes):
+    """Scenes of the products directly in a folder: folders and archives, no item collections."""
+    paths = [os.path.join(folder, name) for name in names if name[0] != "." and not name.lower().endswith(TEXTS)]
+    return [scene for path in paths for scene in scenes_of_path(path, suffixes, named=False) or ()]
+
+
+def rasters_beside(folder, names, own, suffixes):
+    """Paths of the rasters in a folder that belong to none of its products. own: of read_products."""
+    layers = [layer for _, product in own for layer in (*product.bands, product.clouds) if layer]
+    places = {layer.place.path for layer in layers}
+    starts = tuple(f"{name}{sign}" for name, _ in own for sign in "._")
+    paths = [os.path.join(folder, name) for name in names if name.lower().endswith(suffixes) and not name.startswith((".", *starts))]
+    return [path for path in paths if path not in places]
+
+
 def what_archive_holds(path):
-    with Package(path) as package:
-        inner = next((name for name in package.names if name.lower().endswith((*ARCHIVES, *COMPRESSED_TARS))), None)
+    inner = next((name for name in Package(path).names if name.lower().endswith((*ARCHIVES, *COMPRESSED_TARS))), None)
     return f"holds the archive {inner}: unpack it once" if inner else "is no product that is read as delivered"
 
 
@@ -128,27 +183,48 @@ def product_name(path):
     return name
 
 
-def scenes_of_package(path, names=None):
-    """
-    [ProductScene] of a folder or archive, None where it is no product. names: of what is directly in a folder, looked at first.
+def is_safe(path):
+    return path.rstrip("/").lower().endswith((".safe", ".safe.zip"))
 
-    A product that cannot be used becomes a scene that says so where it is opened.
+
+def find_products(names):
+    """[(Row, name of the scene, file that tells it)] among the names of a package's files."""
+    return [(row, *scene) for row in ROWS for scene in row.find(names)]
+
+
+def called(product, path, name):
+    """A Product of a package that holds more than it: its path is `PATH#NAME`."""
+    return replace(product, path=f"{path}#{name}")
+
+
+def read_products(path, found=None):
     """
-    is_safe = path.rstrip("/").lower().endswith((".safe", ".safe.zip"))
-    if names is not None and not is_safe and not any(row.find(names) for row in ROWS):
-        return None
+    [(name of the scene, Product)] of a folder or archive; several have paths of their own. found: of find_products, by default among all
+    that is in it. One that cannot be used says so where it is opened.
+    """
     name = product_name(path)
     try:
-        with Package(path) as package:
-            row = next((row for row in ROWS if row.find(package.names)), None)
-            if row is None and not is_safe:
-                return None
-            if row is None:
-                raise UserError(f"{path} has no {' or '.join(METADATA_FILES)}; download it again")
-            product = row.read(package, name)
+        package = Package(path)
+        found = found or find_products(package.names)
+        if not found and is_safe(path):
+            raise UserError(f"{path} has no {' or '.join(METADATA_FILES)}; download it again")
     except UserError as error:
-        product = broken(path, name, error)
-    return [ProductScene(product)]
+        return [(name, broken(path, name, error))]
+    files = {}  # {scene: [(row, file)]}
+    for row, scene, file in found:
+        files.setdefault(scene or name, []).append((row, file))
+    products = []
+    for scene, rows in files.items():
+        own = name if len(files) == 1 else scene
+        try:
+            if len(rows) > 1:
+                raise UserError(f"{path} holds {len(rows)} of {scene} ({rows[0][1]}, {rows[1][1]} …); leave one in it")
+            ((row, file),) = rows
+            product = row.read(package, file, own)
+        except UserError as error:
+            product = broken(path, own, error)
+        products.append((scene, product if len(files) == 1 else called(product, path, scene)))
+    return products
 
 
 def scenes_of_json(path):
@@ -179,11 +255,12 @@ def scenes_of_address(address):
 
 
 def one_item(scenes, file, wanted):
-    """The scene of an item collection's item."""
+    """The scene of an item collection's item, or of a package's product."""
     for scene in scenes:
-        if str(scene) == f"{file}#{wanted}" or scene.name == wanted:
+        if str(scene) == f"{file}#{wanted}" or scene_name(scene) == wanted:
             return scene
-    raise UserError(f"{file} holds no item {wanted!r}; it has {', '.join(scene.name for scene in scenes[:5]) or 'none'}")
+    names = [scene_name(scene) for scene in scenes[:5]]
+    raise UserError(f"{without_signature(file)} holds no item {wanted!r}; it has {', '.join(names) or 'none'}")
 
 
 def ard_scenes(folder):
@@ -206,12 +283,12 @@ def ard_scene(item):
         Band(own, common, float(nm), None, place, number, own, 1e-4, 0.0, 0.0)
         for number, (own, common, nm) in enumerate(WORLDVIEW, start=1)
     )
-    clouds = properties.get("tile:clouds_percent")
+    clouds = sentinel2.number_of(properties.get("tile:clouds_percent"))
     return ProductScene(Product(
         path=path, name=name, kind="Maxar ARD", sensor="WorldView", level="surface",
         time=str(properties.get("datetime", "")).replace(" ", "T"), tile="-".join(item.name.split("/")[:2]), bands=bands,
         no_clouds="an ARD states its clouds as polygons",
-        facts=(("satellite", platform), *((("clouds", f"{clouds:g} %"),) if isinstance(clouds, (int, float)) else ())),
+        facts=(("satellite", platform), *((("clouds", f"{clouds:g} %"),) if clouds is not None else ())),
     ))
 
 

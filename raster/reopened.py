@@ -1,6 +1,8 @@
 """A raster whose handle is not used again after a read has failed."""
 
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
+
+from runtime.network import without_signature
 
 
 class Reopened:
@@ -34,8 +36,11 @@ class Reopened:
     def attempt(self, method, words, how):
         try:
             return getattr(self.opened(), method)(*words, **how)
-        except RasterioError:
+        except RasterioError as error:
             self.close()
+            words = str(error.__cause__ or error)  # GDAL's own may name an address with its signature
+            if (plain := without_signature(words)) != words:
+                raise RasterioIOError(plain) from None
             raise
 
     def close(self):

@@ -23,18 +23,22 @@ FILE = re.compile(r"_(B\d[\dA]|SCL)(?:_(10|20|60)m)?$")
 FIRST_OFFSETS = 4.0  # processing baseline
 
 
-def metadata_in(names):
-    """(level, path of its metadata inside the package) or None."""
-    for level, (file, *_) in LEVELS.items():
-        found = sorted((n for n in names if n.rpartition("/")[2] == file and n.count("/") <= 1), key=lambda n: n.count("/"))
-        if found:
-            return level, found[0]
-    return None
+def scenes_in(names):
+    """[(name of the scene, "" of a package's own; path of its metadata inside the package)]."""
+    found = {}  # {folder: metadata}
+    for level in LEVELS.values():
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if file == level[0] and "/" not in folder:
+                found.setdefault(folder, name)
+    if "" in found:
+        return [("", found[""])]
+    return [(re.sub(r"(?i)\.SAFE$", "", folder), found[folder]) for folder in sorted(found)]
 
 
-def read(package, name):
-    """Product of an open Package. name: of the scene. UserError where its metadata do not say what is needed."""
-    level, file = metadata_in(package.names)
+def read(package, file, name):
+    """Product of a Package. file: its metadata. name: of the scene. UserError where its metadata do not say what is needed."""
+    level = next(level for level, facts in LEVELS.items() if file.endswith(facts[0]))
     _, divisor_tag, offset_tag, light = LEVELS[level]
     root, prefix = parse_xml(package.read(file), f"{package.path}/{file}"), file.rpartition("/")[0]
     words = {}  # {tag: text} of the first element of each name
@@ -89,9 +93,12 @@ def tag_of(element):
 def parse_xml(content, path):
     """The root of a metadata file. UserError where it is none, or declares entities."""
     try:
-        if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        text = content.decode("utf-8-sig")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text or "\0" in text:  # zero bytes: UTF-16, which is parsed, and in which they hide
             raise ElementTree.ParseError("it declares entities")
-        return ElementTree.fromstring(content)
+        return ElementTree.fromstring(text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not whole (its text is no UTF-8); download the product again") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{path} is not whole ({error}); download the product again") from error
 
@@ -99,7 +106,7 @@ def parse_xml(content, path):
 def number_of(text):
     try:
         number = float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # of a whole number of hundreds of digits
         return None
     return number if abs(number) < float("inf") else None
 
@@ -122,7 +129,7 @@ def offsets_of(root, tag, words, path):
     for element in root.iter():
         if tag_of(element) == tag:
             band, offset = element.get("band_id", ""), number_of(element.text)
-            if not band.isdigit() or offset is None:
+            if not re.fullmatch("[0-9]{1,3}", band) or offset is None:
                 return {}, f"{path} states a {tag} that is no number; pass --divide-by and --offset"
             stated[int(band)] = offset
     if stated:
@@ -151,7 +158,7 @@ def wavelengths_of(root):
     found = {}
     for element in root.iter():
         if tag_of(element) == "Spectral_Information":
-            name = re.fullmatch(r"B(\d+)(A?)", element.get("physicalBand", ""))
+            name = re.fullmatch(r"B([0-9]{1,2})(A?)", element.get("physicalBand", ""))
             centre = next((number_of(e.text) for e in element.iter() if tag_of(e) == "CENTRAL"), None)
             if name and centre:
                 found[f"B{name[1]}A" if name[2] else f"B{int(name[1]):02d}"] = centre

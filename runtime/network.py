@@ -6,6 +6,7 @@ delivery's collection, may not, unless --allow-network is passed.
 """
 
 import os
+import re
 from urllib.parse import urlparse
 
 SCHEMES = ("s3", "http", "https")
@@ -29,6 +30,14 @@ def server_of(address):
     """`https://host:port` or `s3://bucket`."""
     found = urlparse(str(address))
     return f"{found.scheme}://{found.netloc}"
+
+
+def without_signature(text):
+    """
+    A text with its addresses cut off at their ?: what follows may be a signature, which is nobody's business in messages, records and
+    manifests. An item's #ID stays.
+    """
+    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s#'\"]*", r"\1", text)
 
 
 def permit(values, everywhere):

@@ -111,13 +111,13 @@ def zipped(folder, keep_root=True):
     return path
 
 
-def tarred(folder):
-    """A .tar of the files of a folder, without the folder, as Landsat comes."""
+def tarred(folder, prefix=""):
+    """A .tar of the files of a folder, without the folder, as Landsat comes. prefix: of their names, `./` as of `tar cf x.tar .`."""
     folder = Path(folder)
     path = folder.with_name(f"{folder.name}.tar")
     with tarfile.open(path, "w") as archive:
         for file in sorted(folder.iterdir()):
-            archive.add(file, file.name)
+            archive.add(file, f"{prefix}{file.name}")
     return path
 
 
@@ -165,9 +165,9 @@ def make_landsat(folder, side=24, seed=0, qa=None, form="txt", factors=True, sat
     return place, pixels
 
 
-def make_hls(folder, kind="S30", side=24, seed=0, fmask=None):
+def make_hls(folder, kind="S30", side=24, seed=0, fmask=None, day="2022036"):
     """A folder of an HLS granule; returns (its path, {band of its file names: stored values})."""
-    name = f"HLS.{kind}.T32TQM.2022036T101211.v2.0"
+    name = f"HLS.{kind}.T32TQM.{day}T101211.v2.0"
     place = Path(folder) / name
     bands = [band for band in METRES if band != "B10"] if kind == "S30" else [f"B{n:02d}" for n in range(1, 8)]
     pixels = {}
@@ -178,9 +178,8 @@ def make_hls(folder, kind="S30", side=24, seed=0, fmask=None):
     return place, pixels
 
 
-def make_planet(folder, eight=True, side=24, seed=0, udm2=None):
+def make_planet(folder, eight=True, side=24, seed=0, udm2=None, name="20220205_101211_34_2416"):
     """A folder of a PlanetScope scene; returns (its path, (C, H, W) stored values)."""
-    name = "20220205_101211_34_2416"
     place, count = Path(folder) / f"planet_{name}", 8 if eight else 4
     pixels = np.stack([numbers(side, side, seed + number) for number in range(count)])
     write_raster(place / f"{name}_3B_AnalyticMS_SR{'_8b' * eight}.tif", pixels, 3, nodata=0)

@@ -32,15 +32,21 @@ from product_factory import (
     zipped,
 )
 from rasterio.crs import CRS as Crs
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from benchmarks.fake_ard import write_tile
+from chipping.pairing import names_scene
+from raster import product_scene as product_scene_module
+from raster.package import Place
 from raster.product_clouds import FORMS
 from raster.product_grid import Grid, Placed
 from raster.products import list_scenes, product_scene
+from raster.reopened import Reopened
 from raster.scale import scale_from_tags, to_reflectance
 from raster.sensor_bands import scene_for_model
-from raster.source import describe, open_raster, scene_name
+from raster.sentinel2 import number_of
+from raster.source import describe, expand, open_raster, scene_name
 from runtime import network
 from runtime.errors import UserError
 
@@ -95,6 +101,24 @@ def test_an_archive_reads_as_its_folder(tmp_path):
     assert (reflectance_of(only(tarred(landsat))) == reflectance_of(only(landsat))).all()
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_archives_as_other_programs_write_them(tmp_path, compression):
+    folder, _ = make_landsat(tmp_path)
+    archive = tmp_path / f"{LANDSAT}.zip"
+    with zipfile.ZipFile(archive, "w", compression) as file:
+        for path in sorted(folder.iterdir()):
+            file.write(path, f"{LANDSAT}/{path.name}")
+    expected = reflectance_of(only(folder))
+    assert (reflectance_of(only(archive)) == expected).all()
+    assert (reflectance_of(only(tarred(folder, prefix="./"))) == expected).all()  # tar cf x.tar .
+
+
+def test_an_archive_is_indexed_once_for_all_its_bands(tmp_path, monkeypatch):
+    archive, opened = tarred(make_landsat(tmp_path)[0]), []
+    monkeypatch.setattr("raster.package.tarfile.open", lambda *words, open=tarfile.open: opened.append(words) or open(*words))
+    assert describe(only(archive)).count == 7 and len(opened) == 1
+
+
 @pytest.mark.parametrize("form", ["txt", "json", "xml"])
 def test_landsat_has_the_factors_of_level_2(tmp_path, form):
     folder, pixels = make_landsat(tmp_path, form=form)
@@ -115,6 +139,14 @@ def test_hls_has_the_scale_of_its_tags(tmp_path, kind, names):
         assert np.allclose(values, pixels[name] * 0.0001, atol=1e-9)
     assert scene.product.date == "2022-02-05" and describe(scene).nodata == -9999
     assert scene.name == f"HLS.{kind}.T32TQM.2022036T101211.v2.0"
+
+
+def test_hls_has_the_scale_of_gdal_too(tmp_path):
+    folder, pixels = make_hls(tmp_path)
+    with rasterio.open(folder / f"{folder.name}.B04.tif", "r+") as file:
+        file.update_tags(scale_factor="7")
+        file.scales, file.offsets = (0.0002,), (0.01,)
+    assert np.allclose(reflectance_of(only(folder, "B04"))[0], pixels["B04"] * 0.0002 + 0.01, atol=1e-9)
 
 
 @pytest.mark.parametrize("eight", [True, False])
@@ -189,6 +221,57 @@ def test_assets_whose_keys_alone_name_their_bands(tmp_path, collection, names, e
     scene = only(tmp_path / "item.json")
     assert [band.name for band in scene.bands] == expected and scene.product.sensor.endswith("(HLS)")
     assert np.allclose(reflectance_of(scene)[1], values / 10_000, atol=1e-9)
+
+
+def test_hls_of_a_catalogue_with_baselines_keeps_the_scale_and_nodata_of_its_files(tmp_path):
+    values = numbers(20, 20, 0).astype(np.int16)
+    write_raster(tmp_path / "B04.tif", values, 30, nodata=-9999, tags={"scale_factor": "0.0001", "add_offset": "0"})
+    item = stac_item({"B04": {"href": "B04.tif", "type": "image/tiff"}}, **{"s2:processing_baseline": "04.00"})
+    (tmp_path / "item.json").write_text(json.dumps(item | {"collection": "HLSS30_2.0"}))
+    scene = only(tmp_path / "item.json")
+    assert np.allclose(reflectance_of(scene)[0], values / 10_000, atol=1e-9) and describe(scene).nodata == -9999
+
+
+@pytest.mark.parametrize("baseline", [{"s2:processing_baseline": "05.11"}, {}])
+def test_an_offset_that_is_out_of_the_pixels_is_0_without_raster_bands(tmp_path, baseline):
+    values = numbers(20, 20, 0)
+    write_raster(tmp_path / "B04.tif", values, 10)
+    asset = stac_asset("B04.tif", "red", 0.665, "B04", scale=None)
+    (tmp_path / "item.json").write_text(json.dumps(stac_item({"red": asset}, **baseline, **{"earthsearch:boa_offset_applied": True})))
+    assert np.allclose(reflectance_of(only(tmp_path / "item.json"))[0], values / 10_000, atol=1e-9)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_finest_of_a_band_at_several_resolutions_is_taken(tmp_path, named):
+    assets = {}
+    for metres in (60, 10, 20):
+        write_raster(tmp_path / f"B02_{metres}m.tif", np.full((120 // metres, 120 // metres), metres * 100, np.uint16), metres)
+        write_raster(tmp_path / f"SCL_{metres}m.tif", np.full((120 // metres, 120 // metres), 4, np.uint8), metres)
+        assets[f"B02_{metres}m"] = stac_asset(f"B02_{metres}m.tif", "blue", 0.49, "B02" if named else f"B02_{metres}m", gsd=metres)
+        assets[f"SCL_{metres}m"] = {"href": f"SCL_{metres}m.tif", "type": "image/tiff"}
+    (tmp_path / "item.json").write_text(json.dumps(stac_item(assets)))
+    scene = only(tmp_path / "item.json")
+    assert [(band.name, band.resolution) for band in scene.bands] == [("B02", 10)] and describe(scene).width == 12
+    assert scene.product.clouds.place.path.endswith("SCL_10m.tif")
+    assets["again"] = assets["B02_10m"]
+    (tmp_path / "item.json").write_text(json.dumps(stac_item(assets)))
+    with pytest.raises(UserError, match="two assets for band B02 .B02_10m and again"):
+        describe(only(tmp_path / "item.json"))
+
+
+def test_bands_that_are_called_by_digits_are_taken_by_name(tmp_path):
+    pixels = np.stack([numbers(20, 20, n) for n in range(3)])
+    write_raster(tmp_path / "all.tif", pixels, 3, nodata=0)
+    bands = [{"name": name, "eo:center_wavelength": nm, "raster:scale": 1e-4} for name, nm in (("3", 0.56), ("2", 0.66), ("1", 0.84))]
+    item = stac_item({"all": {"href": "all.tif", "type": "image/tiff", "bands": bands}}, platform="drone")
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    scene = only(tmp_path / "item.json")
+    assert [band.name for band in scene.bands] == ["3", "2", "1"]
+    for words in (["3", "1"], [3, 1]):
+        with open_raster(scene.with_bands(words)) as dataset:
+            assert (dataset.read() == pixels[[0, 2]]).all()
+    with open_raster(scene_for_model(scene, ["3", "2", "1"])) as dataset:
+        assert (dataset.read() == pixels).all()
 
 
 def test_a_collection_is_a_scene_an_item_and_one_of_them_is_named_by_its_id(tmp_path):
@@ -366,6 +449,16 @@ def test_clouds_lie_on_the_grid_of_the_bands(tmp_path):
     assert only(make_safe(tmp_path / "d", "L1C", "03.01")[0]).clouds() is None
 
 
+def test_the_grid_of_clouds_costs_no_bands_once_it_is_known(tmp_path, monkeypatch):
+    scene = only(make_safe(tmp_path)[0], "B02", "B11")
+    info, asked = describe(scene), []
+    monkeypatch.setattr("raster.product_scene.open_place", lambda *words, open=product_scene_module.open_place: (
+        asked.append(words[0]) or open(*words)))
+    for clouds in (scene.clouds(), pickle.loads(pickle.dumps(scene.clouds()))):
+        assert (describe(clouds).width, describe(clouds).transform) == (info.width, info.transform)
+    assert set(asked) == {scene.product.clouds.place}
+
+
 # ------------------------------------------------------------------------------------------------ another sensor's bands
 
 
@@ -429,6 +522,119 @@ def test_products_are_found_by_folders_and_globs(tmp_path):
         list_scenes([str(tmp_path / "*.SAFE")])
 
 
+def together(folder, *products):
+    """The files of product folders in one folder."""
+    folder.mkdir()
+    for product in products:
+        for path in product.iterdir():
+            shutil.move(path, folder / path.name)
+    return str(folder)
+
+
+def two_landsats(tmp_path):
+    first, _ = make_landsat(tmp_path / "1")
+    second, _ = make_landsat(tmp_path / "2", seed=50)
+    for path in second.iterdir():
+        path.rename(path.with_name(path.name.replace("193028", "194028")))
+    spoil(second / f"{LANDSAT.replace('193028', '194028')}_MTL.txt", "193028", "194028")
+    return first, second
+
+
+@pytest.mark.parametrize(("make", "band"), [
+    (lambda t: [make_hls(t / day, day=day)[0] for day in ("2022036", "2022041")], "B04"),
+    (lambda t: [make_planet(t / name, name=name)[0] for name in ("20220205_101211_34_2416", "20220206_101211_34_2416")], "red"),
+    (two_landsats, "red"),
+])
+def test_a_folder_with_the_files_of_several_scenes_has_them_all(tmp_path, make, band):
+    products = make(tmp_path)
+    expected = [reflectance_of(only(product, band)) for product in products]
+    ids = [only(product).name for product in products]
+    ids[1] = ids[1].replace("193028", "194028") if band == "red" else ids[1]
+    folder = together(tmp_path / "flat", *products)
+    write_raster(tmp_path / "flat/other.tif", numbers(6, 6, 0), 10)
+    scenes = list_scenes([folder])
+    ids = [scene.name for scene in scenes[:2]]
+    assert len(set(ids)) == 2 and scenes == [*(f"{folder}#{name}" for name in ids), f"{folder}/other.tif"]
+    for scene, values in zip(scenes, expected, strict=False):
+        assert (reflectance_of(scene.with_bands([band])) == values).all()
+        assert list_scenes([str(scene)]) == [scene] and product_scene(str(scene)).name == scene.name
+    with pytest.raises(UserError, match="holds 3 scenes; name one of them"):
+        product_scene(folder)
+    archive = zipped(folder, keep_root=False)
+    assert [scene.name for scene in list_scenes([str(archive)])] == ids
+    assert (reflectance_of(only(f"{archive}#{ids[1]}", band)) == expected[1]).all()
+
+
+def test_rasters_beside_the_files_of_one_scene_are_scenes_too(tmp_path):
+    folder, _ = make_hls(tmp_path)
+    assert list_scenes([str(folder)]) == [str(folder)]
+    write_raster(folder / "ndvi.tif", numbers(6, 6, 0), 10)
+    assert list_scenes([str(folder)]) == [f"{folder}#{folder.name}", f"{folder}/ndvi.tif"]
+    assert list_scenes([f"{tmp_path}/H*"]) == list_scenes([str(folder)])
+    landsat, _ = make_landsat(tmp_path)
+    shutil.move(tarred(landsat), landsat)  # unpacked where it was downloaded
+    assert list_scenes([str(landsat)]) == [str(landsat)]
+
+
+def test_one_scene_twice_is_refused(tmp_path):
+    folder, _ = make_planet(tmp_path)
+    image = next(folder.glob("*_SR_8b.tif"))
+    shutil.copy(image, folder / image.name.replace("_8b", "_8b_clip"))
+    with pytest.raises(UserError, match="holds 2 of 20220205_101211_34_2416"):
+        describe(only(folder))
+    hls, _ = make_hls(tmp_path)
+    archive = tmp_path / "twice.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for place in "ab":
+            for path in hls.iterdir():
+                file.write(path, f"{place}/{path.name}")
+    with pytest.raises(UserError, match="holds 2 of HLS.S30.T32TQM"):
+        describe(only(archive))
+
+
+def test_what_is_no_product_beside_rasters_is_passed_over_unless_it_is_named(tmp_path):
+    rasters = [str(write_raster(tmp_path / "in" / name, numbers(6, 6, 0), 10)) for name in ("a.tif", "b.tif")]
+    contents = {"labels.geojson": '{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": null}]}', "half.json": '{"a"',
+                "catalogue.json": '{"type": "Catalog"}', "latin.json": b"{\xe9}", "notes.txt": "x", "old.tar.gz": "x"}
+    for name, content in contents.items():
+        (tmp_path / "in" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with zipfile.ZipFile(tmp_path / "in/notes.zip", "w") as archive:
+        archive.writestr("notes.txt", "x")
+    for pattern in (tmp_path / "in", tmp_path / "in/*", tmp_path / "i*/*"):
+        assert list_scenes([str(pattern)]) == rasters
+    for name, words in {"labels.geojson": "is no STAC item", "half.json": "is not whole JSON", "catalogue.json": "is a STAC Catalog",
+                        "latin.json": "can't be read", "old.tar.gz": "is a compressed archive", "notes.zip": "is no product"}.items():
+        for pattern in (name, f"{name[:3]}*{name[-3:]}"):  # by itself, and by a glob of nothing else
+            with pytest.raises(UserError, match=words):
+                list_scenes([str(tmp_path / "in" / pattern)])
+    safe, _ = make_safe(tmp_path / "in")
+    item, _ = make_item(tmp_path / "item")
+    shutil.copy(item, tmp_path / "in/item.json")
+    assert list_scenes([str(tmp_path / "in")]) == [str(safe), *rasters]
+    assert list_scenes([str(tmp_path / "in/*")]) == sorted([str(safe), str(tmp_path / "in/item.json"), *rasters])
+    (tmp_path / "in/item.json").write_text(item.read_text()[:-5])  # half an item is told
+    with pytest.raises(UserError, match="is not whole JSON"):
+        list_scenes([str(tmp_path / "in/*")])
+
+
+def test_a_glob_is_expanded_once(tmp_path, monkeypatch):
+    write_raster(tmp_path / "a.tif", numbers(6, 6, 0), 10)
+    asked = []
+    for module in ("products", "source"):
+        monkeypatch.setattr(f"raster.{module}.expand", lambda pattern, expand=expand: asked.append(pattern) or expand(pattern))
+    assert len(list_scenes([f"{tmp_path}/*"])) == 1 and len(asked) == 1
+
+
+def test_a_sign_of_an_item_in_a_folders_name(tmp_path):
+    (tmp_path / "q").mkdir()
+    raster = str(write_raster(tmp_path / "q#1/a.tif", numbers(6, 6, 0), 10))
+    item, _ = make_item(tmp_path / "q#1", prefix="./")
+    for pattern in ("q#1/a*.tif", "q#1/a.tif"):
+        assert list_scenes([str(tmp_path / pattern)]) == [raster]
+    name = json.loads(item.read_text())["id"]
+    assert only(f"{item}#{name}").name == name
+
+
 # ------------------------------------------------------------------------------------------------ what is wrong
 
 
@@ -472,6 +678,90 @@ def test_products_that_are_damaged_say_so_where_they_are_opened(tmp_path):
     metadata.unlink()
     with pytest.raises(UserError, match="has no MTD_MSIL2A.xml or MTD_MSIL1C.xml"):
         describe(only(safe))
+
+
+def test_a_band_that_an_archive_lacks_is_missing_as_in_a_folder(tmp_path):
+    safe, _ = make_safe(tmp_path)
+    image = "GRANULE/L2A_T32TQM_A025687_20220205T101206/IMG_DATA/R20m/T32TQM_20220205T101211_B11_20m.jp2"
+    os.remove(safe / image)
+    archive = zipped(safe)
+    describe(only(archive, "B04"))
+    with pytest.raises(UserError) as caught:
+        describe(only(archive, "B04", "B11"))
+    assert str(caught.value) == f"{archive} has no {safe.name}/{image}; download it again"
+    assert isinstance(caught.value.__cause__, RasterioIOError)  # by which cutting leaves a scene out, and goes on
+    with zipfile.ZipFile(archive, "r") as file:
+        place = file.getinfo(f"{safe.name}/MTD_MSIL2A.xml").header_offset
+    content = bytearray(archive.read_bytes())
+    content[place + 200] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="its checksum is another one.; download it again"):
+        describe(only(archive))
+
+
+def test_entities_in_another_encoding_are_found(tmp_path):
+    safe, _ = make_safe(tmp_path)
+    text = (safe / "MTD_MSIL2A.xml").read_text().partition("?>")[2]
+    entity = f'<!DOCTYPE x [<!ENTITY y "z">]>{text.replace("Sentinel-2B", "&y;")}'
+    for encoding in ("utf-16", "utf-16-le"):
+        (safe / "MTD_MSIL2A.xml").write_bytes(f'<?xml version="1.0" encoding="UTF-16"?>{entity}'.encode(encoding))
+        with pytest.raises(UserError, match="is not whole"):
+            describe(only(safe))
+    (safe / "MTD_MSIL2A.xml").write_bytes(f"\ufeff{text.strip()}".encode())
+    describe(only(safe, "B04"))
+
+
+def test_numbers_and_dates_of_a_stranger_are_no_tracebacks(tmp_path):
+    hls, _ = make_hls(tmp_path / "in", day="2022400")
+    good, _ = make_hls(tmp_path / "in")
+    assert list_scenes([str(tmp_path / "in")]) == [str(good), str(hls)]
+    with pytest.raises(UserError, match="names no day of a year .2022400, 101211."):
+        describe(only(hls))
+    assert number_of(10**400) is None and number_of("9" * 400) is None and number_of("12.5") == 12.5
+    item, _ = make_item(tmp_path / "item", **{"eo:cloud_cover": 10**400, "datetime": "5 Feb 2022"})
+    scene = only(item)
+    assert describe(scene).count == 7 and not names_scene("32TQM_20220205", scene.product)
+    safe, _ = make_safe(tmp_path)
+    spoil(safe / "MTD_MSIL2A.xml", 'band_id="3"', 'band_id="\u00b2"')
+    assert "is no number" in only(safe).product.scale_unknown
+
+
+def test_no_signature_of_an_address_is_printed(tmp_path, monkeypatch):
+    address = "https://example.org/red.tif"
+    assert str(Place(f"{address}?sig=secret")) == address
+    assert network.without_signature(f"{address}?sig=secret#a, s3://b/c?x=1) a?b") == f"{address}#a, s3://b/c a?b"
+    values = write_raster(tmp_path / "red.tif", numbers(20, 20, 0), 10)
+    other = write_raster(tmp_path / "other.tif", numbers(20, 20, 0), 10, crs="EPSG:32633")
+    files = {"red": values, "blue": other, "gone": tmp_path / "gone.tif"}
+
+    def opened(place):
+        key = place.path.partition("?")[0].rpartition("/")[2].removesuffix(".tif")
+        if key == "gone":
+            raise UserError(f"{place.path} can't be opened as a raster ({place.path[:-2]})")
+        return Reopened(lambda: rasterio.open(files[key]))
+
+    monkeypatch.setattr(Place, "opened", opened)
+    signed = {key: stac_asset(f"https://example.org/{key}.tif?sig=secret", common, name=common)
+              for key, common in (("red", "red"), ("blue", "blue"), ("gone", "green"))}
+    signed["nir"] = {**stac_asset("https://example.org/red.tif?sig=secret", "nir"), "bands": [{}, {"name": "B08", "eo:common_name": "nir"}]}
+    scene = only(write_item(tmp_path, signed))
+    for bands, words in ((["red", "blue"], "blue.tif is in EPSG:32633"), (["nir"], "red.tif has 1 bands"), (["green"], "can't be opened")):
+        with pytest.raises(UserError, match=words) as caught:
+            describe(scene.with_bands(bands))
+        assert "secret" not in str(caught.value)
+
+
+def test_no_signature_of_an_address_is_in_the_error_of_a_read():
+    class Failing:
+        def read(self):
+            raise RasterioIOError("Read failed") from RuntimeError("/vsicurl/https://a.org/b.tif?sig=secret: 403")
+
+        def close(self):
+            pass
+
+    with pytest.raises(RasterioIOError) as caught:
+        Reopened(Failing).read()
+    assert str(caught.value) == "/vsicurl/https://a.org/b.tif 403" and caught.value.__cause__ is None
 
 
 def test_landsat_products_that_cannot_be_used(tmp_path):
