@@ -20,6 +20,7 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability (_water, of several classes _outlines); or .gpkg
     <scene>_preview.png      the scene beside its map
     summary.json, .csv       hectares a class, valid share, burned (water …) share, for all scenes of the folder
+    <scene>.stac.json        with --stac: a STAC item of the map, with its files, classes and the scene that it was made from
     <scene>_values.tif       from a regression: its values, float32, NaN where nothing is known
     <scene>_tiles.geojson    from a classification: the labels of tiles; those of the whole scene are in summary.json
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
@@ -46,7 +47,7 @@ from nets.model_config import PATCH_CLASS, PATCH_LABELS, PIXEL_CLASSES, PIXEL_VA
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
-from runtime.values import listed, names, number, numbers, size, whole
+from runtime.values import dates, listed, names, number, numbers, size, whole
 
 # What --help shows.
 FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--divide-by", "--offset", "--bands", "--threshold",
@@ -75,6 +76,8 @@ def build_parser():
     group.add_argument("--accept-scale", action="store_true", help="map a scene although its reflectance is not that of the training")
     group.add_argument("--nodata", metavar="VALUE", help="value of pixels without data, or none (default: the file's tag)")
     group.add_argument("--no-clouds", action="store_true", help="map also what a product's own cloud layer calls cloud")
+    group.add_argument("--dates", type=dates, metavar="FIRST/LAST", help="only scenes taken on these days (2022-06-01/2022-08-31, "
+                       "2022-06-01/..), by their metadata, tags or names")
     group.add_argument("--aoi", metavar="FILE", help="polygons (GeoJSON, GeoPackage …): map only what they cover")
 
     group = parser.add_argument_group("map")
@@ -84,6 +87,7 @@ def build_parser():
     group.add_argument("--min-area", type=number(0), default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
     group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines or boxes as GeoJSON in lon/lat, "
                        "or as a GeoPackage in the scene's CRS")
+    group.add_argument("--stac", action="store_true", help="also write a STAC item that names scene, place, date, classes and files")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
                        help="colours of the classes: water=#1f77b4,forest=#006400 (default: the checkpoint's, or by their names)")
     group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
@@ -195,6 +199,7 @@ def map_scenes(args, given, checkpoint):
         window=args.window or data["chip_size"] or 256, overlap=overlap, tta=args.tta, precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
+        stac=args.stac,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                not args.no_clouds)
@@ -204,7 +209,7 @@ def map_scenes(args, given, checkpoint):
             network=model_from_checkpoint(checkpoint, args.model and load_user_model(args.model)), data=data, flags=flags,
             settings=settings,
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
-            colours=classes.given, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
+            colours=classes.given, dates=args.dates, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
         )
         console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
@@ -223,10 +228,11 @@ NOT_FOR_ANSWERS = {
     PATCH_LABELS: {"probabilities", "min_area"},
 }
 NOT_FOR_SHARPENING = {"aoi", "no_clouds", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
-                      "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model"}
-NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile", "model"}
+                      "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
+                      "stac", "dates"}
+NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile", "model", "stac"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
-                                      "max_detections", "class_colours"}
+                                      "max_detections", "class_colours", "dates"}
 
 
 def find_objects(args, given, checkpoint):
@@ -263,8 +269,8 @@ def find_objects(args, given, checkpoint):
         run = FindRun(
             detector=detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
-            colours=classes_of_checkpoint(data, args.class_colours).given, overwrite=args.overwrite, dry_run=args.dry_run,
-            quiet=args.quiet,
+            colours=classes_of_checkpoint(data, args.class_colours).given, dates=args.dates, overwrite=args.overwrite,
+            dry_run=args.dry_run, quiet=args.quiet,
         )
         return find_all(run, args.scenes, processes, console)
 

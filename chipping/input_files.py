@@ -10,6 +10,7 @@ from chipping.scenes import check_mask
 from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
 from nets.model_config import answers_labels, answers_pixels
+from raster.acquired import of_dates
 from raster.products import list_scenes
 from raster.source import RASTER_SUFFIXES, describe, list_rasters
 from raster.stack import stack_bands
@@ -36,7 +37,10 @@ class InputFiles:
 
 
 def find_inputs(inputs, strict, note, labels):
-    """InputFiles of Inputs, without those that --exclude names; a name that excludes nothing is a UserError. labels: options of labels."""
+    """
+    InputFiles of Inputs, without those that --exclude names or --dates leaves out; a name that excludes nothing is a UserError. labels:
+    options of labels.
+    """
     excluded, seen = parse_names(inputs.exclude, "--exclude"), set()
 
     def is_excluded(scene):
@@ -84,9 +88,10 @@ def find_labelled(inputs, labels, is_excluded):
         raise UserError(f"--task {labels.task} needs --images, with the folders that they lie in or --scene-labels FILE")
     if inputs.stack or inputs.image_suffix:
         raise UserError(f"--task {labels.task} takes one file an image; leave out --stack and --image-suffix")
-    images = {key: path for key, path in keyed_images(list_rasters(inputs.images, PICTURES)).items() if not is_excluded(key)}
+    images = {key: path for key, path in keyed_images(list_scenes(inputs.images, PICTURES)).items() if not is_excluded(key)}
     if not images:
         raise UserError("--exclude leaves no scene")
+    images = of_dates(images, inputs.dates) if inputs.dates else images
     names = None if labels.classes is None else [name.strip() for name in labels.classes.split(",")]
     found = labels_of_scenes(images, inputs.scene_labels or FOLDERS, names, answers_labels(labels.task))
     return InputFiles(images=images, masks={}, clouds={}, labels=found)
@@ -109,10 +114,11 @@ def find_files(inputs, labels, is_excluded):
     images = {key: path for key, path in images.items() if not is_excluded(key)}
     if not images:
         raise UserError("--exclude leaves no scene")
-    masks = {}
+    every, masks = images, {}
+    images = of_dates(images, inputs.dates) if inputs.dates else images
     if inputs.masks:
-        found = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask")
-        masks = {key: path for key, path in by_tile_and_date(found, images).items() if not is_excluded(key)}
+        found, others = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask"), every.keys() - images.keys()
+        masks = {key: path for key, path in by_tile_and_date(found, every).items() if not is_excluded(key) and key not in others}
         refuse_unpaired(images, masks)
     else:
         for path in inputs.labels:

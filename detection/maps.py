@@ -15,6 +15,7 @@ from mapping.area_of_interest import OutsideArea
 from mapping.inputs import InputFlags, judged
 from mapping.messages import last_line, plan_words, reflectance_table, tell_faults
 from mapping.weights_hash import weights_hash
+from raster.acquired import of_dates
 from raster.products import list_scenes
 from raster.source import RASTER_SUFFIXES, scene_name
 from runtime.device import Compute
@@ -34,8 +35,9 @@ class FindRun:
     What all images of a run share.
 
     detector: see tile_rows.Finder; its `config`, a dataclass, has the `mean` of the training images in reflectance, or None. data: what the
-    checkpoint says about the images of its training. batch_size: tiles at once. output_dir: a folder. colours: see DetectorFacts.
-    overwrite: replace what exists. dry_run: write nothing. quiet: of the console.
+    checkpoint says about the images of its training. batch_size: tiles at once. output_dir: a folder. colours: see DetectorFacts. dates: of
+    runtime.values.dates, of the images that are looked at, or None. overwrite: replace what exists. dry_run: write nothing. quiet: of the
+    console.
     """
 
     detector: torch.nn.Module
@@ -46,6 +48,7 @@ class FindRun:
     batch_size: int
     output_dir: str
     colours: tuple = ()
+    dates: tuple | None = None
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -98,6 +101,7 @@ def choose_images(run, patterns, console):
         if name in images:
             raise UserError(f"{images[name]} and {path} would both become {name}_boxes.png; pass them with different --output-dir")
         images[name] = path
+    images = of_dates(images, run.dates) if run.dates else images
     outputs = {os.path.realpath(path): name for name in images for path in run.files(name).outputs(run.settings.vectors).values()}
     for path in images.values():
         if "://" not in path and os.path.realpath(path) in outputs:

@@ -15,7 +15,7 @@ from label_metrics import DECIDED
 from mapping.area_of_interest import require_area
 from mapping.background import ReadAhead
 from mapping.journal import RowJournal, deflate, inflate
-from mapping.map_files import begin_record, end_record
+from mapping.map_files import add_item, begin_record, end_record
 from mapping.map_writer import place_on_globe
 from mapping.polygons import Area
 from mapping.preview import Preview, thumbnail_step
@@ -83,6 +83,7 @@ def label_scene(predictor, plan, files, model, settings, *, overwrite=False, pro
                 for row in predict_rows(predictor, slabs, grid, areas, journal.next_row, thumbnail_step(info.height, info.width), bar):
                     journal.append(row)
         record = finish_tiles(journal.bands(), grid, plan, files, model, settings, areas)
+        add_item(files, record, plan, model, settings)
         return end_record(files, record, full_settings(plan, model, settings), expected)
 
 
@@ -111,7 +112,7 @@ def predict_rows(predictor, slabs, grid, areas, start_row, step, progress=None):
 
 def finish_tiles(tile_rows, grid, plan, files, model, settings, areas):
     """One pass over all TileRows writes the scene's files. Returns the record, without its settings."""
-    info, paths, several = plan.info, files.outputs(settings, model.class_set), answers_labels(settings.task)
+    info, paths, several = plan.info, files.content(settings, model.class_set), answers_labels(settings.task)
     limit = settings.threshold if settings.threshold is not None else DECIDED
     globe, remarks = place_on_globe(info, areas, WRITERS[settings.vectors])
     if globe is None:

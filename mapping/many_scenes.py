@@ -19,6 +19,7 @@ from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
 from mapping.summary import update_summaries
 from mapping.weights_hash import weights_hash
+from raster.acquired import of_dates
 from raster.products import list_scenes
 from raster.source import is_remote, scene_name
 from runtime.device import Compute
@@ -36,7 +37,8 @@ class MapRun:
     What all scenes of a run share.
 
     network: of the checkpoint. data: what the checkpoint says about the images of its training. batch_size: windows at once. output_dir: a
-    folder. colours: see ModelFacts. overwrite: replace maps that exist. dry_run: write nothing. quiet: of the console.
+    folder. colours: see ModelFacts. dates: of runtime.values.dates, of the scenes that are mapped, or None. overwrite: replace maps that
+    exist. dry_run: write nothing. quiet: of the console.
     """
 
     network: torch.nn.Module
@@ -47,6 +49,7 @@ class MapRun:
     batch_size: int
     output_dir: str
     colours: tuple = ()
+    dates: tuple | None = None
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -89,13 +92,16 @@ class MapRun:
 # ------------------------------------------------------------------------------------------------------- which scenes
 
 
-def choose_scenes(patterns, data, settings, output_dir, classes, console):
+def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None):
     """
     {name: path} of the scenes that patterns name, or that a checkpoint's data name. UserError for scenes that can't be mapped together.
 
-    settings: MapSettings. output_dir: where the maps go. classes: ClassSet.
+    settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun.
     """
     scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
+    if dates:
+        count, scenes = len(scenes), of_dates(scenes, dates)
+        console.say(f"{len(scenes)} of {count} scenes were taken on the days of --dates")
     outputs = {name: list(MapFiles(output_dir, name).outputs(settings, classes).values()) for name in scenes}
     refuse_inputs_as_outputs(scenes, outputs)
     require_short_names(path for paths in outputs.values() for path in paths)
@@ -165,7 +171,7 @@ def map_all(run, patterns, processes, first):
 
     first: the console, silent in all processes but the first.
     """
-    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, run.facts.class_set, first)
+    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, run.facts.class_set, first, run.dates)
     if run.dry_run:
         return dry_run(run, scenes) if processes.is_first else 0
     require_writable(run.output_dir)

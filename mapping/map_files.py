@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapping.settings import full_settings
+from mapping.stac_item import WITHOUT_DATE, stac_item
 from mapping.summary import HIDDEN, earlier_files, read_record
 from nets.model_config import answers_pixels, answers_values
 from raster.writer import scratch_of
@@ -22,6 +23,11 @@ class MapFiles:
 
     def outputs(self, settings, class_set):
         """{kind: path} of what the map may consist of. class_set: classes.ClassSet."""
+        item = {"stac": Path(self.folder) / f"{self.name}.stac.json"} if settings.stac else {}
+        return self.content(settings, class_set) | item
+
+    def content(self, settings, class_set):
+        """`outputs` without the STAC item that describes them."""
         if answers_values(settings.task):
             return {kind: Path(self.folder) / f"{self.name}_{kind}{form}" for kind, form in (("values", ".tif"), ("preview", ".png"))}
         if not answers_pixels(settings.task):
@@ -90,6 +96,18 @@ def record_of_settings(files, outputs, settings, read, whole=True):
     if files.is_unfinished():
         return None  # killed while the files were being written: they are ours
     raise UserError(f"{existing[0]} exists already; pass --overwrite to replace it, or another --output-dir")
+
+
+def add_item(files, record, plan, model, settings):
+    """Writes the STAC item of a map whose other files are there, where settings ask for one, and names it in the record (or why not)."""
+    if not settings.stac:
+        return
+    item, path = stac_item(record, plan, files, model, settings), files.outputs(settings, model.class_set)["stac"]
+    if item is None:
+        record["remarks"].append(WITHOUT_DATE)
+    else:
+        write_json(path, item)
+        record["files"].append(path.name)
 
 
 def end_record(files, record, settings, expected):

@@ -14,6 +14,7 @@ from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
 from raster.sensor_place import why_without_grid
 from raster.writer import write_cog
+from runtime.network import without_signature
 from vectors.writing import WRITERS, Globe
 
 PIECE = 2 << 20  # pixels of the map that are turned into polygons at once
@@ -25,7 +26,7 @@ def finish_map(bands, plan, files, model, settings, areas):
 
     bands: iterable of StoredBands, from the top. plan: SceneInput. files: MapFiles. model: ModelFacts. areas: PixelAreas or None.
     """
-    info, paths = plan.info, files.outputs(settings, model.class_set)
+    info, paths = plan.info, files.content(settings, model.class_set)
     writer = WRITERS[settings.vectors]
     globe, remarks = place_on_globe(info, areas, writer)
     if globe is None:
@@ -139,7 +140,7 @@ def making_tags(plan, model, settings):
     """What the GeoTIFFs say about their making."""
     return {
         "TIFFTAG_SOFTWARE": f"chipmill {VERSION}", "MODEL": model.weights, "MODEL_BANDS": ",".join(model.bands),
-        "SOURCE": os.path.basename(plan.info.path),
+        "SOURCE": os.path.basename(without_signature(plan.info.path)),
         **({"SENSOR": plan.product.kind, "ACQUIRED": plan.product.time} if plan.product else {}),
         "THRESHOLD": "likeliest class" if settings.threshold is None else f"{settings.threshold:g}",
     }

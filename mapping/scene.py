@@ -10,7 +10,7 @@ from mapping.area_of_interest import require_area
 from mapping.background import ReadAhead, WriteBehind
 from mapping.journal import Journal, StoredBand
 from mapping.label_scene import label_scene
-from mapping.map_files import begin_record, end_record
+from mapping.map_files import add_item, begin_record, end_record
 from mapping.map_writer import finish_map
 from mapping.preview import thumbnail_step
 from mapping.reading import read_slabs
@@ -41,6 +41,7 @@ def map_scene(predictor, plan, files, model, settings, *, overwrite=False, progr
             predict_into(journal, predictor, plan, aoi, settings, progress, each=not model.class_set.has_background)
         finish = finish_values if answers_values(settings.task) else finish_map
         record = finish(journal.bands(), plan, files, model, settings, areas)
+        add_item(files, record, plan, model, settings)
         return end_record(files, record, full_settings(plan, model, settings), expected)
 
 

@@ -19,6 +19,7 @@ class MapSettings:
     window: pixels a side. overlap: share of it. threshold: probability from which a pixel is mapped (burned, water …), None for the
     likeliest class. tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None.
     strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg". task: what the network was trained for.
+    stac: a STAC item beside the map.
     """
 
     window: int = 256
@@ -32,6 +33,7 @@ class MapSettings:
     strict: bool = False
     vectors: str = "geojson"
     task: str = "segmentation"
+    stac: bool = False
 
     @property
     def kept_as(self):
@@ -82,5 +84,6 @@ def full_settings(plan, model, settings):
     outlines = {} if settings.vectors == "geojson" else {"vectors": settings.vectors}  # records of before do not name the usual form
     colours = {"class_colours": dict(model.colours)} if model.colours else {}
     named = {} if model.class_set.is_fire else {"outlines_of": model.class_set.ending}  # records of before called all of them burned
+    item = {"stac": True} if settings.stac else {}
     return {**band_settings(plan, model, settings), "min_area": settings.min_area, "outputs": settings.probabilities, **outlines, **colours,
-            **named}
+            **named, **item}

@@ -14,7 +14,7 @@ from raster.writer import write_cog
 
 def finish_values(bands, plan, files, model, settings, areas):
     """As mapping.map_writer.finish_map, of values: <scene>_values.tif, float32 with NaN for nodata, and <scene>_preview.png."""
-    info, paths, name = plan.info, files.outputs(settings, model.class_set), model.classes[0]
+    info, paths, name = plan.info, files.content(settings, model.class_set), model.classes[0]
     counter, figures, preview, unreadable = Counter(1, areas), Figures(), ValuePreview(info, model.bands), []
     with contextlib.ExitStack() as stack:  # exits in reverse: the values get their name last
         file = stack.enter_context(write_cog(

@@ -58,7 +58,7 @@ class Product:
     path: of the folder, archive or item. name: of its scene. kind: `Sentinel-2 L2A`. sensor: of the instrument: `Sentinel-2 MSI`. level:
     `surface` or `top of atmosphere`, "" where unknown. time: ISO text. tile: where it is in its product's grid. bands: Bands. clouds:
     CloudLayer or None; no_clouds: why there is none. facts: ((what, text), …) for inspect. scale_unknown: why no scale is known, or None.
-    remarks: sentences that a user needs. problem: why it cannot be used at all, or None.
+    remarks: sentences that a user needs. address: of its STAC item, as the item states it. problem: why it cannot be used at all, or None.
     """
 
     path: str
@@ -74,6 +74,7 @@ class Product:
     facts: tuple = ()
     scale_unknown: str | None = None
     remarks: tuple = ()
+    address: str = ""
     problem: str | None = None
 
     @property

@@ -58,7 +58,7 @@ def products_of(path, value):
     """
     kind, features = value.get("type"), value.get("features")
     if kind == "Feature" and isinstance(value.get("assets"), dict):
-        return [product_of(value, path, str(path))]
+        return [product_of(value, path, without_signature(str(path)))]
     if kind == "FeatureCollection" and isinstance(features, list) and features and all(is_item(f) for f in features):
         ids = [str(feature.get("id")) for feature in features]
         name, times = Counter(ids).most_common(1)[0]
@@ -109,12 +109,14 @@ def read_item(item, base, path, name):
     bands, unknown = scaled(bands, properties, sensor, remarks, place)
     clouds = min(layers, key=lambda layer: layer[0])[1] if layers else None
     cover = number_of(properties.get("eo:cloud_cover"))
+    links = [str(link.get("href")) for link in item.get("links") or () if isinstance(link, dict) and link.get("rel") == "self"]
+    address = without_signature(next(filter(is_address, links), ""))
     return Product(
         path=path, name=name, kind=f"STAC item of {item.get('collection') or platform or 'an unknown collection'}", sensor=sensor,
         level=level, time=str(properties.get("datetime") or properties.get("start_datetime") or ""), tile=tile_of(properties, name),
         bands=bands, clouds=clouds, no_clouds="its item names no layer of clouds (scl, qa_pixel, fmask, udm2)",
         facts=(("satellite", platform or "not stated"), *((("clouds", f"{cover:.1f} %"),) if cover is not None else ())),
-        scale_unknown=unknown, remarks=tuple(remarks),
+        scale_unknown=unknown, remarks=tuple(remarks), address=address,
     )
 
 

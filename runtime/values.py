@@ -1,6 +1,7 @@
 """Types of flag values: numbers within a range, names separated by commas. An argparse `type=` each, with one form of error for all."""
 
 import argparse
+import datetime
 import math
 
 
@@ -148,6 +149,18 @@ def plain_value(text):
         except ValueError:
             continue
     return text
+
+
+def dates(text):
+    """`2022-06-01/2022-08-31`, `2022-06-01/..` or one day as (first, last) datetime.date, None for an open end."""
+    words = text.split("/") if "/" in text else [text, text]
+    try:
+        first, last = (None if word.strip() in ("", "..") else datetime.date.fromisoformat(word.strip()) for word in words)
+    except ValueError:
+        first = last = None
+    if first is last is None or first and last and first > last:
+        raise refused(text, "days such as 2022-06-01/2022-08-31, 2022-06-01/.. or 2022-06-15")
+    return first, last
 
 
 def size(text):

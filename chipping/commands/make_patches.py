@@ -3,9 +3,9 @@
 from chipping.commands.shared_flags import add_workers_flag, count_workers
 from nets.model_config import TASKS, answers_labels, answers_pixels, answers_values
 from runtime.errors import UserError
-from runtime.values import listed, number, whole
+from runtime.values import dates, listed, number, whole
 
-GENERAL_FORM = "images masks labels clouds stack image_suffix mask_suffix cloud_suffix classes class_field".split()
+GENERAL_FORM = "images masks labels clouds stack image_suffix mask_suffix cloud_suffix classes class_field dates".split()
 
 # What --help shows.
 FIRST_FLAGS = ("--dataset-dir", "--images", "--masks", "--labels", "--patches-dir", "--config", "--bands", "--divide-by", "--patch-size",
@@ -28,6 +28,8 @@ def add_arguments(parser):
                       help="images come as one file a band: these parts of the file names, in this order")
     what.add_argument("--exclude", type=listed, metavar="NAMES",
                       help="scenes to leave out: stems or their leading parts (DOVE is DOVE_20241019 too)")
+    what.add_argument("--dates", type=dates, metavar="FIRST/LAST", help="only scenes taken on these days (2022-06-01/2022-08-31, "
+                      "2022-06-01/..), by their metadata, tags or names")
 
     pixels = parser.add_argument_group("pixels: reflectance = (value + offset) / divisor")
     pixels.add_argument("--bands", type=listed, metavar="LIST",
@@ -112,6 +114,7 @@ def run(args, console):
             no_clouds=args.no_clouds, image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix,
             stack=args.stack, scene_labels=args.scene_labels,
             stack_folder=scratch if args.dry_run else f"{os.path.normpath(args.patches_dir)}_stacks", exclude=args.exclude,
+            dates=args.dates,
         )
         plan = plan_patches(
             inputs,
