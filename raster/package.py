@@ -35,6 +35,19 @@ class Place:
     def __str__(self):
         return f"{self.path}/{self.member}" if self.member else without_signature(self.path)
 
+    def content(self):
+        """All bytes of a small local file, or member of an archive. UserError."""
+        if self.member:
+            members = members_of(self.path)
+            if self.member not in members:
+                raise UserError(f"{self.path} has no {self.member}; download it again") from RasterioIOError("no such member")
+            content = read_member(self.path, self.member, members[self.member], MOST_BYTES + 1)
+        else:
+            content = read_file(self.path, MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{self} is longer than the {MOST_BYTES >> 20} MB that metadata may have")
+        return content
+
     def stamp(self):
         """(bytes, modification time in seconds) of the file, (None, None) of an address."""
         if "://" in self.path:
@@ -200,13 +213,7 @@ class Package:
         self.names = names_below(self.path) if self.members is None else list(self.members)
 
     def read(self, name):
-        if self.members is None:
-            content = read_file(os.path.join(self.path, *name.split("/")), MOST_BYTES + 1)
-        else:
-            content = read_member(self.path, name, self.members[name], MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise UserError(f"{self.path}: {name} is longer than the {MOST_BYTES >> 20} MB that metadata may have")
-        return content
+        return self.place(name).content()
 
     def place(self, name):
         """Place of a file, which need not be there."""

@@ -41,10 +41,16 @@ def of_udm2(bands):
     return np.where(known, classes, IGNORE).astype(np.uint8)
 
 
+def of_classes(bands):
+    """What is read in these classes already."""
+    return bands[0].astype(np.uint8)
+
+
 # form: (how many bands of it are read, from the first; what they mean; in words)
 FORMS = {
     "scl": (1, of_scl, "SCL: 3 shadow, 8 and 9 cloud, 10 cirrus"),
     "msk_classi": (2, of_msk_classi, "MSK_CLASSI: opaque cloud and cirrus"),
+    "msk_clouds": (1, of_classes, "MSK_CLOUDS: polygons of opaque cloud and cirrus"),
     "qa_pixel": (1, of_bits((1, 3), (2,), (4,), lambda v: v & 1 != 0), "QA_PIXEL: dilated cloud and cloud, cirrus, shadow (bits 1 to 4)"),
     "fmask": (1, of_bits((1, 2), (), (3,), lambda v: v == 255), "Fmask: cloud, next to it, shadow (bits 1 to 3)"),
     "udm2": (6, of_udm2, "udm2: cloud and heavy haze, light haze, shadow"),

@@ -10,6 +10,7 @@ import rasterio
 from rasterio.errors import RasterioError, RasterioIOError
 
 from constants import IGNORE
+from raster.gml_clouds import PolygonClouds
 from raster.product_clouds import FORMS
 from raster.product_grid import GridDataset, Placed, closing_on_error, grid_of
 from raster.rules import NotAllowed
@@ -153,8 +154,11 @@ class CloudScene(ScenePath):
         files = contextlib.ExitStack()
         with closing_on_error(files):
             grid = self.scene.grid()
-            dataset = open_place(self.layer.place, files)
             count, decode, _ = FORMS[self.layer.form]
+            if self.layer.form == "msk_clouds":
+                dataset = PolygonClouds(self.layer.place.content(), grid, str(self))
+            else:
+                dataset = open_place(self.layer.place, files)
             if dataset.count < count:
                 raise UserError(f"{self} has {dataset.count} bands; expected {count} of {self.layer.form}")
             return CloudDataset(grid, [Placed(dataset, i + 1, grid, smooth=False, path=str(self)) for i in range(count)], files, decode)

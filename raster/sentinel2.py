@@ -172,7 +172,7 @@ def clouds_of(package, level, prefix, finest, images):
             return CloudLayer("scl", package.place(inside(prefix, finest["SCL"][1]))), ""
         return None, "it has no scene classification (SCL)"
     granule = "/".join(part for part in (prefix, *images[0].split("/")[:2]) if part)
-    name = f"{granule}/QI_DATA/MSK_CLASSI_B00.jp2"
-    if name in package.names:
-        return CloudLayer("msk_classi", package.place(name)), ""
-    return None, "it has no MSK_CLASSI_B00.jp2 (L1C before baseline 04.00 states clouds as polygons)"
+    for form, file in (("msk_classi", "MSK_CLASSI_B00.jp2"), ("msk_clouds", "MSK_CLOUDS_B00.gml")):  # from baseline 04.00 on; before it
+        if (name := f"{granule}/QI_DATA/{file}") in package.names:
+            return CloudLayer(form, package.place(name)), ""
+    return None, "it has neither MSK_CLASSI_B00.jp2 nor MSK_CLOUDS_B00.gml"

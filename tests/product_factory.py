@@ -48,10 +48,10 @@ def sentinel2_pixels(side=60, seed=0, bands=METRES):
 
 
 def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=None, scl=None, classi=None, offsets="own",
-              quantification=10_000, name=None):
+              quantification=10_000, name=None, clouds=None):
     """
     A .SAFE folder; returns (its path, {band: stored values}). offsets: "own" as the baseline has them, {band_id: offset}, or None.
-    scl: (H, W) at 20 m. classi: (3, H, W) at 60 m, of L1C.
+    scl: (H, W) at 20 m. classi: (3, H, W) at 60 m, of L1C. clouds: of L1C before baseline 04.00, see cloud_polygons.
     """
     name = name or S2_NAME.format(level=level, baseline=baseline.replace(".", ""))
     safe, granule = Path(folder) / f"{name}.SAFE", "GRANULE/L2A_T32TQM_A025687_20220205T101206"
@@ -74,6 +74,10 @@ def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=Non
         write_raster(safe / f"{images[-1]}.jp2", np.full((side // 2, side // 2), 4, np.uint8) if scl is None else scl, 20)
     if classi is not None:
         write_raster(safe / f"{granule}/QI_DATA/MSK_CLASSI_B00.jp2", classi, 60)
+    if clouds is not None:
+        path = safe / f"{granule}/QI_DATA/MSK_CLOUDS_B00.gml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(cloud_polygons(clouds), encoding="utf-8")
     new = float(baseline) >= 4 if baseline.replace(".", "").isdigit() else False
     own = {number: -1000 for number in range(13)} if new else {}
     offsets = own if offsets == "own" else offsets or {}
@@ -99,6 +103,22 @@ def make_safe(folder, level="L2A", baseline="04.00", side=60, seed=0, pixels=Non
 <n1:Quality_Indicators_Info><Cloud_Coverage_Assessment>12.5</Cloud_Coverage_Assessment></n1:Quality_Indicators_Info>
 </n1:Level-{level[1:]}_User_Product>""", encoding="utf-8")
     return safe, pixels
+
+
+def cloud_polygons(clouds, epsg=32632):
+    """The text of a MSK_CLOUDS_B00.gml. clouds: [(OPAQUE or CIRRUS, [ring of (x, y), …])], the outer ring first."""
+    members = []
+    for number, (kind, rings) in enumerate(clouds):
+        parts = [f'<gml:{"interior" if place else "exterior"}><gml:LinearRing><gml:posList srsDimension="2">'
+                 f'{" ".join(f"{x:g} {y:.10g}" for x, y in [*ring, ring[0]])}</gml:posList></gml:LinearRing>'
+                 f'</gml:{"interior" if place else "exterior"}>' for place, ring in enumerate(rings)]
+        members.append(
+            f'<eop:MaskFeature gml:id="{kind}.{number}"><eop:maskType codeSpace="urn:gs2:S2PDGS:maskType">{kind}</eop:maskType>'
+            f'<eop:extentOf><gml:Polygon gml:id="{kind}.{number}_Polygon" srsName="urn:ogc:def:crs:EPSG:8.7.1:{epsg}">{"".join(parts)}'
+            "</gml:Polygon></eop:extentOf></eop:MaskFeature>")
+    inner = f"<eop:maskMembers>{''.join(members)}</eop:maskMembers>" if members else "<eop:maskMembers/>"
+    return ('<?xml version="1.0" encoding="UTF-8"?>\n<eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" '
+            f'xmlns:gml="http://www.opengis.net/gml/3.2" gml:id="S2A_OPER_MSK_CLOUDS_B00_MSIL1C">{inner}</eop:Mask>')
 
 
 def zipped(folder, keep_root=True):

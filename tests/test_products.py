@@ -449,6 +449,43 @@ def test_clouds_lie_on_the_grid_of_the_bands(tmp_path):
     assert only(make_safe(tmp_path / "d", "L1C", "03.01")[0]).clouds() is None
 
 
+def box_of(left, top, right, bottom):
+    """The corners of pixels of 10 m, as a ring on the ground."""
+    x, y = CORNER
+    return [(x + 10 * column, y - 10 * row) for column, row in ((left, top), (left, bottom), (right, bottom), (right, top))]
+
+
+def test_polygons_of_clouds_are_burned_where_they_are_read(tmp_path):
+    cirrus = [("CIRRUS", [box_of(0, 0, 10, 10)]), ("CIRRUS", [box_of(50, 50, 90, 90)])]
+    clouds = [("OPAQUE", [box_of(6, 3, 30, 21), box_of(9, 6, 12, 9)]), *cirrus]
+    expected = np.zeros((60, 60), np.uint8)
+    expected[:10, :10], expected[50:, 50:], expected[3:21, 6:30] = 2, 2, 1
+    expected[6:9, 9], expected[6:9, 10:12] = 2, 0  # the hole
+    safe, _ = make_safe(tmp_path, "L1C", "02.09", clouds=clouds)
+    for path in (safe, zipped(safe)):
+        with open_raster(only(path, "B02").clouds()) as dataset:
+            whole = dataset.read(1)
+            assert (whole == expected).all() and (dataset.read(1, out_shape=(20, 20)) == expected[1::3, 1::3]).all()
+            for window in (Window(5, 2, 9, 8), Window(0, 0, 1, 1), Window(40, 20, 20, 40)):
+                rows, columns = window.toslices()
+                assert (dataset.read(1, window=window) == expected[rows, columns]).all()
+        with open_raster(only(path, "B11").clouds()) as dataset:
+            coarse = dataset.read(1)
+            assert coarse.shape == (30, 30) and (coarse[25:, 25:] == 2).all() and (coarse[5:10, 7:15] == 1).all()
+    with open_raster(only(make_safe(tmp_path / "none", "L1C", "02.09", clouds=[])[0], "B02").clouds()) as dataset:
+        assert not dataset.read(1).any()
+    file = next(safe.rglob("*.gml"))
+    for before, after, words in (("EPSG:8.7.1:32632", "EPSG:8.7.1:32633", "is in EPSG:32633, the bands in EPSG:32632"),
+                                 (">OPAQUE<", ">SMOKE<", "clouds of the kind 'SMOKE'"), ("600060 ", "600060 x", "has an outline of"),
+                                 ("</eop:Mask>", "", "is not whole")):
+        text = file.read_text()
+        assert before in text
+        file.write_text(text.replace(before, after, 1))
+        with pytest.raises(UserError, match=words):
+            describe(only(safe, "B02").clouds())
+        file.write_text(text)
+
+
 def test_the_grid_of_clouds_costs_no_bands_once_it_is_known(tmp_path, monkeypatch):
     scene = only(make_safe(tmp_path)[0], "B02", "B11")
     info, asked = describe(scene), []
