@@ -13,7 +13,7 @@ import numpy as np
 from chipping.box_table import read_table
 from chipping.box_vectors import FORMATS, parse_point_size, read_box_vectors
 from chipping.coco import is_coco, read_coco
-from chipping.image_files import SIDEWAYS, UPRIGHT, ImageHeader, find_images, read_header, stamp_of
+from chipping.image_files import SIDEWAYS, UPRIGHT, ImageHeader, find_images, is_image, read_header, stamp_of
 from chipping.label_names import decide_labels, parse_label_map
 from chipping.stated_boxes import few
 from chipping.voc import read_voc
@@ -208,13 +208,13 @@ def check_place(image, folder, annotations):
     """(StatedImage, path of its file), which lies below the folder; the name may also be one of a file without its folders."""
     path = path_inside(folder, image.name, annotations)
     path = folder / Path(*path.relative_to(folder).parts)  # without "." and doubled slashes
-    if not path.is_file() and (bare := folder / path.name).is_file():
+    if not is_image(path) and is_image(bare := folder / path.name):
         path = bare
     return image, path
 
 
 def refuse_missing(found, folder, annotations):
-    missing = [image.name for image, path in found if not path.is_file()]
+    missing = [image.name for image, path in found if not is_image(path)]
     if not missing:
         return
     if len(missing) == len(found):

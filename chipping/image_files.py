@@ -14,7 +14,10 @@ from raster.bands import alike
 from raster.crs import text_of
 from raster.hidden import data_bands, hidden_pixels
 from raster.nodata import valid_pixels
+from raster.package import ARCHIVES
 from raster.palette import colours_of, is_palette
+from raster.product_scene import ProductScene
+from raster.products import item_in, product_scene, products_in, scenes_of_path
 from raster.scale import scale_from_tags
 from raster.source import describe, gdal_environment, open_raster, opened, read_bands
 from runtime.errors import UserError
@@ -86,17 +89,39 @@ def header_fields(header):
     return dataclasses.asdict(header)
 
 
+def is_image(path):
+    """Whether an image is there: a file, or a delivered product."""
+    return Path(path).is_file() or isinstance(scene_at(path), ProductScene)
+
+
+def scene_at(path):
+    """
+    What is opened for an image: its path, or the ProductScene of a delivered product, of those bands whose files are there. UserError.
+    """
+    if str(path).lower().endswith(IMAGE_SUFFIXES):
+        return path
+    if not (scenes_of_path(str(path), named=False) if os.path.exists(path) else item_in(str(path))):
+        return path
+    scene = product_scene(str(path))
+    there = [band for band in scene.bands if band.place.is_there()]
+    return ProductScene(scene.product, there) if there else scene
+
+
 def stamp_of(path):
-    """(bytes, modification time in ns) of a file."""
+    """(bytes, modification time in ns) of a file; of a product of all of its files together."""
+    scene = scene_at(path)
+    if isinstance(scene, ProductScene):
+        sizes, times = scene.stamps()
+        return sum(sizes or ()), int(max(times or (0,)) * 1e9)
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 
 
 def read_header(path):
-    """ImageHeader of a local image. UserError where it cannot be opened."""
-    size, mtime_ns = stamp_of(path)
-    info = describe(path)
-    with open_raster(path) as dataset:
+    """ImageHeader of a local image or product. UserError where it cannot be opened."""
+    (size, mtime_ns), scene = stamp_of(path), scene_at(path)
+    info = describe(scene)
+    with open_raster(scene) as dataset:
         palette = is_palette(dataset)
     found = data_bands(info)
     where = [b - 1 for b in found.bands]
@@ -111,12 +136,15 @@ def read_header(path):
 
 
 def find_images(folder):
-    """{name: Path} of the images in a folder (not deeper), sorted. UserError where there is none."""
+    """{name: Path} of the images in a folder (not deeper), and of the delivered products in it, sorted. UserError where there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"the folder of images {folder} does not exist; expected one with {', '.join(IMAGE_SUFFIXES[:4])} … files")
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "." and e.is_file())
+        there = [(e.name, e.is_file()) for e in entries if e.name[0] != "."]
+    names = [name for name, is_file in there if is_file and name.lower().endswith(IMAGE_SUFFIXES)]
+    others = sorted(name for name, is_file in there if not is_file or name.lower().endswith(ARCHIVES))
+    names = sorted([*names, *(Path(scene).name for scene in products_in(str(folder), others, IMAGE_SUFFIXES))])
     if not names:
         raise UserError(f"{folder} holds no image; expected {', '.join(IMAGE_SUFFIXES)} files")
     return {name: folder / name for name in names}
@@ -158,8 +186,9 @@ class ImageReader:
         self.slab, self.slab_rows, self.whole = None, None, None
 
     def __enter__(self):
-        with gdal_environment(self.path):
-            self.dataset = opened(self.path)
+        self.scene = scene_at(self.path)
+        with gdal_environment(self.scene):
+            self.dataset = opened(self.scene)
             if (self.dataset.width, self.dataset.height) != (self.header.width, self.header.height):
                 self.dataset.close()
                 raise UserError(f"{self.path} has changed while it was read; run the same command again")
@@ -190,7 +219,7 @@ class ImageReader:
         return self.whole
 
     def stored(self, window):
-        with gdal_environment(self.path):
+        with gdal_environment(self.scene):
             pixels = read_bands(self.dataset, self.indexes, window, self.header.dtype)
         if self.colours is None:
             return pixels
@@ -201,7 +230,7 @@ class ImageReader:
         width, height = self.header.width, self.header.height
         scale = min(1.0, longest / max(width, height))
         shape = max(1, round(height * scale)), max(1, round(width * scale))
-        with gdal_environment(self.path):
+        with gdal_environment(self.scene):
             if self.colours is None:
                 pixels = read_bands(self.dataset, self.indexes, None, self.header.dtype, out_shape=(len(self.indexes), *shape))
             else:
@@ -220,7 +249,7 @@ class ImageReader:
             return np.ones(pixels.shape[1:], bool)
         valid = valid_pixels(pixels, self.nodata)
         if self.header.masked is not None and self.orientation == UPRIGHT:
-            with gdal_environment(self.path):
+            with gdal_environment(self.scene):
                 valid &= ~hidden_pixels(self.dataset, self.header.masked, Window(x0, y0, x1 - x0, y1 - y0))
         return valid
 

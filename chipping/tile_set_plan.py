@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipping.image_files import header_fields, same_bands
+from chipping.image_files import header_fields, same_bands, scene_at
 from chipping.tile_files import FILL, fits_png, stored_type, tile_name
 from chipping.tile_plan import boxes_of_tile, candidates, check_overlap, draw_of, regions_of_tile, tiles_of
 from chipping.tile_set import LAYER
@@ -159,7 +159,7 @@ def scale_of_images(images, positions, bands, dtype, options):
         return Scale(tags[0], offset or tags[1])
     if dtype == "uint8":
         return Scale((255.0,) * len(bands), offset or (0.0,) * len(bands))
-    info, where = describe(first.path), [first.header.bands[p] - 1 for p in positions[first.name]]
+    info, where = describe(scene_at(first.path)), [first.header.bands[p] - 1 for p in positions[first.name]]
     return decide_scale(info, where, bands)
 
 

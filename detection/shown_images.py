@@ -5,7 +5,7 @@ from pathlib import Path
 from chipping.box_labels import read_labels
 from detection.maps import IMAGE_SUFFIXES
 from detection.tile_sets import Labelled, Reading, read_sets
-from raster.source import list_rasters
+from raster.products import list_scenes
 from runtime.errors import UserError
 
 READ_AS = ("label_map", "point_size", "class_field")  # settings of a run that say how annotations are read
@@ -19,7 +19,7 @@ def choose_images(checkpoint, patterns, annotations=None, label_map=None, note=l
     """
     if not patterns:
         return images_of_run(checkpoint, note)
-    paths = list_rasters(patterns, IMAGE_SUFFIXES)
+    paths = list_scenes(patterns, IMAGE_SUFFIXES)
     if not annotations:
         return [(path, None) for path in paths]
     folder = folder_of(patterns, paths)

@@ -35,6 +35,12 @@ class Place:
     def __str__(self):
         return f"{self.path}/{self.member}" if self.member else without_signature(self.path)
 
+    def is_there(self):
+        """Whether the file or member exists; True of an address, which is asked when it is opened."""
+        if "://" in self.path:
+            return True
+        return self.member in members_of(self.path) if self.member else os.path.exists(self.path)
+
     def content(self):
         """All bytes of a small local file, or member of an archive. UserError."""
         if self.member:

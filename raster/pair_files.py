@@ -1,9 +1,12 @@
 """Pan and ms files that belong together by their names, and the one scale that both share."""
 
+import contextlib
 import math
 import re
 from collections import defaultdict
 
+from raster.product_scene import ProductScene
+from raster.products import list_scenes
 from raster.scale import decide_scale, parse_numbers, scale_from_tags, scale_words
 from raster.source import describe, list_rasters, scene_name
 from runtime.errors import UserError
@@ -19,7 +22,7 @@ def place_of(path):
 
 def match_paths(pans, mss):
     """[(pan path, ms path)] of two lists of patterns: one of each is a pair, several are paired by their names without "pan" and "ms"."""
-    pans, mss = list_rasters(pans), list_rasters(mss)
+    pans, mss = (rasters_of(patterns, flag) for patterns, flag in ((pans, "--pan"), (mss, "--ms")))
     if len(pans) == len(mss) == 1:
         return [(pans[0], mss[0])]
     places = defaultdict(lambda: ([], []))
@@ -34,6 +37,20 @@ def match_paths(pans, mss):
             "pass files that differ in 'pan' and 'ms' only"
         )
     return [(p[0], m[0]) for _, (p, m) in sorted(places.items())]
+
+
+def rasters_of(patterns, flag):
+    """Paths of rasters. UserError, also for delivered products."""
+    try:
+        return list_rasters(patterns)
+    except UserError as error:
+        products = []
+        with contextlib.suppress(UserError):
+            products = [scene for scene in list_scenes(patterns) if isinstance(scene, ProductScene)]
+        if not products:
+            raise
+        raise UserError(f"{flag} {products[0]} is a delivered product; of those that are read only Maxar ARD has a pan band: pass the "
+                        "…-pan.tif and …-ms.tif in it") from error
 
 
 def scale_of_pair(pair, divide_by=None, offset=None):

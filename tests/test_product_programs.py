@@ -16,6 +16,8 @@ from map_factory import run, write_checkpoint
 from product_factory import make_hls, make_item, make_landsat, make_safe, numbers, sentinel2_pixels, tarred, write_raster
 
 import chip
+import demo
+from chipping.tile_set import read_tile_set
 from mapping.predict_file import predict_file
 from raster import source
 from raster.products import list_scenes
@@ -158,6 +160,74 @@ def test_objects_are_found_in_products_too(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": known})
     assert run(item, "--checkpoint", tmp_path / "c.pt", "--output-dir", "found", "--device", "cpu") == 0
     assert [entry["bbox"] for entry in json.loads((tmp_path / "found/results.json").read_text())] == [[12, 10, 12, 10]]
+
+
+@pytest.mark.slow
+def test_a_detector_is_shown_on_products_with_their_annotations(tmp_path, monkeypatch, capsys):
+    from spot_detector import SpotDetector, data, stand_in
+
+    pixels = {band: np.full_like(array, 2000) for band, array in sentinel2_pixels(60).items()}
+    pixels["B04"][10:20, 12:24] = 8000
+    safe, _ = make_safe(tmp_path / "images", pixels=pixels)
+    write_boxes(tmp_path / "boxes.geojson", [(12, 10, 24, 20)], "cow")
+    stand_in(monkeypatch, SpotDetector())
+    known = data(divide_by=[10_000.0] * 3, offset=[-1000.0] * 3, classes=["cow", "sheep"])
+    save_checkpoint(tmp_path / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": known})
+    words = ["--checkpoint", str(tmp_path / "c.pt"), "--device", "cpu", "--quiet", "--images", "images"]
+    for more, folder in (([], "p"), (["--annotations", "boxes.geojson"], "q")):
+        assert demo.main([*words, *more, "--output-dir", folder]) == 0
+    assert "1 with annotations: 1 object, 1 detection" in capsys.readouterr().out
+    assert os.path.exists(f"q/found/{safe.stem}_boxes.geojson")
+
+
+def test_sharpening_refuses_products(tmp_path):
+    safe, _ = make_safe(tmp_path)
+    write_raster("pan.tif", numbers(60, 60, 0), 10)
+    with pytest.raises(UserError, match=r"--ms \S+SAFE is a delivered product; of those that are read only Maxar ARD has a pan band"):
+        run("--method", "gsa", "--pan", "pan.tif", "--ms", safe)
+
+
+# ------------------------------------------------------------------------------------------------ tiles, labels
+
+
+def write_boxes(path, boxes, label):
+    """Polygons around pixels of 10 m (left, top, right, bottom) in the product's CRS, as GeoJSON."""
+    x, y = 600_000, 4_900_020
+    rings = [[(x + 10 * c, y - 10 * r) for c, r in ((a, b), (c, b), (c, d), (a, d), (a, b))] for a, b, c, d in boxes]
+    features = [{"type": "Feature", "properties": {"label": label}, "geometry": {"type": "Polygon", "coordinates": [r]}} for r in rings]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+
+
+def test_products_in_a_folder_are_images_of_tiles(tmp_path):
+    safe, pixels = make_safe(tmp_path / "images", side=96)
+    os.remove(next(safe.rglob("*B09_60m.jp2")))  # a band that no tile has
+    write_boxes(tmp_path / "boxes.geojson", [(10, 20, 20, 30), (70, 40, 80, 50)], "house")
+    size, annotations = {"width": 96, "height": 96}, [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 20, 10, 10]}]
+    (tmp_path / "coco.json").write_text(json.dumps({
+        "images": [{"id": 7, "file_name": safe.name, **size}], "categories": [{"id": 1, "name": "house"}], "annotations": annotations}))
+    words = ("--images", "images", "--bands", "B04,B11", "--tile-size", "64", "--overlap", "32")
+    for file, count in (("boxes.geojson", 2), ("coco.json", 1)):
+        chip.main(["make-tiles", *words, "--annotations", file, "--output-dir", f"tiles-{count}"])
+        lines, known = read_lines(f"tiles-{count}/manifest.jsonl"), read_json(f"tiles-{count}/chipset.json")
+        assert known["divide_by"] == [10_000] * 2 and known["offset"] == [-1000] * 2 and known["bands"] == ["B04", "B11"]
+        (first,) = [line for line in lines if (line["x0"], line["y0"]) == (0, 0)]
+        assert [10, 20, 20, 30] in first["boxes"]
+        tile = np.load(f"tiles-{count}/{first['file']}")
+        assert (tile[0] == pixels["B04"][:64, :64]).all() and tile.shape == (2, 64, 64)
+    chip.main(["make-tiles", *words, "--annotations", "boxes.geojson", "--output-dir", "windows", "--tile-format", "none"])
+    tiles = read_tile_set("windows")
+    with tiles.reader(0) as image:
+        assert (tiles.window(image, 0, 0, 0, 64, 64)[0] == tile).all()
+
+
+def test_products_are_images_with_labels_of_their_own(tmp_path):
+    make_safe(tmp_path / "in", side=48)
+    make_safe(tmp_path / "in", side=48, name=OLD, baseline="02.14")
+    (tmp_path / "labels.csv").write_text(f"image,label\n{OLD},old\nS2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000,new\n")
+    lines = cut("--task", "classification", "--images", "in/*.SAFE", "--scene-labels", "labels.csv", "--bands", "B04,B8A")
+    assert len(lines) == 8 and {line["scene"][:3] for line in lines} == {"S2A", "S2B"}
+    assert read_json("patches/chipset.json")["offset"] == [-1000, -1000]
 
 
 # ------------------------------------------------------------------------------------------------ patches

@@ -22,7 +22,7 @@ FIRST_FLAGS = ("--images", "--annotations", "--label-map", "--tile-size", "--ove
 
 def add_arguments(parser):
     source = parser.add_argument_group("images and their boxes")
-    source.add_argument("--images", metavar="DIR", help="folder of images: JPEG, PNG, GeoTIFF …")
+    source.add_argument("--images", metavar="DIR", help="folder of images: JPEG, PNG, GeoTIFF …, delivered products")
     source.add_argument("--annotations", metavar="FILE",
                         help="COCO JSON, folder of Pascal VOC, CSV, or GeoJSON / GeoPackage over georeferenced images")
     source.add_argument("--classes", type=names, metavar="NAMES", help="the classes in their order; by default those that have boxes")
