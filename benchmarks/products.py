@@ -2,7 +2,7 @@
 What delivered products cost beside what nobody can do without: the blocks of their files, decoded once.
 
     python benchmarks/products.py                        # a generated SAFE of 4392 x 4392 pixels of 10 m: six bands, JPEG 2000 in tiles
-    python benchmarks/products.py --side 10980 --repeat 1
+    python benchmarks/products.py --side 10980 --memory        # peak memory of cutting and of a map, beside idle processes
 
 Prints CPU seconds of cutting (after the imports) and of decoding all blocks of the bands once, and their ratio; wall seconds of one and two
 workers; milliseconds to open a product; requests and bytes of a window of a remote COG beside the header and its own blocks.
@@ -33,8 +33,8 @@ BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
 def land(side, seed):
     """(side, side) uint16 like land: smooth fields, fine noise."""
     rng = np.random.default_rng(seed)
-    coarse = np.kron(rng.integers(1300, 4000, (side // 32 + 1, side // 32 + 1)), np.ones((32, 32), np.int64))[:side, :side]
-    return (coarse + rng.integers(0, 60, (side, side))).astype(np.uint16)
+    coarse = np.kron(rng.integers(1300, 4000, (side // 32 + 1, side // 32 + 1), np.uint16), np.ones((32, 32), np.uint16))[:side, :side]
+    return coarse + rng.integers(0, 60, (side, side), np.uint16)
 
 
 def generate(folder, side):
@@ -94,6 +94,46 @@ def time_cutting(folder, side, repeat, cpu_only):
     one, two = (min(cut_alone(safe, folder / f"w{workers}-{n}", workers) for n in range(repeat)) for workers in (1, 2))
     print(f"one worker: {one:.1f} s; two: {two:.1f} s, {one / two:.2f} times as fast ({os.cpu_count()} cores)")
     return safe
+
+
+def peak_of(*words):
+    """Highest memory in MB of a process of its own."""
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(map(str, words))} ended with status {status}")
+    return usage.ru_maxrss / 1024
+
+
+def map_with_three_bands(scene, folder):
+    """Map a scene with a 1 x 1 convolution, so that its memory is that of the reading and writing; without a scene only import for it."""
+    import torch
+
+    from mapping.inputs import NO_FLAGS, describe_for, plan_input
+    from mapping.map_files import MapFiles
+    from mapping.scene import map_scene
+    from mapping.segmentation import Predictor
+    from mapping.settings import MapSettings, ModelFacts
+    from raster.products import product_scene
+    from runtime.device import Compute
+
+    if scene == "none":
+        return
+    model = torch.nn.Conv2d(3, 2, 1)
+    data = {"bands": ["B04", "B8A", "B12"], "divide_by": [1e4] * 3, "offset": [-1e3] * 3, "nodata": None, "classes": ["background", "fire"]}
+    plan = plan_input(describe_for(product_scene(scene), data, NO_FLAGS), data)
+    predictor = Predictor(model, 2, plan.scale, Compute(device=torch.device("cpu")))
+    facts = ModelFacts(bands=tuple(data["bands"]), classes=tuple(data["classes"]), weights="benchmark")
+    map_scene(predictor, plan, MapFiles(folder, "scene"), facts, MapSettings())
+
+
+def measure_memory(folder, side):
+    safe, mask = generate(folder, side)
+    words = (ROOT / "chip.py", "make-patches", "--images", safe, "--masks", mask, "--bands", ",".join(BANDS), "--no-clouds", "--quiet")
+    idle, ours = peak_of(*words, "--patches-dir", folder / "no", "--dry-run"), peak_of(*words, "--patches-dir", folder / "out")
+    print(f"cutting a tile of {side}², {len(BANDS)} bands: {ours:.0f} MB at most; a dry run of it {idle:.0f} MB", flush=True)
+    idle, ours = (peak_of(__file__, "--map", scene, folder / "maps") for scene in ("none", safe))
+    print(f"mapping it with 3 bands: {ours:.0f} MB at most; a process with the same imports {idle:.0f} MB")
 
 
 def time_opening(safe, repeat):
@@ -177,9 +217,15 @@ def main(argv=None):
     parser.add_argument("--side", type=int, default=4392, help="pixels of 10 m, a multiple of 6")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cpu-only", action="store_true", help="without the wall seconds of workers, which need a quiet machine")
+    parser.add_argument("--memory", action="store_true", help="only the peak memory of cutting and mapping")
+    parser.add_argument("--map", nargs=2, help=argparse.SUPPRESS)  # scene and folder: what a process does
     args = parser.parse_args(argv)
+    if args.map:
+        return map_with_three_bands(*args.map)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as scratch:
+        if args.memory:
+            return measure_memory(Path(scratch), args.side)
         count_requests(Path(scratch))
         safe = time_cutting(Path(scratch), args.side, args.repeat, args.cpu_only)
         time_opening(safe, args.repeat)

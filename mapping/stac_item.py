@@ -21,6 +21,7 @@ EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/schema.json" for n
 ))
 GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 FORMS = {".tif": GEOTIFF, ".png": "image/png", ".geojson": "application/geo+json", ".gpkg": "application/geopackage+sqlite3"}
+STRAIGHT = 2e-6  # degrees, 20 cm: points of a border that are no farther from a straight line are left out
 SIDE = 16  # pieces of a side whose ends are put on the globe: it is a curve in lon/lat
 WITHOUT_DATE = "no STAC item: neither metadata, tags nor name tell when the scene was taken"
 
@@ -102,7 +103,7 @@ def place_of(info):
         box = [-180.0, round(south, 7), 180.0, round(north, 7)]
         return geojson(shapely.box(*box)), box
     whole = shapely.Polygon(np.round(np.stack([lon, lat], axis=1), 7))
-    left, south, right, north = whole.bounds
+    (left, south, right, north), whole = whole.bounds, whole.simplify(STRAIGHT)
     if right <= 180:
         return geojson(whole), [left, south, right, north]
     east, west = (shapely.set_precision(whole.intersection(shapely.box(edge, -90, edge + 360, 90)), 1e-7) for edge in (-180, 180))

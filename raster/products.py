@@ -20,22 +20,21 @@ from runtime.network import without_signature
 class Row:
     """
     A product. title: in words. find(names) → [(name of a scene, the file that tells it)] among the names of a package's files.
-    read(package, file, name) → Product. example: what a scene of it is called on the command line.
+    read(package, file, name) → Product.
     """
 
     title: str
     find: callable
     read: callable
-    example: str
 
 
 ROWS = (
-    Row("Sentinel-2 L2A and L1C", sentinel2.scenes_in, sentinel2.read, "S2B_MSIL2A_….SAFE, or its .zip"),
-    Row("Landsat 8/9 C2 L2SP", landsat.scenes_in, landsat.read, "LC09_L2SP_….tar, or its folder"),
-    Row("HLS S30 and L30", hls.scenes_in, hls.read, "HLS.S30.T32TQM.…/"),
-    Row("PlanetScope SR", planetscope.scenes_in, planetscope.read, "a folder with …_AnalyticMS_SR.tif, …_udm2.tif, …_metadata.xml"),
+    Row("Sentinel-2 L2A and L1C", sentinel2.scenes_in, sentinel2.read),
+    Row("Landsat 8/9 C2 L2SP", landsat.scenes_in, landsat.read),
+    Row("HLS S30 and L30", hls.scenes_in, hls.read),
+    Row("PlanetScope SR", planetscope.scenes_in, planetscope.read),
 )
-EXPECTED = "; ".join(f"{row.title} ({row.example})" for row in ROWS)
+EXPECTED = ", ".join(row.title for row in ROWS)
 SENTINEL2 = ROWS[0]
 TEXTS = (".json", ".geojson")
 METADATA_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
@@ -125,7 +124,7 @@ def scenes_of_path(path, suffixes=(), named=True):
     if low.endswith(ARCHIVES) and os.path.isfile(path):
         scenes = [ProductScene(product) for _, product in read_products(path)]
         if not scenes and named:
-            raise UserError(f"{path} {what_archive_holds(path)}; expected {EXPECTED}")
+            raise UserError(f"{path} {what_archive_holds(path)}")
         return scenes or None
     return None
 
@@ -171,7 +170,7 @@ def rasters_beside(folder, names, own, suffixes):
 
 def what_archive_holds(path):
     inner = next((name for name in Package(path).names if name.lower().endswith((*ARCHIVES, *COMPRESSED_TARS))), None)
-    return f"holds the archive {inner}: unpack it once" if inner else "is no product that is read as delivered"
+    return f"holds the archive {inner}: unpack it once" if inner else f"is no product that is read as delivered; expected {EXPECTED}"
 
 
 def product_name(path):

@@ -74,6 +74,8 @@ def test_a_map_of_a_product_has_an_item_that_names_place_date_classes_files_and_
     to_lonlat = pyproj.Transformer.from_crs("EPSG:32632", "OGC:CRS84", always_xy=True).transform
     lon, lat = to_lonlat([600_000, 600_960, 600_000, 600_960], [4_900_020, 4_900_020, 4_899_060, 4_899_060])
     assert np.allclose(item["bbox"], (min(lon), min(lat), max(lon), max(lat)), atol=2e-6)
+    ground = shapely.geometry.shape(item["geometry"])
+    assert len(ground.exterior.coords) == 5 and ground.buffer(2e-6).covers(shapely.MultiPoint(np.stack([lon, lat], axis=1)))
     assert known["datetime"] == "2022-02-05T10:12:11.024000Z" and known["platform"] == "sentinel-2b"
     (link,) = item["links"]
     assert link["rel"] == "derived_from" and link["href"] == f"../in%20put/{safe.name}" and safe.stem[:3] not in link["title"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -154,7 +155,8 @@ def test_tiles_and_the_whole_scene_get_labels(runs, picture, tmp_path):
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_a_map_killed_after_any_band_ends_with_the_bytes_of_one_made_at_a_stretch(task, runs, picture, tmp_path, monkeypatch):
-    assert infer(runs / task, tmp_path / "whole", picture) == 0
+    words = (shutil.copy(picture, tmp_path / "scene_20220205.tif"), "--stac")
+    assert infer(runs / task, tmp_path / "whole", *words) == 0
     module, name = (scene, "predict_bands") if task == "regression" else (label_scene, "predict_rows")
     real = getattr(module, name)
 
@@ -166,12 +168,13 @@ def test_a_map_killed_after_any_band_ends_with_the_bytes_of_one_made_at_a_stretc
     with monkeypatch.context() as patch:
         patch.setattr(module, name, killed)
         with pytest.raises(KeyboardInterrupt):
-            infer(runs / task, tmp_path / "maps", picture)
-    assert (tmp_path / "maps" / ".chipmill" / "scene" / "journal.jsonl").exists()
-    assert infer(runs / task, tmp_path / "maps", picture) == 0
+            infer(runs / task, tmp_path / "maps", *words)
+    assert (tmp_path / "maps" / ".chipmill" / "scene_20220205" / "journal.jsonl").exists()
+    assert infer(runs / task, tmp_path / "maps", *words) == 0
     content = [{p.name: p.read_bytes() for p in (tmp_path / folder).iterdir() if p.is_file()} for folder in ("whole", "maps")]
     assert content[0] == content[1]
-    assert infer(runs / task, tmp_path / "maps", picture) == 0  # mapped already
+    assert set(json.loads(content[0]["scene_20220205.stac.json"])["assets"]) == {"preview", "values" if task == "regression" else "tiles"}
+    assert infer(runs / task, tmp_path / "maps", *words) == 0  # mapped already
 
 
 # ------------------------------------------------------------------------------------------------ what a classification is without flags
