@@ -97,7 +97,7 @@ def time_cutting(folder, side, repeat, cpu_only):
 
 
 def peak_of(*words):
-    """Highest memory in MB of a process of its own."""
+    """Highest memory in MB of a process of its own; the system counts what this one had before, which is why it stays small."""
     process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -128,7 +128,8 @@ def map_with_three_bands(scene, folder):
 
 
 def measure_memory(folder, side):
-    safe, mask = generate(folder, side)
+    subprocess.run([sys.executable, __file__, "--make", str(folder), "--side", str(side)], check=True)
+    safe, mask = next(folder.glob("*.SAFE")), next(folder.glob("masks/*"))
     words = (ROOT / "chip.py", "make-patches", "--images", safe, "--masks", mask, "--bands", ",".join(BANDS), "--no-clouds", "--quiet")
     idle, ours = peak_of(*words, "--patches-dir", folder / "no", "--dry-run"), peak_of(*words, "--patches-dir", folder / "out")
     print(f"cutting a tile of {side}², {len(BANDS)} bands: {ours:.0f} MB at most; a dry run of it {idle:.0f} MB", flush=True)
@@ -218,8 +219,11 @@ def main(argv=None):
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cpu-only", action="store_true", help="without the wall seconds of workers, which need a quiet machine")
     parser.add_argument("--memory", action="store_true", help="only the peak memory of cutting and mapping")
+    parser.add_argument("--make", help=argparse.SUPPRESS)  # folder: what a process does
     parser.add_argument("--map", nargs=2, help=argparse.SUPPRESS)  # scene and folder: what a process does
     args = parser.parse_args(argv)
+    if args.make:
+        return generate(Path(args.make), args.side)
     if args.map:
         return map_with_three_bands(*args.map)
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,7 +1,6 @@
 """Matches masks to images by key: the file's stem, without a suffix that the user names."""
 
-import re
-
+from raster.product import names_scene
 from raster.product_scene import ProductScene
 from raster.source import scene_name
 from runtime.errors import UserError, did_you_mean
@@ -41,17 +40,6 @@ def by_tile_and_date(masks, images):
         if found:
             keyed[key] = keyed.pop(found[0])
     return keyed
-
-
-def names_scene(name, product):
-    """Whether a name has the tile and the date of a product in it, between other characters than letters and digits."""
-    date = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", product.date)
-    if not date:  # whatever a stranger's metadata state
-        return False
-    year, month, day = date.groups()
-    tile = product.tile.removeprefix("T") if re.fullmatch(r"T\d{2}[A-Z]{3}", product.tile) else product.tile
-    dates = "|".join((f"{year}{month}{day}(?:T\\d{{6}})?", f"{year}-{month}-{day}"))
-    return all(re.search(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])", name) for words in (f"T?{re.escape(tile)}", dates))
 
 
 def refuse_unpaired(images, masks):

@@ -22,8 +22,10 @@ from pictures.gallery_page import Sheet, best_median_worst
 from pictures.overlays import class_overlay, error_legend, error_picture, grey_background, judge
 from pictures.sheets import contact_sheet
 from pictures.stretch import any_picture, burn_colour, infrared_title
+from raster.product import names_scene
+from raster.product_scene import ProductScene
 from raster.scale import to_reflectance
-from raster.source import describe, open_raster, read_bands
+from raster.source import describe, open_raster, read_bands, scene_name
 from runtime.errors import UserError
 
 LONGEST = 1024  # pixels of a scene's longer side in pictures and in its score
@@ -200,7 +202,13 @@ def group_cases(cases, count, class_set):
 
 
 def find_mask(scene, masks):
-    """The labels of a scene: a file of its name among `masks`; without masks ../masks/<name> or <tile>_DEL.tif beside it, or None."""
+    """
+    The labels of a scene: a file of its name among `masks`, of a product also one that names tile and date; without masks ../masks/<name>
+    or <tile>_DEL.tif beside it; or None.
+    """
+    if isinstance(scene, ProductScene):
+        names = {scene_name(mask): mask for mask in reversed(masks)}
+        return names.get(scene.name) or next((mask for name, mask in names.items() if names_scene(name, scene.product)), None)
     path = Path(scene)
     tile = path.stem.removesuffix("_S2L2A")
     for mask in masks:

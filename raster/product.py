@@ -123,6 +123,17 @@ def plain_name(name):
     return f"b{found[1]}" if found else name.strip().lower()
 
 
+def names_scene(name, product):
+    """Whether a name has the tile and the date of a product in it, between other characters than letters and digits."""
+    date = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", product.date)
+    if not date:  # whatever a stranger's metadata state
+        return False
+    year, month, day = date.groups()
+    tile = product.tile.removeprefix("T") if re.fullmatch(r"T\d{2}[A-Z]{3}", product.tile) else product.tile
+    dates = "|".join((f"{year}{month}{day}(?:T\\d{{6}})?", f"{year}-{month}-{day}"))
+    return all(re.search(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])", name) for words in (f"T?{re.escape(tile)}", dates))
+
+
 def family_of(word):
     word = word.strip().lower()
     return FAMILIES.get(word, word)

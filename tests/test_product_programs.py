@@ -163,6 +163,18 @@ def test_objects_are_found_in_products_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_demo_shows_a_product_beside_a_mask_that_names_its_tile_and_date(model, tmp_path, capsys):
+    make_safe(tmp_path, side=96)
+    hls, _ = make_hls(tmp_path, side=32)
+    write_mask(tmp_path / "masks/burned_32TQM_2022-02-05.tif")
+    write_mask(tmp_path / f"own/{hls.name}.tif", 32, 30)
+    for product, masks in (("*.SAFE", "masks"), (hls, "own")):
+        assert demo.main(["--checkpoint", str(model), "--device", "cpu", "--quiet", "--scenes", str(product), "--masks", masks,
+                          "--output-dir", f"demo-{masks}"]) == 0
+        assert "1 scenes, 1 of them with" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_detector_is_shown_on_products_with_their_annotations(tmp_path, monkeypatch, capsys):
     from spot_detector import SpotDetector, data, stand_in
 

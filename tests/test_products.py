@@ -36,9 +36,9 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from benchmarks.fake_ard import write_tile
-from chipping.pairing import names_scene
 from raster import product_scene as product_scene_module
 from raster.package import Place
+from raster.product import names_scene
 from raster.product_clouds import FORMS
 from raster.product_grid import Grid, Placed
 from raster.products import list_scenes, product_scene
