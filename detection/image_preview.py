@@ -44,7 +44,8 @@ class ImagePreview:
         picture = shown(reflectance, brightness_of(self.plan, self.facts.bands, reflectance))
         picture = picture.repeat(self.times, axis=0).repeat(self.times, axis=1)
         pixel = self.step / self.times
-        title = f"{name}: {plural(int(counts.sum()), 'detection')}, score from {threshold:.2f} on"
+        what = f"{name} ({self.plan.product.words})" if self.plan.product else name
+        title = f"{what}: {plural(int(counts.sum()), 'detection')}, score from {threshold:.2f} on"
         few = len(counts) <= 8  # of many classes only those that were found
         entries = zip(self.colours, self.facts.classes, counts.tolist(), strict=True)
         legend = [(colour, f"{name} {count}") for colour, name, count in entries if count or few]

@@ -16,9 +16,9 @@ from mapping.area_of_interest import require_area
 from mapping.background import ReadAhead
 from mapping.journal import RowJournal, deflate, inflate
 from mapping.map_files import add_item, begin_record, end_record
-from mapping.map_writer import place_on_globe
+from mapping.map_writer import delivered_as, place_on_globe
 from mapping.polygons import Area
-from mapping.preview import Preview, thumbnail_step
+from mapping.preview import Preview, caption_of, thumbnail_step
 from mapping.reading import read_slabs
 from mapping.segmentation import Strip, stride_of, thumbnail_rows
 from mapping.settings import band_settings, full_settings
@@ -117,7 +117,8 @@ def finish_tiles(tile_rows, grid, plan, files, model, settings, areas):
     globe, remarks = place_on_globe(info, areas, WRITERS[settings.vectors])
     if globe is None:
         paths.pop("tiles")
-    whole, preview, unreadable = WholeScene(len(model.classes), several, limit), Preview(info, model.bands, model.class_set), []
+    whole, unreadable = WholeScene(len(model.classes), several, limit), []
+    preview = Preview(info, model.bands, model.class_set, caption_of(plan))
     edges = [*grid.columns, info.width]
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(WRITERS[settings.vectors](paths["tiles"], globe, model.classes)) if globe else None
@@ -134,7 +135,7 @@ def finish_tiles(tile_rows, grid, plan, files, model, settings, areas):
     return {
         "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None, **summary, "polygons": out.count if out else None,
-        **in_record(unreadable), "remarks": remarks, "files": [path.name for path in paths.values()],
+        **in_record(unreadable), "remarks": remarks, **delivered_as(plan), "files": [path.name for path in paths.values()],
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from constants import IGNORE, VERSION
 from mapping.polygons import AreaFinder
-from mapping.preview import Preview
+from mapping.preview import Preview, caption_of
 from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
 from raster.sensor_place import why_without_grid
@@ -32,9 +32,8 @@ def finish_map(bands, plan, files, model, settings, areas):
     if globe is None:
         paths.pop("outlines")
     classes = model.class_set
-    caption = plan.product.words if plan.product else None
     counter, outlines, unreadable = Counter(len(model.classes), areas), None, []
-    preview = Preview(info, model.bands, classes, caption)
+    preview = Preview(info, model.bands, classes, caption_of(plan))
     with contextlib.ExitStack() as stack:  # exits in reverse: the class map gets its name last
         class_file, probability_file = open_rasters(stack, paths, plan, model, settings)
         if globe is not None:

@@ -37,15 +37,17 @@ class Preview:
     def save(self, path):
         reflectance, classes = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.classes)
         picture = preview(reflectance, classes, self.band_names, self.class_set, PREVIEW // 2)
-        if self.caption:
-            picture = np.concatenate([legend_strip([(None, self.caption)], picture.shape[1]), picture])
-        save_png(path, picture)
+        save_png(path, captioned(picture, self.caption))
 
 
 class ValuePreview:
-    """Takes StoredBands of values from the top; save() writes the scene beside them, from dark (1st percentile) to bright (99th)."""
+    """
+    Takes StoredBands of values from the top; save() writes the scene beside them, from dark (1st percentile) to bright (99th). caption: see
+    Preview.
+    """
 
-    def __init__(self, info, bands):
+    def __init__(self, info, bands, caption=None):
+        self.caption = caption
         self.step, self.band_names = thumbnail_step(info.height, info.width), bands
         self.reflectance, self.values = [], []
 
@@ -59,7 +61,17 @@ class ValuePreview:
         known = np.isfinite(values)
         low, high = np.percentile(values[known], (1, 99)) if known.any() else (0.0, 1.0)
         views = [any_picture(reflectance, self.band_names), probability_picture((values - low) / max(high - low, 1e-9))]
-        save_png(path, side_by_side(views, PREVIEW // 2))
+        save_png(path, captioned(side_by_side(views, PREVIEW // 2), self.caption))
+
+
+def caption_of(plan):
+    """Product, date and tile of a SceneInput of a product; None of a raster."""
+    return plan.product.words if plan.product else None
+
+
+def captioned(picture, caption):
+    """A picture (H, W, 3) under a line of text, or as it is."""
+    return np.concatenate([legend_strip([(None, caption)], picture.shape[1]), picture]) if caption else picture
 
 
 def preview(reflectance, classes, bands, class_set, least):

@@ -5,8 +5,8 @@ import contextlib
 import numpy as np
 
 from constants import IGNORE
-from mapping.map_writer import making_tags
-from mapping.preview import ValuePreview
+from mapping.map_writer import delivered_as, making_tags
+from mapping.preview import ValuePreview, caption_of
 from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
 from raster.writer import write_cog
@@ -15,7 +15,7 @@ from raster.writer import write_cog
 def finish_values(bands, plan, files, model, settings, areas):
     """As mapping.map_writer.finish_map, of values: <scene>_values.tif, float32 with NaN for nodata, and <scene>_preview.png."""
     info, paths, name = plan.info, files.content(settings, model.class_set), model.classes[0]
-    counter, figures, preview, unreadable = Counter(1, areas), Figures(), ValuePreview(info, model.bands), []
+    counter, figures, preview, unreadable = Counter(1, areas), Figures(), ValuePreview(info, model.bands, caption_of(plan)), []
     with contextlib.ExitStack() as stack:  # exits in reverse: the values get their name last
         file = stack.enter_context(write_cog(
             paths["values"], height=info.height, width=info.width, crs=info.crs, transform=info.transform, sensor_place=info.sensor_place,
@@ -36,7 +36,8 @@ def finish_values(bands, plan, files, model, settings, areas):
         "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None,
         **figures.summary(), **summary, "polygons": None, **in_record(unreadable),
-        "remarks": remarks_on(unreadable, summary["valid_fraction"]), "files": [path.name for path in paths.values()],
+        "remarks": remarks_on(unreadable, summary["valid_fraction"]), **delivered_as(plan),
+        "files": [path.name for path in paths.values()],
     }
 
 

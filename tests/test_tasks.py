@@ -9,6 +9,8 @@ import pytest
 import rasterio
 import torch
 from patch_factory import of_labels, of_values, write_patch_set
+from PIL import Image
+from product_factory import make_safe
 
 import inference
 import train
@@ -151,6 +153,16 @@ def test_tiles_and_the_whole_scene_get_labels(runs, picture, tmp_path):
     assert infer(runs / "multilabel", tmp_path / "several", picture, "--threshold", "0") == 0
     assert len(json.loads((tmp_path / "several" / "scene_tiles.geojson").read_text())["features"]) == 18  # each label of each tile
     assert "summary.csv" in {p.name for p in (tmp_path / "several").iterdir()}
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_the_maps_of_a_product_name_it(task, runs, tmp_path):
+    safe, _ = make_safe(tmp_path, side=60)
+    assert infer(runs / task, tmp_path / "maps", safe) == 0
+    record = json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"][0]
+    assert record["product"] == "Sentinel-2 L2A" and record["datetime"].startswith("2022-02-05") and record["clouds_left_out"] == "scl"
+    preview = np.asarray(Image.open(tmp_path / "maps" / f"{safe.stem}_preview.png"))
+    assert (preview[0] > 240).all() and (preview[:20] < 128).any()  # a line of text above the pictures
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
