@@ -125,7 +125,7 @@ def source_link(plan, folder):
     if "://" in address:
         href = without_signature(address)
     else:
-        file, sign, name = path.partition("#") if is_item else (path, "", "")
+        file, sign, name = path.rpartition("#") if product and "#" in path and not os.path.exists(path) else (path, "", "")
         href = f"{way_to(file, folder)}{sign}{quote(name)}"
     form = "application/geo+json" if is_item else FORMS.get(Path(path).suffix.lower()) if product is None else None
     return {"rel": "derived_from", "href": href, **({"type": form} if form else {}),

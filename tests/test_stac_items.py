@@ -103,6 +103,9 @@ def test_the_item_of_a_map_names_the_item_of_its_scene_without_a_signature(model
     words = ("--checkpoint", model, "--device", "cpu", "--stac")
     assert run(path, *words, "--output-dir", "one") == 0
     assert read_json(f"one/{item['id']}.stac.json")["links"][0]["href"] == "../a/item.json"
+    (tmp_path / "a/items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+    assert run(tmp_path / "a/items.json", *words, "--output-dir", "one", "--overwrite") == 0
+    assert read_json(f"one/{item['id']}.stac.json")["links"][0]["href"] == f"../a/items.json#{item['id']}"
     item["links"] = [{"rel": "self", "href": f"https://example.org/items/{item['id']}?sig=secret"}]
     (tmp_path / "a/items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
     assert run(tmp_path / "a/items.json", *words, "--output-dir", "two") == 0
