@@ -5,7 +5,7 @@ import re
 VERSION = "0.1.0"
 # The programs, and the commands of chip.py: the sections that a file of --config may have.
 PROGRAMS = ("make-patches", "make-chips", "make-tiles", "make-warehouse", "fake-captures", "fake-chips", "get-reflectance", "link-chips",
-            "inspect", "train", "train-pansharpen", "train-detection", "train-small-detection", "inference", "demo")
+            "inspect", "train", "train-pansharpen", "train-detection", "train-small-detection", "inference", "export", "demo")
 MANIFEST = "manifest.jsonl"  # of a chip set: one line a chip
 
 # Labels. 255 means "do not look here": in chips, loss, metrics, sampling and maps alike.

@@ -12,6 +12,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, objects, h
     python inference.py --method gsa --pan 'pan/*.tif' --ms 'ms/*.tif' --output-dir maps --rgb --divide-by 10000
     python inference.py --checkpoint best_model.pt survey/*.tif --output-dir found                      # objects, docs/detection.md
     python inference.py --checkpoint checkpoints/bigdet.bin frames/ --output-dir seen                   # frames, docs/small-detectors.md
+    python inference.py --checkpoint best_model.onnx scene.tif --output-dir maps                        # in ONNX Runtime, docs/export.md
 
 For each scene, in the output folder (docs/maps.md tells how to read them):
 
@@ -59,7 +60,7 @@ def build_parser():
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, delivered products (.SAFE, .tar, STAC items …), folders, "
                         "globs, s3:// or https:// addresses")
     parser.add_argument("-w", "--checkpoint", "--detector-weights", metavar="FILE",
-                        help="the file that the end of a training names, or the run's folder")
+                        help="the file that the end of a training names, the run's folder, or an .onnx or .safetensors of export.py")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
@@ -134,10 +135,9 @@ def main(argv=None):
         refuse_oblong(args.window)
         return sharpen(args, given, None)
 
-    from runtime.checkpoint import load_checkpoint, require_parts
-    from runtime.run_folder import find_result
+    from runtime.checkpoint import require_parts
 
-    checkpoint = load_checkpoint(find_result(args.checkpoint))
+    checkpoint = load(args, given)
     kinds = {**dict.fromkeys(TASKS, OF_TASKS), **KINDS}
     if checkpoint["kind"] not in kinds:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(kinds)}")
@@ -149,6 +149,53 @@ def main(argv=None):
     if checkpoint["kind"] != "detection":
         refuse_oblong(args.window)
     return make_maps(args, given, checkpoint)
+
+
+def load(args, given):
+    """The dict of --checkpoint; of an .onnx with its "network"."""
+    from runtime.checkpoint import load_checkpoint
+    from runtime.run_folder import find_result
+
+    path = find_result(args.checkpoint)
+    if path.suffix == ".safetensors":
+        from exporting.tensors import load_tensors_folder
+
+        return load_tensors_folder(path)
+    if path.suffix != ".onnx":
+        return load_checkpoint(path)
+    if foreign := sorted(given & NOT_FOR_ONNX):
+        raise UserError(f"--{foreign[0].replace('_', '-')} is for networks in PyTorch, not for an .onnx; leave it out")
+
+    from exporting.onnx_reader import load_onnx
+
+    take_threads(args)
+    return load_onnx(path, args.device)
+
+
+def window_of(args, checkpoint, usual):
+    """
+    The side of windows: --window, or `usual`. Of an .onnx (width, height), those that it takes, unless it takes any.
+
+    UserError where --window asks for others than an .onnx takes.
+    """
+    if "network" not in checkpoint:
+        return args.window or usual
+    fixed, multiple = checkpoint["window"], checkpoint["multiple"]
+    asked = args.window or fixed or usual
+    sides = tuple(asked) if isinstance(asked, (tuple, list)) else (asked, asked)
+    wrong = sides != tuple(fixed) if fixed else any(side % multiple for side in sides)
+    if wrong:
+        takes = " x ".join(map(str, fixed)) if fixed else f"multiples of {multiple}"
+        raise UserError(f"{checkpoint['path']} takes windows of {takes} pixels, got {' x '.join(map(str, sides))}; pass another --window")
+    return sides
+
+
+def take_threads(args):
+    """Set the number of CPU threads, of PyTorch and of ONNX Runtime."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
 
 def check_combinations(args):
@@ -196,7 +243,8 @@ def map_scenes(args, given, checkpoint):
     chosen = {PIXEL_CLASSES: classes.threshold(data.get("threshold")), PATCH_LABELS: 0.5}.get(TASKS[task])
     overlap = (0.25 if answers_pixels(task) else 0.0) if args.overlap is None else args.overlap
     settings = MapSettings(
-        window=args.window or data["chip_size"] or 256, overlap=overlap, tta=args.tta, precision=args.precision, task=task,
+        window=square(window_of(args, checkpoint, data["chip_size"] or 256), checkpoint), overlap=overlap, tta=args.tta,
+        precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
         stac=args.stac,
@@ -206,13 +254,22 @@ def map_scenes(args, given, checkpoint):
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = MapRun(
-            network=model_from_checkpoint(checkpoint, args.model and load_user_model(args.model)), data=data, flags=flags,
-            settings=settings,
-            compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
+            network=checkpoint.get("network") or model_from_checkpoint(checkpoint, args.model and load_user_model(args.model)),
+            data=data, flags=flags, settings=settings,
+            compute=choose_compute(args, processes.local_rank, checkpoint), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, dates=args.dates, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
         )
         console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
+
+
+def square(window, checkpoint):
+    """The side of a square window of window_of. UserError for an .onnx with others."""
+    sides = set(window) if isinstance(window, tuple) else {window}
+    if len(sides) > 1:
+        raise UserError(f"{checkpoint['path']} takes windows of {' x '.join(map(str, window))}, and maps are made of square ones; "
+                        "export it again")
+    return sides.pop()
 
 
 # Flags of some kinds of checkpoints alone.
@@ -230,6 +287,7 @@ NOT_FOR_ANSWERS = {
 NOT_FOR_SHARPENING = {"aoi", "no_clouds", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
                       "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
                       "stac", "dates"}
+NOT_FOR_ONNX = {"precision", "compile", "channels_last", "model"}
 NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile", "model", "stac"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
                                       "max_detections", "class_colours", "dates"}
@@ -254,7 +312,7 @@ def find_objects(args, given, checkpoint):
 
     data = checkpoint["data"]
     trained = tuple(data["chip_size"])
-    window = args.window or trained
+    window = window_of(args, checkpoint, trained)
     window = window if isinstance(window, tuple) else (window, window)
     shares = [args.overlap] * 2 if args.overlap is not None else [data.get("overlap", 0.25 * min(trained)) / side for side in trained]
     stride = tuple(max(1, round(side * (1 - share))) for side, share in zip(window, shares, strict=True))
@@ -267,8 +325,8 @@ def find_objects(args, given, checkpoint):
                                clouds=False)
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = FindRun(
-            detector=detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
-            compute=choose_compute(args, processes.local_rank), batch_size=args.batch_size, output_dir=args.output_dir,
+            detector=checkpoint.get("network") or detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
+            compute=choose_compute(args, processes.local_rank, checkpoint), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes_of_checkpoint(data, args.class_colours).given, dates=args.dates, overwrite=args.overwrite,
             dry_run=args.dry_run, quiet=args.quiet,
         )
@@ -289,10 +347,10 @@ def find_in_frames(args, given, checkpoint):
 
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
         run = frame_maps.FrameRun(
-            detector=small_detector_from_checkpoint(checkpoint), data=checkpoint["data"],
+            detector=checkpoint.get("network") or small_detector_from_checkpoint(checkpoint), data=checkpoint["data"],
             score_threshold=0.3 if args.score_threshold is None else args.score_threshold,
             iou=0.5 if args.iou_threshold is None else args.iou_threshold,
-            compute=dataclasses.replace(choose_compute(args, processes.local_rank), channels_last=True),
+            compute=dataclasses.replace(choose_compute(args, processes.local_rank, checkpoint), channels_last=True),
             batch_size=args.batch_size, output_dir=args.output_dir, overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run,
         )
         return frame_maps.find_in_frames(run, args.scenes, processes, console)
@@ -310,7 +368,8 @@ def sharpen(args, given, checkpoint):
 
     with program("cpu", args.quiet) as (processes, console):
         run = SharpenRun(
-            checkpoint=checkpoint, method=args.method, compute=choose_compute(args, processes.local_rank), output_dir=args.output_dir,
+            checkpoint=checkpoint, method=args.method, compute=choose_compute(args, processes.local_rank, checkpoint),
+            output_dir=args.output_dir,
             bands=args.bands, divide_by=args.divide_by, offset=args.offset, accept_scale=args.accept_scale, shift=args.shift, rgb=args.rgb,
             block=args.window or 512, apron=args.apron, overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run,
             quiet=args.quiet,
@@ -318,15 +377,14 @@ def sharpen(args, given, checkpoint):
         return sharpen_all(run, args.pan, args.ms, processes, console)
 
 
-def choose_compute(args, local_rank):
-    """runtime.device.Compute as the flags say; also sets the number of CPU threads."""
+def choose_compute(args, local_rank, checkpoint):
+    """runtime.device.Compute as the flags say; also sets the number of CPU threads. Around an .onnx all is on the CPU."""
     import torch
 
     from runtime.device import Compute, choose_device
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = choose_device(args.device, local_rank)
+    take_threads(args)
+    device = torch.device("cpu") if checkpoint and "network" in checkpoint else choose_device(args.device, local_rank)
     return Compute(device=device, precision=args.precision, channels_last=args.channels_last, compile=args.compile)
 
 

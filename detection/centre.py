@@ -61,25 +61,28 @@ class CentreDetector(nn.Module):
             "box": WEIGHTS["box"] * ((1.0 - overlap) * share).sum() / total(share.sum()).clamp(min=1e-6),
         }
 
-    def predict(self, images, score_threshold=0.05, limit=300):
-        """A list of Detections, one an image, sorted by score."""
+    def best(self, images, count):
+        """→ (boxes (B, N, 4) within the images, scores (B, N), labels (B, N)) of the highest peaks, the best first; N is at most count."""
         logits, boxes = self(images)
         height, width = images.shape[-2:]
         heat = logits.sigmoid()
-        peak = heat * (F.max_pool2d(heat, 3, 1, 1) == heat)
-        found = []
-        for scores, places in zip(peak.flatten(1), boxes.flatten(2), strict=True):
-            count = min(limit + 1, len(scores))
-            best, index = scores.topk(count)
-            kept = best > score_threshold
-            full, kept = bool(kept.sum() > limit), kept[:limit]
-            best, index = best[:limit][kept], index[:limit][kept]
-            cell = places.shape[1]
-            place = places[:, index % cell].T
-            place = torch.stack([place[:, 0].clamp(0, width), place[:, 1].clamp(0, height), place[:, 2].clamp(0, width),
-                                 place[:, 3].clamp(0, height)], dim=1)
-            found.append(Detections(place, best, index // cell + 1, None, full))
-        return found
+        peak = (heat * (F.max_pool2d(heat, 3, 1, 1) == heat)).flatten(1)
+        scores, index = peak.topk(min(count, peak.shape[1]), dim=1)
+        cell = boxes.shape[-2] * boxes.shape[-1]
+        x0, y0, x1, y1 = boxes.flatten(2).gather(2, (index % cell)[:, None].expand(-1, 4, -1)).unbind(1)
+        places = torch.stack([x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], dim=2)
+        return places, scores, index // cell + 1
+
+    def predict(self, images, score_threshold=0.05, limit=300):
+        """A list of Detections, one an image, sorted by score."""
+        return [above(*one, score_threshold, limit) for one in zip(*self.best(images, limit + 1), strict=True)]
+
+
+def above(boxes, scores, labels, score_threshold, limit):
+    """Detections of one image, whose boxes are sorted by score: at most `limit` with a score above the threshold."""
+    kept = scores > score_threshold
+    full, kept = bool(kept.sum() > limit), kept[:limit]
+    return Detections(boxes[:limit][kept], scores[:limit][kept], labels[:limit][kept], None, full)
 
 
 def cells(size, device):

@@ -34,8 +34,8 @@ class Sharpener:
 
 
 def network_sharpener(checkpoint, compute=ON_CPU):
-    """Sharpener of a pansharpening checkpoint (a dict as loaded). compute: runtime.device.Compute."""
-    model = compute.place(pansharpener_from_checkpoint(checkpoint)).eval()
+    """Sharpener of a pansharpening checkpoint (a dict as loaded; its "network" in place of weights). compute: runtime.device.Compute."""
+    model = compute.place(checkpoint.get("network") or pansharpener_from_checkpoint(checkpoint)).eval()
 
     def run(ms, pan):
         with torch.no_grad(), compute.autocast():

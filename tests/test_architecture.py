@@ -28,6 +28,7 @@ FLOORS = [
     {"mapping"},
     {"tasks"},
     {"pansharpening", "detection"},
+    {"exporting"},
     {COMMANDS, *PROGRAMS},
 ]
 PACKAGES = sorted({name.split(".")[0] for floor in FLOORS for name in floor if (ROOT / name.split(".")[0]).is_dir()})

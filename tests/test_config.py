@@ -21,16 +21,16 @@ from runtime.flags import parse_with_config
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"train": "train", "train-pansharpen": "train_pansharpen", "train-detection": "train_detection",
-           "train-small-detection": "train_small_detection", "inference": "inference", "demo": "demo"}
+           "train-small-detection": "train_small_detection", "inference": "inference", "export": "export", "demo": "demo"}
 FILES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "examples").glob("*.yaml")])
-POSITIONAL = {"inspect": ["patches"], "link-chips": ["a", "b"]}
+POSITIONAL = {"inspect": ["patches"], "link-chips": ["a", "b"], "export": ["last.pt"]}
 
 
 def parse(program, *words):
     """The parsed flags of a program, or of a command of chip.py."""
     if program in chip.COMMANDS:
         return chip.build_parser().parse_args([program, *POSITIONAL.get(program, ()), *words])
-    return parse_with_config(importlib.import_module(MODULES[program]).build_parser(), list(words))[0]
+    return parse_with_config(importlib.import_module(MODULES[program]).build_parser(), [*POSITIONAL.get(program, ()), *words])[0]
 
 
 def parser_of(program):

@@ -20,7 +20,7 @@ from benchmarks.fake_ard import make_fake_ard
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("raster|vectors|pictures|nets|synthetic|chipping|mapping|detection|pansharpening|runtime|"
+FOLDERS = ("raster|vectors|pictures|nets|synthetic|chipping|mapping|detection|pansharpening|exporting|runtime|"
            "docs|benchmarks|tests|recipes|examples|weights")
 PROGRAMS = [p for p in sorted(ROOT.glob("*.py")) if '__name__ == "__main__"' in p.read_text(encoding="utf-8")]
 

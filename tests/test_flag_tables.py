@@ -11,7 +11,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 @pytest.mark.parametrize(("program", "page"), [
     ("train", "training.md"), ("train_pansharpen", "pansharpening.md"), ("train_detection", "detection.md"),
-    ("train_small_detection", "small-detectors.md"),
+    ("train_small_detection", "small-detectors.md"), ("export", "export.md"),
 ])
 def test_the_table_of_flags_is_that_of_the_program(program, page):
     text = (DOCS / page).read_text(encoding="utf-8")

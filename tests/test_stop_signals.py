@@ -292,7 +292,7 @@ def test_one_process_tells_of_a_stop(tmp_path, silent):
 
 def test_every_program_catches_signals_before_it_imports_anything():
     programs = [path for path in ROOT.glob("*.py") if "\n    run_program(" in path.read_text()]
-    assert len(programs) == 7
+    assert len(programs) == 8
     for path in programs:
         docstring, first, *_ = ast.parse(path.read_text()).body
         begins = "if __name__ == '__main__':\n    from runtime.stop_signals import catch_stop_signals\n    catch_stop_signals("
