@@ -46,7 +46,7 @@ class Port:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exportable:
     """
-    module: tensors → a tuple of tensors, in eval mode on the CPU. weights: the state dict that a checkpoint of its kind has. facts: what
+    module: forward(*tensors) → a tuple of tensors, in eval mode on the CPU. weights: the state dict that a checkpoint of its kind has. facts: what
     inference.py needs of the checkpoint: kind, model, data, and "window": (width, height) that it takes, or None where sides are free,
     whole multiples of "multiple". draw(batch, (height, width), generator): inputs as they come. compare(expected, found): see
     exporting/parity.py. words: names of the classes, or of what comes out. task: of the MLM extension. sizes: (height, width) to try.
@@ -96,10 +96,10 @@ def exportable_of(checkpoint, *, size=None, free=False, limit=None, user_model=N
     return kinds[kind](checkpoint, size=size, free=free, limit=limit, user_model=user_model)
 
 
-def facts_of(checkpoint, size, multiple=1, **more):
-    """Exportable.facts. size: (height, width) or None."""
+def facts_of(checkpoint, model, size, multiple=1, **more):
+    """Exportable.facts. model: the network's description. size: (height, width) or None."""
     data = {key: value for key, value in checkpoint["data"].items() if key not in LOCAL}
-    return {"kind": checkpoint["kind"], "model": checkpoint["model"], "data": data, "window": size and [size[1], size[0]],
+    return {"kind": checkpoint["kind"], "model": model, "data": data, "window": size and [size[1], size[0]],
             "multiple": multiple, **more}
 
 
@@ -156,7 +156,7 @@ def of_task(checkpoint, *, size, free, limit, user_model):
     return Exportable(
         title=config.title, module=AsTuple(model).eval(), weights=model.state_dict(),
         inputs=(Port("reflectance", shape, dims, meaning, bands=config.bands),), outputs=(output,),
-        facts=facts_of(checkpoint, None if free else size, multiple if free else 1),
+        facts=facts_of(checkpoint, config.to_dict(), None if free else size, multiple if free else 1),
         draw=lambda batch, sides, generator: (drawn(config.mean, config.std, batch, sides, generator, len(config.bands)),),
         compare=lambda expected, found: compare_dense(expected, found, classes=answers in (PIXEL_CLASSES, PATCH_CLASS)),
         words=tuple(data["classes"]), task=task, scale=(data["divide_by"], data["offset"]),
@@ -213,7 +213,7 @@ def of_sharpening(checkpoint, *, size, free, limit, user_model):
         inputs=(Port("ms", ("batch", bands, "height", "width"), dims, "reflectance of the multispectral bands", bands=config.bands),
                 Port("pan", ("batch", 1, *fine), dims, "reflectance of the panchromatic band", bands=("pan",))),
         outputs=(Port("sharpened", ("batch", outputs, *fine), dims, meaning),),
-        facts=facts_of(checkpoint, None), draw=draw, compare=compare_dense, words=(), task="super-resolution",
+        facts=facts_of(checkpoint, checkpoint["model"], None), draw=draw, compare=compare_dense, words=(), task="super-resolution",
         scale=(data["divide_by"], data["offset"]), sizes=((side, side), (side + 9, side - 7), (side - 3, side + 20)),
     )
 
@@ -251,7 +251,7 @@ def of_boxes(checkpoint, *, size, free, limit, user_model):
         title=f"centre detector on {config.encoder}", module=AsTuple(CentreBoxes(detector, count)).eval(), weights=detector.state_dict(),
         inputs=(Port("image", shape, dims, "reflectance, or a picture's values / 255; 0 where there is no data", bands=config.bands),),
         outputs=box_ports(count, "x0, y0, x1, y1 in pixels of the window, the best first"),
-        facts=facts_of(checkpoint, (height, width), limit=limit),
+        facts=facts_of(checkpoint, config.to_dict(), (height, width), limit=limit),
         draw=lambda batch, sides, generator: (drawn(config.mean, config.std, batch, sides, generator, len(config.bands)),),
         compare=lambda expected, found: compare_ranked(expected, found, (width, height)), words=tuple(config.classes),
         task="object-detection", scale=(data["divide_by"], data["offset"]), sizes=((height, width),),
@@ -280,7 +280,7 @@ def of_frames(checkpoint, *, size, free, limit, user_model):
         inputs=(Port("frame", shape, dims, f"red, green and blue / 255, fitted into the size by {config.resize_mode}", bands=BANDS),),
         outputs=box_ports(detector.kept, "x0, y0, x1, y1 as shares of width and height, the best first",
                           ("logits", "sigmoid gives scores")),
-        facts=facts_of(checkpoint, (tall, wide)),
+        facts=facts_of(checkpoint, config.to_dict(), (tall, wide)),
         draw=lambda batch, sides, generator: (torch.rand(batch, 3, *sides, generator=generator),),
         compare=lambda expected, found: compare_ranked(expected, found, (1, 1)), words=tuple(config.classes), task="object-detection",
         sizes=((tall, wide),),

@@ -245,6 +245,8 @@ def test_centre_finds_the_same_boxes_and_no_more_than_it_was_exported_for(tmp_pa
     with torch.no_grad():
         detector.network.heat[-1].weight.mul_(30)
         detector.network.box[-1].weight.normal_(0, 0.05)
+        logits, _ = detector.network(detector.input_step(torch.rand(1, 3, 48, 64)))
+        detector.network.heat[-1].bias.sub_(logits.mean(dim=(0, 2, 3)))  # both classes are found
     path = save(tmp_path / "n.pt", "detection", detector, chip_size=[64, 48], overlap=16, divide_by=[255.0] * 3, classes=["a", "b"],
                 max_detections=40, iou_threshold=0.5)
     onnx, found = exported(path), []
@@ -261,7 +263,8 @@ def test_centre_finds_the_same_boxes_and_no_more_than_it_was_exported_for(tmp_pa
         run(scene, "--checkpoint", onnx, "--output-dir", tmp_path / "more", "--max-detections", 41, "--device", "cpu")
 
 
-@pytest.mark.parametrize("model", [pytest.param("tiny", marks=pytest.mark.slow), pytest.param("big", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("model", ["tiny", "big"])
 def test_small_detectors_find_the_same_boxes_in_frames(tmp_path, model):
     torch.manual_seed(0)
     config = SmallConfig(model=model, max_boxes=6, target_size=(96, 64), classes=("a", "b"))
@@ -325,12 +328,11 @@ class OneConvolution(torch.nn.Module):
         super().__init__()
         self.layer = torch.nn.Conv2d(3, 2, 1)
 
-    def forward(self, x):
-        return (self.layer(x),)
+    def forward(self, *inputs):
+        return (self.layer(*inputs),)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("overwrite", [pytest.param(False, marks=pytest.mark.nightly), pytest.param(True, marks=pytest.mark.slow)])
 def test_a_network_whose_export_is_wrong_leaves_no_file_and_an_older_one_as_it_is(checkpoint, tmp_path, monkeypatch, overwrite):
     module = OneConvolution()
     exportable = dataclasses.replace(exportable_of(load_checkpoint(checkpoint)), module=module)
@@ -354,8 +356,8 @@ def test_grids_pooled_from_one_size_are_noticed_by_comparing_where_no_name_refus
     assert sorted(p.name for p in tmp_path.iterdir()) == ["n.pt"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+                                    pytest.param(signal.SIGKILL, marks=pytest.mark.nightly)])
 def test_a_kill_leaves_an_older_file_whole_and_at_most_a_folder_that_the_next_run_clears(checkpoint, tmp_path, number):
     onnx = write_onnx(tmp_path / "n.onnx")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
