@@ -46,9 +46,9 @@ class Port:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exportable:
     """
-    module: forward(*tensors) → a tuple of tensors, in eval mode on the CPU. weights: the state dict that a checkpoint of its kind has. facts: what
-    inference.py needs of the checkpoint: kind, model, data, and "window": (width, height) that it takes, or None where sides are free,
-    whole multiples of "multiple". draw(batch, (height, width), generator): inputs as they come. compare(expected, found): see
+    module: forward(*tensors) → a tuple of tensors, in eval mode on the CPU. weights: the state dict that a checkpoint of its kind has.
+    facts: what inference.py needs of the checkpoint: kind, model, data, and "window": (width, height) that it takes, or None where sides
+    are free, whole multiples of "multiple". draw(batch, (height, width), generator): inputs as they come. compare(expected, found): see
     exporting/parity.py. words: names of the classes, or of what comes out. task: of the MLM extension. sizes: (height, width) to try.
     scale: (divide_by, offset), numbers a band, of the stored values; None for bytes / 255.
     """
