@@ -11,7 +11,7 @@ from pathlib import Path
 from constants import VERSION
 from runtime.errors import UserError, one_line
 from runtime.fields import OBJECT, TEXT, read_checked
-from runtime.files import atomic_path, refuse_existing, require_writable, write_json
+from runtime.files import atomic_path, read_json, refuse_existing, require_writable, write_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT = "chipmill-tensors-1"
@@ -23,6 +23,8 @@ def write_tensors(exportable, folder, overwrite=False):
 
     weights, config = (Path(folder) / name for name in (WEIGHTS, CONFIG))
     refuse_existing([weights, config], overwrite)
+    if config.exists() and read_json(config).get("format") != FORMAT:
+        raise UserError(f"{config} is of something else, a training perhaps; choose another folder for --safetensors")
     require_writable(folder)
     config.unlink(missing_ok=True)
     with atomic_path(weights) as temporary:

@@ -22,7 +22,7 @@ from exporting.onnx_file import FORMAT, PROPERTY, item_beside, weights_beside
 from exporting.parity import LARGEST, Parity
 from exporting.sessions import begin_session, run_session
 from runtime.errors import RunError, UserError, one_line
-from runtime.files import plain, refuse_existing, require_writable, scratch_folder, sync_file, write_json
+from runtime.files import plain, read_json, refuse_existing, require_writable, scratch_folder, sync_file, write_json
 from runtime.stop_signals import held
 
 ONE_FILE = 2**31 - 2**24  # bytes of weights that one .onnx holds: protobuf allows 2 GiB, and the graph needs some of it
@@ -41,6 +41,8 @@ def write_onnx(exportable, path, overwrite=False):
     path = Path(path)
     beside, item = weights_beside(path), item_beside(path)
     refuse_existing([path, beside, item], overwrite)
+    if item.exists() and "stac_version" not in read_json(item):
+        raise UserError(f"{item} is no STAC item, and would be replaced by that of {path.name}; give --onnx another name")
     require_writable(path.parent)
     with scratch_folder(path.parent / f".{path.name}.part") as scratch:
         new = scratch / path.name

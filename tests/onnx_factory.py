@@ -41,5 +41,5 @@ def write_onnx(path, facts=None, beside=False, item=True):
         assets = {"model": {"file:checksum": multihash(path)}}
         if beside:
             assets["weights"] = {"file:checksum": multihash(weights_beside(path))}
-        item_beside(path).write_text(json.dumps({"assets": assets}))
+        item_beside(path).write_text(json.dumps({"stac_version": "1.1.0", "assets": assets}))
     return path

@@ -147,6 +147,14 @@ def test_safetensors_and_config_are_the_checkpoint_for_inference(checkpoint, tmp
         export.main([str(checkpoint), "--safetensors", str(tmp_path / "out")])
 
 
+def test_files_of_something_else_are_not_replaced(checkpoint, tmp_path):
+    (tmp_path / "config.json").write_text('{"settings": {}}')
+    for words in (["--onnx", str(tmp_path / "config.onnx")], ["--safetensors", str(tmp_path)]):
+        with pytest.raises(UserError, match="another name|another folder"):
+            export.main([str(checkpoint), *words, "--overwrite", "--quiet"])
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("config.json", '{"settings": {}}')]
+
+
 @pytest.mark.parametrize(("spoil", "text"), [
     (lambda f: (f / "config.json").unlink(), "does not exist"),
     (lambda f: (f / "config.json").write_text('{"format": "x"}'), "lacks 'kind'"),
@@ -356,18 +364,22 @@ def test_grids_pooled_from_one_size_are_noticed_by_comparing_where_no_name_refus
     assert sorted(p.name for p in tmp_path.iterdir()) == ["n.pt"]
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-                                    pytest.param(signal.SIGKILL, marks=pytest.mark.nightly)])
-def test_a_kill_leaves_an_older_file_whole_and_at_most_a_folder_that_the_next_run_clears(checkpoint, tmp_path, number):
+@pytest.mark.parametrize(("number", "wait"), [
+    pytest.param(signal.SIGTERM, 0.5, marks=pytest.mark.slow),
+    *(pytest.param(number, wait, marks=pytest.mark.nightly) for wait in (0, 1, 2, 3, 4) for number in (signal.SIGTERM, signal.SIGKILL))])
+def test_a_kill_leaves_an_older_file_whole_and_at_most_a_folder_that_the_next_run_clears(checkpoint, tmp_path, number, wait):
     onnx = write_onnx(tmp_path / "n.onnx")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     words = [sys.executable, str(ROOT / "export.py"), str(checkpoint), "--onnx", str(onnx), "--quiet", "--overwrite"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / ".n.onnx.part").is_dir():
         time.sleep(0.02)
-    time.sleep(0.5)
+    time.sleep(wait)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
+    if process.returncode == 0:  # it was faster: the new files are whole
+        assert set(before) == {p.name for p in tmp_path.iterdir()} and load_onnx(onnx, "cpu")["window"] == (32, 32)
+        return
     assert process.returncode == (143 if number == signal.SIGTERM else -9)
     if number == signal.SIGTERM:
         assert errors.count("\n") == 1 and "stopped by SIGTERM. No file was left half written" in errors
