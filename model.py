@@ -20,6 +20,7 @@ from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model
 from nets.assembled import answers_by_itself, build_model, padded
 from nets.contrast_unet import ContrastUNet
 from nets.encoder_weights import fill_encoder
+from nets.foundation import FoundationEncoder
 from nets.freezing import freeze, rest_in_eval
 from nets.input_step import PAIRS, InputStep, count_inputs, input_names
 from nets.model_config import ModelConfig, answers_values
@@ -143,9 +144,9 @@ def create_segmentation_model(num_classes=2, encoder_name="resnet34", architectu
 
 
 def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0), encoder_weights=None,
-             partial_weights=False, user_model=None, say=print):
+             partial_weights=False, user_model=None, say=print, pictures=False):
     """
-    A FireSegmentationModel around a model that is put together, or a user's.
+    A FireSegmentationModel around a model that is put together, or a user's. pictures: mean and std are of brightness, not reflectance.
 
     parts: a ModelConfig, whose `bands` are filled in here from bands and indices. target: of a regression the mean and standard deviation
     of its values. encoder_weights: "imagenet", None or "none", or a file;
@@ -159,6 +160,10 @@ def assemble(parts, bands, *, indices=(), mean=None, std=None, target=(0.0, 1.0)
                                 parts=parts, target_mean=float(target[0]), target_std=float(target[1]),
                                 user_model=user_model and user_model.facts())
     model = FireSegmentationModel(config, user_model)
+    if isinstance(encoder := getattr(model.network, "encoder", None), FoundationEncoder):
+        encoder.expect(mean, std, pictures)
+        if encoder.told:
+            say(encoder.told)
     if encoder_weights not in (None, "none") and user_model is None:
         if left := fill_encoder(model.network.encoder, parts.encoder, encoder_weights, parts.bands, partial_weights):
             say(left)

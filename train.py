@@ -43,6 +43,7 @@ from runtime.settings import group_of
 from runtime.values import number, weighted_names, whole
 from spectral_indices import SPECTRAL_INDICES
 
+PICTURE = 255.0  # divisor of bands that are brightness, not reflectance
 FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the task's name
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug",
@@ -548,7 +549,8 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
             console.warn(doubt)
         target = target_statistics(data.train.patches) if answers_values(options.task) else (0.0, 1.0)
         model = make_model(choice, options.task, len(patch_set.classes), options.crop or patch_set.chip_size, console,
-                           bands=patch_set.bands, indices=choice.indices, mean=mean, std=std, target=target)
+                           bands=patch_set.bands, indices=choice.indices, mean=mean, std=std, target=target,
+                           pictures=set(patch_set.divide_by) == {PICTURE})
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate,
                          whole=patch_set.chip_size)
     model = compute.place(share_batch_statistics(model, processes))
@@ -565,14 +567,14 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
                    scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
 
 
-def make_model(choice, task, outputs, size, console, **inputs):
+def make_model(choice, task, outputs, size, console, pictures, **inputs):
     """A new FireSegmentationModel: put together from parts, a user's, or a whole network of a library. size: of the patches' sides."""
     if not choice.decoder and not choice.model:
         return create_segmentation_model(outputs, choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights, task=task,
                                          **inputs)
     parts = parts_of(choice, task=task, outputs=outputs, encoder=choice.encoder, image_size=(size, size))
     return assemble(parts, encoder_weights=choice.encoder_weights, partial_weights=choice.partial_weights,
-                    user_model=choice.model and load_user_model(choice.model), say=console.say, **inputs)
+                    user_model=choice.model and load_user_model(choice.model), say=console.say, pictures=pictures, **inputs)
 
 
 def make_criterion(options, data, model, processes, console):

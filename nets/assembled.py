@@ -14,16 +14,18 @@ from torch.nn import functional as F
 
 from nets.decoders import DECODERS
 from nets.encoders import build_encoder
+from nets.foundation import FoundationEncoder
 from nets.freezing import freeze, rest_in_eval
 from nets.heads import HEADS, USUAL_HEAD
-from nets.layout import MAPS, Misfit
-from nets.model_config import answers_pixels, answers_values
+from nets.layout import MAPS, TOKENS, Misfit
+from nets.model_config import Neck, answers_pixels, answers_values
 from nets.model_output import ModelOutput
 from nets.necks import NECKS, run_necks
 from nets.parts import make_part
 from nets.smp_decoders import SMP_DECODERS
 from runtime.errors import UserError
 
+OF_ONE_STRIDE = ("fcn", "linear", "aspp", "mlp")  # decoders that do with the levels of a transformer as they are
 ALL_DECODERS = DECODERS | SMP_DECODERS  # for names in errors; tables may grow, so build_model looks into both
 
 
@@ -35,7 +37,7 @@ def build_model(config, encoder=None, decoder=None):
     """
     encoder = encoder or build_encoder(config.encoder, config.bands, config.encoder_args, config.image_size)
     layout, necks = encoder.layout, nn.ModuleList()
-    for neck in config.necks:
+    for neck in config.necks or (usual_necks(encoder, config.decoder) if decoder is None else ()):
         necks.append(make_part("neck", NECKS, neck.name, neck.args, layout))
         layout = necks[-1].layout
     main = DecoderAndHead(config.task, config.outputs, layout, config.decoder, config.decoder_args, config.head, config.head_args, decoder)
@@ -51,6 +53,13 @@ def build_model(config, encoder=None, decoder=None):
 def answers_by_itself(decoder):
     """Whether a decoder, by its name, has no head."""
     return getattr((DECODERS | SMP_DECODERS).get(decoder), "includes_head", False)
+
+
+def usual_necks(encoder, decoder):
+    """Necks where none is named: published encoders of tokens become what a decoder reads, one level or a pyramid."""
+    if not isinstance(encoder, FoundationEncoder) or encoder.layout.form != TOKENS or decoder == "identity":
+        return ()
+    return (Neck("tokens-to-maps"),) if decoder in OF_ONE_STRIDE else (Neck("tokens-to-maps"), Neck("pyramid"))
 
 
 class DecoderAndHead(nn.Module):

@@ -1,8 +1,18 @@
 """Pretrained weights for the encoders of nets/encoders.py: from a pip package, the hub, or a file, each of which has to match whole."""
 
-from nets.encoders import TIMM, TimmEncoder
+from nets.foundation import FoundationEncoder
 from nets.installed_weights import installed_weights
-from nets.smp_network import compared, downloaded, imagenet_weights, import_smp, spread_rgb, weights_from_file
+from nets.smp_network import (
+    compared,
+    downloaded,
+    imagenet_weights,
+    import_smp,
+    network_answers,
+    spread_rgb,
+    tensors_of_file,
+    weights_from_file,
+)
+from nets.timm_encoder import TIMM, TimmEncoder
 from runtime.errors import UserError
 
 INNER = "model."  # where our encoders keep the library's network
@@ -16,6 +26,9 @@ def fill_encoder(encoder, name, weights, bands, partial=False):
     unknown and mis-shaped tensors: an encoder never trains from random weights by mistake. A classifier's weights and those of blocks
     that are cut off are left out.
     """
+    if isinstance(encoder, FoundationEncoder):
+        state = hub_weights(encoder) if weights == "imagenet" else tensors_of_file(weights)
+        return load_matching(encoder, name, weights, encoder.own_weights(), encoder.in_own_names(state), len(bands), partial)
     own = encoder.state_dict()
     state = published_weights(encoder, name) if weights == "imagenet" else weights_from_file(weights)
     state = in_names_of(own, state)
@@ -25,11 +38,16 @@ def fill_encoder(encoder, name, weights, bands, partial=False):
     if first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
         if weights == "imagenet" or own[first].shape[1] != 3:
             state[first] = spread_rgb(state[first], bands)
+    return load_matching(encoder, name, weights, own, state, len(bands), partial)
+
+
+def load_matching(encoder, name, weights, own, state, inputs, partial):
+    """Load `state` where it has what `own` has, both {name: tensor}; see fill_encoder. weights: what the user passed, for errors."""
     fitting, difference, is_complete = compared(own, state)
     is_whole = is_complete and len(fitting) == len(state)
     if not fitting or not is_whole and not partial:
         remedy = "pass other weights" if not fitting else "pass other weights, or --partial-weights"
-        raise UserError(f"--encoder-weights {weights} does not fit encoder {name} with {len(bands)} inputs: {difference}; {remedy}")
+        raise UserError(f"--encoder-weights {weights} does not fit encoder {name} with {inputs} inputs: {difference}; {remedy}")
     encoder.load_state_dict(fitting, strict=False)
     return "" if is_whole else f"--encoder-weights {weights}: {difference}; the others stay random"
 
@@ -50,6 +68,24 @@ def published_weights(encoder, name):
     if not timm.models.is_model_pretrained(name.removeprefix(TIMM)):
         raise UserError(f"encoder {name} has no ImageNet weights; pass --encoder-weights none")
     return downloaded(name, fetch)
+
+
+def hub_weights(encoder):
+    """A published encoder's state dict from the hub, or from what was downloaded before. UserError says which file to get without it."""
+    repository, file = encoder.row.hub
+    where = f"huggingface.co/{repository}"
+    if not file:
+        raise UserError(f"encoder {encoder.name} stands for several files; pass --encoder-weights FILE, from {where}, or none")
+    import huggingface_hub
+
+    if not network_answers():
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # else it retries for half a minute before it gives up
+    try:
+        path = huggingface_hub.hf_hub_download(repository, file)
+    except Exception as error:
+        raise UserError(f"the weights of {encoder.name} cannot be downloaded ({type(error).__name__}); get {file} from {where} and pass "
+                        "--encoder-weights FILE, or none") from error
+    return tensors_of_file(path)
 
 
 def in_names_of(own, state):

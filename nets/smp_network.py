@@ -108,10 +108,14 @@ def network_answers(host="huggingface.co", seconds=3):
 
 
 def weights_from_file(path):
-    """
-    A state dict from .safetensors or a .pt that holds tensors only. Of a whole network's, the keys with `encoder.` are taken; of a
-    checkpoint of Chipmill, those of its model.
-    """
+    """The tensors of a file (see tensors_of_file); of a whole network's those of its encoder, under names without `encoder.`."""
+    state = tensors_of_file(path)
+    marked = {key.split("encoder.", 1)[1]: value for key, value in state.items() if "encoder." in key}
+    return marked or state
+
+
+def tensors_of_file(path):
+    """The state dict of a .safetensors, or of a .pt that holds tensors and text only; of a checkpoint of Chipmill that of its model."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"--encoder-weights {path} does not exist; expected imagenet, none or a .pt or .safetensors file")
@@ -130,9 +134,7 @@ def weights_from_file(path):
     inner = state.get("state_dict", state.get("model_state", state.get("state")))
     inner = inner.get("model", inner) if isinstance(inner, dict) else inner
     state = inner if isinstance(inner, dict) else state
-    state = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-    marked = {key.split("encoder.", 1)[1]: value for key, value in state.items() if "encoder." in key}
-    return marked or state
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def load_encoder_weights(network, encoder, weights, bands, num_indices=0):
