@@ -17,6 +17,7 @@ from torch import nn
 
 from constants import CEMS_BANDS
 from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
+from nets.adapter_file import with_base
 from nets.assembled import answers_by_itself, build_model, padded
 from nets.contrast_unet import ContrastUNet
 from nets.encoder_weights import fill_encoder
@@ -206,6 +207,8 @@ def model_from_checkpoint(checkpoint, user_model=None):
     config = SegmentationConfig.from_dict(config)
     require_same(config.user_model, user_model, name)
     model = FireSegmentationModel(config, user_model)
+    if "base" in checkpoint:
+        weights = with_base(model, checkpoint, weights)
     load_weights(model, weights, name, model.config.title if config.parts else config.architecture)
     return model.eval()
 

@@ -43,6 +43,7 @@ from runtime.settings import group_of
 from runtime.values import number, weighted_names, whole
 from spectral_indices import SPECTRAL_INDICES
 
+ADAPTERS = "adapters.pt"
 PICTURE = 255.0  # divisor of bands that are brightness, not reflectance
 FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the task's name
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
@@ -78,8 +79,10 @@ def build_parser():
 
     group = parser.add_argument_group("model")
     group.add_argument("--architecture", default="unet", help="unet, unetplusplus, deeplabv3plus …; smallunet, contrastunet (no encoder)")
-    group.add_argument("--encoder", default="resnet34", help="resnet18, resnet50, efficientnet-b0, mobilenet_v2, tu-<timm name> …")
-    group.add_argument("--encoder-weights", default="imagenet", help="imagenet, none, or a .pt or .safetensors file")
+    group.add_argument("--encoder", default="resnet34",
+                       help="resnet18, resnet50, efficientnet-b0, tu-<timm name>, prithvi:eo-v2-300, dofa:base …")
+    group.add_argument("--encoder-weights", default="imagenet",
+                       help="imagenet (or the hub's of prithvi: …), none, or a .pt or .safetensors file")
     group.add_argument("--indices", nargs="*", default=[],
                        help=f"further inputs: {' '.join(SPECTRAL_INDICES)}; or pairs: all normalised differences in place of the bands")
 
@@ -172,7 +175,7 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
     global final_reaches, adopt_settings, settings_of, write_scores, load_checkpoint, require_parts, result_of
-    global assemble, in_words, optimiser_groups, load_user_model
+    global assemble, in_words, optimiser_groups, load_user_model, alone, save_checkpoint
     global find_result, ended_as_planned, path_length, warn_of_short_path, spread_patches
     import numpy as np
     import torch
@@ -192,11 +195,12 @@ def import_libraries():
     from mapping.score_files import write_scores
     from mapping.validation_baseline import spread_patches
     from model import assemble, create_segmentation_model, model_from_checkpoint, require_fitting_size
+    from nets.adapter_file import alone
     from nets.model_output import as_model_output
     from nets.optimiser_groups import in_words, optimiser_groups
     from nets.user_model import load_user_model
     from runtime.changed_data import follow_changed_data
-    from runtime.checkpoint import load_checkpoint, require_parts
+    from runtime.checkpoint import load_checkpoint, require_parts, save_checkpoint
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
     from runtime.distributed import share_batch_statistics
     from runtime.finite import require_finite_loss, require_finite_weights
@@ -318,6 +322,8 @@ def open_checkpoint(args, given):
     if checkpoint["kind"] not in TASK_NAMES:
         checkpoint = load_checkpoint(args.resume, "segmentation")  # which says what it is
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
+    if "base" in checkpoint and "encoder_weights" in given:
+        checkpoint["base_file"] = args.encoder_weights
     parser = build_parser()
     before_parts = {name: parser.get_default(name) for name in (*PART_FLAGS, "lr_encoder")}  # of runs that knew no such flags
     saved = {**before_parts, **checkpoint["settings"], "task": checkpoint["kind"]}
@@ -434,6 +440,8 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
         result = result_of(ended_as_planned(options.scheduler, position.step, total_steps))
         saver.save(FINAL, data={**header["data"], "threshold": None}, result=result)
         baselines = baselines_of_validation(data, task, options, processes) if position.best_score is not None else {}
+        if choice.lora and processes.is_first and position.best_score is not None:
+            save_adapters(folder, result, model, choice.encoder_weights)
         if processes.is_first or position.best_score is None:
             conclude(position, saver, folder, task, classes, console)
         if processes.is_first and position.best_score is not None:
@@ -572,6 +580,8 @@ def make_model(choice, task, outputs, size, console, pictures, **inputs):
     if not choice.decoder and not choice.model:
         return create_segmentation_model(outputs, choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights, task=task,
                                          **inputs)
+    if choice.lora and choice.encoder_weights == "none":
+        raise UserError(f"--lora {choice.lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
     parts = parts_of(choice, task=task, outputs=outputs, encoder=choice.encoder, image_size=(size, size))
     return assemble(parts, encoder_weights=choice.encoder_weights, partial_weights=choice.partial_weights,
                     user_model=choice.model and load_user_model(choice.model), say=console.say, pictures=pictures, **inputs)
@@ -724,6 +734,12 @@ def refuse_all_unreadable(unreadable, data, epoch):
     drawn = {index for batch in data.batches.of_epoch(epoch) for index in batch}
     if all(data.train.patches[index].image.name in unreadable for index in drawn):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
+
+
+def save_adapters(folder, result, model, encoder_weights):
+    """adapters.pt: what was trained of the checkpoint that maps are made with, without the encoder's own weights."""
+    save_checkpoint(folder.file(ADAPTERS), alone(load_checkpoint(folder.file(result)), model, encoder_weights))
+    print_result(f"what was trained, without the encoder's own weights: {folder.checkpoints / ADAPTERS}")
 
 
 def conclude(position, saver, folder, task, classes, console):

@@ -18,6 +18,7 @@ from nets.foundation import FoundationEncoder
 from nets.freezing import freeze, rest_in_eval
 from nets.heads import HEADS, USUAL_HEAD
 from nets.layout import MAPS, TOKENS, Misfit
+from nets.lora import add_lora
 from nets.model_config import Neck, answers_pixels, answers_values
 from nets.model_output import ModelOutput
 from nets.necks import NECKS, run_necks
@@ -36,6 +37,8 @@ def build_model(config, encoder=None, decoder=None):
     UserError for unknown parts (with the near name), arguments that a part does not read, and parts that do not fit each other.
     """
     encoder = encoder or build_encoder(config.encoder, config.bands, config.encoder_args, config.image_size)
+    if config.lora:
+        add_lora(encoder, config.lora, f"encoder {config.encoder}")
     layout, necks = encoder.layout, nn.ModuleList()
     for neck in config.necks or (usual_necks(encoder, config.decoder) if decoder is None else ()):
         necks.append(make_part("neck", NECKS, neck.name, neck.args, layout))

@@ -2,6 +2,7 @@
 
 from nets.foundation import FoundationEncoder
 from nets.installed_weights import installed_weights
+from nets.lora import merged_state, without_adapters
 from nets.smp_network import (
     compared,
     downloaded,
@@ -28,9 +29,10 @@ def fill_encoder(encoder, name, weights, bands, partial=False):
     """
     if isinstance(encoder, FoundationEncoder):
         state = hub_weights(encoder) if weights == "imagenet" else tensors_of_file(weights)
-        return load_matching(encoder, name, weights, encoder.own_weights(), encoder.in_own_names(state), len(bands), partial)
-    own = encoder.state_dict()
-    state = published_weights(encoder, name) if weights == "imagenet" else weights_from_file(weights)
+        state = encoder.in_own_names(merged_state(state))
+        return load_matching(encoder, name, weights, without_adapters(encoder.own_weights()), state, len(bands), partial)
+    own = without_adapters(encoder.state_dict())
+    state = published_weights(encoder, name) if weights == "imagenet" else merged_state(weights_from_file(weights))
     state = in_names_of(own, state)
     unread = tuple(f"{INNER}{word}" for word in getattr(encoder, "unread", ("head.", "fc.", "classifier.", "last_linear.")))
     state = {key: value for key, value in state.items() if key in own or not key.startswith(unread)}

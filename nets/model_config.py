@@ -37,7 +37,7 @@ class ModelConfig:
 
     outputs: classes, or values a pixel. bands: names of the encoder's input channels. image_size: (height, width) of the patches that it is
     trained on, for encoders that are built for one size; others ignore it. head: None for the usual one of the task. rescale: the output
-    has the size of the input.
+    has the size of the input. lora: rank of the encoder's adapters (nets/lora.py), 0 without any.
     """
 
     task: str = "segmentation"
@@ -53,6 +53,7 @@ class ModelConfig:
     auxiliary: tuple[AuxiliaryHead, ...] = ()
     image_size: tuple[int, int] | None = None
     rescale: bool = True
+    lora: int = 0
 
     def __post_init__(self):
         if self.task not in TASKS:
@@ -75,6 +76,8 @@ class ModelConfig:
                 raise UserError(f"a model's {kind} needs a name and arguments by name, found {name!r} and {args!r:.60}")
         if not isinstance(self.outputs, int) or self.outputs < 1:
             raise UserError(f"a model's outputs are a whole number of at least 1, found {self.outputs!r:.60}")
+        if not isinstance(self.lora, int) or self.lora < 0:
+            raise UserError(f"a model's lora is a rank, a whole number from 0 on, found {self.lora!r:.60}")
 
     @property
     def auxiliary_weights(self):
@@ -94,8 +97,9 @@ class ModelConfig:
             raise UserError(f"the checkpoint's parts are not those of this version ({str(error)[:80]}); update Chipmill") from error
 
     def to_dict(self):
-        """Strings, numbers, lists and dicts only."""
-        return plain(dataclasses.asdict(self))
+        """Strings, numbers, lists and dicts only; adapters where there are any, so that other checkpoints are as they were."""
+        values = plain(dataclasses.asdict(self))
+        return values if self.lora else {key: value for key, value in values.items() if key != "lora"}
 
 
 def answers_pixels(task):

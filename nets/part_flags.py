@@ -5,10 +5,10 @@ import dataclasses
 
 from nets.model_config import AUXILIARY_WEIGHT, AuxiliaryHead, ModelConfig, Neck
 from runtime.errors import UserError, did_you_mean
-from runtime.values import keyed, names, settings_in
+from runtime.values import keyed, names, settings_in, whole
 
 # What decides an assembled model's shape: taken from the checkpoint of a resumed run.
-PART_FLAGS = ("decoder", "neck", "head", "aux_head", "encoder_args", "neck_args", "decoder_args", "head_args")
+PART_FLAGS = ("decoder", "neck", "head", "aux_head", "encoder_args", "neck_args", "decoder_args", "head_args", "lora")
 ALL = "all"  # epochs
 
 
@@ -27,6 +27,8 @@ def add_part_flags(group):
                        help="such as channels=128; NAME.channels=64 for an auxiliary head")
     group.add_argument("--head-args", type=keyed, nargs="+", default=[], metavar="K=V",
                        help="such as dropout=0.1 or upscale=1; NAME.dropout=0.2 for an auxiliary head")
+    group.add_argument("--lora", type=whole(0, 1024), default=0, metavar="RANK",
+                       help="train adapters of this rank, such as 16, in place of a transformer's own weights; 0: those")
     group.add_argument("--partial-weights", action="store_true", help="--encoder-weights that lack some tensors; those stay random")
     group.add_argument("--model", metavar="FILE.py:FUNCTION", help="a network of yours: a function that takes a ModelConfig")
 
@@ -49,6 +51,7 @@ class PartChoice:
     neck_args: list
     decoder_args: list
     head_args: list
+    lora: int
     partial_weights: bool
     model: str | None
 
@@ -84,7 +87,7 @@ def parts_of(choice, *, task, outputs, encoder, image_size):
     return ModelConfig(
         task=task, outputs=outputs, encoder=encoder, encoder_args=parsed(choice.encoder_args, "--encoder-args"), image_size=image_size,
         necks=necks_of(choice.neck, parsed(choice.neck_args, "--neck-args")), decoder=choice.decoder or "identity",
-        decoder_args=decoder_args, head=choice.head, head_args=head_args, auxiliary=auxiliary_heads)
+        decoder_args=decoder_args, head=choice.head, head_args=head_args, auxiliary=auxiliary_heads, lora=choice.lora)
 
 
 def necks_of(necks, arguments):

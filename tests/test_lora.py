@@ -1,0 +1,189 @@
+"""Adapters of low rank: what they change, what stays, merging, files of adapters alone, runs. Run: pytest tests/test_lora.py"""
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+from patch_factory import write_patch_set
+from torch.nn import functional as F
+
+import train
+from model import assemble, model_from_checkpoint
+from nets.encoders import build_encoder
+from nets.foundation import FOUNDATIONS, V2, prithvi
+from nets.lora import AdaptedQKV, add_lora, has_lora, is_adapter, merge_lora, merged_state
+from nets.model_config import ModelConfig
+from nets.optimiser_groups import optimiser_groups
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import UserError
+
+BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
+WIDTH = 32
+
+
+@pytest.fixture(autouse=True)
+def small_row(monkeypatch):
+    monkeypatch.setitem(FOUNDATIONS, "prithvi:test", prithvi((WIDTH, 4, 2), *V2, hub=("nobody/nothing", "none.pt")))
+
+
+def small(lora=0, encoder="prithvi:test", bands=BANDS, seed=0):
+    torch.manual_seed(seed)
+    return assemble(ModelConfig(encoder=encoder, decoder="fcn", decoder_args={"channels": 8}, lora=lora), bands)
+
+
+def with_random_b(model, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            parameter.data = torch.randn(parameter.shape, generator=draw) * 0.2
+    return model
+
+
+def test_the_first_output_is_the_plain_models_and_its_keys_are_there():
+    plain, adapted = small().eval(), small(lora=4).eval()
+    missing, unknown = adapted.load_state_dict(plain.state_dict(), strict=False)
+    assert unknown == [] and len(missing) == 4 * 4 and all(is_adapter(key) for key in missing)
+    x = torch.rand(2, 6, 48, 32)
+    with torch.no_grad():
+        assert torch.equal(plain(x), adapted(x))
+
+
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 1000))
+def test_rows_of_q_and_v_change_by_the_product_of_their_own_matrices(width, rank, seed):
+    torch.manual_seed(seed)
+    rank = min(rank, width)
+    layer = AdaptedQKV(torch.nn.Linear(width, 3 * width), rank)
+    with_random_b(layer, seed)
+    x = torch.randn(3, 5, width)
+    weight = layer.weight.clone()
+    for row in range(width):
+        for column in range(width):
+            weight[row, column] += sum(layer.lora_q_b[row, r] * layer.lora_q_a[r, column] for r in range(rank))
+            weight[2 * width + row, column] += sum(layer.lora_v_b[row, r] * layer.lora_v_a[r, column] for r in range(rank))
+    assert torch.allclose(layer(x), F.linear(x, weight, layer.bias), atol=1e-5)
+
+
+def test_merging_keeps_the_output_and_gives_back_the_plain_keys_and_config():
+    plain, adapted = small().eval(), with_random_b(small(lora=4, seed=1)).eval()
+    x = torch.rand(2, 6, 64, 32)
+    with torch.no_grad():
+        before = adapted(x)
+        state = merged_state(adapted.state_dict())
+        merged = merge_lora(adapted)
+        assert (merged(x) - before).abs().max() <= 1e-5 and (plain(x) - before).abs().max() > 1e-3
+    assert list(merged.state_dict()) == list(plain.state_dict()) and not has_lora(merged)
+    assert merged.config.parts.lora == 0 and merged.config.to_dict() == plain.config.to_dict()
+    assert all(torch.equal(value, merged.state_dict()[key]) for key, value in state.items())
+    again = model_from_checkpoint({"model": merged.config.to_dict(), "state": {"model": merged.state_dict()}})
+    with torch.no_grad():
+        assert torch.equal(again(x), merged(x))
+
+
+def test_a_step_moves_adapters_and_the_rest_and_nothing_else_of_the_encoder():
+    model = small(lora=4)
+    groups, counts = optimiser_groups(model, 0.5)
+    own = 4 * 4 * 4 * WIDTH  # layers, matrices, rank, channels
+    assert counts["adapters"] == own and groups[0]["lr_factor"] == 0.5
+    trained = sum(parameter.numel() for group in groups for parameter in group["params"])
+    base = sum(p.numel() for n, p in model.network.encoder.named_parameters() if not is_adapter(n))
+    assert trained == sum(p.numel() for p in model.parameters()) - base
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    for _ in range(2):  # A has no gradient while B is 0
+        optimizer.zero_grad()
+        F.cross_entropy(model.train()(torch.rand(2, 6, 32, 32)), torch.randint(0, 2, (2, 32, 32))).backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        stays = name.startswith("network.encoder.") and not is_adapter(name)
+        assert torch.equal(parameter, before[name]) == stays, name
+
+
+@pytest.mark.parametrize(("encoder", "rank", "words"), [
+    ("small", 4, "encoder small has no layers called qkv that --lora could adapt"),
+    ("torchgeo:swin_v2_t:rgb", 4, "uses its qkv weights past the layer, so --lora would do nothing"),
+    ("prithvi:test", 33, "--lora 33 is more than the 32 channels of encoder prithvi:test"),
+])
+def test_encoders_that_cannot_be_adapted_are_refused(encoder, rank, words):
+    with pytest.raises(UserError, match=words):
+        add_lora(build_encoder(encoder, BANDS), rank, f"encoder {encoder}")
+
+
+def test_encoders_of_timm_are_adapted_too():
+    encoder = build_encoder("tu-test_vit", BANDS)
+    add_lora(encoder, 2)
+    assert has_lora(encoder) and sum(p.requires_grad for p in encoder.parameters()) == 4 * len(encoder.model.blocks)
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+def run(patches, output, *flags):
+    base = ["--patches-dir", str(patches), "--output-dir", str(output), "--num-workers", "0", "--device", "cpu", "--quiet"]
+    return train.main([*base, "--batch-size", "2", *map(str, flags)])
+
+
+PARTS = ("--encoder", "prithvi:test", "--decoder", "fcn", "--decoder-args", "channels=8", "--lora", 2, "--lr", 1e-2)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A file of weights as Prithvi's is."""
+    torch.manual_seed(5)
+    encoder = build_encoder("prithvi:test", BANDS)
+    state = {f"encoder.{key.removeprefix('inner.model.')}": value for key, value in encoder.own_weights().items()}
+    state["encoder.patch_embed.proj.weight"] = state["encoder.patch_embed.proj.weight"][:, :, None]
+    torch.save(state, tmp_path / "Published.pt")
+    return tmp_path / "Published.pt"
+
+
+@pytest.mark.slow
+def test_a_run_with_adapters_is_resumed_scored_and_shared_without_the_encoders_weights(tmp_path, published, capsys):
+    patches = write_patch_set(tmp_path / "patches", {"train": 2, "val": 1, "test": 1}, size=32, grid=(1, 1))
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    assert run(patches, whole, *PARTS, "--encoder-weights", published, "--epochs", 2) == 0
+    assert "what was trained, without the encoder's own weights" in capsys.readouterr().out
+    assert run(patches, halved, *PARTS, "--encoder-weights", published, "--epochs", 2, "--max-steps", 1) == 0
+    assert run(patches, halved, "--resume", halved / "checkpoints" / "last.pt", "--max-steps", 0) == 0
+    last, other = (load_checkpoint(folder / "checkpoints" / "last.pt")["state"]["model"] for folder in (whole, halved))
+    assert all(torch.equal(value, other[key]) for key, value in last.items())
+    base = torch.load(published)["encoder.blocks.0.attn.qkv.weight"]
+    assert torch.equal(last["network.encoder.inner.model.blocks.0.attn.qkv.weight"], base)
+    assert last["network.encoder.inner.model.blocks.0.attn.qkv.lora_v_b"].abs().max() > 0
+
+    file, full = whole / "checkpoints" / "adapters.pt", whole / "checkpoints" / "best_model.pt"
+    assert file.stat().st_size < full.stat().st_size / 4
+    with pytest.raises(UserError, match="adapters.pt holds adapters alone, for the weights of Published.pt; pass --encoder-weights FILE"):
+        model_from_checkpoint(load_checkpoint(file))
+    checkpoint = load_checkpoint(file)
+    checkpoint["base"]["file"] = published
+    found, wanted = model_from_checkpoint(checkpoint), model_from_checkpoint(load_checkpoint(full))
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in wanted.state_dict().items())
+
+    other = torch.load(published)
+    other["encoder.norm.bias"] += 1
+    torch.save(other, tmp_path / "Other.pt")
+    checkpoint["base"]["file"] = tmp_path / "Other.pt"
+    with pytest.raises(UserError, match="Other.pt does not hold the weights that the adapters of .* are for"):
+        model_from_checkpoint(checkpoint)
+    assert run(patches, tmp_path / "scores", "--test-only", "--resume", file, "--encoder-weights", published, "--test-split", "val") == 0
+    with pytest.raises(UserError, match="can be scored .--test-only., but not resumed"):
+        train.main(["--resume", str(file), "--encoder-weights", str(published), "--quiet"])
+    with pytest.raises(UserError, match="--lora 3 disagrees with the checkpoint, which has 2"):
+        train.main(["--resume", str(whole / "checkpoints" / "last.pt"), "--decoder", "fcn", "--lora", "3", "--quiet"])
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--lora", "4"], "--lora is for models that are put together; pass --decoder too"),
+    (["--lora", "4", "--model", "a.py:f"], "--model a.py:f brings its whole network; leave --lora out"),
+    (["--lora", "-1"], "expected a whole number"),
+])
+def test_flags_that_cannot_be_right_are_refused(flags, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, tmp_path / "output", *flags)
+
+
+def test_adapters_over_random_weights_are_refused(tmp_path):
+    patches = write_patch_set(tmp_path / "patches", {"train": 1, "val": 1}, size=32, grid=(1, 1))
+    with pytest.raises(UserError, match="--lora 2 adapts weights that are there already, and --encoder-weights none has none"):
+        run(patches, tmp_path / "output", *PARTS, "--encoder-weights", "none")
