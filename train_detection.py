@@ -39,10 +39,11 @@ KIND = "detection"
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_images", "test_annotations", "strict", "device", "config", "quiet",
              "debug", "num_workers", "allow_network")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
-MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals")
+MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals", "lora")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
+PICTURE = 255.0  # divisor of bands that are brightness, not reflectance
 # Flags that only train_small_detection.py has: main() hands a command line with one of them over to it, see is_small().
 WAREHOUSE_FLAGS = ("--manifest", "--warehouse-manifest", "--tensor-warehouse")
 SMALL_FLAGS = (*WAREHOUSE_FLAGS, "--model", "--max-boxes", "--checkpoint-out", "--backend")
@@ -72,8 +73,10 @@ def build_parser():
 
     group = parser.add_argument_group("model")
     group.add_argument("--framework", choices=FRAMEWORKS, default="centre", help="centre: small and fast; the others are torchvision's")
-    group.add_argument("--encoder", help="small (centre's default), resnet50 (of the others), efficientnet-b0, tu-<timm name> …")
+    group.add_argument("--encoder", help="small (centre's default), resnet50 (of the others), tu-<timm name>, prithvi:eo-v2-300 …")
     group.add_argument("--encoder-weights", help="imagenet (default, where there are any), none, or a .pt or .safetensors file")
+    group.add_argument("--lora", type=whole(0, 1024), default=0, metavar="RANK",
+                       help="train adapters of this rank, such as 16, in place of a transformer's own weights; 0: those")
     group.add_argument("--anchors", default="auto", metavar="SIZES", help="four sizes in pixels; auto: fitted to the training boxes")
     group.add_argument("--proposals", type=whole(1), default=1000, help="regions that Faster and Mask R-CNN look at in a tile")
 
@@ -273,6 +276,7 @@ class Options:
     framework: str
     encoder: str | None
     encoder_weights: str | None
+    lora: int
     anchors: str
     proposals: int
     epochs: int
@@ -355,6 +359,8 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
 
     # Model, optimiser
     learner = make_learner(options, tile_sets["train"], classes, checkpoint, compute, processes)
+    if told := getattr(learner.model.network.encoder, "told", ""):
+        console.say(told)
     model, optimizer = learner.model, learner.optimizer
     schedule = Schedule(options.scheduler, options.lr, total_steps, options.warmup)
     running = RunningSums(model.network.loss_names, compute.device, processes)
@@ -541,9 +547,13 @@ def new_detector(options, tile_set, classes):
     if options.anchors != "auto":
         sizes = tuple(map(float, options.anchors.split(",")))
     encoder = options.encoder or ("small" if options.framework == "centre" else "resnet50")
+    weights = options.encoder_weights or ("none" if encoder == "small" else "imagenet")
+    if options.lora and weights == "none":
+        raise UserError(f"--lora {options.lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
     config = DetectorConfig(framework=options.framework, encoder=encoder, bands=tuple(tile_set.bands), classes=classes, mean=mean, std=std,
-                            usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios, proposals=options.proposals)
-    return build_detector(config, options.encoder_weights or ("none" if encoder == "small" else "imagenet"))
+                            usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios, proposals=options.proposals,
+                            lora=options.lora)
+    return build_detector(config, weights, pictures=set(tile_set.divide_by) == {PICTURE})
 
 
 def rules_of(options):

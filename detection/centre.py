@@ -21,13 +21,16 @@ PRIOR = 0.01  # heat of an untrained network
 
 
 class CentreDetector(nn.Module):
-    """images: normalised inputs (B, in_channels, H, W), any H and W. usual: (width, height) in pixels of a usual object."""
+    """
+    images: normalised inputs (B, in_channels, H, W), any H and W. usual: (width, height) in pixels of a usual object. bands: names of the
+    inputs, for encoders that need them.
+    """
 
     loss_names = tuple(WEIGHTS)
 
-    def __init__(self, encoder, in_channels, classes, usual, width=48):
+    def __init__(self, encoder, in_channels, classes, usual, width=48, bands=None):
         super().__init__()
-        self.encoder = make_encoder(encoder, in_channels)
+        self.encoder = make_encoder(encoder, in_channels, bands)
         self.neck = Neck(self.encoder.channels, width)
         self.heat = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, classes, 1))
         self.box = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, 4, 1))

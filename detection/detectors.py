@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from detection.centre import CentreDetector
-from detection.encoders import SMALL, freeze, load_pretrained
+from detection.encoders import SMALL, PublishedEncoder, freeze, load_pretrained
 from detection.torchvision_detectors import FRAMEWORKS, TorchvisionDetector
 from nets.input_step import InputStep
+from nets.lora import add_lora
 from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
 from runtime.errors import UserError, did_you_mean
 
@@ -32,7 +33,8 @@ class DetectorConfig:
     Everything that decides a detector's shape: the checkpoint's "model", forced on resume.
 
     mean, std: a number a band, in the scale of the images. usual: (width, height) of a usual object, for centre; anchor_sizes (one for each
-    of four feature maps) and anchor_ratios (height / width) for the others, all in pixels. proposals: of Faster and Mask R-CNN.
+    of four feature maps) and anchor_ratios (height / width) for the others, all in pixels. proposals: of Faster and Mask R-CNN. lora: rank
+    of the encoder's adapters (nets/lora.py), 0 without any.
     """
 
     framework: str = CENTRE
@@ -45,18 +47,25 @@ class DetectorConfig:
     anchor_sizes: tuple[float, ...] = (16.0, 32.0, 64.0, 128.0)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     proposals: int = 1000
+    lora: int = 0
 
     @classmethod
     def from_dict(cls, values):
         return config_from_dict(cls, values)
 
     def to_dict(self):
-        return config_to_dict(dataclasses.asdict(self))
+        values = config_to_dict(dataclasses.asdict(self))
+        return values if self.lora else {key: value for key, value in values.items() if key != "lora"}
 
 
-def build_detector(config, encoder_weights=None):
-    """A Detector with random weights, or its encoder filled with "imagenet" or a file."""
+def build_detector(config, encoder_weights=None, pictures=True):
+    """
+    A Detector with random weights, or its encoder filled with "imagenet" or a file. pictures: its images are brightness, not reflectance,
+    which matters to encoders with statistics of their own.
+    """
     detector = Detector(config)
+    if isinstance(encoder := detector.network.encoder, PublishedEncoder):
+        encoder.encoder.expect(config.mean, config.std, pictures)
     if encoder_weights not in (None, "none"):
         load_pretrained(detector.network.encoder, config.encoder, encoder_weights, config.bands)
     return detector
@@ -64,12 +73,13 @@ def build_detector(config, encoder_weights=None):
 
 def build_network(config):
     if config.framework == CENTRE:
-        return CentreDetector(config.encoder, len(config.bands), len(config.classes), config.usual)
+        return CentreDetector(config.encoder, len(config.bands), len(config.classes), config.usual, bands=config.bands)
     if config.framework not in FRAMEWORKS:
         near = did_you_mean(config.framework, ALL_FRAMEWORKS)
         raise UserError(f"unknown framework {config.framework!r}; expected one of {', '.join(ALL_FRAMEWORKS)}.{near}")
     anchors = (config.anchor_sizes, config.anchor_ratios)
-    return TorchvisionDetector(config.framework, config.encoder, len(config.bands), len(config.classes), anchors, config.proposals)
+    return TorchvisionDetector(config.framework, config.encoder, len(config.bands), len(config.classes), anchors, config.proposals,
+                               config.bands)
 
 
 def detector_from_checkpoint(checkpoint, averaged=True):
@@ -96,6 +106,8 @@ class Detector(nn.Module):
         self.config = config
         self.input_step = InputStep(config.bands, (), config.mean, config.std)
         self.network = build_network(config)
+        if config.lora:
+            add_lora(self.network.encoder, config.lora, f"encoder {config.encoder}")
         self.frozen = False
 
     def losses(self, images, targets, total=lambda number: number):

@@ -3,6 +3,11 @@
 from torch import nn
 from torch.nn import functional as F
 
+from nets.encoder_weights import fill_encoder
+from nets.encoders import build_encoder as build_published
+from nets.layout import TOKENS
+from nets.lora import has_lora, is_adapter
+from nets.necks import Pyramid, TokensToMaps, run_necks
 from nets.small_encoder import ConvBlock, SmallEncoder
 from nets.smp_network import build_encoder, load_encoder_weights
 from runtime.errors import UserError
@@ -24,13 +29,47 @@ class LibraryEncoder(nn.Module):
         return self.encoder(x)[-4:]
 
 
-def make_encoder(name, in_channels):
-    """A module with `.channels`, whose forward gives four maps."""
+STRIDES = (4, 8, 16, 32)
+
+
+class PublishedEncoder(nn.Module):
+    """One of nets/foundation.py as maps at strides 4, 8, 16 and 32: tokens of a transformer become a pyramid, or its last four maps."""
+
+    def __init__(self, name, bands):
+        super().__init__()
+        self.encoder, self.necks = build_published(name, bands), nn.ModuleList()
+        layout = self.encoder.layout
+        if layout.form == TOKENS:
+            self.necks.append(TokensToMaps(layout))
+            self.necks.append(Pyramid(self.necks[0].layout))
+            layout = self.necks[-1].layout
+        if tuple(layout.strides[-4:]) != STRIDES:
+            strides = ", ".join(f"{stride:g}" for stride in layout.strides)
+            raise UserError(f"encoder {name} has maps at strides {strides}, and detectors need 4 to 32; pass another --encoder, such as "
+                            "prithvi:eo-v2-300")
+        self.channels = tuple(layout.channels[-4:])
+
+    @property
+    def told(self):
+        return self.encoder.told
+
+    def forward(self, x):
+        multiple = self.encoder.multiple
+        return run_necks(self.necks, self.encoder(x), (x.shape[-2] // multiple, x.shape[-1] // multiple))[-4:]
+
+
+def make_encoder(name, in_channels, bands=None):
+    """A module with `.channels`, whose forward gives four maps. bands: names, for published encoders, which know them by name."""
+    if ":" in name:
+        return PublishedEncoder(name, bands or tuple(f"band_{i + 1}" for i in range(in_channels)))
     return SmallEncoder(in_channels) if name == SMALL else LibraryEncoder(name, in_channels)
 
 
 def load_pretrained(encoder, name, weights, bands):
-    """Fill a LibraryEncoder. weights: "imagenet" or a file (nets/smp_network.py)."""
+    """Fill an encoder of make_encoder. weights: "imagenet" or a file (nets/smp_network.py)."""
+    if isinstance(encoder, PublishedEncoder):
+        fill_encoder(encoder.encoder, name, weights, bands)
+        return
     if isinstance(encoder, SmallEncoder):
         raise UserError(f"the encoder {SMALL!r} has no pretrained weights; pass --encoder-weights none, or another --encoder")
     load_encoder_weights(encoder, name, weights, bands)
@@ -54,9 +93,10 @@ class Neck(nn.Module):
 
 
 def freeze(module, frozen):
-    """Stop (or allow) the training of a part: its weights, and the running statistics of its batch normalisation."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(not frozen)
+    """Stop (or allow) the training of a part: its weights (of adapters alone, where it has any), and statistics of batch normalisation."""
+    adapted = has_lora(module)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(not frozen and (not adapted or is_adapter(name)))
     if frozen:
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):

@@ -4,6 +4,11 @@ Published encoders: names of weights, positions, dates, coordinates and bands, b
 Run: pytest tests/test_foundation.py
 """
 
+import re
+import sys
+import types
+from pathlib import Path
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -14,13 +19,16 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from detection.detectors import DetectorConfig, build_detector
 from model import assemble
 from nets.encoder_weights import fill_encoder
 from nets.encoders import build_encoder
 from nets.foundation import FOUNDATIONS, HLS, V2, Foundation, dofa, prithvi
 from nets.model_config import ModelConfig, Neck
+from nets.user_model import load_user_model
 from runtime.errors import UserError
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH, DEPTH, HEADS = 32, 4, 2
 BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")  # of Sentinel-2, those that Prithvi knows in its order
 
@@ -404,3 +412,79 @@ def test_torchgeos_files_have_the_names_of_the_networks_that_they_are_of(name, m
             network = timm.create_model("vit_small_patch16_224", in_chans=13, dynamic_img_size=True).eval()
             network.load_state_dict(state, strict=False)
             assert torch.allclose(found, network.forward_features(full), atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ detectors
+
+
+@pytest.mark.parametrize("framework", ["centre", "faster-rcnn", "fcos"])
+def test_detectors_find_and_learn_on_a_published_encoder(framework, tmp_path):
+    state = random_prithvi(7)
+    file = saved(tmp_path, LAYOUTS["v2"](state))
+    config = DetectorConfig(framework=framework, encoder="prithvi:test", bands=("B04", "B02", "B01"), classes=("x",), mean=(0.1, 0.2, 0.1),
+                            std=(0.1, 0.1, 0.1), lora=2, proposals=20)
+    detector = build_detector(config, file, pictures=False)
+    encoder = detector.network.encoder
+    assert encoder.told == "prithvi:test reads red, blue; B01 left out" and not torch.equal(encoder.encoder.gain, torch.ones(1, 2, 1, 1))
+    assert DetectorConfig.from_dict(detector.config.to_dict()) == config and "lora" not in DetectorConfig().to_dict()
+    stored = encoder.encoder.inner.model.patch_embed.proj.weight
+    assert torch.equal(stored, state["patch_embed.proj.weight"][:, [2, 0], 0])
+    for frozen, trained in ((True, 0), (False, 4 * DEPTH)):
+        detector.freeze_encoder(frozen)
+        assert sum(parameter.requires_grad for parameter in encoder.parameters()) == trained
+    target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([1]), "ignore": torch.zeros(0, 4)}
+    images = torch.rand(2, 3, 64, 96)
+    assert [tuple(level.shape[-2:]) for level in encoder(images)] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    sum(detector.train().losses(images, [target, target]).values()).backward()
+    found = [parameter.grad is not None for name, parameter in encoder.named_parameters() if name.endswith("lora_v_b")]
+    assert found == [True] * DEPTH and stored.grad is None
+    assert len(detector.eval().predict(images)) == 2
+
+
+def test_detectors_refuse_patches_that_make_no_pyramid_from_stride_4():
+    with pytest.raises(UserError, match="encoder prithvi:odd has maps at strides 3.5, 7, 14, 28, and detectors need 4 to 32"):
+        FOUNDATIONS["prithvi:odd"] = prithvi((WIDTH, DEPTH, HEADS), *V2, patch=14, hub=("nobody/nothing", "none.pt"))
+        try:
+            build_detector(DetectorConfig(encoder="prithvi:odd", bands=("red",)))
+        finally:
+            del FOUNDATIONS["prithvi:odd"]
+
+
+# ------------------------------------------------------------------------------------------------ pages
+
+
+def test_the_page_names_every_published_encoder():
+    page = (DOCS / "foundation-encoders.md").read_text(encoding="utf-8")
+    names = [name for name in FOUNDATIONS if "test" not in name]
+    words = {part for name in names for part in (name.split(":")[1:] if name.startswith("torchgeo:") else [name])}
+    assert [word for word in words if f"`{word}`" not in page] == []
+    for name, reads in ((name, row.reads) for name, row in FOUNDATIONS.items()):
+        assert set(reads) <= {"layers", "bands", "dates", "times", "place", "wavelengths"}, name
+
+
+def test_the_pages_encoder_of_another_package_is_put_together(monkeypatch, tmp_path):
+    """The block as it stands, with a stand-in for the package that gives what the block says."""
+    class Inner(nn.Module):
+        def __init__(self, bands):
+            super().__init__()
+            self.embed = nn.Conv2d(len(bands), 768, 16, 16)
+
+        def forward(self, images):
+            tokens = self.embed(images["S2L2A"]).flatten(2).transpose(1, 2)
+            return [tokens * (layer + 1) for layer in range(12)]
+
+    def build(name, *, pretrained, modalities, bands):
+        assert (name, modalities, bands) == ("terramind_v1_base", ["S2L2A"], {"S2L2A": ["RED", "NIR_BROAD"]})
+        return Inner(bands["S2L2A"])
+
+    monkeypatch.setitem(sys.modules, "terratorch", types.ModuleType("terratorch"))
+    registry = types.ModuleType("terratorch.registry")
+    registry.BACKBONE_REGISTRY = types.SimpleNamespace(build=build)
+    monkeypatch.setitem(sys.modules, "terratorch.registry", registry)
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    (tmp_path / "terramind.py").write_text(re.search(r"```python\n(# terramind.py\n.*?)```", page, re.DOTALL)[1])
+    user_model = load_user_model(f"{tmp_path / 'terramind.py'}:build_model")
+    model = assemble(ModelConfig(outputs=3), ("B04", "B08"), user_model=user_model).eval()
+    assert model(torch.rand(1, 2, 50, 70)).shape == (1, 3, 50, 70)
+    model.freeze_encoder()
+    assert not any(p.requires_grad for p in model.network.encoder.parameters())
