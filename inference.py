@@ -61,6 +61,7 @@ def build_parser():
                         "globs, s3:// or https:// addresses")
     parser.add_argument("-w", "--checkpoint", "--detector-weights", metavar="FILE",
                         help="the file that the end of a training names, the run's folder, or an .onnx or .safetensors of export.py")
+    parser.add_argument("--encoder-weights", metavar="FILE", help="published weights that the adapters of --checkpoint adapters.pt are for")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace maps that exist")
@@ -144,6 +145,10 @@ def main(argv=None):
     for of_kinds, (flags, words) in ONLY_FOR.items():
         if checkpoint["kind"] not in of_kinds and given & flags:
             raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
+    if args.encoder_weights:
+        if "base" not in checkpoint:
+            raise UserError(f"{args.checkpoint} has its encoder's weights; leave --encoder-weights out")
+        checkpoint["base_file"] = args.encoder_weights
     make_maps, needed = kinds[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     if checkpoint["kind"] != "detection":

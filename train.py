@@ -228,7 +228,7 @@ def main(argv=None):
     given = let_the_line_win(args, given, {word.split("=")[0] for word in argv})
     if not answers_pixels(args.task) and not args.model and not args.resume and "architecture" not in given:
         args.decoder = args.decoder or "identity"  # the encoder's last level is pooled: nothing is gained by a decoder for pixels
-    require_possible(group_of(PartChoice, args), given)
+    require_possible(group_of(PartChoice, args), given, "" if args.resume else args.encoder)
     refuse_unread(args, given)
     import_libraries()
     from runtime.program import program
@@ -582,6 +582,8 @@ def make_model(choice, task, outputs, size, console, pictures, **inputs):
                                          **inputs)
     if choice.lora and choice.encoder_weights == "none":
         raise UserError(f"--lora {choice.lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
+    if choice.lora and choice.freeze_encoder == "all":
+        raise UserError(f"--freeze-encoder all would keep the adapters of --lora {choice.lora} still too; leave one of the two out")
     parts = parts_of(choice, task=task, outputs=outputs, encoder=choice.encoder, image_size=(size, size))
     return assemble(parts, encoder_weights=choice.encoder_weights, partial_weights=choice.partial_weights,
                     user_model=choice.model and load_user_model(choice.model), say=console.say, pictures=pictures, **inputs)

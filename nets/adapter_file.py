@@ -28,18 +28,18 @@ def alone(checkpoint, model, weights_file):
 
 def with_base(model, checkpoint, weights):
     """
-    All weights of a model whose checkpoint holds adapters alone. weights: of the checkpoint; checkpoint["base"] may hold a "file" that the
-    user named, else one of its name is looked for beside the checkpoint. The model's encoder is filled.
+    All weights of a model whose checkpoint holds adapters alone. weights: of the checkpoint. checkpoint["base_file"] is the file that the
+    user named; without it one of the stated name is looked for beside the checkpoint. The model's encoder is filled.
 
     UserError where there is no such file, or other weights are in it.
     """
     base, path = checkpoint["base"], checkpoint.get("path", "the checkpoint")
-    if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("name", "sha256")):
+    parts = model.config.parts
+    if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("name", "sha256")) or not (parts and parts.lora):
         raise UserError(f"{path} is damaged: it does not say which weights its adapters are for; take another checkpoint")
-    file = base.get("file") or (PUBLISHED if base["name"] == PUBLISHED else Path(path).parent / Path(base["name"]).name)
+    file = checkpoint.get("base_file") or (PUBLISHED if base["name"] == PUBLISHED else Path(path).parent / Path(base["name"]).name)
     if file != PUBLISHED and not Path(file).is_file():
         raise UserError(f"{path} holds adapters alone, for the weights of {Path(base['name']).name}; pass --encoder-weights FILE")
-    parts = model.config.parts
     fill_encoder(model.network.encoder, parts.encoder, file, parts.bands)
     state = model.state_dict()
     own = {key: state[key] for key in base_names(model)}

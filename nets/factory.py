@@ -16,14 +16,14 @@ from runtime.errors import UserError, did_you_mean
 
 PREFIXES = ("backbone_", "decoder_", "head_")
 ARGUMENTS = ("task", "backbone", "decoder", "backbone_kwargs", "decoder_kwargs", "head_kwargs", "num_classes", "num_outputs", "necks",
-             "aux_decoders", "rescale", "peft_config")
+             "aux_decoders", "rescale", "lora", "peft_config")
 
 
 class EncoderDecoderFactory:
     """Puts a model together in one call."""
 
     def build_model(self, task, backbone, decoder, *, backbone_kwargs=None, decoder_kwargs=None, head_kwargs=None, num_classes=None,
-                    num_outputs=None, necks=None, aux_decoders=None, rescale=True, peft_config=None, **kwargs):
+                    num_outputs=None, necks=None, aux_decoders=None, rescale=True, lora=0, peft_config=None, **kwargs):
         """
         A PixelWiseModel or ScalarOutputModel.
 
@@ -31,10 +31,10 @@ class EncoderDecoderFactory:
         decoder: a name, or a module with `layout`. *_kwargs: their arguments; flat ones with the prefixes backbone_, decoder_ and head_
         mean the same. Of the backbone: bands (names) or in_chans, image_size, pretrained (True, or a file). num_classes: of segmentation
         and classification; num_outputs: of regression. necks: a list of {"name": …, arguments}. aux_decoders: a list of AuxiliaryHead,
-        whose decoder_args may have the prefixes decoder_ and head_. UserError for what nobody reads.
+        whose decoder_args may have the prefixes decoder_ and head_. lora: rank of the encoder's adapters. UserError for what nobody reads.
         """
         if peft_config is not None:
-            raise UserError("peft_config is not supported; leave it out, and freeze the encoder with model.freeze_encoder()")
+            raise UserError("peft_config is not supported; pass lora=16, the rank of adapters of queries and values")
         groups = {prefix: dict(given or {}) for prefix, given in zip(PREFIXES, (backbone_kwargs, decoder_kwargs, head_kwargs), strict=True)}
         for name, value in kwargs.items():
             prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
@@ -52,7 +52,8 @@ class EncoderDecoderFactory:
             task=task, outputs=outputs_of(task, num_classes, num_outputs), bands=tuple(bands), decoder_args=of_decoder, head_args=of_head,
             encoder=backbone if isinstance(backbone, str) else "the module", encoder_args=of_backbone, rescale=rescale,
             decoder=decoder if isinstance(decoder, str) else "the module", image_size=(size, size) if isinstance(size, int) else size,
-            necks=tuple(as_neck(neck) for neck in necks or ()), auxiliary=tuple(with_own_args(aux) for aux in aux_decoders or ()))
+            necks=tuple(as_neck(neck) for neck in necks or ()), auxiliary=tuple(with_own_args(aux) for aux in aux_decoders or ()),
+            lora=lora)
         model = build_model(config, **modules)
         if pretrained:
             fill_encoder(model.encoder, config.encoder, "imagenet" if pretrained is True else pretrained, bands)

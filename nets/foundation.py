@@ -196,13 +196,14 @@ class FoundationEncoder(nn.Module):
         self.multiple, self.fixed_size = inner.multiple, getattr(inner, "fixed_size", None)
         self.register_buffer("gain", torch.ones(1, len(choice.kept), 1, 1))
         self.register_buffer("shift", torch.zeros(1, len(choice.kept), 1, 1))
+        self.register_buffer("kept", torch.tensor(choice.kept), persistent=False)
         self.reads_all = choice.kept == tuple(range(channels))
         remarks = [*([f"{', '.join(choice.left)} left out"] if choice.left else []), *choice.stand_ins]
         self.told = "; ".join([f"{name} reads {', '.join(choice.keys)}", *remarks]) if remarks else ""
 
     def forward(self, x, **coordinates):
         if not self.reads_all:
-            x = x[:, self.choice.kept]
+            x = x.index_select(1, self.kept)
         return self.inner(x * self.gain + self.shift, **coordinates)
 
     def expect(self, mean, std, pictures):

@@ -56,7 +56,7 @@ class PartChoice:
     model: str | None
 
 
-def require_possible(choice, given):
+def require_possible(choice, given, encoder=""):
     """UserError for flags that exclude each other or need another one. given: names of all flags that the user set."""
     set_parts = [flag for flag in PART_FLAGS if flag in given]
     shown = f"--{set_parts[0].replace('_', '-')}" if set_parts else ""
@@ -67,6 +67,8 @@ def require_possible(choice, given):
         raise UserError("--partial-weights is for the encoder of a model that is put together; pass --decoder too, or leave it out")
     if choice.decoder and "architecture" in given:
         raise UserError(f"--architecture is a whole network and --decoder {choice.decoder} puts one together; pass one of the two")
+    if ":" in encoder and not choice.decoder and not choice.model:
+        raise UserError(f"--encoder {encoder} is for models that are put together; pass --decoder too, such as --decoder unet")
     if set_parts and not choice.decoder:
         raise UserError(f"{shown} is for models that are put together; pass --decoder too, such as --decoder unet")
 

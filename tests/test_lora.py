@@ -4,12 +4,18 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+from map_factory import numbers
+from map_factory import run as map_with
 from patch_factory import write_patch_set
 from torch.nn import functional as F
+from training_programs import make_images
 
 import train
+import train_detection
+from constants import CEMS_BANDS
 from model import assemble, model_from_checkpoint
 from nets.encoders import build_encoder
+from nets.factory import EncoderDecoderFactory
 from nets.foundation import FOUNDATIONS, V2, prithvi
 from nets.lora import AdaptedQKV, add_lora, has_lora, is_adapter, merge_lora, merged_state
 from nets.model_config import ModelConfig
@@ -109,6 +115,11 @@ def test_encoders_that_cannot_be_adapted_are_refused(encoder, rank, words):
         add_lora(build_encoder(encoder, BANDS), rank, f"encoder {encoder}")
 
 
+def test_the_factory_of_notebooks_takes_a_rank():
+    model = EncoderDecoderFactory().build_model("segmentation", "prithvi:test", "fcn", backbone_bands=BANDS, num_classes=2, lora=2)
+    assert has_lora(model.encoder) and not has_lora(merge_lora(model))
+
+
 def test_encoders_of_timm_are_adapted_too():
     encoder = build_encoder("tu-test_vit", BANDS)
     add_lora(encoder, 2)
@@ -138,7 +149,7 @@ def published(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_with_adapters_is_resumed_scored_and_shared_without_the_encoders_weights(tmp_path, published, capsys):
+def test_a_run_with_adapters_is_resumed_scored_and_shared_without_the_encoders_weights(tmp_path, published, capsys, make_raster):
     patches = write_patch_set(tmp_path / "patches", {"train": 2, "val": 1, "test": 1}, size=32, grid=(1, 1))
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     assert run(patches, whole, *PARTS, "--encoder-weights", published, "--epochs", 2) == 0
@@ -156,17 +167,25 @@ def test_a_run_with_adapters_is_resumed_scored_and_shared_without_the_encoders_w
     with pytest.raises(UserError, match="adapters.pt holds adapters alone, for the weights of Published.pt; pass --encoder-weights FILE"):
         model_from_checkpoint(load_checkpoint(file))
     checkpoint = load_checkpoint(file)
-    checkpoint["base"]["file"] = published
+    checkpoint["base_file"] = published
     found, wanted = model_from_checkpoint(checkpoint), model_from_checkpoint(load_checkpoint(full))
     assert all(torch.equal(value, found.state_dict()[key]) for key, value in wanted.state_dict().items())
 
     other = torch.load(published)
     other["encoder.norm.bias"] += 1
     torch.save(other, tmp_path / "Other.pt")
-    checkpoint["base"]["file"] = tmp_path / "Other.pt"
+    checkpoint["base_file"] = tmp_path / "Other.pt"
     with pytest.raises(UserError, match="Other.pt does not hold the weights that the adapters of .* are for"):
         model_from_checkpoint(checkpoint)
     assert run(patches, tmp_path / "scores", "--test-only", "--resume", file, "--encoder-weights", published, "--test-split", "val") == 0
+    scene = make_raster("scene.tif", numbers(70, 90, bands=7), descriptions=CEMS_BANDS)
+    for checkpoint, more in ((full, ()), (file, ("--encoder-weights", published))):
+        assert map_with(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / checkpoint.stem, "--device", "cpu", "--quiet",
+                        "--window", 32, "--threshold", 0.5, *more) == 0
+    one, other = ((tmp_path / name / "scene_classes.tif").read_bytes() for name in ("best_model", "adapters"))
+    assert one == other
+    with pytest.raises(UserError, match="best_model.pt has its encoder's weights; leave --encoder-weights out"):
+        map_with(scene, "--checkpoint", full, "--encoder-weights", published, "--output-dir", tmp_path / "none")
     with pytest.raises(UserError, match="can be scored .--test-only., but not resumed"):
         train.main(["--resume", str(file), "--encoder-weights", str(published), "--quiet"])
     with pytest.raises(UserError, match="--lora 3 disagrees with the checkpoint, which has 2"):
@@ -177,13 +196,36 @@ def test_a_run_with_adapters_is_resumed_scored_and_shared_without_the_encoders_w
     (["--lora", "4"], "--lora is for models that are put together; pass --decoder too"),
     (["--lora", "4", "--model", "a.py:f"], "--model a.py:f brings its whole network; leave --lora out"),
     (["--lora", "-1"], "expected a whole number"),
+    (["--encoder", "prithvi:eo-v2-300"], "--encoder prithvi:eo-v2-300 is for models that are put together; pass --decoder too"),
 ])
 def test_flags_that_cannot_be_right_are_refused(flags, words, tmp_path):
     with pytest.raises(UserError, match=words):
         run(tmp_path, tmp_path / "output", *flags)
 
 
-def test_adapters_over_random_weights_are_refused(tmp_path):
+def test_adapters_over_random_weights_or_kept_still_are_refused(tmp_path):
     patches = write_patch_set(tmp_path / "patches", {"train": 1, "val": 1}, size=32, grid=(1, 1))
+    with pytest.raises(UserError, match="--freeze-encoder all would keep the adapters of --lora 2 still too"):
+        run(patches, tmp_path / "output", *PARTS, "--freeze-encoder", "all")
     with pytest.raises(UserError, match="--lora 2 adapts weights that are there already, and --encoder-weights none has none"):
         run(patches, tmp_path / "output", *PARTS, "--encoder-weights", "none")
+
+
+@pytest.mark.slow
+def test_a_detector_with_adapters_trains_them_alone_and_is_resumed(tmp_path, published):
+    make_images(folder := tmp_path / "data")
+    words = ["--train-images", folder / "train", "--train-annotations", folder / "train.json", "--output-dir", tmp_path / "run",
+             "--val", "0.5", "--cache-dir", tmp_path / "cache", "--tile-size", 64, "--overlap", 16, "--crop", 32, "--batch-size", 2,
+             "--num-workers", 0, "--device", "cpu", "--quiet", "--encoder", "prithvi:test", "--encoder-weights", published, "--lora", 2,
+             "--lr", 1e-2, "--epochs", 2, "--steps-per-epoch", 2]
+    assert train_detection.main([str(word) for word in (*words, "--max-steps", 2)]) == 0
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert train_detection.main(["--resume", str(last), "--max-steps", "0", "--quiet", "--device", "cpu", "--num-workers", "0"]) == 0
+    checkpoint = load_checkpoint(last)
+    weights, base = checkpoint["state"]["model"], torch.load(published)
+    layer = "encoder.encoder.inner.model.blocks.3.attn.qkv."
+    assert checkpoint["model"]["lora"] == 2 and checkpoint["state"]["step"] == 4
+    assert torch.equal(weights[f"network.{layer}weight"], base["encoder.blocks.3.attn.qkv.weight"])
+    assert weights[f"network.{layer}lora_v_b"].abs().max() > 0
+    average = checkpoint["state"]["average"]
+    assert torch.equal(average[f"network.{layer}weight"], base["encoder.blocks.3.attn.qkv.weight"])
