@@ -82,7 +82,7 @@ def build_parser():
     group.add_argument("--encoder", default="resnet34",
                        help="resnet18, resnet50, efficientnet-b0, tu-<timm name>, prithvi:eo-v2-300, dofa:base …")
     group.add_argument("--encoder-weights", default="imagenet",
-                       help="imagenet (or the hub's of prithvi: …), none, or a .pt or .safetensors file")
+                       help="imagenet or hub (what is published), none, or a .pt or .safetensors file")
     group.add_argument("--indices", nargs="*", default=[],
                        help=f"further inputs: {' '.join(SPECTRAL_INDICES)}; or pairs: all normalised differences in place of the bands")
 

@@ -133,7 +133,7 @@ class BigTrunk(nn.Module):
 
     def __init__(self, encoder):
         super().__init__()
-        self.encoder = make_encoder(encoder, 3)
+        self.encoder = make_encoder(encoder, 3, BANDS)
         self.neck = Neck(self.encoder.channels[1:], self.width)
 
     def head(self, width):

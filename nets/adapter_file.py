@@ -8,19 +8,18 @@ decoder, head); the rest comes from the file of published weights that the train
 import hashlib
 from pathlib import Path
 
-from nets.encoder_weights import fill_encoder
+from nets.encoder_weights import HUB, fill_encoder
 from nets.lora import is_adapter
 from runtime.errors import UserError
 
 ENCODER = "network.encoder."
-PUBLISHED = "imagenet"  # what --encoder-weights calls weights of the hub
 
 
 def alone(checkpoint, model, weights_file):
     """The checkpoint of a model with adapters, as load_checkpoint gives it, without what is not trained. weights_file: of the base."""
     weights = checkpoint["state"]["model"]
     base = base_names(model)
-    name = weights_file if weights_file == PUBLISHED else Path(weights_file).name
+    name = weights_file if weights_file in HUB else Path(weights_file).name
     kept = {key: value for key, value in weights.items() if key not in base}
     return {**{key: value for key, value in checkpoint.items() if key not in ("path", "state")},
             "base": {"name": name, "sha256": fingerprint({key: weights[key] for key in base})}, "state": {"model": kept}}
@@ -37,8 +36,8 @@ def with_base(model, checkpoint, weights):
     parts = model.config.parts
     if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("name", "sha256")) or not (parts and parts.lora):
         raise UserError(f"{path} is damaged: it does not say which weights its adapters are for; take another checkpoint")
-    file = checkpoint.get("base_file") or (PUBLISHED if base["name"] == PUBLISHED else Path(path).parent / Path(base["name"]).name)
-    if file != PUBLISHED and not Path(file).is_file():
+    file = checkpoint.get("base_file") or (base["name"] if base["name"] in HUB else Path(path).parent / Path(base["name"]).name)
+    if file not in HUB and not Path(file).is_file():
         raise UserError(f"{path} holds adapters alone, for the weights of {Path(base['name']).name}; pass --encoder-weights FILE")
     fill_encoder(model.network.encoder, parts.encoder, file, parts.bands)
     state = model.state_dict()

@@ -16,29 +16,31 @@ from nets.smp_network import (
 from nets.timm_encoder import TIMM, TimmEncoder
 from runtime.errors import UserError
 
+HUB = ("imagenet", "hub")  # words of --encoder-weights for what is published
 INNER = "model."  # where our encoders keep the library's network
 
 
 def fill_encoder(encoder, name, weights, bands, partial=False):
     """
-    Load "imagenet" or a file into an encoder that build_encoder made. bands: names, so that red meets the weights trained on red.
+    Load "imagenet" or "hub" (both: what is published) or a file into an encoder that build_encoder made. bands: names, so that red meets
+    the weights trained on red.
 
     → a line about what was left random, "" where every weight was found. Without `partial` that is a UserError, which counts missing,
     unknown and mis-shaped tensors: an encoder never trains from random weights by mistake. A classifier's weights and those of blocks
     that are cut off are left out.
     """
     if isinstance(encoder, FoundationEncoder):
-        state = hub_weights(encoder) if weights == "imagenet" else tensors_of_file(weights)
+        state = hub_weights(encoder) if weights in HUB else tensors_of_file(weights)
         state = encoder.in_own_names(merged_state(state))
         return load_matching(encoder, name, weights, without_adapters(encoder.own_weights()), state, len(bands), partial)
     own = without_adapters(encoder.state_dict())
-    state = published_weights(encoder, name) if weights == "imagenet" else merged_state(weights_from_file(weights))
+    state = published_weights(encoder, name) if weights in HUB else merged_state(weights_from_file(weights))
     state = in_names_of(own, state)
     unread = tuple(f"{INNER}{word}" for word in getattr(encoder, "unread", ("head.", "fc.", "classifier.", "last_linear.")))
     state = {key: value for key, value in state.items() if key in own or not key.startswith(unread)}
     first = next((key for key, value in own.items() if value.ndim == 4), None)
     if first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
-        if weights == "imagenet" or own[first].shape[1] != 3:
+        if weights in HUB or own[first].shape[1] != 3:
             state[first] = spread_rgb(state[first], bands)
     return load_matching(encoder, name, weights, own, state, len(bands), partial)
 

@@ -44,7 +44,7 @@ class PrithviEncoder(nn.Module):
 
     def forward(self, x, times=None, place=None):
         """times: (B, dates, 2), place: (B, 2) of each image, in place of those that hold for all."""
-        batch, grid = len(x), (x.shape[-2] // self.patch, x.shape[-1] // self.patch)
+        batch, grid = x.shape[0], (x.shape[-2] // self.patch, x.shape[-1] // self.patch)
         dated = x.unflatten(1, (self.dates, -1)).flatten(0, 1) if self.dates > 1 else x
         tokens = self.model.patch_embed.proj(dated).flatten(2).transpose(1, 2)  # (B · dates, h · w, width)
         tokens = tokens.reshape(batch, -1, tokens.shape[-1]) + self.positions_of(grid)

@@ -108,9 +108,9 @@ def network_answers(host="huggingface.co", seconds=3):
 
 
 def weights_from_file(path):
-    """The tensors of a file (see tensors_of_file); of a whole network's those of its encoder, under names without `encoder.`."""
+    """The tensors of a file (see tensors_of_file); of a whole network's (TerraTorch's too) those of its encoder, under its own names."""
     state = tensors_of_file(path)
-    marked = {key.split("encoder.", 1)[1]: value for key, value in state.items() if "encoder." in key}
+    marked = {key.split("encoder.", 1)[1].removeprefix("_timm_module."): value for key, value in state.items() if "encoder." in key}
     return marked or state
 
 

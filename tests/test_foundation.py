@@ -16,16 +16,19 @@ import pytest
 import timm
 import torch
 import torchvision
+from patch_factory import write_patch_set
 from torch import nn
 from torch.nn import functional as F
 
+import train
 from detection.detectors import DetectorConfig, build_detector
-from model import assemble
+from model import assemble, model_from_checkpoint
 from nets.encoder_weights import fill_encoder
 from nets.encoders import build_encoder
 from nets.foundation import FOUNDATIONS, HLS, V2, Foundation, dofa, prithvi
 from nets.model_config import ModelConfig, Neck
 from nets.user_model import load_user_model
+from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -190,7 +193,7 @@ def test_times_and_places_are_added_to_patches_alone(tmp_path):
         assert close(each_own, encoder(stacked))
 
 
-@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.settings(max_examples=6, deadline=None)
 @hypothesis.given(st.permutations(range(6)), st.integers(1, 6))
 def test_columns_of_the_first_convolution_follow_the_names_of_the_bands(order, count):
     state = random_prithvi(3)
@@ -306,6 +309,41 @@ def test_decoders_need_no_neck_to_be_named(decoder):
     assert model.eval()(torch.rand(1, 6, 70, 90)).shape == (1, 3, 70, 90)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("args", [{}, {"dates": 2, "place": (1.0, 2.0), "times": (2020, 1, 2021, 1)}])
+def test_the_number_of_images_is_not_fixed_by_an_export(args):
+    bands = BANDS * args.get("dates", 1)
+    encoder = build_encoder("prithvi:test-tl", bands, args).eval()
+    exported = torch.export.export(encoder, (torch.randn(2, len(bands), 32, 48),), dynamic_shapes={"x": {0: torch.export.Dim("images")}})
+    x = torch.randn(3, len(bands), 32, 48)
+    with torch.no_grad():
+        assert close(exported.module()(x), encoder(x))
+
+
+def test_a_fine_tuned_encoder_of_timm_is_read_from_terratorchs_names(tmp_path):
+    encoder = build_encoder("tu-test_vit", BANDS)
+    state = {f"model.encoder._timm_module.{key.removeprefix('model.')}": value + 1 for key, value in encoder.state_dict().items()}
+    file = saved(tmp_path, {"state_dict": state | {"model.decoder.conv.weight": torch.zeros(2)}})
+    assert fill_encoder(encoder, "tu-test_vit", file, BANDS) == ""
+    assert all(torch.equal(value, state[f"model.encoder._timm_module.{key.removeprefix('model.')}"]) for key, value in
+               encoder.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_run_on_stacked_dates_with_times_is_scored_again(tmp_path):
+    bands = tuple(f"{date}_{band}" for date in ("20200101", "20210101") for band in ("B02", "B8A", "B12"))
+    patches = write_patch_set(tmp_path / "patches", {"train": 2, "val": 1, "test": 1}, size=32, grid=(1, 1), bands=bands)
+    shared = ["--patches-dir", str(patches), "--num-workers", "0", "--device", "cpu", "--quiet"]
+    parts = ["--encoder", "prithvi:test-tl", "--decoder", "unet", "--encoder-weights", str(saved(tmp_path, random_prithvi(1, True))),
+             "--encoder-args", "dates=2", "times=2020,1,2021,1", "place=-1.5,38"]
+    assert train.main([*shared, *parts, "--output-dir", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "2"]) == 0
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    model = model_from_checkpoint(load_checkpoint(last))
+    encoder = model.network.encoder
+    assert encoder.inner.times.tolist() == [[2020, 1], [2021, 1]] and encoder.layout.channels == (2 * WIDTH,) * 4
+    assert train.main([*shared, "--test-only", "--resume", str(last), "--test-split", "val", "--output-dir", str(tmp_path / "scores")]) == 0
+
+
 def test_without_network_one_line_says_which_file_to_get(monkeypatch):
     import huggingface_hub
 
@@ -316,7 +354,7 @@ def test_without_network_one_line_says_which_file_to_get(monkeypatch):
     monkeypatch.setattr("nets.encoder_weights.network_answers", lambda: True)
     encoder = build_encoder("prithvi:eo-v2-tiny-tl", BANDS, {"layers": (0,)})
     with pytest.raises(UserError, match="cannot be downloaded .OSError.; get Prithvi_EO_V2_tiny_TL.pt from huggingface.co/ibm-nasa"):
-        fill_encoder(encoder, "prithvi:eo-v2-tiny-tl", "imagenet", BANDS)
+        fill_encoder(encoder, "prithvi:eo-v2-tiny-tl", "hub", BANDS)
 
 
 def test_facts_of_the_rows():
@@ -417,7 +455,7 @@ def test_torchgeos_files_have_the_names_of_the_networks_that_they_are_of(name, m
 # ------------------------------------------------------------------------------------------------ detectors
 
 
-@pytest.mark.parametrize("framework", ["centre", "faster-rcnn", "fcos"])
+@pytest.mark.parametrize("framework", ["centre", *(pytest.param(name, marks=pytest.mark.slow) for name in ("faster-rcnn", "fcos"))])
 def test_detectors_find_and_learn_on_a_published_encoder(framework, tmp_path):
     state = random_prithvi(7)
     file = saved(tmp_path, LAYOUTS["v2"](state))
