@@ -556,9 +556,9 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         if doubt := reflectance_doubt(patch_set, mean):
             console.warn(doubt)
         target = target_statistics(data.train.patches) if answers_values(options.task) else (0.0, 1.0)
-        model = make_model(choice, options.task, len(patch_set.classes), options.crop or patch_set.chip_size, console,
-                           bands=patch_set.bands, indices=choice.indices, mean=mean, std=std, target=target,
-                           pictures=set(patch_set.divide_by) == {PICTURE})
+        model = make_model(with_wavelengths(choice, patch_set), options.task, len(patch_set.classes),
+                           options.crop or patch_set.chip_size, console, bands=patch_set.bands, indices=choice.indices, mean=mean,
+                           std=std, target=target, pictures=set(patch_set.divide_by) == {PICTURE})
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate,
                          whole=patch_set.chip_size)
     model = compute.place(share_batch_statistics(model, processes))
@@ -573,6 +573,16 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
     outputs = compute.compiled(model.outputs) if model.config.parts else None
     return Learner(model=model, network=network, outputs=outputs, criterion=criterion, optimizer=optimizer,
                    scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
+
+
+def with_wavelengths(choice, patch_set):
+    """The choice, with the wavelengths of the scenes' bands for an encoder that reads them, where they are known and none are given."""
+    known = patch_set.sensing.get("wavelengths") or [None]
+    is_given = any(word.partition("=")[0] in ("wavelengths", "bands") for word in choice.encoder_args)
+    if not choice.encoder.startswith("dofa:") or is_given or choice.indices or None in known:
+        return choice
+    stated = f"wavelengths={','.join(f'{number:g}' for number in known)},"
+    return dataclasses.replace(choice, encoder_args=[*choice.encoder_args, stated])
 
 
 def make_model(choice, task, outputs, size, console, pictures, **inputs):

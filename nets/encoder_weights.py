@@ -48,6 +48,7 @@ def fill_encoder(encoder, name, weights, bands, partial=False):
 def load_matching(encoder, name, weights, own, state, inputs, partial):
     """Load `state` where it has what `own` has, both {name: tensor}; see fill_encoder. weights: what the user passed, for errors."""
     fitting, difference, is_complete = compared(own, state)
+    difference = difference.replace(f"inner.{INNER}", "").replace("inner.", "")  # as files call them
     is_whole = is_complete and len(fitting) == len(state)
     if not fitting or not is_whole and not partial:
         remedy = "pass other weights" if not fitting else "pass other weights, or --partial-weights"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nets.dofa import DofaEncoder, folded
-from nets.foundation_bands import WAVELENGTHS, choose
+from nets.foundation_bands import WAVELENGTHS, Choice, choose
 from nets.parts import MISTAKES, described, look_up
 from nets.prithvi import PrithviEncoder
 from nets.satlas_swin import SwinEncoder
@@ -130,7 +130,11 @@ def build_foundation(name, bands, arguments):
         raise UserError(f"encoder {name}{hint} does not read the argument {unread[0]!r}; it takes {', '.join(row.reads)}."
                         f"{did_you_mean(unread[0], row.reads)}")
     dates = arguments.get("dates", 1)
-    choice = choose(name, row.bands, given_bands(name, arguments.get("bands"), bands, dates), dates)
+    names = given_bands(name, arguments.get("bands"), bands, dates)
+    if "wavelengths" in arguments:
+        choice = Choice(tuple(range(len(names))), None, names, ())
+    else:
+        choice = choose(name, row.bands, names, dates)
     try:
         return FoundationEncoder(name, row, choice, NETWORKS[row.network](name, row.args, choice, arguments), len(bands))
     except MISTAKES as error:

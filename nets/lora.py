@@ -84,8 +84,11 @@ def merge_lora(model):
         for key, layer in list(parent.named_children()):
             if isinstance(layer, AdaptedQKV):
                 setattr(parent, key, layer.merged())
-    if parts := getattr(getattr(model, "config", None), "parts", None):
-        model.config = dataclasses.replace(model.config, parts=dataclasses.replace(parts, lora=0))
+    config = getattr(model, "config", None)
+    if parts := getattr(config, "parts", None):
+        model.config = dataclasses.replace(config, parts=dataclasses.replace(parts, lora=0))
+    elif getattr(config, "lora", 0):  # of a detector
+        model.config = dataclasses.replace(config, lora=0)
     return model
 
 

@@ -4,6 +4,7 @@ Published encoders: names of weights, positions, dates, coordinates and bands, b
 Run: pytest tests/test_foundation.py
 """
 
+import dataclasses
 import re
 import sys
 import types
@@ -26,10 +27,14 @@ from model import assemble, model_from_checkpoint
 from nets.encoder_weights import fill_encoder
 from nets.encoders import build_encoder
 from nets.foundation import FOUNDATIONS, HLS, V2, Foundation, dofa, prithvi
+from nets.lora import has_lora, merge_lora
 from nets.model_config import ModelConfig, Neck
 from nets.user_model import load_user_model
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
+from runtime.flags import parse_with_config
+from runtime.settings import group_of
+from runtime.values import settings_in
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH, DEPTH, HEADS = 32, 4, 2
@@ -248,7 +253,7 @@ def test_inputs_are_brought_to_the_statistics_of_the_pretraining():
     ("prithvi:test-tl", BANDS, {"times": (2020, 367)}, "expects times=YEAR,DAY"),
     ("prithvi:test-tl", BANDS, {"place": (91, 0)}, "expects place=LATITUDE,LONGITUDE in degrees"),
     ("prithvi:test-tl", BANDS, {"place": "here"}, "expects place=LATITUDE,LONGITUDE"),
-    ("dofa:test", BANDS, {"wavelengths": 490}, "expects wavelengths= in nm, one for each of blue, green"),
+    ("dofa:test", BANDS, {"wavelengths": 490}, "expects wavelengths= in nm, one for each of B02, B03"),
 ])
 def test_what_cannot_be_built_is_refused_in_a_line(name, bands, args, words):
     with pytest.raises(UserError, match=words) as caught:
@@ -261,11 +266,11 @@ def without(state, key):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda s: without(s, "blocks.1.mlp.fc1.bias"), "1 missing .inner.model.blocks.1.mlp.fc1.bias"),
-    (lambda s: s | {"blocks.4.norm1.weight": torch.ones(WIDTH)}, "1 unknown .inner.model.blocks.4.norm1.weight"),
-    (lambda s: s | {"temporal_embed_enc.scale": torch.ones(1)}, "1 unknown .inner.time_scale"),
+    (lambda s: without(s, "blocks.1.mlp.fc1.bias"), "1 missing .blocks.1.mlp.fc1.bias"),
+    (lambda s: s | {"blocks.4.norm1.weight": torch.ones(WIDTH)}, "1 unknown .blocks.4.norm1.weight"),
+    (lambda s: s | {"temporal_embed_enc.scale": torch.ones(1)}, "1 unknown .time_scale"),
     (lambda s: s | {"blocks.0.attn.proj.weight": torch.ones(8, 8)}, "1 of another shape"),
-    (lambda s: random_prithvi(bands=13), "1 of another shape .inner.model.patch_embed.proj.weight"),
+    (lambda s: random_prithvi(bands=13), "1 of another shape .patch_embed.proj.weight"),
     (lambda s: {"classes": torch.ones(3)}, "0 of 53 tensors match, 53 missing .* pass other weights$"),
 ])
 def test_weights_of_another_model_or_size_are_refused_with_counts(change, words, tmp_path):
@@ -277,7 +282,7 @@ def test_weights_of_another_model_or_size_are_refused_with_counts(change, words,
 def test_weights_without_coordinates_do_not_fill_a_model_with_them_unless_asked(tmp_path):
     file = saved(tmp_path, LAYOUTS["v2"](random_prithvi()))
     encoder = build_encoder("prithvi:test-tl", BANDS, {})
-    with pytest.raises(UserError, match="2 missing .inner.time_scale"):
+    with pytest.raises(UserError, match="2 missing .time_scale"):
         fill_encoder(encoder, "prithvi:test-tl", file, BANDS)
     assert "2 missing" in fill_encoder(encoder, "prithvi:test-tl", file, BANDS, partial=True)
 
@@ -342,6 +347,12 @@ def test_a_run_on_stacked_dates_with_times_is_scored_again(tmp_path):
     encoder = model.network.encoder
     assert encoder.inner.times.tolist() == [[2020, 1], [2021, 1]] and encoder.layout.channels == (2 * WIDTH,) * 4
     assert train.main([*shared, "--test-only", "--resume", str(last), "--test-split", "val", "--output-dir", str(tmp_path / "scores")]) == 0
+
+
+@pytest.mark.parametrize("necks", [(), (Neck("pool", {"how": "class"}),)])
+def test_whole_patches_are_judged_without_a_neck_too(necks):
+    parts = ModelConfig(task="classification", encoder="prithvi:test", decoder="identity", outputs=5, necks=necks)
+    assert assemble(parts, BANDS).eval()(torch.rand(2, 6, 40, 32)).shape == (2, 5)
 
 
 def test_without_network_one_line_says_which_file_to_get(monkeypatch):
@@ -418,6 +429,25 @@ def test_dofa_folds_wavelengths_into_a_convolution(with_norm, tmp_path):
         assert [level.shape for level in encoder(torch.randn(1, 3, 160, 256))] == [(1, 161, WIDTH)] * DEPTH
 
 
+@pytest.mark.parametrize(("encoder", "known", "given", "indices", "wanted"), [
+    ("dofa:test", [482.0, 561.5], ["layers=1"], [], ["layers=1", "wavelengths=482,561.5,"]),
+    ("dofa:test", [865.0], [], [], ["wavelengths=865,"]),
+    ("dofa:test", [482.0, 561.5], ["wavelengths=1,2"], [], ["wavelengths=1,2"]),
+    ("dofa:test", [482.0, None], [], [], []),
+    ("dofa:test", None, [], [], []),
+    ("dofa:test", [482.0, 561.5], [], ["ndvi"], []),  # an index has no wavelength
+    ("prithvi:test", [482.0, 561.5], [], [], []),
+])
+def test_wavelengths_of_products_reach_the_encoder_that_reads_them(encoder, known, given, indices, wanted):
+    args, _ = parse_with_config(train.build_parser(), ["--encoder", encoder, "--decoder", "unet"])
+    choice = dataclasses.replace(group_of(train.ModelChoice, args), encoder_args=given, indices=indices)
+    patch_set = types.SimpleNamespace(sensing={} if known is None else {"wavelengths": known})
+    found = train.with_wavelengths(choice, patch_set).encoder_args
+    assert found == wanted
+    if len(wanted) == 1 and known and None not in known and not given:
+        assert build_encoder("dofa:test", ("any",) * len(known), settings_in(found)).inner.wavelengths == (0.865,)
+
+
 def test_dofa_takes_the_wavelengths_of_named_bands_and_refuses_half_a_generator(tmp_path):
     encoder = build_encoder("dofa:test", ("B04", "swir22", "what"), {})
     assert encoder.inner.wavelengths == (0.6646, 2.2024) and encoder.choice.left == ("what",)
@@ -477,6 +507,7 @@ def test_detectors_find_and_learn_on_a_published_encoder(framework, tmp_path):
     found = [parameter.grad is not None for name, parameter in encoder.named_parameters() if name.endswith("lora_v_b")]
     assert found == [True] * DEPTH and stored.grad is None
     assert len(detector.eval().predict(images)) == 2
+    assert merge_lora(detector).config.lora == 0 and not has_lora(detector)
 
 
 def test_detectors_refuse_patches_that_make_no_pyramid_from_stride_4():

@@ -8,6 +8,7 @@ from map_factory import numbers
 from map_factory import run as map_with
 from patch_factory import write_patch_set
 from torch.nn import functional as F
+from torchvision.models.swin_transformer import SwinTransformer
 from training_programs import make_images
 
 import train
@@ -107,12 +108,17 @@ def test_a_step_moves_adapters_and_the_rest_and_nothing_else_of_the_encoder():
 
 @pytest.mark.parametrize(("encoder", "rank", "words"), [
     ("small", 4, "encoder small has no layers called qkv that --lora could adapt"),
-    ("torchgeo:swin_v2_t:rgb", 4, "uses its qkv weights past the layer, so --lora would do nothing"),
     ("prithvi:test", 33, "--lora 33 is more than the 32 channels of encoder prithvi:test"),
 ])
 def test_encoders_that_cannot_be_adapted_are_refused(encoder, rank, words):
     with pytest.raises(UserError, match=words):
         add_lora(build_encoder(encoder, BANDS), rank, f"encoder {encoder}")
+
+
+def test_attention_that_reads_its_weights_past_the_layer_is_refused():
+    network = SwinTransformer(patch_size=[4, 4], embed_dim=12, depths=[2], num_heads=[2], window_size=[4, 4])
+    with pytest.raises(UserError, match="encoder swin uses its qkv weights past the layer, so --lora would do nothing"):
+        add_lora(network, 4, "encoder swin")
 
 
 def test_the_factory_of_notebooks_takes_a_rank():
