@@ -19,7 +19,9 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_classes.tif      the class of each pixel, 255 where nothing is known; Cloud Optimized GeoTIFF on the scene's own grid
     <scene>_probability.tif  how likely a pixel burns (is water …), with --probabilities
     <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability (_water, of several classes _outlines); or .gpkg
+    <scene>_classes.qml      its style in QGIS: names and colours of the classes, what is not mapped transparent
     <scene>_preview.png      the scene beside its map
+    report.html              with --report: scenes, maps, probabilities and hectares on one page that can be sent to anyone
     summary.json, .csv       hectares a class, valid share, burned (water …) share, for all scenes of the folder
     <scene>.stac.json        with --stac: a STAC item of the map, with its files, classes and the scene that it was made from
     <scene>_values.tif       from a regression: its values, float32, NaN where nothing is known
@@ -52,7 +54,7 @@ from runtime.values import dates, listed, names, number, numbers, size, whole
 
 # What --help shows.
 FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--divide-by", "--offset", "--bands", "--threshold",
-               "--probabilities", "--aoi", "--pan", "--ms", "--dry-run")
+               "--probabilities", "--report", "--aoi", "--pan", "--ms", "--dry-run")
 
 
 def build_parser():
@@ -86,10 +88,14 @@ def build_parser():
     group.add_argument("--threshold", type=number(0, 1), metavar="P", help="a pixel is burned (water …) from this probability on, 0..1 "
                        "(default: the checkpoint's, chosen on validation; without one the most likely class)")
     group.add_argument("--probabilities", nargs="?", const="uint8", choices=("uint8", "float32"), help="also write probabilities")
+    group.add_argument("--report", action="store_true", help="also write report.html: pictures, map, probability and hectares of all "
+                       "scenes of the run on one page")
     group.add_argument("--min-area", type=number(0), default=0.5, metavar="HA", help="leave out smaller polygons, in hectares (0: none)")
     group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines or boxes as GeoJSON in lon/lat, "
                        "or as a GeoPackage in the scene's CRS")
     group.add_argument("--stac", action="store_true", help="also write a STAC item that names scene, place, date, classes and files")
+    group.add_argument("--simplify", type=number(0), default=0.0, metavar="METRES", help="outlines with fewer corners: borders move by "
+                       "about so much, and neighbours keep theirs in common (0: along the pixels)")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
                        help="colours of the classes: water=#1f77b4,forest=#006400 (default: the checkpoint's, or by their names)")
     group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
@@ -246,13 +252,14 @@ def map_scenes(args, given, checkpoint):
     if args.threshold is not None and not classes.has_background and not answers_labels(task):
         raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
     chosen = {PIXEL_CLASSES: classes.threshold(data.get("threshold")), PATCH_LABELS: 0.5}.get(TASKS[task])
+    shown_only = args.report and TASKS[task] == PIXEL_CLASSES and not args.probabilities
     overlap = (0.25 if answers_pixels(task) else 0.0) if args.overlap is None else args.overlap
     settings = MapSettings(
         window=square(window_of(args, checkpoint, data["chip_size"] or 256), checkpoint), overlap=overlap, tta=args.tta,
         precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
-        probabilities=args.probabilities, min_area=args.min_area, aoi=args.aoi, strict=args.strict, vectors=args.vectors,
-        stac=args.stac,
+        probabilities=args.probabilities or ("uint8" if shown_only else None), min_area=args.min_area, aoi=args.aoi,
+        strict=args.strict, vectors=args.vectors, simplify=args.simplify, stac=args.stac,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                not args.no_clouds)
@@ -263,6 +270,7 @@ def map_scenes(args, given, checkpoint):
             data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank, checkpoint), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, dates=args.dates, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
+            report=args.report, shown_only=shown_only,
         )
         console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
@@ -285,15 +293,15 @@ ONLY_FOR = {
 }
 # Of maps that are not of classes of pixels.
 NOT_FOR_ANSWERS = {
-    PIXEL_VALUES: {"threshold", "probabilities", "min_area", "vectors", "class_colours"},
-    PATCH_CLASS: {"threshold", "probabilities", "min_area"},
-    PATCH_LABELS: {"probabilities", "min_area"},
+    PIXEL_VALUES: {"threshold", "probabilities", "min_area", "simplify", "vectors", "class_colours"},
+    PATCH_CLASS: {"threshold", "probabilities", "min_area", "simplify", "report"},
+    PATCH_LABELS: {"probabilities", "min_area", "simplify", "report"},
 }
-NOT_FOR_SHARPENING = {"aoi", "no_clouds", "threshold", "probabilities", "min_area", "tta", "overlap", "nodata", "compile", "batch_size",
-                      "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
+NOT_FOR_SHARPENING = {"report", "aoi", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "overlap", "nodata",
+                      "compile", "batch_size", "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
                       "stac", "dates"}
 NOT_FOR_ONNX = {"precision", "compile", "channels_last", "model"}
-NOT_FOR_DETECTION = {"no_clouds", "threshold", "probabilities", "min_area", "tta", "compile", "model", "stac"}
+NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model", "stac"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
                                       "max_detections", "class_colours", "dates"}
 

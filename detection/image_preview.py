@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from mapping.preview import taken_words
 from pictures.box_map import BoxLayer, framed
 from pictures.box_overlays import box_colours
 from pictures.encoding import save_png
@@ -44,7 +45,8 @@ class ImagePreview:
         picture = shown(reflectance, brightness_of(self.plan, self.facts.bands, reflectance))
         picture = picture.repeat(self.times, axis=0).repeat(self.times, axis=1)
         pixel = self.step / self.times
-        what = f"{name} ({self.plan.product.words})" if self.plan.product else name
+        taken = taken_words(self.plan)
+        what = f"{name} ({taken})" if taken else name
         title = f"{what}: {plural(int(counts.sum()), 'detection')}, score from {threshold:.2f} on"
         few = len(counts) <= 8  # of many classes only those that were found
         entries = zip(self.colours, self.facts.classes, counts.tolist(), strict=True)

@@ -18,7 +18,7 @@ from mapping.journal import RowJournal, deflate, inflate
 from mapping.map_files import add_item, begin_record, end_record
 from mapping.map_writer import delivered_as, place_on_globe
 from mapping.polygons import Area
-from mapping.preview import Preview, caption_of, thumbnail_step
+from mapping.preview import Preview, heading_of, thumbnail_step
 from mapping.reading import read_slabs
 from mapping.segmentation import Strip, stride_of, thumbnail_rows
 from mapping.settings import band_settings, full_settings
@@ -118,7 +118,7 @@ def finish_tiles(tile_rows, grid, plan, files, model, settings, areas):
     if globe is None:
         paths.pop("tiles")
     whole, unreadable = WholeScene(len(model.classes), several, limit), []
-    preview = Preview(info, model.bands, model.class_set, caption_of(plan))
+    preview = Preview(info, model.bands, model.class_set, heading_of(plan, files.name))
     edges = [*grid.columns, info.width]
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(WRITERS[settings.vectors](paths["tiles"], globe, model.classes)) if globe else None

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from mapping.dry_run import dry_run
 from mapping.inputs import InputFlags, describe_for, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, reflectance_table, tell_record
+from mapping.report import write_report
 from mapping.scene import map_scene
 from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
@@ -38,7 +39,8 @@ class MapRun:
 
     network: of the checkpoint. data: what the checkpoint says about the images of its training. batch_size: windows at once. output_dir: a
     folder. colours: see ModelFacts. dates: of runtime.values.dates, of the scenes that are mapped, or None. overwrite: replace maps that
-    exist. dry_run: write nothing. quiet: of the console.
+    exist. dry_run: write nothing. quiet: of the console. report: write a page of all scenes. shown_only: probabilities are wanted for that
+    page alone, not of scenes that are mapped already.
     """
 
     network: torch.nn.Module
@@ -53,6 +55,8 @@ class MapRun:
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
+    report: bool = False
+    shown_only: bool = False
 
     @functools.cached_property
     def facts(self):
@@ -86,7 +90,12 @@ class MapRun:
 
     def finished_record(self, name, plan):
         """The record of a map that need not be made, or None. UserError for a map that may not be replaced."""
-        return None if self.overwrite else finished_record(self.files(name), plan, self.facts, self.settings)
+        if self.overwrite:
+            return None
+        files, settings = self.files(name), self.settings
+        if self.shown_only and not files.outputs(settings, self.facts.class_set)["probability"].exists():
+            settings = replace(settings, probabilities=None)
+        return finished_record(files, plan, self.facts, settings)
 
 
 # ------------------------------------------------------------------------------------------------------- which scenes
@@ -176,9 +185,11 @@ def map_all(run, patterns, processes, first):
         return dry_run(run, scenes) if processes.is_first else 0
     require_writable(run.output_dir)
     # Each process tells of its own scenes, so none of them is silent.
-    line, code = conclude(*map_scenes(run, scenes, processes, Console(run.quiet)), run.output_dir)
+    records, failures = map_scenes(run, scenes, processes, Console(run.quiet))
+    line, code = conclude(records, failures, run.output_dir)
     if processes.is_first:
-        print_result(line)
+        page = [write_report(run, scenes, records, failures)] if run.report and records else []
+        print_result(*page, line)
     return code
 
 

@@ -29,12 +29,13 @@ class MapFiles:
     def content(self, settings, class_set):
         """`outputs` without the STAC item that describes them."""
         if answers_values(settings.task):
-            return {kind: Path(self.folder) / f"{self.name}_{kind}{form}" for kind, form in (("values", ".tif"), ("preview", ".png"))}
+            files = {"values": "_values.tif", "style": "_values.qml", "preview": "_preview.png"}
+            return {kind: Path(self.folder) / f"{self.name}{ending}" for kind, ending in files.items()}
         if not answers_pixels(settings.task):
             tiles, preview = (f"{self.name}{ending}" for ending in (f"_tiles{WRITERS[settings.vectors].ending}", "_preview.png"))
             return {"tiles": Path(self.folder) / tiles, "preview": Path(self.folder) / preview}
         outlines = f"_{class_set.ending}{WRITERS[settings.vectors].ending}"
-        files = {"classes": "_classes.tif", "outlines": outlines, "preview": "_preview.png"}
+        files = {"classes": "_classes.tif", "style": "_classes.qml", "outlines": outlines, "preview": "_preview.png"}
         if settings.probabilities:
             files["probability"] = "_probability.tif"
         return {kind: Path(self.folder) / f"{self.name}{ending}" for kind, ending in files.items()}

@@ -9,9 +9,12 @@ import numpy as np
 
 from constants import IGNORE, VERSION
 from mapping.polygons import AreaFinder
-from mapping.preview import Preview, caption_of
+from mapping.preview import Preview, heading_of
+from mapping.qgis_style import write_class_style
+from mapping.simplified import EVERY, Simplifier
 from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
+from raster.area import pixel_sides
 from raster.sensor_place import why_without_grid
 from raster.writer import write_cog
 from runtime.network import without_signature
@@ -33,12 +36,13 @@ def finish_map(bands, plan, files, model, settings, areas):
         paths.pop("outlines")
     classes = model.class_set
     counter, outlines, unreadable = Counter(len(model.classes), areas), None, []
-    preview = Preview(info, model.bands, classes, caption_of(plan))
+    preview = Preview(info, model.bands, classes, heading_of(plan, files.name))
     with contextlib.ExitStack() as stack:  # exits in reverse: the class map gets its name last
         class_file, probability_file = open_rasters(stack, paths, plan, model, settings)
         if globe is not None:
             file = stack.enter_context(writer(paths["outlines"], globe, model.classes))
-            outlines = Outlines(file, info.width, settings.min_area * 1e4, areas, classes.first)
+            simplifier = simplifier_of(info, settings, file.straight)
+            outlines = Outlines(file, info.width, settings.min_area * 1e4, areas, classes.first, simplifier)
         for band in bands:
             class_file.write(band.classes)
             if probability_file:
@@ -54,6 +58,7 @@ def finish_map(bands, plan, files, model, settings, areas):
         summary = counter.summary(classes)
         require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
+        write_class_style(paths["style"], classes)
     remarks += remarks_on(unreadable, summary["valid_fraction"])
     return {
         "scene": files.name, "source": info.path, "width": info.width, "height": info.height,
@@ -83,15 +88,22 @@ def place_on_globe(info, areas, writer):
     return (None, [obstacle]) if obstacle else (globe, [])
 
 
+def simplifier_of(info, settings, straight):
+    """The Simplifier of a scene's outlines, None where they follow the pixels. straight: of their writer."""
+    if not settings.simplify:
+        return None
+    return Simplifier(settings.simplify, pixel_sides(info.crs, info.transform, info.height, info.width), straight)
+
+
 class Outlines:
     """
     Outlines of the mapped areas, found band by band. file: of vectors.writing.WRITERS, open. smallest: square metres. first: the lowest
-    class that has outlines, 0 or 1.
+    class that has outlines, 0 or 1. simplifier: mapping.simplified.Simplifier that all of them pass through, or None.
     """
 
-    def __init__(self, file, width, smallest, areas, first=1):
-        self.file, self.width, self.areas, self.first = file, width, areas, first
-        self.finder = AreaFinder(width, smallest, file.straight)
+    def __init__(self, file, width, smallest, areas, first=1, simplifier=None):
+        self.file, self.width, self.areas, self.first, self.simplifier = file, width, areas, first, simplifier
+        self.finder = AreaFinder(width, smallest, file.straight if simplifier is None else EVERY)
 
     def add(self, band):
         """band: StoredBand. It is taken in pieces of about PIECE pixels."""
@@ -109,8 +121,13 @@ class Outlines:
 
     def finish(self):
         self.write(self.finder.finish())
+        if self.simplifier:
+            self.write_now(self.simplifier.finish())
 
     def write(self, found):
+        (self.simplifier.add if self.simplifier else self.write_now)(found)
+
+    def write_now(self, found):
         self.file.add(found if self.first else [dataclasses.replace(area, value=area.value - 1) for area in found])
 
 

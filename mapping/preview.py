@@ -1,12 +1,17 @@
-"""The preview of a map: a PNG of the scene in the colours that its bands allow, beside the map laid over it."""
+"""The preview of a map: a PNG of the scene in the colours that its bands allow, beside the map laid over it, below a title and a legend."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from constants import IGNORE
+from pictures.box_map import framed
 from pictures.encoding import save_png
-from pictures.overlays import class_overlay, grey_background, probability_picture
-from pictures.sheets import legend_strip
+from pictures.overlays import PROBABILITY_STOPS, class_overlay, grey_background, probability_picture
 from pictures.stretch import any_picture, burn_colour, natural_colour
+from raster.acquired import time_of_scene
+from raster.area import pixel_sides
+from raster.sensor_name import sensor_name
 
 PREVIEW = 1024  # pixels, the longer side of a scene in its preview
 GAP = 6  # white pixels between pictures
@@ -18,15 +23,48 @@ def thumbnail_step(height, width):
     return max(1, -(-max(height, width) // PREVIEW))
 
 
+@dataclass(frozen=True)
+class Heading:
+    """name: of the scene. words: what took it and when, "" where that is not known. side: metres across a pixel, None without a place."""
+
+    name: str
+    words: str
+    side: float | None
+
+    def over(self, picture, legend, across, pixel):
+        """
+        A picture (H, W, 3) below its title and legend [((r, g, b), words)], with a scale bar.
+
+        across: pixels of the part of it that the bar belongs to. pixel: how many of the scene's pixels one of it is.
+        """
+        scale = (pixel, "px") if self.side is None else (pixel * self.side, "m")
+        return framed(picture, self.name, [(None, self.words)] * bool(self.words) + legend, *scale, across=across)
+
+
+def taken_words(plan):
+    """What took a scene (SceneInput) and when: `Sentinel-2 L2A, 2022-02-05, T32TQM`; "" where nothing tells."""
+    if plan.product:
+        return plan.product.words
+    time = time_of_scene(plan.info)
+    return ", ".join(word for word in (sensor_name(plan.info.tags), time and time[0].date().isoformat()) if word)
+
+
+def heading_of(plan, name):
+    """The Heading of a scene. plan: SceneInput."""
+    info = plan.info
+    sides = pixel_sides(info.crs, info.transform, info.height, info.width)
+    return Heading(name, taken_words(plan), sides[0] if sides and sides[0] else None)
+
+
 class Preview:
     """
     Takes StoredBands from the top; save() writes the PNG.
 
-    info: RasterInfo of the scene. bands: names of the model's. classes: ClassSet. caption: a line above the pictures, or None.
+    info: RasterInfo of the scene. bands: names of the model's. classes: ClassSet. heading: Heading.
     """
 
-    def __init__(self, info, bands, classes, caption=None):
-        self.caption = caption
+    def __init__(self, info, bands, classes, heading):
+        self.heading = heading
         self.step, self.band_names, self.class_set = thumbnail_step(info.height, info.width), bands, classes
         self.reflectance, self.classes = [], []
 
@@ -37,7 +75,8 @@ class Preview:
     def save(self, path):
         reflectance, classes = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.classes)
         picture = preview(reflectance, classes, self.band_names, self.class_set, PREVIEW // 2)
-        save_png(path, captioned(picture, self.caption))
+        times = times_of(*classes.shape, PREVIEW // 2)
+        save_png(path, self.heading.over(picture, legend_of(classes, self.class_set), classes.shape[1] * times, self.step / times))
 
 
 class ValuePreview:
@@ -46,9 +85,9 @@ class ValuePreview:
     Preview.
     """
 
-    def __init__(self, info, bands, caption=None):
-        self.caption = caption
-        self.step, self.band_names = thumbnail_step(info.height, info.width), bands
+    def __init__(self, info, bands, name, heading):
+        """name: of the values. heading: Heading."""
+        self.step, self.band_names, self.name, self.heading = thumbnail_step(info.height, info.width), bands, name, heading
         self.reflectance, self.values = [], []
 
     def add(self, band, values):
@@ -61,24 +100,15 @@ class ValuePreview:
         known = np.isfinite(values)
         low, high = np.percentile(values[known], (1, 99)) if known.any() else (0.0, 1.0)
         views = [any_picture(reflectance, self.band_names), probability_picture((values - low) / max(high - low, 1e-9))]
-        save_png(path, captioned(side_by_side(views, PREVIEW // 2), self.caption))
-
-
-def caption_of(plan):
-    """Product, date and tile of a SceneInput of a product; None of a raster."""
-    return plan.product.words if plan.product else None
-
-
-def captioned(picture, caption):
-    """A picture (H, W, 3) under a line of text, or as it is."""
-    return np.concatenate([legend_strip([(None, caption)], picture.shape[1]), picture]) if caption else picture
+        times = times_of(*values.shape, PREVIEW // 2)
+        legend = value_legend(self.name, low, high)
+        save_png(path, self.heading.over(side_by_side(views, PREVIEW // 2), legend, values.shape[1] * times, self.step / times))
 
 
 def preview(reflectance, classes, bands, class_set, least):
     """
-    One picture (H, W, 3) uint8: natural colour, short-wave infrared, and the map; side by side, or stacked. Below them a legend where there
-    are more classes than two. Burns are drawn over short-wave infrared, in which they show; other classes over the scene in grey, so that
-    their colours are those of the legend.
+    One picture (H, W, 3) uint8: natural colour, short-wave infrared, and the map; side by side, or stacked. Burns are drawn over short-wave
+    infrared, in which they show; other classes over the scene in grey, so that their colours are those of the legend.
 
     reflectance: (C, h, w); classes: (h, w); bands: C names; class_set: classes.ClassSet. Small scenes are enlarged by a whole factor until
     their longer side has `least` pixels, so that pixels stay square.
@@ -88,16 +118,18 @@ def preview(reflectance, classes, bands, class_set, least):
     burns = class_set.is_fire and len(class_set.names) == 2
     ground, opacity = (views[-1], 0.6) if burns else (grey_background(views[0]), 0.85)
     views.append(class_overlay(ground, classes, class_set.colours, opacity, class_set.first))
-    picture = side_by_side(views, least)
-    if len(class_set.names) == 2 and not class_set.each:
-        return picture
-    return np.concatenate([picture, legend_strip(legend_of(classes, class_set), picture.shape[1])])
+    return side_by_side(views, least)
+
+
+def times_of(height, width, least):
+    """By how much a picture is enlarged so that its longer side has `least` pixels."""
+    return -(-least // max(height, width))
 
 
 def side_by_side(views, least):
     """Pictures (H, W, 3) of one size beside each other, or below where they are wide; enlarged until a side has `least` pixels."""
     height, width = views[0].shape[:2]
-    times = -(-least // max(height, width))
+    times = times_of(height, width, least)
     views = [view.repeat(times, axis=0).repeat(times, axis=1) for view in views]
     axis = 1 if height >= width else 0
     shape = list(views[0].shape)
@@ -112,3 +144,8 @@ def legend_of(classes, class_set):
     if len(class_set.names) > LEGEND:
         shown = [c for c in np.unique(classes[classes != IGNORE]) if c >= class_set.first]
     return [(class_set.colours[c], class_set.names[c]) for c in shown]
+
+
+def value_legend(name, low, high):
+    """[(colour, words)] of a picture of values that is dark at `low` and bright at `high`."""
+    return [(None, name), (PROBABILITY_STOPS[0], f"{low:.4g}"), (PROBABILITY_STOPS[-1], f"{high:.4g}")]

@@ -20,6 +20,7 @@ class MapSettings:
     likeliest class. tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None.
     strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg". task: what the network was trained for.
     stac: a STAC item beside the map.
+    simplify: metres by which outlines may move to have fewer corners, 0 for those of the pixels.
     """
 
     window: int = 256
@@ -34,6 +35,7 @@ class MapSettings:
     vectors: str = "geojson"
     task: str = "segmentation"
     stac: bool = False
+    simplify: float = 0.0
 
     @property
     def kept_as(self):
@@ -82,6 +84,7 @@ def band_settings(plan, model, settings):
 def full_settings(plan, model, settings):
     """band_settings, and what decides the files made of the pixels."""
     outlines = {} if settings.vectors == "geojson" else {"vectors": settings.vectors}  # records of before do not name the usual form
+    outlines |= {"simplify": settings.simplify} if settings.simplify else {}
     colours = {"class_colours": dict(model.colours)} if model.colours else {}
     named = {} if model.class_set.is_fire else {"outlines_of": model.class_set.ending}  # records of before called all of them burned
     item = {"stac": True} if settings.stac else {}

@@ -20,7 +20,8 @@ EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/schema.json" for n
     "projection/v2.0.0", "classification/v2.0.0", "raster/v2.0.0", "processing/v1.2.0",
 ))
 GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
-FORMS = {".tif": GEOTIFF, ".png": "image/png", ".geojson": "application/geo+json", ".gpkg": "application/geopackage+sqlite3"}
+FORMS = {".tif": GEOTIFF, ".png": "image/png", ".geojson": "application/geo+json", ".gpkg": "application/geopackage+sqlite3",
+         ".qml": "application/xml"}
 STRAIGHT = 2e-6  # degrees, 20 cm: points of a border that are no farther from a straight line are left out
 SIDE = 16  # pieces of a side whose ends are put on the globe: it is a curve in lon/lat
 WITHOUT_DATE = "no STAC item: neither metadata, tags nor name tell when the scene was taken"
@@ -154,6 +155,8 @@ def asset_of(kind, path, record, model, settings):
         return facts | {"title": model.classes[0], "data_type": "float32", "nodata": "nan", **known}
     if kind == "preview":
         return facts | {"title": "the scene beside its map", "roles": ["thumbnail"]}
+    if kind == "style":
+        return facts | {"title": "style of the map for QGIS", "roles": ["style"]}
     return facts | {"title": {"outlines": "outlines of the mapped areas", "tiles": "labels of tiles"}[kind]}
 
 

@@ -22,9 +22,10 @@ except ImportError:  # Windows: two processes that finish at the same moment are
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
 # Names of a map's files after that of the scene. The outlines are called after what is mapped (see ClassSet.ending), with no further "_".
 FORMS = "|".join(re.escape(writer.ending) for writer in WRITERS.values())
-ENDINGS = re.compile(rf"\.stac\.json|_(?:classes\.tif|probability\.tif|values\.tif|preview\.png|[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
+ENDINGS = re.compile(rf"\.stac\.json|_(?:classes\.(?:tif|qml)|probability\.tif|values\.(?:tif|qml)|preview\.png|[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
 # Those that are a map's whatever its classes: of a damaged record, no others are taken for the scene's.
-CERTAIN = ("_classes.tif", "_probability.tif", "_values.tif", "_preview.png", ".stac.json",
+CERTAIN = ("_classes.tif", "_classes.qml", "_probability.tif", "_values.tif", "_values.qml", "_preview.png",
+           ".stac.json",
            *(f"_{word}{writer.ending}" for word in ("burned", "outlines", "tiles") for writer in WRITERS.values()))
 FIRST, LAST = ("scene", "valid_fraction"), ("valid_hectares", "polygons", "unreadable_blocks")
 OF_SCENES = ("mean", "least", "most", "label", "probability")  # of maps of values, and of whole scenes that have labels

@@ -6,7 +6,8 @@ import numpy as np
 
 from constants import IGNORE
 from mapping.map_writer import delivered_as, making_tags
-from mapping.preview import ValuePreview, caption_of
+from mapping.preview import ValuePreview, heading_of
+from mapping.qgis_style import write_value_style
 from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
 from raster.writer import write_cog
@@ -15,7 +16,8 @@ from raster.writer import write_cog
 def finish_values(bands, plan, files, model, settings, areas):
     """As mapping.map_writer.finish_map, of values: <scene>_values.tif, float32 with NaN for nodata, and <scene>_preview.png."""
     info, paths, name = plan.info, files.content(settings, model.class_set), model.classes[0]
-    counter, figures, preview, unreadable = Counter(1, areas), Figures(), ValuePreview(info, model.bands, caption_of(plan)), []
+    counter, figures, unreadable = Counter(1, areas), Figures(), []
+    preview = ValuePreview(info, model.bands, name, heading_of(plan, files.name))
     with contextlib.ExitStack() as stack:  # exits in reverse: the values get their name last
         file = stack.enter_context(write_cog(
             paths["values"], height=info.height, width=info.width, crs=info.crs, transform=info.transform, sensor_place=info.sensor_place,
@@ -32,6 +34,7 @@ def finish_values(bands, plan, files, model, settings, areas):
         summary = counter.summary(model.class_set)
         require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
+        write_value_style(paths["style"], *figures.range)
     return {
         "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None,
@@ -54,6 +57,11 @@ class Figures:
             self.sum += float(values.sum(dtype=np.float64))
             low, high = float(values.min()), float(values.max())
             self.least, self.most = (low, high) if self.least is None else (min(low, self.least), max(high, self.most))
+
+    @property
+    def range(self):
+        """(least, most) values; (0, 1) where there are none."""
+        return (0.0, 1.0) if self.least is None else (self.least, self.most)
 
     def summary(self):
         return {"mean": self.sum / self.count if self.count else None, "least": self.least, "most": self.most}

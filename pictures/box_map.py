@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pictures.box_overlays import corners
-from pictures.sheets import GAP, LINE, PAPER, draw_header, place_header
+from pictures.sheets import GAP, LINE, PAPER, cut_text, draw_header, place_header
 
 HALO = (20, 20, 20)  # around the scale bar, which lies on ground of any brightness
 BAR = (1, 2, 5)  # lengths of a scale bar, times a power of ten
@@ -34,21 +34,23 @@ class BoxLayer:
         return painted
 
 
-def framed(picture, title, legend, pixel, unit="m"):
+def framed(picture, title, legend, pixel, unit="m", across=None):
     """
     `picture` below a line or more with its title and legend [((r, g, b), words)], a scale bar in its lower left corner.
 
-    pixel: what a pixel of the picture measures in `unit` ("m", or "px" where it has no place on the ground).
+    pixel: what a pixel of the picture measures in `unit` ("m", or "px" where it has no place on the ground). across: pixels of its left
+    part that the bar belongs to, where it consists of several.
     """
     height, width = picture.shape[:2]
     font = ImageFont.load_default(size=14)
+    title = cut_text(title, font, max(width, 320) - 2 * GAP)
     words = place_header(title, legend, font, max(width, 320))
     head = LINE * (1 + max(line for line, *_ in words))
     sheet = Image.new("RGB", (max(width, 320), head + height), PAPER)
     sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), (0, head))
     pen = ImageDraw.Draw(sheet)
     draw_header(pen, words, font)
-    draw_scale_bar(pen, width, head + height, pixel, unit)
+    draw_scale_bar(pen, across or width, head + height, pixel, unit)
     return np.asarray(sheet)
 
 

@@ -33,10 +33,12 @@ figure{margin:0;min-width:0}
 img{width:100%;height:auto;border-radius:4px;background:var(--panel)}
 .scale{position:absolute;left:3%;bottom:3%;border:2px solid #fff;border-top:0;color:#fff;font:600 .75rem/1 system-ui,sans-serif;
 text-align:center;padding:0 0 .25em;text-shadow:0 0 3px #000,0 0 3px #000;filter:drop-shadow(0 0 1px #000);white-space:nowrap}
+.north{position:absolute;right:3%;top:3%;width:1.5em;height:2.1em;fill:#fff;filter:drop-shadow(0 0 1px #000) drop-shadow(0 0 2px #000)}
+.north text{font:700 9px system-ui,sans-serif;text-anchor:middle}
 figcaption{margin-top:.7rem}
 figcaption p{color:var(--soft);font-size:.93rem;margin:.3em 0 0}
 .legend,.key{list-style:none;margin:.2em 0;padding:0;display:flex;flex-wrap:wrap;gap:.2em 1.1em;font-size:.9rem}
-.legend i{display:inline-block;width:.95em;height:.95em;border-radius:2px;margin-right:.4em;vertical-align:-.1em;
+.legend i,.swatch{display:inline-block;width:.95em;height:.95em;border-radius:2px;margin-right:.4em;vertical-align:-.1em;
 border:1px solid var(--soft)}
 .questions{display:grid;gap:1.3rem;margin-bottom:1.6rem}
 .bar{display:grid;grid-template-columns:4.6rem 1fr 4.2rem;gap:.6rem;align-items:center;margin:.3em 0;font-size:.95rem}
@@ -100,16 +102,36 @@ def page(title, body):
     )
 
 
+def scale_bar(kilometres):
+    """HTML of the scale bar of a picture that is so many kilometres wide: the longest round length below a third of it."""
+    length = max((times * 10.0**power for power in range(-4, 5) for times in (1, 2, 5) if times * 10.0**power <= kilometres / 3),
+                 default=kilometres / 3)
+    words = f"{length:g} km" if length >= 1 else f"{1000 * length:.3g} m"
+    return f'<span class="scale" style="width:{100 * length / kilometres:.2f}%" aria-hidden="true">{words}</span>'
+
+
+def north_words(north):
+    """Where an arrow points: `up`, or `12° right of up`."""
+    degrees = round(abs(north))
+    return "up" if degrees == 0 else f"{degrees}° {'right' if north > 0 else 'left'} of up"
+
+
 def swatch(colour, words):
     return f'<li><i style="background:rgb({colour[0]},{colour[1]},{colour[2]})"></i>{html.escape(words)}</li>'
 
 
-def figure(view, kilometres):
-    """A view as HTML: heading, picture with a scale bar, legend, note."""
+def figure(view, kilometres, north=None):
+    """
+    A view as HTML: heading, picture with a scale bar, legend, note.
+
+    kilometres: (across, …) of the picture, None where it has no place on the ground. north: degrees clockwise from upwards to where an
+    arrow points, or None for none.
+    """
     height, width = view.picture.shape[:2]
-    length = max((k for k in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if k <= kilometres[0] / 3), default=kilometres[0] / 3)
-    words = f"{length:g} km" if length >= 1 else f"{1000 * length:.0f} m"
-    bar = f'<span class="scale" style="width:{100 * length / kilometres[0]:.2f}%" aria-hidden="true">{words}</span>'
+    bar = scale_bar(kilometres[0]) if kilometres else ""
+    if north is not None:
+        bar += f'<svg class="north" viewBox="0 0 24 34" role="img" aria-label="North is {north_words(north)}">' \
+            f'<g transform="rotate({north:.1f} 12 17)"><path d="M12 12 L19 32 L12 28 L5 32 Z"/><text x="12" y="9">N</text></g></svg>'
     legend = "".join(swatch(colour, words) for colour, words in view.legend)
     legend = f'<ul class="legend">{legend}</ul>' if legend else ""
     note = f"<p>{html.escape(view.note)}</p>" if view.note else ""

@@ -133,6 +133,16 @@ def node_areas(crs, transform, height, width):
     return rows, columns, np.linalg.norm(sides, axis=1).reshape(len(rows), len(columns))
 
 
+def pixel_sides(crs, transform, height, width):
+    """(across, down): metres a side of the pixel in the middle of a raster, on the ellipsoid; None where the CRS does not lead there."""
+    if crs is None or not (crs.is_geographic or crs.is_projected):
+        return None
+    column, row = np.array([0, 1, 0]) + width / 2, np.array([0, 0, 1]) + height / 2
+    a, b, c, d, e, f = tuple(transform)[:6]
+    points = to_geocentric(crs, a * column + b * row + c, d * column + e * row + f)
+    return None if points is None else tuple(float(np.linalg.norm(points[k] - points[0])) for k in (1, 2))
+
+
 def to_geocentric(crs, x, y):
     """(N, 3) metres from the centre of the earth for points of a CRS; None where they don't lead to the globe."""
     try:

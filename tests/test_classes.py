@@ -24,7 +24,7 @@ from constants import CLASS_COLOURS, CLASS_NAMES
 from mapping import gallery
 from mapping.blending import decide_classes
 from mapping.map_writer import Outlines
-from mapping.preview import preview
+from mapping.preview import Heading, legend_of, preview
 from mapping.segmentation import predict_array
 from mapping.summary import read_record, write_summaries
 from model import model_from_checkpoint
@@ -130,7 +130,8 @@ def outlines_of(path):
 def test_a_map_of_water_says_water(tmp_path, make_raster, capsys):
     folder, found, _ = map_of(tmp_path, make_raster, ("land", "water"), "--probabilities")
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == [
-        "scene_classes.tif", "scene_preview.png", "scene_probability.tif", "scene_water.geojson", "summary.csv", "summary.json"]
+        "scene_classes.qml", "scene_classes.tif", "scene_preview.png", "scene_probability.tif", "scene_water.geojson", "summary.csv",
+        "summary.json"]
     with rasterio.open(folder / "scene_classes.tif") as dataset:
         wet = dataset.read(1) == 1
         assert dataset.colormap(1)[1][:3] == class_set(("land", "water")).colours[1]
@@ -283,21 +284,20 @@ def test_maps_of_different_classes_in_one_folder_are_added_up_under_their_own_na
 def test_a_preview_of_several_classes_has_a_legend_in_the_colours_of_the_map():
     classes = np.repeat(np.arange(5, dtype=np.uint8), 8)[:, None] * np.ones((1, 40), np.uint8)
     picture = preview(np.full((3, 40, 40), 0.1, np.float32), classes, ["B02", "B03", "B04"], class_set(COVER), 200)
-    assert picture.shape[0] > 200 and picture.shape[1] == 2 * 200 + 6
+    assert picture.shape == (200, 2 * 200 + 6, 3)
+    sheet = Heading("a", "2022-02-05", 10.0).over(picture, legend_of(classes, class_set(COVER)), 200, 0.2)
+    assert (sheet[-200:-30] == picture[:-30]).all()  # below it nothing but the scale bar
     for colour in class_set(COVER).colours:
-        assert (picture[200:] == colour).all(axis=2).sum() >= 100  # the swatch
-        assert (np.abs(picture[:200].astype(int) - colour).max(axis=2) < 40).any()  # and the map, nearly
-    one = preview(np.full((3, 40, 40), 0.1, np.float32), classes.clip(max=1), ["B02", "B03", "B04"], class_set(("land", "water")), 200)
-    assert one.shape == (200, 2 * 200 + 6, 3)
+        assert (sheet[:-200] == colour).all(axis=2).sum() >= 100  # the swatch
+        assert (np.abs(picture.astype(int) - colour).max(axis=2) < 40).any()  # and the map, nearly
+    assert [words for _, words in legend_of(classes, class_set(("land", "water")))] == ["water"]
 
 
 def test_of_many_classes_the_legend_names_those_that_occur():
     names = tuple(f"class_{i}" for i in range(60))
     classes = np.zeros((40, 40), np.uint8)
     classes[:20], classes[30:] = 7, 59
-    picture = preview(np.full((3, 40, 40), 0.1, np.float32), classes, ["B02", "B03", "B04"], class_set(names), 200)
-    shown = [i for i, colour in enumerate(class_set(names).colours) if (picture[200:] == colour).all(axis=2).sum() >= 100]
-    assert shown == [7, 59]
+    assert [words for _, words in legend_of(classes, class_set(names))] == ["class_7", "class_59"]
 
 
 def test_samples_of_land_cover_tell_right_from_wrong_class_and_name_the_classes():

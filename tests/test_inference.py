@@ -55,11 +55,12 @@ def test_the_map_is_what_the_network_says_about_the_array(checkpoint, maps, make
     assert 0.05 < (classes == 1).mean() < 0.95  # or the test would show nothing
 
 
-def test_a_scene_becomes_six_files_that_fit_together(checkpoint, maps, make_raster):
+def test_a_scene_becomes_files_that_fit_together(checkpoint, maps, make_raster):
     scene = make_raster("scene.tif", numbers(300, 200), descriptions=BANDS)
     run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--probabilities", "--min-area", 0, "--device", "cpu")
     assert sorted(p.name for p in maps.iterdir() if p.name[0] != ".") == [
-        "scene_burned.geojson", "scene_classes.tif", "scene_preview.png", "scene_probability.tif", "summary.csv", "summary.json",
+        "scene_burned.geojson", "scene_classes.qml", "scene_classes.tif", "scene_preview.png", "scene_probability.tif", "summary.csv",
+        "summary.json",
     ]
     with rasterio.open(scene) as source, rasterio.open(maps / "scene_classes.tif") as classes:
         assert (classes.crs, classes.transform, classes.shape) == (source.crs, source.transform, source.shape)
@@ -88,7 +89,7 @@ def test_the_same_run_gives_the_same_bytes_and_the_batch_size_changes_nothing_th
     scene = make_raster("scene.tif", numbers(100, 120), descriptions=BANDS)
     for name, batch in (("a", 8), ("b", 8), ("c", 3)):
         run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / name, "--batch-size", batch, "--device", "cpu")
-    for file in ("scene_classes.tif", "scene_burned.geojson", "scene_preview.png", "summary.json", "summary.csv"):
+    for file in ("scene_classes.tif", "scene_burned.geojson", "scene_preview.png", "scene_classes.qml", "summary.json", "summary.csv"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert (read(tmp_path / "a" / "scene_classes.tif") != read(tmp_path / "c" / "scene_classes.tif")).mean() < 1e-3
 
@@ -231,8 +232,22 @@ def test_scenes_smaller_than_a_window_are_mapped_whole(checkpoint, maps, make_ra
 def test_previews_of_small_scenes_are_large_enough_to_see(checkpoint, maps, make_raster, height, width, times):
     scene = make_raster("s.tif", numbers(height, width), descriptions=BANDS)
     run(scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
-    # Burn colours and the map over them, below each other in a wide scene, with a line between them.
-    assert Image.open(maps / "s_preview.png").size == (width * times, 2 * height * times + 6)
+    # A line with title and legend, then burn colours and the map over them, below each other in a wide scene, with a line between them.
+    assert Image.open(maps / "s_preview.png").size == (width * times, 24 + 2 * height * times + 6)
+
+
+def test_a_preview_tells_sensor_date_and_what_its_colours_mean(checkpoint, tmp_path, make_raster):
+    tags = {"SATELLITEID": "Sentinel-2B", "ACQUISITION_DATE": "2022-02-05T10:12:11Z"}
+    pictures = []
+    for name, said in (("a", tags), ("b", None)):
+        scene = make_raster(f"{name}/s.tif", numbers(60, 50), descriptions=BANDS, tags=said)
+        run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / f"maps-{name}", "--device", "cpu")
+        pictures.append(np.asarray(Image.open(tmp_path / f"maps-{name}" / "s_preview.png").convert("RGB")))
+    told, silent = (picture[:24] for picture in pictures)
+    assert told.shape == silent.shape and (told != silent).any() and (pictures[0][24:] == pictures[1][24:]).all()
+    assert all((head == (230, 74, 25)).all(axis=2).sum() >= 100 for head in (told, silent))  # the swatch of what burned
+    bar = pictures[0][-12:-8, :450]  # 100 of the scene's 500 metres are the largest round length below a third of its 50 · 9 pixels
+    assert (bar == (250, 250, 248)).all(axis=2).sum(axis=1).tolist() == [90] * 4
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,8 @@ def test_a_damaged_record_is_one_line_and_does_not_stop_overwrite(mapped, tmp_pa
     assert run_inference(*command, "--overwrite") == 0
     assert [s["scene"] for s in json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"]] == ["other", "scene"]
     assert json.loads(path.read_text())["classes"] == json.loads(whole)["classes"]
-    assert sorted(p.name for p in (tmp_path / "maps").glob("scene_*")) == ["scene_burned.geojson", "scene_classes.tif", "scene_preview.png"]
+    assert sorted(p.name for p in (tmp_path / "maps").glob("scene_*")) == [
+        "scene_burned.geojson", "scene_classes.qml", "scene_classes.tif", "scene_preview.png"]
 
 
 @pytest.mark.parametrize("linked", [".chipmill", ".chipmill/scene", ".chipmill/scene/journal.jsonl", ".chipmill/scene/bands.bin"])

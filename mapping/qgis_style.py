@@ -1,0 +1,57 @@
+"""
+The `.qml` beside a map, which QGIS loads with it: classes in their colours under their names, what is not mapped transparent.
+
+The colour table of a TIFF has no transparency (of GDAL's alpha only that of the nodata value is kept), so class 0 is black to programs that
+know the table alone.
+"""
+
+from xml.sax.saxutils import quoteattr
+
+from pictures.overlays import PROBABILITY_STOPS
+from runtime.files import write_text
+from runtime.words import for_terminal
+
+QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<qgis version="3.16.0" styleCategories="Symbology" hasScaleBasedVisibilityFlag="0">
+ <pipe>
+{renderer}
+  <brightnesscontrast brightness="0" contrast="0" gamma="1"/>
+  <huesaturation saturation="0" grayscaleMode="0" colorizeOn="0"/>
+  <rasterresampler maxOversampling="2"/>
+ </pipe>
+ <blendMode>0</blendMode>
+</qgis>
+"""
+
+
+def write_class_style(path, class_set):
+    """Write the style of a map of classes. class_set: classes.ClassSet; classes below its first one are transparent."""
+    entries = "\n".join(
+        f'    <paletteEntry value="{value}" color="{hexadecimal(colour)}" alpha="{255 if value >= class_set.first else 0}" '
+        f"label={quoteattr(for_terminal(name))}/>"
+        for value, (name, colour) in enumerate(zip(class_set.names, class_set.colours, strict=True))
+    )
+    write_text(path, QML.format(renderer=(
+        '  <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">\n   <rasterTransparency/>\n'
+        f"   <colorPalette>\n{entries}\n   </colorPalette>\n  </rasterrenderer>"
+    )))
+
+
+def write_value_style(path, low, high):
+    """Write the style of a map of values: from dark at `low` to bright at `high`, in the colours of the preview."""
+    last = len(PROBABILITY_STOPS) - 1
+    values = [low + (high - low) * i / last for i in range(last + 1)]
+    items = "\n".join(
+        f'      <item value="{value!r}" color="{hexadecimal(colour)}" alpha="255" label="{value:.4g}"/>'
+        for value, colour in zip(values, PROBABILITY_STOPS, strict=True)
+    )
+    write_text(path, QML.format(renderer=(
+        '  <rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
+        f'classificationMin="{low!r}" classificationMax="{high!r}">\n   <rasterTransparency/>\n   <rastershader>\n'
+        f'    <colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" minimumValue="{low!r}" '
+        f'maximumValue="{high!r}">\n{items}\n    </colorrampshader>\n   </rastershader>\n  </rasterrenderer>'
+    )))
+
+
+def hexadecimal(colour):
+    return f"#{bytes(colour).hex()}"
