@@ -22,7 +22,8 @@ except ImportError:  # Windows: two processes that finish at the same moment are
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
 # Names of a map's files after that of the scene. The outlines are called after what is mapped (see ClassSet.ending), with no further "_".
 FORMS = "|".join(re.escape(writer.ending) for writer in WRITERS.values())
-ENDINGS = re.compile(rf"\.stac\.json|_(?:classes\.(?:tif|qml)|probability\.tif|values\.(?:tif|qml)|preview\.png|[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
+ENDINGS = re.compile(r"\.stac\.json|_(?:classes\.(?:tif|qml)|probability\.tif|values\.(?:tif|qml)|preview\.png|"
+                     rf"[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
 # Those that are a map's whatever its classes: of a damaged record, no others are taken for the scene's.
 CERTAIN = ("_classes.tif", "_classes.qml", "_probability.tif", "_values.tif", "_values.qml", "_preview.png",
            ".stac.json",

@@ -85,7 +85,7 @@ def test_a_map_of_a_product_has_an_item_that_names_place_date_classes_files_and_
     assert [legend[n]["name"] for n in (0, 1, 255)] == ["background", "fire", "nodata"] and legend[255]["nodata"]
     assert [legend[n]["count"] for n in (0, 1)] == [(classes == 0).sum(), (classes == 1).sum()]
     files = {asset["href"].removeprefix("./") for asset in item["assets"].values()}
-    assert files | {os.path.basename(path)} == {name for name in os.listdir("maps") if name.startswith(safe.stem)} and len(files) == 4
+    assert files | {os.path.basename(path)} == {name for name in os.listdir("maps") if name.startswith(safe.stem)} and len(files) == 5
     record = read_json(f"maps/.chipmill/{safe.stem}.json")
     assert os.path.basename(path) in record["files"]
     # It belongs to the promises of maps: the same bytes again, other settings are refused, and it goes where the next map has none.
