@@ -40,6 +40,8 @@ from runtime.stop_signals import SILENT, STOP_SIGNALS, kept_back, leave, taken_o
 from runtime.values import whole
 
 ROOT = Path(__file__).resolve().parent
+# The mapped scene has everything in it: fields, an old scar, a few clouds.
+MAPPED = {"cloud_share": 0.012, "old_fire": True, "swath_edge": False, "fire_share": 0.2}
 GENERATED = 946_684_800  # modification time of every scene: the start of 2000
 FIRST_EVENT = 900  # activation number of the first generated scene
 
@@ -205,7 +207,7 @@ def tell_story(demo, overwrite, save_pictures, console):
     from mapping.demo_report import gather_story, read_mapped_scene, write_report
 
     story = gather_story(
-        read_mapped_scene(demo.scene, demo.maps), demo.run, size=demo.size, seed=demo.seed, stages=stages.seconds,
+        read_mapped_scene(demo.scene, demo.maps), demo.run, scar=scar_of(demo), size=demo.size, seed=demo.seed, stages=stages.seconds,
         commands=own_data_commands(),
     )
     headline = write_report(demo.folder / "report.html", story, save_pictures)
@@ -268,8 +270,7 @@ def generate_scenes(demo, console):
         jobs = []
         for number, split in enumerate(splits):
             side = size.mapped_size if split == "test" else size.scene_size
-            # The mapped scene has everything in it: fields, an old scar, a few clouds.
-            changes = {"cloud_share": 0.012, "old_fire": True, "swath_edge": False, "fire_share": 0.2} if split == "test" else {}
+            changes = MAPPED if split == "test" else {}
             seeds, first = [100 * demo.seed + number], FIRST_EVENT + number
             jobs.append(pool.submit(write_cems_folder, part / split, seeds, side, side, first=first, **changes))
         for job in jobs:
@@ -280,6 +281,14 @@ def generate_scenes(demo, console):
         os.utime(path, (GENERATED, GENERATED))  # manifests and records state it: two demos of one seed are the same bytes
     remove_tree(demo.folder / "scenes")
     os.replace(part, demo.folder / "scenes")
+
+
+def scar_of(demo):
+    """(H, W) bool: where in the mapped scene a fire of earlier years burned. No file tells: the scene is generated again."""
+    from synthetic.scenes import generate_scene
+
+    size = demo.size
+    return generate_scene(100 * demo.seed + size.train_scenes + size.val_scenes, size.mapped_size, size.mapped_size, **MAPPED).scar
 
 
 def make_patches(demo, console):

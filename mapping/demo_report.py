@@ -10,8 +10,10 @@ import rasterio
 import torch
 
 from constants import CEMS_BANDS, CLASS_COLOURS, IGNORE, SENTINEL2_DIVISOR, SENTINEL2_L2A_BANDS, SENTINEL2_OFFSET, VERSION
+from mapping.false_alarm import find_false_alarm
 from nets.input_step import index_values
 from pictures.encoding import jpeg_bytes
+from pictures.false_alarm import with_alarm
 from pictures.overlays import judge
 from pictures.scene_views import scene_views
 from pictures.sheets import fit_within
@@ -66,10 +68,15 @@ def read_mapped_scene(scene_path, maps):
     return MappedScene(name, day, reflectance, truth, prediction, probability)
 
 
+def burn_index(scene):
+    """(H, W) NBR of a MappedScene."""
+    pair = [SENTINEL2_L2A_BANDS.index(CEMS_BANDS[i]) for i in index_positions("nbr", CEMS_BANDS)]
+    return index_values("nbr", *torch.from_numpy(scene.reflectance)[pair]).numpy()
+
+
 def map_by_index(scene, threshold, above):
     """The baseline's map (H, W): burnt where NBR is below the threshold, or from it on; 255 where nodata."""
-    pair = [SENTINEL2_L2A_BANDS.index(CEMS_BANDS[i]) for i in index_positions("nbr", CEMS_BANDS)]
-    index = index_values("nbr", *torch.from_numpy(scene.reflectance)[pair]).numpy()
+    index = burn_index(scene)
     return np.where(scene.nodata, IGNORE, index >= threshold if above else index < threshold).astype(np.uint8)
 
 
@@ -108,11 +115,12 @@ def list_facts(size, seed, checkpoint, threshold):
     ]
 
 
-def gather_story(scene, run, *, size, seed, stages, commands):
+def gather_story(scene, run, *, scar, size, seed, stages, commands):
     """
     The Story of a MappedScene and the training run (folder) behind its map.
 
-    size: how much was generated and trained, see list_facts; stages: [(name, seconds)]; commands: [(comment, command)]
+    scar: (H, W) bool, where a fire of earlier years burned. size: how much was generated and trained, see list_facts; stages: [(name,
+    seconds)]; commands: [(comment, command)]
     """
     scores = read_checked(run / "scores_test.json", SCORES, "remove .stages/scores.json to score again")
     threshold, above = scores["nbr_threshold"], scores["nbr_fire_is_above"]
@@ -123,6 +131,8 @@ def gather_story(scene, run, *, size, seed, stages, commands):
     height, width = scene.truth.shape
     colour = CLASS_COLOURS[2][1]
     views = scene_views(scene.reflectance, SENTINEL2_L2A_BANDS, scene.truth, scene.prediction, scene.probability, baseline, colour)
+    alarm = find_false_alarm(scene.truth, scene.prediction, scene.probability, burn_index(scene), scar)
+    views["errors"] = with_alarm(views["errors"], alarm, width)
     return Story(
         scene=scene.name, date=f"{scene.date.day} {scene.date:%B %Y}", kilometres=(width / 100, height / 100),
         hectares=float((scene.truth == 1).sum()) / HECTARE, network=compare("Network", scene.truth, scene.prediction),

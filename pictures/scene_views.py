@@ -60,7 +60,7 @@ def scene_views(reflectance, bands, truth, prediction, probability, baseline, co
         "errors": View(
             "Where the map is right and wrong", small(error_picture(truth, prediction, natural)),
             f"Map of errors: {share((truth == 1) & (prediction == 0))} of the scene is burned but missed, "
-            f"{share((truth == 0) & (prediction == 1))} is marked in error, mostly along the edge.",
+            f"{share((truth == 0) & (prediction == 1))} is marked in error.",
             "Truth and map compared, pixel by pixel.", (*judged, *nodata),
         ),
         "baseline_errors": View(

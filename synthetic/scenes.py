@@ -30,6 +30,8 @@ from synthetic.imaging import make_clouds, photograph
 from synthetic.materials import PIXEL, lay
 from synthetic.place import LARGEST, SMALLEST, Place, choose_place
 
+SCARRED = 0.1  # severity of an earlier fire from which on it has left a scar
+
 
 @dataclass
 class SyntheticScene:
@@ -40,6 +42,7 @@ class SyntheticScene:
     severity: np.ndarray  # (H, W) uint8: 0 none, 1 negligible, 2 moderate, 3 high, 4 destroyed, 255 nodata
     delineation: np.ndarray  # (H, W) uint8: 0 not burned, 1 burned, 255 nodata
     cloud_mask: np.ndarray  # (H, W) uint8: 0 clear, 1 cloud, 2 thin cloud or smoke, 3 cloud shadow
+    scar: np.ndarray  # (H, W) bool: where a fire of earlier years burned, grown over by now
     place: Place
 
     @property
@@ -61,6 +64,7 @@ def generate_scene(seed, height=768, width=768, **changes):
     shape = max(height, SMALLEST), max(width, SMALLEST)
     land = make_land(rng, shape, place)
     surface = land.surface
+    old = np.zeros(shape, np.float32)
     if place.old_fire:  # two to five years ago: grown over by shrubs, still low in the burn index
         old = grow_fire(rng, land, rng.uniform(0, 360), rng.uniform(0.04, 0.10))
         grown = np.clip(1.4 * old, 0, rng.uniform(0.65, 0.95))
@@ -81,4 +85,4 @@ def generate_scene(seed, height=768, width=768, **changes):
         cloud_mask[outside] = 0
     image, grade, cloud_mask = (np.ascontiguousarray(a[..., :height, :width]) for a in (image, grade, cloud_mask))
     delineation = np.where(grade == IGNORE, IGNORE, grade > 0).astype(np.uint8)
-    return SyntheticScene(f"PLACE{seed:04d}", image, grade, delineation, cloud_mask, place)
+    return SyntheticScene(f"PLACE{seed:04d}", image, grade, delineation, cloud_mask, old[:height, :width] > SCARRED, place)

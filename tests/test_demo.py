@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +23,10 @@ from classes import class_set
 from constants import CLASS_NAMES
 from mapping import gallery
 from mapping.demo_report import MappedScene, compare, gather_story, map_by_index
+from mapping.false_alarm import find_false_alarm
+from pictures.false_alarm import FRAME, alarm_words, with_alarm
 from pictures.gallery_page import best_median_worst
+from pictures.page import View
 from runtime.errors import RunError, UserError
 from runtime.logs import SilentConsole
 
@@ -173,7 +176,7 @@ def test_a_damaged_stage_is_one_line_and_done_again_when_it_is_removed(tmp_path,
 def test_scores_without_what_the_report_tells_are_one_line(tmp_path, scores):
     (tmp_path / "scores_test.json").write_text(json.dumps(scores))
     with pytest.raises(UserError, match="scores_test.json .*nbr_.*; remove .stages/scores.json to score again"):
-        gather_story(None, tmp_path, size=None, seed=0, stages=[], commands=[])
+        gather_story(None, tmp_path, scar=None, size=None, seed=0, stages=[], commands=[])
 
 
 def test_a_stage_that_fails_is_not_noted_as_done(tmp_path):
@@ -364,3 +367,30 @@ def test_a_killed_demo_goes_on_where_it_was(tmp_path, story):
     undisturbed, resumed = without_times(story.folder), without_times(tmp_path / "demo")
     assert undisturbed.keys() == resumed.keys()
     assert [name for name in undisturbed if undisturbed[name] != resumed[name]] == []
+
+
+# --------------------------------------------------------------------------------------------------------- its own false alarm
+
+
+def test_the_largest_error_is_measured_apart_from_the_edge_of_the_fire():
+    """A fire of 10 × 10 pixels with a rim of errors around it, a patch of 12 × 10 far away, half of it on a scar, and a smaller one."""
+    truth, prediction = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint8)
+    truth[5:15, 5:15], prediction[4:16, 4:16] = 1, 1
+    prediction[30:40, 20:32] = prediction[50:54, 50:54] = 1
+    truth[59], index, scar = 255, np.full((60, 60), 0.5), np.zeros((60, 60), bool)
+    index[truth == 1], index[30:40, 20:32], scar[30:40, 20:26] = 0.1, 0.2, True
+    probability = np.where(prediction == 1, 0.8, 0.1)
+    alarm = find_false_alarm(truth, prediction, probability, index, scar)
+    assert (alarm.hectares, alarm.edge, alarm.patch) == pytest.approx(((44 + 120 + 16) / 100, 0.44, 1.2))
+    assert alarm.box == (20, 30, 32, 40) and alarm.scar == pytest.approx(0.5)
+    assert alarm.index == pytest.approx((0.2, 0.1, 0.5)) and alarm.sure == pytest.approx((0.8, 0.8, 0.1))
+    assert "the scar of an earlier fire" in alarm_words(alarm) and "0.20 on average, lies between" in alarm_words(alarm)
+    assert "a harvested field" in alarm_words(replace(alarm, scar=0.4))
+    assert "is beside" in alarm_words(replace(alarm, index=(0.7, 0.1, 0.5)))
+    small = prediction.copy()
+    small[30:40, 20:32] = 0
+    assert find_false_alarm(truth, small, probability, index, scar) is None  # sixteen pixels
+    assert find_false_alarm(truth * 0, prediction, probability, index, scar) is None  # nothing burned to compare with
+    shown = with_alarm(View("Errors", np.zeros((30, 30, 3), np.uint8), "a", "All."), alarm, 60)
+    rows, columns = np.nonzero((shown.picture == FRAME).all(axis=2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (11, 23, 6, 19) and shown.note.startswith("All. 1 of the 2 hectares")
