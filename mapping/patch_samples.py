@@ -21,7 +21,7 @@ def write_samples(path, model, dataset, patch_set, class_set, to_device, compute
     predicted = model.predict_segmentation(images)
     arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
     make_own_folder(path.parent)
-    save_png(path, sample_sheet(*arrays, patch_set.bands, class_set, [patches[i].image.stem for i in chosen]))
+    save_png(path, sample_sheet(*arrays, patch_set.bands, class_set, [patches[i].image.stem for i in chosen], title_of(path)))
 
 
 def write_value_samples(path, model, dataset, patch_set, class_set, to_device, compute, count=4):
@@ -30,7 +30,8 @@ def write_value_samples(path, model, dataset, patch_set, class_set, to_device, c
     images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
     arrays = [tensor.cpu().numpy() for tensor in (images, target, model.predict_values(images))]
     make_own_folder(path.parent)
-    save_png(path, value_sheet(*arrays, patch_set.bands, class_set.names[0], [dataset.patches[i].image.stem for i in chosen]))
+    save_png(path, value_sheet(*arrays, patch_set.bands, class_set.names[0], [dataset.patches[i].image.stem for i in chosen],
+                               title_of(path)))
 
 
 def write_label_samples(path, model, dataset, patch_set, class_set, to_device, compute, count=12):
@@ -45,7 +46,13 @@ def write_label_samples(path, model, dataset, patch_set, class_set, to_device, c
         words = ", ".join(f"{names[c]} {probabilities[c]:.2f}" for c in there) or "nothing"
         captions.append(f"{words} (is {', '.join(names[c] for c in truth) or 'nothing'}) {dataset.patches[index].image.stem}")
     make_own_folder(path.parent)
-    save_png(path, label_answers_sheet(images.cpu().numpy(), patch_set.bands, captions))
+    save_png(path, label_answers_sheet(images.cpu().numpy(), patch_set.bands, captions,
+                                       f"{title_of(path)}; below each patch its predicted labels, and the true ones in brackets"))
+
+
+def title_of(path):
+    """`Epoch 12` of samples/epoch_12.png."""
+    return path.stem.replace("_", " ").capitalize()
 
 
 def spread(length, count):

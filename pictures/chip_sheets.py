@@ -28,12 +28,12 @@ def label_sheet(patches, bands, layer, classes, captions, title):
     return contact_sheet(rows, [*(name for name, _ in composites), layer], captions, side=CELL, across=3, title=title, legend=legend)
 
 
-def sample_sheet(images, truth, prediction, bands, class_set, names):
+def sample_sheet(images, truth, prediction, bands, class_set, names, title=""):
     """
     One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, errors.
 
     images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) classes, 255 = ignore; all NumPy. class_set: ClassSet. names: N
-    captions.
+    captions. title: above the legend, which names classes and errors.
     """
     rows = []
     for image, labels, classes in zip(images, truth, prediction, strict=True):
@@ -41,15 +41,18 @@ def sample_sheet(images, truth, prediction, bands, class_set, names):
         ground, opacity = (grey_background(picture), 0.85) if class_set.is_several else (picture, 0.6)
         overlays = [class_overlay(ground, kind, class_set.colours, opacity, class_set.first) for kind in (labels, classes)]
         rows.append([picture, *overlays, error_picture(labels, classes, picture, class_set)])
-    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, legend=error_legend(class_set))
+    legend = error_legend(class_set)
+    if not class_set.is_several and len(class_set.names) == 2:
+        legend = ((class_set.colours[1], class_set.names[1]), *legend)
+    return contact_sheet(rows, ["image", "truth", "prediction", "errors"], names, title=title, legend=legend)
 
 
-def value_sheet(images, truth, prediction, bands, name, captions):
+def value_sheet(images, truth, prediction, bands, name, captions, title=""):
     """
     One picture (H, W, 3) uint8: a patch a row; image, truth, prediction, size of the error, all three on one scale.
 
     images: (N, C, h, w) reflectance; truth, prediction: (N, h, w) values, NaN = nodata; prediction may be None. name: of the values.
-    captions: one a patch.
+    captions: one a patch. title: what the sheet's title begins with.
     """
     known = np.isfinite(truth)
     low, high = np.percentile(np.stack(truth)[known], (1, 99)) if known.any() else (0.0, 1.0)
@@ -59,12 +62,13 @@ def value_sheet(images, truth, prediction, bands, name, captions):
         rows.append([any_picture(image, bands), *(probability_picture(np.where(np.isfinite(values), v, np.nan)) for v in shown)])
     errors = "" if prediction is None else f"; errors from 0 to {span:.4g}"
     titles = ["image", "truth", "prediction", "error"] if errors else ["image", name]
-    return contact_sheet(rows, titles, captions, title=f"{name}: dark {low:.4g}, bright {high:.4g}{errors}", across=1 if errors else 3)
+    head = f"{title}{', ' if title else ''}{name}: dark {low:.4g}, bright {high:.4g}{errors}"
+    return contact_sheet(rows, titles, captions, title=head, across=1 if errors else 3)
 
 
-def label_answers_sheet(images, bands, captions):
+def label_answers_sheet(images, bands, captions, title=""):
     """Patches with what is said of them below each, three a row. images: (N, C, h, w) reflectance; captions: one a patch."""
-    return contact_sheet([[any_picture(image, bands)] for image in images], [""], captions, side=2 * CELL, across=3)
+    return contact_sheet([[any_picture(image, bands)] for image in images], [""], captions, side=2 * CELL, across=3, title=title)
 
 
 def pair_sheet(chips, captions, title):

@@ -1,5 +1,6 @@
 """The demo: the whole story in tiny sizes, done once and not again; pictures of a checkpoint; bad usage in one line."""
 
+import ast
 import contextlib
 import io
 import json
@@ -394,3 +395,30 @@ def test_the_largest_error_is_measured_apart_from_the_edge_of_the_fire():
     shown = with_alarm(View("Errors", np.zeros((30, 30, 3), np.uint8), "a", "All."), alarm, 60)
     rows, columns = np.nonzero((shown.picture == FRAME).all(axis=2))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (11, 23, 6, 19) and shown.note.startswith("All. 1 of the 2 hectares")
+
+
+# ---------------------------------------------------------------------------------------------------------------- the notebook
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_its_map_is_that_of_the_demo(story, monkeypatch, capsys):
+    notebook = json.loads((ROOT / "docs" / "first_map.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5) and len({cell["id"] for cell in notebook["cells"]}) > 5
+    beside = story.folder.parent / "docs"
+    beside.mkdir()
+    monkeypatch.chdir(beside)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    names, shown = {}, []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            body = ast.parse("".join(cell["source"])).body
+            last = body.pop() if isinstance(body[-1], ast.Expr) else None  # its value is what a notebook shows
+            exec(compile(ast.Module(body, []), cell["id"], "exec"), names)
+            shown += [eval(compile(ast.Expression(last.value), cell["id"], "eval"), names)] if last else []
+    with rasterio.open(next((story.folder / "maps").glob("*_classes.tif"))) as file:
+        assert np.array_equal(names["found"].classes, file.read(1))
+    pictures = [picture for picture in shown if isinstance(picture, Image.Image)]
+    assert [picture.size for picture in pictures] == [(256, 128)] * 2
+    total = json.loads((story.folder / "maps" / "summary.json").read_text())["total"]
+    assert f"fire: {total['burned_hectares']:,.1f} ha of {total['valid_hectares']:,.1f} ha" in capsys.readouterr().out
