@@ -3,6 +3,7 @@ Any checkpoint on any raster, of any size: scenes in, maps, polygons, objects, h
 
     python inference.py --checkpoint output/checkpoints/final_model.pt scene.tif --output-dir maps
     python inference.py --checkpoint final_model.pt scenes/ 's3://bucket/run/*.tif' https://example.org/scene.tif --output-dir maps
+    python inference.py --checkpoint seed0.pt seed1.pt seed2.pt scene.tif --output-dir maps --report
     python inference.py --checkpoint final_model.pt scene.tif --aoi area.geojson --tta --probabilities
     python inference.py --checkpoint final_model.pt                # the test scenes of the patches that the checkpoint was trained on
     python inference.py --checkpoint final_model.pt safe/S2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000.SAFE
@@ -18,6 +19,7 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
 
     <scene>_classes.tif      the class of each pixel, 255 where nothing is known; Cloud Optimized GeoTIFF on the scene's own grid
     <scene>_probability.tif  how likely a pixel burns (is water …), with --probabilities
+    <scene>_uncertainty.tif  of several --checkpoint: how far their networks are apart
     <scene>_burned.geojson   outlines in lon/lat with class, hectares and mean probability (_water, of several classes _outlines); or .gpkg
     <scene>_classes.qml      its style in QGIS: names and colours of the classes, what is not mapped transparent
     <scene>_preview.png      the scene beside its map
@@ -52,17 +54,20 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 from runtime.network import add_network_flag, permit
 from runtime.values import dates, listed, names, number, numbers, size, whole
 
+FORMS = (".pt", ".onnx", ".safetensors")  # names of further checkpoints end like this; what else stands behind the first is a scene
+
 # What --help shows.
 FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--divide-by", "--offset", "--bands", "--threshold",
-               "--probabilities", "--report", "--aoi", "--pan", "--ms", "--dry-run")
+               "--report", "--aoi", "--pan", "--ms", "--dry-run")
 
 
 def build_parser():
     parser = Parser(prog="inference.py", description=__doc__, first=FIRST_FLAGS)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="rasters, delivered products (.SAFE, .tar, STAC items …), folders, "
                         "globs, s3:// or https:// addresses")
-    parser.add_argument("-w", "--checkpoint", "--detector-weights", metavar="FILE",
-                        help="the file that the end of a training names, the run's folder, or an .onnx or .safetensors of export.py")
+    parser.add_argument("-w", "--checkpoint", "--detector-weights", metavar="FILE", nargs="+",
+                        help="the file that the end of a training names, the run's folder, or an .onnx or .safetensors of export.py; "
+                        "of several that map classes of pixels, the mean")
     parser.add_argument("--encoder-weights", metavar="FILE", help="published weights that the adapters of --checkpoint adapters.pt are for")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
@@ -136,6 +141,7 @@ def build_parser():
 
 def main(argv=None):
     args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
+    further = take_checkpoints(args)
     check_combinations(args)
     permit(vars(args).values(), args.allow_network)
     if args.method:
@@ -144,7 +150,7 @@ def main(argv=None):
 
     from runtime.checkpoint import require_parts
 
-    checkpoint = load(args, given)
+    checkpoint = load(args.checkpoint, args, given)
     kinds = {**dict.fromkeys(TASKS, OF_TASKS), **KINDS}
     if checkpoint["kind"] not in kinds:
         raise UserError(f"{args.checkpoint} is a {checkpoint['kind']} checkpoint; inference.py knows {', '.join(kinds)}")
@@ -159,15 +165,32 @@ def main(argv=None):
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     if checkpoint["kind"] != "detection":
         refuse_oblong(args.window)
+    if further:
+        from mapping.ensemble import require_alike
+
+        checkpoint["further"] = [load(path, args, given) for path in further]
+        for other in checkpoint["further"]:
+            require_parts(other, {"model": (), "state": ("model",), "data": needed if other["kind"] == checkpoint["kind"] else ()})
+            require_alike(checkpoint, other)
     return make_maps(args, given, checkpoint)
 
 
-def load(args, given):
-    """The dict of --checkpoint; of an .onnx with its "network"."""
+def take_checkpoints(args):
+    """Leaves one path in args.checkpoint, and scenes that were written after it among the scenes. → paths of further checkpoints."""
+    if not args.checkpoint:
+        return []
+    first, *rest = args.checkpoint
+    further = [path for path in rest if path.lower().endswith(FORMS)]
+    args.checkpoint, args.scenes = first, [*(path for path in rest if path not in further), *args.scenes]
+    return further
+
+
+def load(path, args, given):
+    """The dict of a --checkpoint; of an .onnx with its "network"."""
     from runtime.checkpoint import load_checkpoint
     from runtime.run_folder import find_result
 
-    path = find_result(args.checkpoint)
+    path = find_result(path)
     if path.suffix == ".safetensors":
         from exporting.tensors import load_tensors_folder
 
@@ -239,6 +262,7 @@ def map_scenes(args, given, checkpoint):
 
     import datetime
 
+    from mapping.ensemble import common_threshold
     from mapping.inputs import InputFlags
     from mapping.many_scenes import MapRun, map_all
     from mapping.messages import decision_words
@@ -251,7 +275,11 @@ def map_scenes(args, given, checkpoint):
     classes = classes_of_checkpoint(data, args.class_colours)
     if args.threshold is not None and not classes.has_background and not answers_labels(task):
         raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
-    chosen = {PIXEL_CLASSES: classes.threshold(data.get("threshold")), PATCH_LABELS: 0.5}.get(TASKS[task])
+    members = [checkpoint, *checkpoint.get("further", ())]
+    thresholds = [classes.threshold(member["data"].get("threshold")) for member in members]
+    chosen = {PIXEL_CLASSES: thresholds[0], PATCH_LABELS: 0.5}.get(TASKS[task])
+    if len(members) > 1 and args.threshold is None:
+        chosen = common_threshold(thresholds)
     shown_only = args.report and TASKS[task] == PIXEL_CLASSES and not args.probabilities
     overlap = (0.25 if answers_pixels(task) else 0.0) if args.overlap is None else args.overlap
     settings = MapSettings(
@@ -260,19 +288,22 @@ def map_scenes(args, given, checkpoint):
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities or ("uint8" if shown_only else None), min_area=args.min_area, aoi=args.aoi,
         strict=args.strict, vectors=args.vectors, simplify=args.simplify, stac=args.stac,
+        networks=len(members),
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                not args.no_clouds)
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
+        networks = [member.get("network") or model_from_checkpoint(member, args.model and load_user_model(args.model))
+                    for member in members]
         run = MapRun(
-            network=checkpoint.get("network") or model_from_checkpoint(checkpoint, args.model and load_user_model(args.model)),
-            data=data, flags=flags, settings=settings,
+            network=networks[0], further=tuple(networks[1:]), data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank, checkpoint), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, dates=args.dates, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
             report=args.report, shown_only=shown_only,
         )
-        console.say(f"{checkpoint['path']}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
+        paths = ", ".join(str(member["path"]) for member in members)
+        console.say(f"{paths}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
 
 

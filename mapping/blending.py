@@ -107,3 +107,22 @@ def decide_classes(probability, threshold, each=False):
     if len(probability) == 2:
         return (mapped >= threshold).to(torch.uint8), mapped
     return torch.where(mapped >= threshold, probability[1:].argmax(dim=0) + 1, 0).to(torch.uint8), mapped
+
+
+def together(probability, members, threshold, each):
+    """
+    Of (members · classes, rows, W) probabilities: (their mean (classes, rows, W), spread (rows, W), votes (rows, W) uint8).
+
+    spread: the standard deviation of what is mapped among the networks, or of the mean's class where each class stands for itself. votes:
+    how many networks map the pixel (or give it the mean's class). threshold, each: see decide_classes.
+    """
+    apart = probability.reshape(members, -1, *probability.shape[1:])
+    mean = apart.mean(dim=0)
+    own = torch.stack([decide_classes(one, threshold, each)[0] for one in apart])
+    if each:
+        chosen = mean.argmax(dim=0)
+        values = apart.gather(1, chosen[None, None].expand(members, 1, *chosen.shape))[:, 0]
+        votes = own == chosen
+    else:
+        values, votes = 1 - apart[:, 0], own > 0
+    return mean, values.std(dim=0, correction=0), votes.sum(dim=0).to(torch.uint8)

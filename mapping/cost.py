@@ -24,7 +24,7 @@ def tell_large(run, plan, name, console):
     require_disk(f"{name} ({info.width} × {info.height} pixels)", least, run.output_dir, "mapped")
     count = window_grid(info, settings).count
     if count >= LARGE:
-        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
+        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes) * settings.networks)
         console.say(f"{name}: {cost_words(count, 'window', count * seconds_a_window(run, plan), memory, (least, most))}")
 
 
@@ -68,5 +68,6 @@ def memory_of(info, window, bands, classes):
 
 def disk_of(info, settings):
     """(least, most) bytes that the journal takes: of pixels that are all the same, and of noise."""
-    most = info.width * info.height * (5 if settings.kept_as == "float32" else 2)
+    pixel = (5 if settings.kept_as == "float32" else 2) * (1 if settings.networks == 1 else 2)
+    most = info.width * info.height * pixel
     return most // BEST_DEFLATE, most

@@ -20,7 +20,7 @@ def dry_run(run, scenes):
         info, settings = plan.info, run.settings
         seconds = seconds_a_window(run, plan) if seconds is None else seconds
         count = window_grid(info, settings).count
-        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes))
+        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes) * settings.networks)
         _, disk = disk_of(info, settings)
         print_result(
             f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "

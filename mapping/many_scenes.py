@@ -11,6 +11,7 @@ from constants import MANIFEST
 from mapping.area_of_interest import OutsideArea
 from mapping.cost import tell_large
 from mapping.dry_run import dry_run
+from mapping.ensemble import EnsemblePredictor
 from mapping.inputs import InputFlags, describe_for, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, reflectance_table, tell_record
@@ -19,7 +20,7 @@ from mapping.scene import map_scene
 from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
 from mapping.summary import update_summaries
-from mapping.weights_hash import weights_hash
+from mapping.weights_hash import hash_of_all, weights_hash
 from raster.acquired import of_dates
 from raster.products import list_scenes
 from raster.source import is_remote, scene_name
@@ -39,8 +40,8 @@ class MapRun:
 
     network: of the checkpoint. data: what the checkpoint says about the images of its training. batch_size: windows at once. output_dir: a
     folder. colours: see ModelFacts. dates: of runtime.values.dates, of the scenes that are mapped, or None. overwrite: replace maps that
-    exist. dry_run: write nothing. quiet: of the console. report: write a page of all scenes. shown_only: probabilities are wanted for that
-    page alone, not of scenes that are mapped already.
+    exist. dry_run: write nothing. quiet: of the console. report: write a page of all scenes. further: the other networks of an ensemble.
+    shown_only: probabilities are wanted for that page alone, not of scenes that are mapped already.
     """
 
     network: torch.nn.Module
@@ -56,14 +57,16 @@ class MapRun:
     dry_run: bool = False
     quiet: bool = False
     report: bool = False
+    further: tuple = ()
     shown_only: bool = False
 
     @functools.cached_property
     def facts(self):
         """ModelFacts of the network."""
         mean, (bands, classes) = getattr(getattr(self.network, "config", None), "mean", None), (self.data["bands"], self.data["classes"])
-        return ModelFacts(bands=tuple(bands), classes=tuple(classes), weights=weights_hash(self.network.state_dict()), mean=mean,
-                          colours=self.colours, task=self.settings.task)
+        weights = hash_of_all([weights_hash(network.state_dict()) for network in (self.network, *self.further)])
+        return ModelFacts(bands=tuple(bands), classes=tuple(classes), weights=weights, mean=mean, colours=self.colours,
+                          task=self.settings.task)
 
     def plan(self, path):
         """SceneInput of a scene: reads its header and a few small windows."""
@@ -80,10 +83,12 @@ class MapRun:
     def predictor(self, plan):
         if self.compute.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if self.compute.precision != "fp32" else "highest")
-        return Predictor(
-            self.network, len(self.facts.classes), plan.scale, self.compute, tta=self.settings.tta, batch_size=self.batch_size,
-            task=self.settings.task,
-        )
+        predictors = [
+            Predictor(network, len(self.facts.classes), plan.scale, self.compute, tta=self.settings.tta, batch_size=self.batch_size,
+                      task=self.settings.task)
+            for network in (self.network, *self.further)
+        ]
+        return EnsemblePredictor(predictors) if self.further else predictors[0]
 
     def files(self, name):
         return MapFiles(self.output_dir, name)

@@ -38,6 +38,8 @@ class MapFiles:
         files = {"classes": "_classes.tif", "style": "_classes.qml", "outlines": outlines, "preview": "_preview.png"}
         if settings.probabilities:
             files["probability"] = "_probability.tif"
+        if settings.networks > 1:
+            files["uncertainty"] = "_uncertainty.tif"
         return {kind: Path(self.folder) / f"{self.name}{ending}" for kind, ending in files.items()}
 
     @property

@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 from constants import IGNORE, VERSION
+from mapping.ensemble import Range
 from mapping.polygons import AreaFinder
 from mapping.preview import Preview, heading_of
 from mapping.qgis_style import write_class_style
@@ -39,6 +40,7 @@ def finish_map(bands, plan, files, model, settings, areas):
     preview = Preview(info, model.bands, classes, heading_of(plan, files.name))
     with contextlib.ExitStack() as stack:  # exits in reverse: the class map gets its name last
         class_file, probability_file = open_rasters(stack, paths, plan, model, settings)
+        spread_file, span = open_spread(stack, paths, plan, model, settings), Range(settings.networks, areas)
         if globe is not None:
             file = stack.enter_context(writer(paths["outlines"], globe, model.classes))
             simplifier = simplifier_of(info, settings, file.straight)
@@ -46,8 +48,10 @@ def finish_map(bands, plan, files, model, settings, areas):
         for band in bands:
             class_file.write(band.classes)
             if probability_file:
-                nodata = np.float32(np.nan) if band.probability.dtype == np.float32 else np.uint8(255)
-                probability_file.write(np.where(band.classes != IGNORE, band.probability, nodata))
+                probability_file.write(np.where(band.classes != IGNORE, band.probability, nodata_of(band.probability)))
+            if spread_file:
+                spread_file.write(np.where(band.classes != IGNORE, band.spread, nodata_of(band.spread)))
+                span.add(band.row, band.votes, band.classes != IGNORE)
             counter.add(band.row, band.classes, band.highest)
             preview.add(band)
             unreadable += band.unreadable
@@ -55,7 +59,7 @@ def finish_map(bands, plan, files, model, settings, areas):
                 outlines.add(band)
         if outlines:
             outlines.finish()
-        summary = counter.summary(classes)
+        summary = counter.summary(classes) | (span.summary(classes) if spread_file else {})
         require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
         write_class_style(paths["style"], classes)
@@ -133,8 +137,7 @@ class Outlines:
 
 def open_rasters(stack, paths, plan, model, settings):
     """(writer of the class map, writer of the probabilities or None), both closed by the ExitStack."""
-    info = plan.info
-    place = {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform, "sensor_place": info.sensor_place}
+    place = place_of(plan.info)
     colours = dict(enumerate(model.class_set.colours))
     tags = making_tags(plan, model, settings)
     class_file = stack.enter_context(write_cog(
@@ -143,13 +146,31 @@ def open_rasters(stack, paths, plan, model, settings):
     ))
     if not settings.probabilities:
         return class_file, None
-    as_bytes = settings.probabilities == "uint8"
-    probability_file = stack.enter_context(write_cog(
-        paths["probability"], **place, dtype=settings.probabilities, nodata=IGNORE if as_bytes else float("nan"),
-        descriptions=[model.class_set.probability_words],
-        scales=[1 / 254] if as_bytes else (), tags=tags, overviews="values",
-    ))
-    return class_file, probability_file
+    return class_file, stack.enter_context(open_shares(paths["probability"], place, settings, model.class_set.probability_words, tags))
+
+
+def open_spread(stack, paths, plan, model, settings):
+    """The writer of how far the networks of an ensemble are apart, closed by the ExitStack; None of one network."""
+    if settings.networks == 1:
+        return None
+    words = f"standard deviation among {settings.networks} networks: {model.class_set.probability_words}"
+    return stack.enter_context(open_shares(paths["uncertainty"], place_of(plan.info), settings, words, making_tags(plan, model, settings)))
+
+
+def open_shares(path, place, settings, words, tags):
+    """A writer of numbers 0..1, as bytes or floats. place: of place_of. words: what they are."""
+    as_bytes = settings.kept_as == "uint8"
+    return write_cog(path, **place, dtype=settings.kept_as, nodata=IGNORE if as_bytes else float("nan"), descriptions=[words],
+                     scales=[1 / 254] if as_bytes else (), tags=tags, overviews="values")
+
+
+def nodata_of(values):
+    """What stands for nodata in a raster of probabilities of a type."""
+    return np.float32(np.nan) if values.dtype == np.float32 else np.uint8(255)
+
+
+def place_of(info):
+    return {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform, "sensor_place": info.sensor_place}
 
 
 def making_tags(plan, model, settings):

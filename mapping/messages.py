@@ -82,7 +82,9 @@ def mapped_words(record):
         return f"no {classes.word}; highest probability {record[f'{key}_confidence']:.2f}"
     if key:
         area = record[classes.area_key]
-        return f"{100 * record[f'{key}_fraction']:.1f} % {classes.mapped}{f', {area:,.1f} ha' if area is not None else ''}{outlines}"
+        span = [record[name] for name in (f"least_{classes.area_key}", f"most_{classes.area_key}") if name in record]
+        span = f" (all networks {span[0]:,.1f}, any of them {span[1]:,.1f})" if span else ""
+        return f"{100 * record[f'{key}_fraction']:.1f} % {classes.mapped}{f', {area:,.1f} ha{span}' if area is not None else ''}{outlines}"
     return f"{several_words(record)}{outlines}"
 
 

@@ -76,7 +76,8 @@ def facts_of_run(run):
     settings, data, facts = run.settings, run.data, run.facts
     words = decision_words(settings.threshold, settings.threshold != data.get("threshold"), data["classes"], settings.task)
     return (
-        ("Network", f"weights {facts.weights[:12]}"), ("Sees", ", ".join(facts.bands)), ("Decides", words),
+        ("Network" if settings.networks == 1 else f"Mean of {settings.networks} networks", f"weights {facts.weights[:12]}"),
+        ("Sees", ", ".join(facts.bands)), ("Decides", words),
         ("Windows", f"{settings.window} pixels, {settings.overlap:.0%} of each shared with the next"
          + (", mean over eight flips and turns" if settings.tta else "")),
     )
@@ -158,6 +159,12 @@ def class_views(run, record, paths, reflectance, shape):
         legend = ((stops[0], f"0{THIN}%"), (stops[2], f"40{THIN}%"), (stops[3], f"60{THIN}%"), (stops[-1], f"100{THIN}%"), *hidden)
         views.append(View("How sure the network is", probability_picture(probability), f"Map of the {words}, dark to bright.",
                           f"{sentence(words)[:-1]} of each pixel.", legend))
+    if "uncertainty" in paths and paths["uncertainty"].name in record["files"]:
+        stored, scale = read_small(paths["uncertainty"], shape)
+        spread = np.where(classes == IGNORE, np.nan, stored.astype(np.float32) * np.float32(scale))
+        legend = ((PROBABILITY_STOPS[0], "they agree"), (PROBABILITY_STOPS[-1], f"apart by 50{THIN}% or more"), *hidden)
+        views.append(View("Where the networks disagree", probability_picture(2 * spread), "Map of the spread among the networks.",
+                          "Standard deviation of their probabilities.", legend))
     return views
 
 
@@ -178,9 +185,12 @@ def class_rows(run, record):
     if answers_values(run.settings.task):
         return ()
     valid = sum(numbers["pixels"] for numbers in record["classes"].values())
+    area = run.facts.class_set.area_key if len(record["classes"]) == 2 and run.facts.class_set.key else None
+    span = (record.get(f"least_{area}"), record.get(f"most_{area}"))
     first, colours = run.facts.class_set.first, run.facts.class_set.colours
     return tuple(
-        ClassRow(colours[i] if i >= first else None, spoken(name), numbers["hectares"], numbers["pixels"] / valid if valid else None)
+        ClassRow(colours[i] if i >= first else None, spoken(name), numbers["hectares"], numbers["pixels"] / valid if valid else None,
+                 *(span if i == 1 else ()))
         for i, (name, numbers) in enumerate(record["classes"].items())
     )
 

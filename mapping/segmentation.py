@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from constants import IGNORE
-from mapping.blending import Blender, decide_classes
+from mapping.blending import Blender, decide_classes, together
 from mapping.reading import Slab
 from nets.model_config import answers_pixels, answers_values
 from nets.output_step import answers_of
@@ -36,7 +36,7 @@ class Band:
     decide_classes), 0 where not valid; of a regression the value, beside class 0. valid: (rows, W) bool. probabilities: (classes, rows, W)
     float32, only if asked for. highest: the highest probability of a valid pixel, 0 without one. windows: how many were run. unreadable:
     see Slab; those whose first row is in the band. thumbnail: (C, n, m) float16 reflectance of every so many-th row and column of the
-    scene, n may be 0; None if not asked for.
+    scene, n may be 0; None if not asked for. spread, votes: see mapping.blending.together, 0 where not valid; None of one network.
     """
 
     row: int
@@ -48,6 +48,8 @@ class Band:
     windows: int = 0
     probabilities: np.ndarray | None = None
     thumbnail: np.ndarray | None = None
+    spread: np.ndarray | None = None
+    votes: np.ndarray | None = None
 
 
 class Predictor:
@@ -58,6 +60,8 @@ class Predictor:
     have one size. tta: the mean over the eight flips and turns. batch_size: windows at once. task: what the model was trained for; of a
     regression "probabilities" are its values, and where whole windows are judged they are (B, classes).
     """
+
+    members = 1  # networks, see mapping.ensemble
 
     def __init__(self, model, num_classes, scale, compute, *, tta=False, batch_size=8, task="segmentation"):
         self.task = task
@@ -201,8 +205,14 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_r
         first, stop, probability = blender.finish(k)
         if first < start_row:
             continue
+        spread = votes = None
+        if predictor.members > 1:
+            probability, spread, votes = together(probability, predictor.members, threshold, each)
         decided = values_only(probability) if answers_values(predictor.task) else decide_classes(probability, threshold, each)
         band = make_band(strip, first, stop, *decided)
+        if spread is not None:
+            band.spread, band.votes = (np.where(band.valid, values.cpu().numpy(), 0).astype(kind)
+                                       for values, kind in ((spread, np.float32), (votes, np.uint8)))
         band.windows, band.probabilities = len(wanted), probability.cpu().numpy() if keep_probabilities else None
         if thumbnail_step:
             band.thumbnail = thumbnail_rows(predictor, strip, first, stop, thumbnail_step)

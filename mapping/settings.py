@@ -20,7 +20,7 @@ class MapSettings:
     likeliest class. tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None.
     strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg". task: what the network was trained for.
     stac: a STAC item beside the map.
-    simplify: metres by which outlines may move to have fewer corners, 0 for those of the pixels.
+    networks: how many map together. simplify: metres by which outlines may move to have fewer corners, 0 for those of the pixels.
     """
 
     window: int = 256
@@ -36,6 +36,7 @@ class MapSettings:
     task: str = "segmentation"
     stac: bool = False
     simplify: float = 0.0
+    networks: int = 1
 
     @property
     def kept_as(self):

@@ -149,6 +149,9 @@ def asset_of(kind, path, record, model, settings):
     if kind == "probability":
         numbers = {"nodata": IGNORE, "raster:scale": 1 / 254} if settings.probabilities == "uint8" else {"nodata": "nan"}
         return facts | {"title": model.class_set.probability_words, "data_type": settings.probabilities, **numbers}
+    if kind == "uncertainty":
+        numbers = {"nodata": IGNORE, "raster:scale": 1 / 254} if settings.kept_as == "uint8" else {"nodata": "nan"}
+        return facts | {"title": "how far the networks are apart", "data_type": settings.kept_as, **numbers}
     if kind == "values":
         figures = {name: record[key] for name, key in (("mean", "mean"), ("minimum", "least"), ("maximum", "most"))}
         known = {"statistics": figures} if figures["mean"] is not None else {}

@@ -22,10 +22,10 @@ except ImportError:  # Windows: two processes that finish at the same moment are
 HIDDEN = ".chipmill"  # in the output folder: unfinished maps, and the records of the finished ones
 # Names of a map's files after that of the scene. The outlines are called after what is mapped (see ClassSet.ending), with no further "_".
 FORMS = "|".join(re.escape(writer.ending) for writer in WRITERS.values())
-ENDINGS = re.compile(r"\.stac\.json|_(?:classes\.(?:tif|qml)|probability\.tif|values\.(?:tif|qml)|preview\.png|"
+ENDINGS = re.compile(r"\.stac\.json|_(?:classes\.(?:tif|qml)|probability\.tif|uncertainty\.tif|values\.(?:tif|qml)|preview\.png|"
                      rf"[^\W_]+(?:-[^\W_]+)*(?:{FORMS}))")
 # Those that are a map's whatever its classes: of a damaged record, no others are taken for the scene's.
-CERTAIN = ("_classes.tif", "_classes.qml", "_probability.tif", "_values.tif", "_values.qml", "_preview.png",
+CERTAIN = ("_classes.tif", "_classes.qml", "_probability.tif", "_uncertainty.tif", "_values.tif", "_values.qml", "_preview.png",
            ".stac.json",
            *(f"_{word}{writer.ending}" for word in ("burned", "outlines", "tiles") for writer in WRITERS.values()))
 FIRST, LAST = ("scene", "valid_fraction"), ("valid_hectares", "polygons", "unreadable_blocks")
@@ -93,6 +93,7 @@ def write_summaries(output_dir, records):
     write_json(output_dir / "summary.json", {"total": totals_of(records), "scenes": records})
     class_names = list(dict.fromkeys(name for r in records for name in r["classes"]))
     told = [key for key in OF_SCENES if any(key in r for r in records)]
+    told += [key for key in range_keys(records) if key not in told]
     columns = [*FIRST, *told, *dict.fromkeys(key for r in records for key in keys_of(classes_of(r))), *LAST]
     each = ["hectares", "pixels", *["fraction"] * any("fraction" in numbers for r in records for numbers in r["classes"].values())]
     absent = {"hectares": None, "pixels": 0, "fraction": None}
@@ -104,6 +105,11 @@ def write_summaries(output_dir, records):
         row += [{**absent, **r["classes"].get(name, {})}[what] for what in each for name in class_names]
         table.writerow(["" if v is None else v for v in row])
     write_text(output_dir / "summary.csv", text.getvalue())
+
+
+def range_keys(records):
+    """Names of the hectares that all networks of an ensemble map, and that any of them does, as far as there are some."""
+    return list(dict.fromkeys(key for r in records for key in r if re.fullmatch("(least|most)_.+_hectares", key)))
 
 
 def classes_of(record):
@@ -119,6 +125,7 @@ def totals_of(records):
     totals |= {f"scenes_with_{key}": sum(r.get(f"has_{key}", False) for r in records) for key, _ in kinds}
     totals["scenes_without_known_area"] = len(records) - len(known)
     totals |= {area: round(sum(r.get(area, 0) for r in known), 6) for _, area in kinds}
+    totals |= {key: round(sum(r[key] for r in known if key in r), 6) for key in range_keys(records)}
     totals["valid_hectares"] = round(sum(r["valid_hectares"] for r in known), 6)
     each = [r["classes"] for r in known if classes_of(r).is_several]
     if each:

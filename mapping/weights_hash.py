@@ -16,3 +16,8 @@ def weights_hash(weights):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().reshape(-1).float().numpy()))
     return digest.hexdigest()[:16]
+
+
+def hash_of_all(hashes):
+    """One hash of the networks of an ensemble; that of a single network is its own."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
