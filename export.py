@@ -43,6 +43,7 @@ def build_parser():
                         "networks without pooled grids")
     parser.add_argument("--max-detections", type=whole(1, 100_000), metavar="N", help="boxes of a window that the .onnx of a detector "
                         "gives (default: as the checkpoint says)")
+    parser.add_argument("--encoder-weights", metavar="FILE", help="published weights that the adapters of an adapters.pt are for")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("-o", "--overwrite", action="store_true", help="replace files that exist")
     add_config_flag(parser, "export")
@@ -58,6 +59,7 @@ def main(argv=None):
     from exporting.onnx_file import item_beside, weights_beside
     from exporting.tensors import write_tensors
     from exporting.to_onnx import require_onnx, write_onnx
+    from nets.adapter_file import name_base
     from nets.user_model import load_user_model
     from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.logs import print_result
@@ -71,6 +73,8 @@ def main(argv=None):
             require_onnx()
         checkpoint = load_checkpoint(find_result(args.checkpoint))
         require_parts(checkpoint, {"model": (), "state": ("model",), "data": ()})
+        if args.encoder_weights:
+            name_base(checkpoint, args.encoder_weights)
         width, height = args.window or (None, None)
         exportable = exportable_of(
             checkpoint, size=args.window and (height, width), free=args.any_size, limit=args.max_detections,

@@ -158,9 +158,9 @@ def main(argv=None):
         if checkpoint["kind"] not in of_kinds and given & flags:
             raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
     if args.encoder_weights:
-        if "base" not in checkpoint:
-            raise UserError(f"{args.checkpoint} has its encoder's weights; leave --encoder-weights out")
-        checkpoint["base_file"] = args.encoder_weights
+        from nets.adapter_file import name_base
+
+        name_base(checkpoint, args.encoder_weights)
     make_maps, needed = kinds[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     if checkpoint["kind"] != "detection":

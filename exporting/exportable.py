@@ -20,6 +20,7 @@ from detection.small_detectors import BANDS, NAMES, small_detector_from_checkpoi
 from exporting.parity import compare_dense, compare_ranked
 from model import model_from_checkpoint
 from nets.layout import TOKENS
+from nets.lora import merge_lora
 from nets.model_config import PATCH_CLASS, PATCH_LABELS, PIXEL_CLASSES, PIXEL_VALUES, TASKS, answers_pixels
 from pansharpening.network import pansharpener_from_checkpoint
 from runtime.errors import UserError
@@ -136,7 +137,7 @@ ANSWERS = {
 def of_task(checkpoint, *, size, free, limit, user_model):
     """A network of train.py: reflectance → logits of classes, or values."""
     refuse_limit(limit, "maps")
-    model = model_from_checkpoint(checkpoint, user_model)
+    model = merge_lora(model_from_checkpoint(checkpoint, user_model))
     config, data = model.config, checkpoint["data"]
     multiple = model.network.stride if isinstance(model.network.stride, int) else 1
     fixed = None if isinstance(model.network.stride, int) else model.network.stride
@@ -240,7 +241,7 @@ def of_boxes(checkpoint, *, size, free, limit, user_model):
         raise UserError(f"{checkpoint['path']}: {framework} is one of torchvision's detectors, whose proposals and NMS have no fixed shape "
                         "for ONNX; train with --framework centre, or pass --safetensors")
     refuse_any_size(free)
-    detector, data = detector_from_checkpoint(checkpoint), checkpoint["data"]
+    detector, data = merge_lora(detector_from_checkpoint(checkpoint)), checkpoint["data"]
     config = detector.config
     wide, tall = data["chip_size"]
     height, width = size or (tall, wide)

@@ -25,6 +25,13 @@ def alone(checkpoint, model, weights_file):
             "base": {"name": name, "sha256": fingerprint({key: weights[key] for key in base})}, "state": {"model": kept}}
 
 
+def name_base(checkpoint, file):
+    """Say in a loaded checkpoint of adapters which file has their base. UserError for one that needs none."""
+    if "base" not in checkpoint:
+        raise UserError(f"{checkpoint['path']} has its encoder's weights; leave --encoder-weights out")
+    checkpoint["base_file"] = file
+
+
 def with_base(model, checkpoint, weights):
     """
     All weights of a model whose checkpoint holds adapters alone. weights: of the checkpoint. checkpoint["base_file"] is the file that the

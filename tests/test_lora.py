@@ -3,14 +3,17 @@
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+import rasterio
 import torch
 from map_factory import numbers
 from map_factory import run as map_with
 from patch_factory import write_patch_set
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from torchvision.models.swin_transformer import SwinTransformer
 from training_programs import make_images
 
+import export
 import train
 import train_detection
 from constants import CEMS_BANDS
@@ -192,6 +195,13 @@ def test_a_run_with_adapters_is_resumed_scored_and_shared_without_the_encoders_w
     assert one == other
     with pytest.raises(UserError, match="best_model.pt has its encoder's weights; leave --encoder-weights out"):
         map_with(scene, "--checkpoint", full, "--encoder-weights", published, "--output-dir", tmp_path / "none")
+    plain = tmp_path / "plain"
+    assert export.main([str(file), "--encoder-weights", str(published), "--safetensors", str(plain), "--quiet"]) == 0
+    assert map_with(scene, "--checkpoint", plain / "model.safetensors", "--output-dir", tmp_path / "merged", "--device", "cpu", "--quiet",
+                    "--window", 32, "--threshold", 0.5) == 0
+    assert not any(is_adapter(key) for key in load_file(plain / "model.safetensors"))
+    one, other = (rasterio.open(tmp_path / name / "scene_classes.tif").read() for name in ("best_model", "merged"))
+    assert (one != other).mean() <= 1e-3  # sums are rounded in another order
     with pytest.raises(UserError, match="can be scored .--test-only., but not resumed"):
         train.main(["--resume", str(file), "--encoder-weights", str(published), "--quiet"])
     with pytest.raises(UserError, match="--lora 3 disagrees with the checkpoint, which has 2"):
