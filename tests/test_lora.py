@@ -109,6 +109,14 @@ def test_a_step_moves_adapters_and_the_rest_and_nothing_else_of_the_encoder():
         assert torch.equal(parameter, before[name]) == stays, name
 
 
+def test_freezing_for_some_epochs_stops_adapters_and_lets_them_alone_go_on():
+    model = small(lora=4)
+    for frozen in (True, False):
+        model.freeze_encoder(frozen)
+        trained = [name for name, parameter in model.network.encoder.named_parameters() if parameter.requires_grad]
+        assert len(trained) == (0 if frozen else 4 * 4) and all(map(is_adapter, trained))
+
+
 @pytest.mark.parametrize(("encoder", "rank", "words"), [
     ("small", 4, "encoder small has no layers called qkv that --lora could adapt"),
     ("prithvi:test", 33, "--lora 33 is more than the 32 channels of encoder prithvi:test"),
