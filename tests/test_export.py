@@ -180,6 +180,20 @@ def test_networks_that_would_be_wrong_at_other_sizes_are_refused(tmp_path):
             exportable_of(checkpoint, free=True)
 
 
+def test_adapters_leave_as_plain_layers(tmp_path):
+    config = ModelConfig(encoder="tu-vit_tiny_patch16_224", encoder_args={"depth": 1}, decoder="linear", necks=(Neck("tokens-to-maps"),),
+                         image_size=(32, 32), lora=3)
+    model = with_trained_adapters(assemble(config, BANDS)).eval()
+    exportable = exportable_of(load_checkpoint(save(tmp_path / "last.pt", "segmentation", model)))
+    assert not [name for name in exportable.weights if "lora" in name] and "lora" not in json.dumps(exportable.facts)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected, (found,) = model(x), exportable.module(x)
+        plain = assemble(dataclasses.replace(config, lora=0), BANDS).eval()
+        plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if "lora" not in name})
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max() < (plain(x) - expected).abs().max()
+
+
 def test_torchvisions_detectors_say_why_not(tmp_path):
     model = {**DetectorConfig(framework="fcos").to_dict()}
     checkpoint = {"kind": "detection", "model": model, "state": {"model": {}}, "data": {"chip_size": [64, 64]}, "path": "last.pt"}
@@ -204,8 +218,16 @@ def deeplab():
 
 def transformer():
     config = ModelConfig(encoder="tu-vit_tiny_patch16_224", encoder_args={"depth": 4}, decoder="upernet", decoder_args={"channels": 32},
-                         necks=(Neck("tokens-to-maps"), Neck("pyramid")), image_size=(48, 48))
-    return assemble(config, BANDS, mean=MEAN, std=STD)
+                         necks=(Neck("tokens-to-maps"), Neck("pyramid")), image_size=(48, 48), lora=2)
+    return with_trained_adapters(assemble(config, BANDS, mean=MEAN, std=STD))
+
+
+def with_trained_adapters(model):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.1)
+    return model
 
 
 @pytest.mark.slow
