@@ -1,5 +1,6 @@
 """The page of `inference.py --report`: gathers pictures and numbers of the scenes of a run from their files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from runtime.words import THIN, plural
 
 NAME = "report.html"
 SHOWN = 40  # scenes with pictures
-LONGEST, MANY, SMALLER = 900, 12, 520  # pixels of a picture's longer side; from so many scenes on fewer, or the page would get large
+LONGEST, MANY, SMALLER = 900, 12, 520  # pixels of a picture's longer side; of more scenes fewer, or the page would get large
+LEAST = 700  # pixels of the longer side up to which pictures of small scenes are enlarged
 NODATA = (NODATA_COLOUR, "not mapped")
 
 
@@ -98,8 +100,9 @@ def scene_report(run, name, path, record, longest):
     look = value_views if answers_values(run.settings.task) else class_views
     return SceneReport(
         name=name, taken=taken_words(plan), finding=sentence(mapped_words(record)),
-        views=tuple(look(run, record, paths, reflectance, shape)), kilometres=ground and plan.info.width * ground.sides[0] / 1000,
-        north=ground and ground.north, rows=class_rows(run, record), facts=facts_of_scene(plan.info, ground, record),
+        views=tuple(map(enlarged, look(run, record, paths, reflectance, shape))),
+        kilometres=ground and plan.info.width * ground.sides[0] / 1000, north=ground and ground.north,
+        rows=class_rows(run, record), facts=facts_of_scene(plan.info, ground, record),
         remarks=tuple(map(sentence, remarks)),
     )
 
@@ -112,6 +115,12 @@ def small_shape(info, longest):
     """(height, width) of pictures of a scene, at most `longest` pixels a side."""
     share = min(1.0, longest / max(info.height, info.width))
     return max(1, round(info.height * share)), max(1, round(info.width * share))
+
+
+def enlarged(view):
+    """A View of a small scene in larger square pixels, which a browser would blur."""
+    times = max(1, LEAST // max(view.picture.shape[:2]))
+    return replace(view, picture=view.picture.repeat(times, axis=0).repeat(times, axis=1))
 
 
 def read_small(path, shape):
