@@ -116,6 +116,8 @@ def build_parser():
     group.add_argument("--ms", nargs="+", metavar="PATTERN", help="multispectral rasters whose names differ only in pan and ms")
     group.add_argument("--method", choices=("bicubic", "brovey", "gsa", "mtf-glp-hpm"), help="a classical method in place of --checkpoint")
     group.add_argument("--rgb", action="store_true", help="16-bit sRGB in place of the bands")
+    group.add_argument("--no-back-projection", action="store_true", help="leave out the last step, which adds what the sharpened bands, "
+                       "reduced to the grid of ms, lack of ms")
     group.add_argument("--shift", type=numbers(2, "0.5,0.5"), default="0,0", metavar="X,Y", help="pan pixels from where the files say ms "
                        "begins to where it does")
     group.add_argument("-a", "--apron", type=whole(0, 4096), metavar="PIXELS", help="pan pixels around a block that are read with it, "
@@ -318,7 +320,8 @@ def square(window, checkpoint):
 
 # Flags of some kinds of checkpoints alone.
 ONLY_FOR = {
-    ("pansharpen",): ({"pan", "ms", "rgb", "shift", "apron"}, "--pan, --ms, --rgb, --shift and --apron are for sharpening"),
+    ("pansharpen",): ({"pan", "ms", "rgb", "shift", "apron", "no_back_projection"},
+                      "--pan, --ms, --rgb, --shift, --apron and --no-back-projection are for sharpening"),
     ("detection", "small-detection"): ({"score_threshold", "iou_threshold", "max_detections"},
                                        "--score-threshold, --iou-threshold and --max-detections are for detectors"),
 }
@@ -415,8 +418,8 @@ def sharpen(args, given, checkpoint):
             checkpoint=checkpoint, method=args.method, compute=choose_compute(args, processes.local_rank, checkpoint),
             output_dir=args.output_dir,
             bands=args.bands, divide_by=args.divide_by, offset=args.offset, accept_scale=args.accept_scale, shift=args.shift, rgb=args.rgb,
-            block=args.window or 512, apron=args.apron, overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run,
-            quiet=args.quiet,
+            back_projection=not args.no_back_projection, block=args.window or 512, apron=args.apron, overwrite=args.overwrite,
+            strict=args.strict, dry_run=args.dry_run, quiet=args.quiet,
         )
         return sharpen_all(run, args.pan, args.ms, processes, console)
 

@@ -110,12 +110,13 @@ def import_libraries():
     global score_baselines, sessions, write_chip_samples, follow_changed_data, Compute, choose_device, derived_seed, gradient_scaler
     global seed_everything, EpochBatches, require_finite_loss, require_finite_weights, optimiser_step, BEST, FINAL, LAST, RunFolder
     global RunLog, Position, RunState, RunningSums, Saver, Schedule, adopt_settings, group_of, settings_of, Unreadable, require_parts
-    global save_checkpoint, final_reaches, result_of, ended_as_planned, path_length, warn_of_short_path, worse_than_classical
+    global save_checkpoint, final_reaches, result_of, ended_as_planned, path_length, warn_of_short_path, worse_than_classical, finished
     import torch
 
     from pansharpening import sessions
     from pansharpening.augment import augment_pair
     from pansharpening.chip_samples import write_chip_samples
+    from pansharpening.consistency import finished
     from pansharpening.dataset import MOST_UNREADABLE, PanChips, epoch_order, logical_batches, scale_of, shared_chips, statistics
     from pansharpening.losses import WEIGHTS, weighted_losses
     from pansharpening.network import Pansharpener, PansharpenerConfig, architecture_reach, pansharpener_from_checkpoint
@@ -456,7 +457,8 @@ def score_model(learner, tests, options, console):
         with torch.no_grad(), learner.compute.autocast():
             predictions = learner.model(mul, pan, all_scales=True)
         losses = weighted_losses(predictions, truth, valid, learner.weights, learner.spread)
-        return predictions[-1].float().cpu(), sum(losses.values()).cpu()
+        image = finished(predictions[-1].float(), mul, tests.target, tests.ratio, back_projection=True)  # scores are those of inference.py
+        return image.cpu(), sum(losses.values()).cpu()
 
     learner.model.eval()
     return score_chips(tests, predict, options.pbs, learner.processes, console, strict=options.strict, workers=options.workers)

@@ -1,6 +1,8 @@
-"""Train on the upper part of one pan/ms pair, judge on the lower part: the table of docs/pansharpening.md.
+"""Train on the upper (or left) part of one pan/ms pair, judge on the lower (right) part: the table of docs/pansharpening.md.
 
     python -m benchmarks.pansharpening_quality PAN.tif MS.tif --divide-by 2047 WORK_FOLDER
+
+Each method is scored as it is, and with the step of back-projection that inference.py takes unless it gets --no-back-projection.
 
 Wald's protocol: pan and ms are reduced by their ratio with filters that imitate the sensors, so that the original ms is the truth. The
 lower half is reduced by itself, nothing of it takes part in training. Classical methods get the same inputs. The commands that make
@@ -16,6 +18,7 @@ import torch
 
 from benchmarks.programs import run
 from pansharpening.classical import METHODS, fuse_whole
+from pansharpening.consistency import finished
 from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores
 from pansharpening.sharpeners import network_sharpener
 from raster.pair import PairReader, match_pair
@@ -38,21 +41,29 @@ def main(argv):
     parser.add_argument("folder", type=Path)
     parser.add_argument("--divide-by", type=float, required=True)
     parser.add_argument("--shift", default="0,0")
+    parser.add_argument("--area", help="column,row,width,height in ms pixels, where not all of the pair is valid")
     parser.add_argument("--share", type=float, default=0.5, help="of the rows to train on")
+    parser.add_argument("--left-right", action="store_true", help="of the columns in place of the rows: where upper and lower part are as "
+                        "different as water and a town")
+    parser.add_argument("--gain", type=float, default=MS_GAIN, help="of the simulated sensor at Nyquist; methods take 0.3")
     parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     parser.add_argument("--weights", nargs="*", default=[], metavar="FILE", help="other checkpoints to judge, such as the shipped one")
     args = parser.parse_args(argv)
     pan, ms, folder = Path(args.pan).resolve(), Path(args.ms).resolve(), args.folder.resolve()
     pair = match_pair(pan, ms, tuple(map(float, args.shift.split(","))))
+    pair = pair.inside(tuple(map(int, args.area.split(",")))) if args.area else pair
     column, row, width, height = pair.area
-    split = int(height * args.share)
-    whole = [side // pair.ratio * pair.ratio for side in (width, height - split)]  # of coarse pixels
+    split = int((width if args.left_right else height) * args.share)
+    rest = (width - split, height) if args.left_right else (width, height - split)
+    whole = [side // pair.ratio * pair.ratio for side in rest]  # of coarse pixels
     upper, lower = (column, row, width, split), (column, row + split, *whole)
+    if args.left_right:
+        upper, lower = (column, row, split, height), (column + split, row, *whole)
 
     def words(area):
         return ["--pan", pan, "--ms", ms, f"--shift={args.shift}", "--divide-by", args.divide_by, "--area", ",".join(map(str, area))]
 
-    side = min(64, split // 8 * 8)
+    side = min(64, min(upper[2:]) // 8 * 8)
     test_side = min(lower[2:]) // 8 * 8
     started = time.perf_counter()
     run("chip.py", "make-chips", "--config", "pansharpen", *words(upper), "-c", folder / "train", "--chip-size", side)
@@ -64,22 +75,26 @@ def main(argv):
     seconds = time.perf_counter() - started
 
     truth, full_pan = read_part(pair.inside(lower), args.divide_by)
-    small_ms, small_pan = reduce_mtf(truth, pair.ratio, MS_GAIN), reduce_mtf(full_pan, pair.ratio, PAN_GAIN)
+    small_ms, small_pan = reduce_mtf(truth, pair.ratio, args.gain), reduce_mtf(full_pan, pair.ratio, PAN_GAIN)
     sharpeners = {name: lambda m, p, name=name: fuse_whole(name, m, p, pair.ratio) for name in METHODS}
     # the last epoch, not the one that was best on the test chips: those are the very pixels that are judged here
     network = folder / "sessions" / "quality" / "checkpoints" / "final_model.pt"
     files = {"network": network, **{Path(f).stem: f for f in args.weights}}
     for name, file in files.items():
         sharpeners[name] = network_sharpener(load_checkpoint(file, "pansharpen")).run
-    print(f"\nlower part, rows {lower[1]} to {lower[1] + lower[3] - 1} of ms; chips and training took {seconds:.0f} s on this machine\n")
+    place = f"columns {lower[0]} to {lower[0] + lower[2] - 1}, rows {lower[1]} to {lower[1] + lower[3] - 1}"
+    print(f"\nscored on {place} of ms; chips and training took {seconds:.0f} s on this machine\n")
     print(f"| method | {' | '.join(SCORES)} | D_lambda | D_s | QNR |")
     print("|---|" + "---|" * (len(SCORES) + 3))
     for name, sharpen in sharpeners.items():
-        scores = reduced_resolution_scores(truth[0].numpy(), sharpen(small_ms, small_pan)[0].numpy(), pair.ratio, peak=1.0)
-        fused = sharpen(truth, full_pan)[0].numpy()
-        whole = full_resolution_scores(fused, truth[0].numpy(), full_pan[0].numpy(), small_pan[0].numpy(), pair.ratio)
-        numbers = [f"{scores[s]:.3f}" for s in SCORES] + [f"{whole[s]:.3f}" for s in ("d_lambda", "d_s", "qnr")]
-        print(f"| {name} | {' | '.join(numbers)} |")
+        small, full = sharpen(small_ms, small_pan), sharpen(truth, full_pan)
+        for words, back_projection in ((name, False), (f"{name}, back-projected", True)):
+            image = finished(small, small_ms, "bands", pair.ratio, back_projection)[0].numpy()
+            scores = reduced_resolution_scores(truth[0].numpy(), image, pair.ratio, peak=1.0)
+            fused = finished(full, truth, "bands", pair.ratio, back_projection)[0].numpy()
+            whole = full_resolution_scores(fused, truth[0].numpy(), full_pan[0].numpy(), small_pan[0].numpy(), pair.ratio)
+            numbers = [f"{scores[s]:.3f}" for s in SCORES] + [f"{whole[s]:.3f}" for s in ("d_lambda", "d_s", "qnr")]
+            print(f"| {words} | {' | '.join(numbers)} |")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
+from pansharpening.consistency import finished
 from raster.resampling import MS_GAIN, expand, reduce_mtf
+
+SHADOW = 0.1  # of the usual brightness; in ground that is darker the detail fades
 
 
 @dataclass
@@ -53,7 +56,7 @@ def brovey(ms, pan, ratio, moments):
     channels = ms.shape[1]
     slope = contrast_of(covariance[:channels, :channels].mean(), covariance[channels, channels])
     adjusted = (pan - float(mean[-1])) * float(slope) + float(mean[:channels].mean())
-    return up * ratio_of(adjusted, up.mean(dim=1, keepdim=True))
+    return up * ratio_of(adjusted, up.mean(dim=1, keepdim=True), mean[:channels].mean())
 
 
 def gsa(ms, pan, ratio, moments):
@@ -80,7 +83,7 @@ def mtf_glp_hpm(ms, pan, ratio, moments, gain=MS_GAIN):
     mean, variance = moments.mean(), moments.covariance().diagonal()
     slope = contrast_of(variance[:-2], variance[-2]).to(up).view(1, -1, 1, 1)
     shift = mean[:-2].to(up).view(1, -1, 1, 1)
-    return up * ratio_of((pan - float(mean[-1])) * slope + shift, (low - float(mean[-1])) * slope + shift)
+    return up * ratio_of((pan - float(mean[-1])) * slope + shift, (low - float(mean[-1])) * slope + shift, shift)
 
 
 def contrast_of(variance, low_pan_variance):
@@ -90,15 +93,28 @@ def contrast_of(variance, low_pan_variance):
     return (variance.clamp(min=0) / low_pan_variance).sqrt()
 
 
-def ratio_of(numerator, denominator):
-    """numerator / denominator kept within 0..10; 1 where the denominator isn't positive: no detail rather than a spark."""
-    safe = denominator > 0
-    return torch.where(safe, (numerator / torch.where(safe, denominator, 1)).clamp(0, 10), 1)
+def ratio_of(numerator, denominator, usual):
+    """
+    numerator / denominator kept within 0..10.
+
+    Where the denominator is less than SHADOW of what is `usual` (a tensor) the ratio goes to 1 with it, and is 1 where it isn't positive:
+    no detail rather than a spark.
+    """
+    least = SHADOW * usual.to(denominator).clamp(min=0)
+    lit = (denominator >= least) & (denominator > 0)
+    fading = (denominator / least.where(least > 0, 1)).clamp(0, 1)
+    in_shadow = 1 + fading * (numerator - denominator) / least.where(least > 0, 1)
+    return torch.where(lit, numerator / denominator.where(lit, 1), in_shadow).clamp(0, 10)
 
 
 METHODS = {"bicubic": bicubic, "brovey": brovey, "gsa": gsa, "mtf-glp-hpm": mtf_glp_hpm}
 
 
-def fuse_whole(method, ms, pan, ratio):
+def fuse_with(method, ms, pan, ratio, moments, back_projection=False):
+    """One named method on a block, given the moments of the whole image; see pansharpening/consistency.py for what comes after it."""
+    return finished(METHODS[method](ms, pan, ratio, moments), ms, "bands", ratio, back_projection)
+
+
+def fuse_whole(method, ms, pan, ratio, back_projection=False):
     """One named method on one image held in memory: (1, C, h, w) and (1, 1, ratio * h, ratio * w) -> (1, C, …)."""
-    return METHODS[method](ms, pan, ratio, gather_moments(ms, pan, ratio))
+    return fuse_with(method, ms, pan, ratio, gather_moments(ms, pan, ratio), back_projection)

@@ -41,7 +41,7 @@ def seconds_a_block(run, pair, sharpener):
     """Measured on a block of noise with its apron, after one that warms up; of a classical method both passes."""
     side = max(1, -(-(run.block + 2 * sharpener.reach) // pair.ratio))
     ms, pan = torch.rand(1, len(pair.bands), side, side), torch.rand(1, 1, side * pair.ratio, side * pair.ratio)
-    work = sharpener.run if run.checkpoint else lambda ms, pan: fuse_whole(run.method, ms, pan, pair.ratio)
+    work = sharpener.run if run.checkpoint else lambda ms, pan: fuse_whole(run.method, ms, pan, pair.ratio, run.back_projection)
     work(ms, pan)
     start = time.perf_counter()
     work(ms, pan)

@@ -53,7 +53,7 @@ def show_chips(checkpoint, folder, device, progress=lambda n: None):
     if not numbers:
         raise UserError(f"{folder} has no chips; pass --chips with a folder made by chip.py make-chips or fake-chips")
     target, bands, ratio = (checkpoint["data"][key] for key in ("target", "bands", "ratio"))
-    sharpener = network_sharpener(checkpoint, Compute(device=device))
+    sharpener = network_sharpener(checkpoint, Compute(device=device), back_projection=True)
     trials, problem = [], None
     for number in numbers:
         try:
@@ -74,7 +74,7 @@ def try_methods(folder, number, sharpener, target, bands, ratio):
     found = pan.shape[-1] // mul.shape[-1]
     if len(mul) != len(bands) or found != ratio:
         raise UserError(f"{folder}/{number}.pt has {len(mul)} bands at ratio {found}; the checkpoint is for {len(bands)} at {ratio}")
-    images = {name: fuse_whole(name, mul[None], pan[None], ratio) for name in METHODS}
+    images = {name: fuse_whole(name, mul[None], pan[None], ratio, back_projection=True) for name in METHODS}
     if target == "oklab":
         images = {name: bands_to_oklab(image, bands) for name, image in images.items()}
     images["network"] = sharpener.run(mul[None], pan[None])

@@ -94,7 +94,7 @@ class Pansharpener(nn.Module):
         """The fixed part: (image (B, outputs, H, W), detail (B, 1, H, W)), both in the unit of the target."""
         ratio = self.config.ratio
         low = expand(reduce_mtf(pan, ratio, MS_GAIN), ratio)
-        image = expand(ms, ratio) * ratio_of(pan, low)
+        image = expand(ms, ratio) * ratio_of(pan, low, self.pan_mean)
         if self.config.target == "bands":
             return image, pan - low
         detail = pan.clamp(min=0) ** (1 / 3) - low.clamp(min=0) ** (1 / 3)

@@ -8,6 +8,8 @@ from raster.pair import with_alpha_as_data
 from raster.source import describe
 from runtime.errors import UserError
 
+WAY_OUT = ", or --method gsa in place of --checkpoint, which takes any bands"
+
 
 def select_bands(pair, wanted=None, given=None):
     """
@@ -36,10 +38,13 @@ def match_or_name(pair, info, wanted, given):
         info, is_described = replace(info, descriptions=tuple(names.get(i + 1) for i in range(info.count))), True
         pair, given = replace(pair, bands=tuple(given), indexes=None if len(own) == info.count else own), None
     if wanted is not None:
-        indexes, how = match_bands(info, wanted, given)
+        try:
+            indexes, how = match_bands(info, wanted, given)
+        except UserError as error:
+            raise UserError(f"{error}{'' if given else WAY_OUT}") from None
         if how == "by order" and is_described:  # names of other bands are no order
             raise UserError(f"{pair.ms} has bands {', '.join(info.descriptions)}; the checkpoint wants {', '.join(wanted)}. Pass --bands "
-                            "with their numbers (from 1)")
+                            f"with their numbers (from 1){WAY_OUT}")
         return replace(pair, bands=tuple(wanted), indexes=tuple(indexes)), how
     if given:
         indexes = tuple(number_of(info, info.descriptions, word) for word in given)

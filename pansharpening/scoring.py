@@ -46,18 +46,19 @@ def score_chips(tests, predict, batch_size, processes, console, *, strict=False,
 
 def score_baselines(path, scored_on, tests, target, batch_size, processes, console, *, strict=False):
     """
-    baselines.json: scores of the classical methods on the test chips, unless it has them already.
+    baselines.json: scores of the classical methods on the test chips, back-projected as inference.py has them, unless it is there.
 
     The first process looks for all: a file that others see too late, or not at all, must not leave one alone with the sums.
     """
+    scored_on = f"{scored_on}, back-projected"  # a file of version 0.1.0 is not
     if not processes.highest(int(processes.is_first and not has_baselines(path, scored_on))):
         return
     found = {}
     for method in METHODS:
 
         def predict(batch, method=method):
-            images = [fuse_whole(method, mul[None], pan[None], tests.ratio) for mul, pan in zip(batch.mul, batch.pan, strict=True)]
-            images = torch.cat(images)
+            chips = zip(batch.mul, batch.pan, strict=True)
+            images = torch.cat([fuse_whole(method, mul[None], pan[None], tests.ratio, back_projection=True) for mul, pan in chips])
             return (bands_to_oklab(images, tests.bands) if target == "oklab" else images), None
 
         # chips that cannot be read are told of once, when the network is scored

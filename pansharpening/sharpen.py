@@ -31,8 +31,9 @@ class SharpenRun:
 
     checkpoint: a dict as loaded, or None with `method`, the name of a classical one. compute: runtime.device.Compute. output_dir: a folder.
     bands: names or numbers of --bands, or None. divide_by, offset: text of the flags, or None. accept_scale: values that cannot be
-    reflectance are not refused. shift: (x, y) pan pixels. rgb, block, apron: see FuseSettings. overwrite: replace rasters that exist.
-    strict: the first failure ends the run. dry_run: write nothing. quiet: of the console.
+    reflectance are not refused. shift: (x, y) pan pixels. back_projection: see pansharpening/consistency.py. rgb, block, apron: see
+    FuseSettings. overwrite: replace rasters that exist. strict: the first failure ends the run. dry_run: write nothing. quiet: of the
+    console.
     """
 
     checkpoint: dict | None
@@ -44,6 +45,7 @@ class SharpenRun:
     offset: str | None = None
     accept_scale: bool = False
     shift: tuple = (0.0, 0.0)
+    back_projection: bool = True
     rgb: bool = False
     block: int = 512
     apron: int | None = None
@@ -165,9 +167,9 @@ def sharpen_pairs(run, planned, processes, console):
 
 def with_sharpeners(run, planned):
     """(PlannedPair, what sharpens it) of each."""
-    network = network_sharpener(run.checkpoint, run.compute) if run.checkpoint and planned else None
+    network = network_sharpener(run.checkpoint, run.compute, run.back_projection) if run.checkpoint and planned else None
     for one in planned:
-        yield one, network or classical_sharpener(run.method, one.pair, one.settings.scale, run.block)
+        yield one, network or classical_sharpener(run.method, one.pair, one.settings.scale, run.block, run.back_projection)
 
 
 def sharpen_pair(run, planned, sharpener, console):

@@ -1,13 +1,14 @@
 """What sharpens a block: a trained network, or a classical method with the statistics of the whole image."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mapping.weights_hash import weights_hash
 from pansharpening.blocks import blocks_of, read_block, reading_errors, with_apron
-from pansharpening.classical import METHODS, gather_moments
+from pansharpening.classical import fuse_with, gather_moments
+from pansharpening.consistency import BACK_PROJECTION_REACH, finished
 from pansharpening.network import pansharpener_from_checkpoint, with_old_names
 from raster.pair import PairReader
 from runtime.device import Compute
@@ -32,26 +33,38 @@ class Sharpener:
     name: str
     prepare: object = lambda: None
 
+    def back_projected_if(self, is_so, ratio):
+        """This sharpener, whose `run` does that already, with the name and the reach that go with it."""
+        if not is_so:
+            return self
+        return replace(self, reach=self.reach + BACK_PROJECTION_REACH * ratio, name=f"{self.name}, back-projected")
 
-def network_sharpener(checkpoint, compute=ON_CPU):
+
+def network_sharpener(checkpoint, compute=ON_CPU, back_projection=False):
     """Sharpener of a pansharpening checkpoint (a dict as loaded; its "network" in place of weights). compute: runtime.device.Compute."""
     model = compute.place(checkpoint.get("network") or pansharpener_from_checkpoint(checkpoint)).eval()
+    target, ratio = checkpoint["data"]["target"], checkpoint["data"]["ratio"]
+    back_projection = back_projection and target == "bands"
 
+    @torch.no_grad()
     def run(ms, pan):
-        with torch.no_grad(), compute.autocast():
-            return model(ms.to(compute.device), pan.to(compute.device)).float().cpu()
+        ms, pan = ms.to(compute.device), pan.to(compute.device)
+        with compute.autocast():
+            image = model(ms, pan)
+        return finished(image.float(), ms, target, ratio, back_projection).cpu()
 
-    return Sharpener(run, checkpoint["data"]["reach"], model.config.target, f"network {weights_hash(with_old_names(model.state_dict()))}")
+    name = f"network {weights_hash(with_old_names(model.state_dict()))}"
+    return Sharpener(run, checkpoint["data"]["reach"], target, name).back_projected_if(back_projection, ratio)
 
 
-def classical_sharpener(method, pair, scale, block):
+def classical_sharpener(method, pair, scale, block, back_projection=False):
     """Sharpener of a named method; those that need statistics of the whole image make a first pass over it. block: pan pixels."""
     moments = functools.cache(lambda: None if method == "bicubic" else image_moments(pair, scale, block))
 
     def run(ms, pan):
-        return METHODS[method](ms, pan, pair.ratio, moments())
+        return fuse_with(method, ms, pan, pair.ratio, moments(), back_projection)
 
-    return Sharpener(run, CLASSICAL_REACH * pair.ratio, "bands", method, moments)
+    return Sharpener(run, CLASSICAL_REACH * pair.ratio, "bands", method, moments).back_projected_if(back_projection, pair.ratio)
 
 
 def image_moments(pair, scale, block):

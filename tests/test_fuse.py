@@ -338,13 +338,13 @@ def test_the_model_gets_its_bands_in_its_order(make_pair, described, given, inde
 @pytest.mark.parametrize(
     ("described", "given", "message"),
     [
-        (("red", "green", "blue", "swir1"), None, "red, green, blue, swir1.*wants 4: blue, green, red, nir.*no nir.*--bands"),
+        (("red", "green", "blue", "swir1"), None, "red, green, blue, swir1.*wants 4: blue, green, red, nir.*no nir.*--bands.*--method gsa"),
         (("red", "green", "blue", "nir"), ["red", "green", "azure", "nir"], "no band 'azure'"),
         (None, ["1", "2", "3", "5"], "bands 1 to 4"),
         (None, ["1", "2", "3"], "names 3 bands"),
         (None, ["a", "b"], "--bands has 2 names"),
         (None, ["a", "b", "c", "d"], "a, b, c, d; the checkpoint wants"),
-        (("coastal", "yellow", "rededge", "nir2"), None, "coastal, yellow, rededge, nir2; the checkpoint wants blue"),
+        (("coastal", "yellow", "rededge", "nir2"), None, "coastal, yellow, rededge, nir2; the checkpoint wants blue.*--method gsa"),
     ],
 )
 def test_bands_that_are_not_certain_are_refused_with_both_lists(make_pair, described, given, message):
