@@ -16,6 +16,7 @@ From rasters to chips that a network can be trained on.
     python chip.py inspect patches
     python chip.py inspect S2B_MSIL2A_20220205T101211_N0400_R022_T32TQM_20220205T120000.SAFE
     python chip.py inspect images --annotations train.json
+    python chip.py inspect --pan scene-pan.tif --ms scene-ms.tif
 
 Each command has its own help: python chip.py make-patches --help
 """
@@ -56,7 +57,7 @@ COMMANDS = {
     "fake-chips": (fake_chips, "training pairs for pansharpening out of noise and reflectances"),
     "get-reflectance": (get_reflectance, "lines for the reflectance file of fake-chips, from rasters"),
     "link-chips": (link_chips, "several folders of chips → one folder of links, mixed proportionally"),
-    "inspect": (inspect, "what is in a chip set, a warehouse, a delivered product, or images with boxes: words, and a picture"),
+    "inspect": (inspect, "what is in a chip set, a warehouse, a delivered product, images with boxes, or a pan/ms pair: words, a picture"),
 }
 
 OPENING_RASTERS = ("make-patches", "make-chips", "make-tiles", "make-warehouse", "get-reflectance", "inspect")

@@ -125,8 +125,9 @@ def match_pair(pan, ms, shift=(0.0, 0.0), bands=None, look_for_doubling=True):
     corner = tuple(nearest_exact(c + s) for c, s in zip(corner, shift, strict=True))
     if any(c != round(c) for c in corner):
         remarks.append(f"pan lies ({corner[0]:.3f}, {corner[1]:.3f}) of its pixels off the ms grid: resampling pan by the fraction")
-    left, top = (math.ceil(max(0.0, -c) / ratio) for c in corner)
-    right, bottom = (math.floor((size - c) / ratio) for size, c in zip((p.width, p.height), corner, strict=True))
+    # A fraction of a pan pixel that lies beyond pan's edge is worth no row of ms: there the edge is repeated.
+    left, top = (math.ceil(max(0, math.floor(-c)) / ratio) for c in corner)
+    right, bottom = (math.ceil(size - c) // ratio for size, c in zip((p.width, p.height), corner, strict=True))
     area = (left, top, min(width, right) - left, min(height, bottom) - top)
     if area[2] < 1 or area[3] < 1:
         raise UserError(f"{pan} and {ms} share no ground; pass rasters of the same place")

@@ -1,5 +1,6 @@
 """From a pair of rasters to chips, a network trained on them, and the pair sharpened by it: at other ratios, and on real imagery."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +73,14 @@ def test_the_real_pairs_train_a_network_that_sharpens_them(real_data, tmp_path, 
     path = go_the_road(pan, ms, tmp_path, [*place, "--chip-size", "32", "--extra-downsample", "1", "--reduction", "mtf"], place)
     with rasterio.open(path) as out, rasterio.open(pan) as pan_file, rasterio.open(ms) as ms_file:
         # The map has the pan pixels under which a whole ms pixel lies, and lies where pan says they are.
-        left, top = (s if s >= 0 else s + 4 for s in shift)
-        width, height = (int((size - start) // 4 * 4) for size, start in ((pan_file.width, left), (pan_file.height, top)))
+        left, top = (s if s > -1 else s + 4 for s in shift)  # a fraction of a pan pixel loses no ms pixel
+        width, height = (math.ceil(size - start) // 4 * 4 for size, start in ((pan_file.width, left), (pan_file.height, top)))
         assert (out.count, out.width, out.height) == (ms_file.count, width, height)
         assert out.crs == pan_file.crs and ~pan_file.transform * out.transform * (0, 0) == pytest.approx((left, top))
         assert out.dtypes == ms_file.dtypes and out.descriptions == tuple(names.split(","))
         found, sharp = out.read().astype(float), pan_file.read().astype(float)
         truth = ms_file.read()[:, ::doubled, ::doubled].astype(float)
-    row, column = int(shift[1] < 0), int(shift[0] < 0)
+    row, column = int(shift[1] <= -1), int(shift[0] <= -1)
     truth = truth[:, row : row + height // 4, column : column + width // 4]
     valid = (found != 0).any(0)
     whole = block_means(valid[None].astype(float), 4)[0] == 1

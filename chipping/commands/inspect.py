@@ -1,4 +1,4 @@
-"""chip.py inspect: says what is in a chip set, a warehouse, a delivered product, or images with boxes, and draws a picture."""
+"""chip.py inspect: says what is in a chip set, a warehouse, a delivered product, images with boxes, or a pan/ms pair; draws a picture."""
 
 from chipping.commands.shared_flags import add_label_flags
 from classes import parse_colours
@@ -6,13 +6,15 @@ from runtime.errors import UserError
 from runtime.values import whole
 
 # What --help shows.
-FIRST_FLAGS = ("--annotations", "--output", "--no-pictures", "--overwrite", "--config")
+FIRST_FLAGS = ("--annotations", "--pan", "--ms", "--output", "--no-pictures", "--overwrite", "--config")
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", help="folder made by chip.py, a warehouse or its `latest`, a delivered product (.SAFE, .tar, STAC item "
-                        "…), or images (with --annotations)")
+    parser.add_argument("folder", nargs="?", help="folder made by chip.py, a warehouse or its `latest`, a delivered product (.SAFE, .tar, "
+                        "STAC item …), or images (with --annotations)")
     parser.add_argument("--annotations", metavar="FILE", help="boxes of the images: COCO JSON, folder of VOC, CSV, GeoJSON …")
+    parser.add_argument("--pan", metavar="FILE", help="panchromatic raster: says how it and --ms lie on each other, in place of a folder")
+    parser.add_argument("--ms", metavar="FILE", help="multispectral raster of --pan")
     add_label_flags(parser)
     parser.add_argument("--output", metavar="FILE",
                         help="where the contact sheet goes; contact_sheet.png in the folder by default, boxes.png here for images, "
@@ -24,6 +26,14 @@ def add_arguments(parser):
 
 
 def run(args, console):
+    if args.pan or args.ms:
+        if not (args.pan and args.ms) or args.folder or args.annotations:
+            raise UserError("a pair is inspected by --pan FILE and --ms FILE, both and nothing else")
+        from chipping.pair_inspection import inspect_pair  # imports torch: seconds that other kinds do without
+
+        return inspect_pair(args.pan, args.ms, console.result)
+    if not args.folder:
+        raise UserError("inspect needs a folder, a product, or --pan FILE and --ms FILE")
     if args.annotations:
         from chipping.box_inspection import inspect_boxes
 
