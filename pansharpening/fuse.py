@@ -82,7 +82,7 @@ def fuse(pair, path, sharpener, settings, *, overwrite=False, progress=None):
     output = write_cog(
         path, height=height, width=width, count=len(form.descriptions), dtype=form.dtype, crs=pair.fine_crs(),
         transform=pair.fine_transform(), sensor_place=pair.fine_sensor_place(), nodata=form.nodata, descriptions=form.descriptions,
-        scales=form.scales, offsets=form.offsets,
+        scales=form.scales, offsets=form.offsets, interpretations=form.interpretations,
         overviews="values", compress="ZSTD",
         tags={"SHARPENED_WITH": sharpener.name, "SETTINGS": settings_of(pair, sharpener, settings)},
     )

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from rasterio.enums import ColorInterp
 
+from constants import band_role
 from raster.colour import bands_to_oklab, has_colour, oklab_to_srgb
 from raster.source import describe
 from runtime.errors import UserError
@@ -25,6 +27,13 @@ class OutputForm:
     scale: tuple
     scales: tuple = ()
     offsets: tuple = ()
+
+    @property
+    def interpretations(self):
+        """rasterio's ColorInterp of each band, the first of each colour tagged as it; () where not all three are there."""
+        roles = [band_role(name) for name in self.descriptions]
+        places = {roles.index(colour): ColorInterp[colour] for colour in RGB if colour in roles}
+        return tuple(places.get(i, ColorInterp.undefined) for i in range(len(roles))) if len(places) == len(RGB) else ()
 
 
 def choose_form(pair, target, rgb, scale):

@@ -51,7 +51,7 @@ def network_sharpener(checkpoint, compute=ON_CPU, back_projection=False):
         ms, pan = ms.to(compute.device), pan.to(compute.device)
         with compute.autocast():
             image = model(ms, pan)
-        return finished(image.float(), ms, target, ratio, back_projection).cpu()
+        return finished(image.float(), ms.to(image.device), target, ratio, back_projection).cpu()
 
     name = f"network {weights_hash(with_old_names(model.state_dict()))}"
     return Sharpener(run, checkpoint["data"]["reach"], target, name).back_projected_if(back_projection, ratio)

@@ -76,7 +76,7 @@ class RowWriter:
 def write_cog(
     path, *, height, width, count=1, dtype="uint8", crs=None, transform=None, nodata=None,
     descriptions=(), colours=None, scales=(), offsets=(), tags=None, band_tags=(), overviews="classes",
-    compress="DEFLATE", sensor_place=None,
+    compress="DEFLATE", sensor_place=None, interpretations=(),
 ):
     """
     A RowWriter whose rows become the Cloud Optimized GeoTIFF `path` when the block ends well; nothing is left when it does not.
@@ -84,6 +84,7 @@ def write_cog(
     colours: {value: (red, green, blue)} for the first band. scales, offsets: per band, value = stored · scale + offset.
     overviews: "classes" takes the nearest pixel, "values" the average. compress: "ZSTD" suits large images of many bands,
     at half the time of "DEFLATE"; GDAL before 2.3 can't read it. BigTIFF is used where the size may need it.
+    interpretations: of rasterio.enums.ColorInterp, one a band, by which programs show red, green and blue as such.
     sensor_place: SensorPlace or None; its ground control points are left out where there is a CRS, the transform where there is none.
     RunError where the file can't be written (a full disk).
     """
@@ -115,6 +116,8 @@ def write_cog(
                 thinned.append((step, RowWriter(dataset)))
             dataset = stack.enter_context(create(stage, profile))
             describe_bands(dataset, descriptions, colours, scales, offsets, tags, band_tags)
+            if interpretations:
+                dataset.colorinterp = tuple(interpretations)
             if sensor_place is not None:
                 sensor_place.write(dataset, with_grid="transform" in profile)
             writer = RowWriter(dataset, thinned)

@@ -123,6 +123,17 @@ def test_back_projection_is_the_default_and_another_raster_than_without(pair, tm
         assert inference.main([*command, "--no-back-projection"]) == 0 and "sharpened already" in capsys.readouterr().err
 
 
+def test_red_green_and_blue_are_tagged_where_all_are_there(pair, tmp_path):
+    for given, rgb, expected in (
+        ("blue,green,red,nir", [], ["blue", "green", "red", "undefined"]), ("nir,red,green,coastal", [], ["gray", *["undefined"] * 3]),
+        ("nir,red,green,blue", ["--rgb", "--divide-by", "1000"], ["red", "green", "blue"]),
+    ):
+        words = ["--method", "bicubic", "--pan", pair.pan, "--ms", pair.ms, "--bands", given, "--output-dir", str(tmp_path), "--overwrite"]
+        assert inference.main([*words, *rgb]) == 0
+        with rasterio.open(tmp_path / "a_sharpened.tif") as file:
+            assert [interpretation.name for interpretation in file.colorinterp] == expected
+
+
 def test_a_picture_in_oklab_is_left_as_it_is(pair):
     ms, pan = noise(0, 1, 4, 8, 8), noise(1, 1, 1, 32, 32)
     plain, asked = (network_sharpener(network_checkpoint("oklab"), back_projection=b) for b in (False, True))
