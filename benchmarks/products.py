@@ -73,13 +73,30 @@ def cut(safe, out, workers=1):
                    "--patches-dir", str(out), "--workers", str(workers), "--quiet"])
 
 
+def command(safe, out, workers):
+    return [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"),
+            "--bands", ",".join(BANDS), "--no-clouds", "--patches-dir", str(out), "--workers", str(workers), "--quiet"]
+
+
 def cut_alone(safe, out, workers):
     """Wall seconds of a process of its own."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"),
-                    "--bands", ",".join(BANDS), "--no-clouds", "--patches-dir", str(out), "--workers", str(workers), "--quiet"],
-                   check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(safe, out, workers), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begin
+
+
+def cpu_of_each(safe, out, workers):
+    """CPU seconds of the processes of a run, imports included, the most first: what holds of a busy machine too. Linux alone."""
+    process, seconds = subprocess.Popen(command(safe, out, workers), stdout=subprocess.DEVNULL), {}
+    while process.poll() is None:
+        waiting = [process.pid]
+        for pid in waiting:
+            with contextlib.suppress(OSError):  # it has ended
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                seconds[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                waiting += [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+        time.sleep(0.03)
+    return sorted(seconds.values(), reverse=True)
 
 
 def time_cutting(folder, side, repeat, cpu_only):
@@ -90,6 +107,9 @@ def time_cutting(folder, side, repeat, cpu_only):
     print(f"decoding the blocks of {len(BANDS)} bands once: {bound:.2f} s of CPU; cutting patches of them: {ours:.2f} s, "
           f"{ours / bound:.2f} times as much")
     if cpu_only:
+        (alone, *_), each = (cpu_of_each(safe, folder / f"c{workers}", workers) for workers in (1, 2))
+        print(f"CPU of one worker: {alone:.1f} s; of each process with two: {', '.join(f'{value:.1f}' for value in each)} s, "
+              f"{alone / each[0]:.2f} times less in the busiest")
         return safe
     one, two = (min(cut_alone(safe, folder / f"w{workers}-{n}", workers) for n in range(repeat)) for workers in (1, 2))
     print(f"one worker: {one:.1f} s; two: {two:.1f} s, {one / two:.2f} times as fast ({os.cpu_count()} cores)")
@@ -217,7 +237,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=4392, help="pixels of 10 m, a multiple of 6")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--cpu-only", action="store_true", help="without the wall seconds of workers, which need a quiet machine")
+    parser.add_argument("--cpu-only", action="store_true", help="CPU seconds of workers: wall seconds need a quiet machine")
     parser.add_argument("--memory", action="store_true", help="only the peak memory of cutting and mapping")
     parser.add_argument("--make", help=argparse.SUPPRESS)  # folder: what a process does
     parser.add_argument("--map", nargs=2, help=argparse.SUPPRESS)  # scene and folder: what a process does
