@@ -29,6 +29,7 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_values.tif       from a regression: its values, float32, NaN where nothing is known
     <scene>_tiles.geojson    from a classification: the labels of tiles; those of the whole scene are in summary.json
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
+    <scene>_sharpened_preview.png   a piece of it beside pan and ms
 
     <image>_boxes.geojson    from a detector: objects in lon/lat with class and score; _boxes.gpkg with --vectors gpkg
     <image>_boxes.png        the image with their boxes

@@ -9,6 +9,7 @@ from pansharpening.cost import tell_cost
 from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
 from pansharpening.output_form import OutputForm, choose_form
 from pansharpening.pair_bands import check_ratio, select_bands
+from pansharpening.preview import preview_of, write_preview
 from pansharpening.sharpeners import classical_sharpener, network_sharpener
 from raster.pair import Pair, match_pair
 from raster.pair_files import bands_of, compare_tags, match_paths, place_of, scale_of_pair
@@ -173,11 +174,13 @@ def with_sharpeners(run, planned):
 
 
 def sharpen_pair(run, planned, sharpener, console):
-    """Write the sharpened raster of a PlannedPair of a SharpenRun, unless it is there already."""
+    """Write the sharpened raster of a PlannedPair of a SharpenRun and its preview, unless they are there already."""
     path, pair, settings = planned.path, planned.pair, planned.settings
     if not run.overwrite and is_done(path, pair, sharpener, settings):
         clear_scratch(scratch_of(path))  # of a run that was killed when the raster had just got its name
         console.say(f"{path} is sharpened already")
+        if not os.path.exists(preview_of(path)):
+            write_preview(path, pair, planned.form, settings.scale)
         return
     tell_cost(run, planned, sharpener, console)
     apron = settings.narrow_apron(pair.ratio, sharpener.reach)
@@ -187,4 +190,5 @@ def sharpen_pair(run, planned, sharpener, console):
     bar = console.progress(across * down, os.path.basename(path))
     found = fuse(pair, path, sharpener, settings, overwrite=run.overwrite, progress=bar.update)
     bar.close()
+    write_preview(path, pair, planned.form, settings.scale)
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")

@@ -6,6 +6,7 @@ import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.transform import from_origin
 from test_fuse import network_checkpoint
 
@@ -124,14 +125,25 @@ def test_back_projection_is_the_default_and_another_raster_than_without(pair, tm
 
 
 def test_red_green_and_blue_are_tagged_where_all_are_there(pair, tmp_path):
-    for given, rgb, expected in (
+    for names, rgb, expected in (
         ("blue,green,red,nir", [], ["blue", "green", "red", "undefined"]), ("nir,red,green,coastal", [], ["gray", *["undefined"] * 3]),
         ("nir,red,green,blue", ["--rgb", "--divide-by", "1000"], ["red", "green", "blue"]),
     ):
-        words = ["--method", "bicubic", "--pan", pair.pan, "--ms", pair.ms, "--bands", given, "--output-dir", str(tmp_path), "--overwrite"]
+        words = ["--method", "bicubic", "--pan", pair.pan, "--ms", pair.ms, "--bands", names, "--output-dir", str(tmp_path), "--overwrite"]
         assert inference.main([*words, *rgb]) == 0
         with rasterio.open(tmp_path / "a_sharpened.tif") as file:
             assert [interpretation.name for interpretation in file.colorinterp] == expected
+
+
+@pytest.mark.parametrize("rgb", [[], ["--rgb"]])
+def test_the_preview_shows_pan_ms_and_the_sharpened_bands_where_most_is_valid(pair, tmp_path, rgb):
+    words = ["--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", str(tmp_path), "--divide-by", "1000", *rgb]
+    assert inference.main(words) == 0
+    path = tmp_path / "a_sharpened_preview.png"
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    assert picture.shape[1] > 3 * 320 and picture.std() > 20
+    path.unlink()  # as after a kill between the two files
+    assert inference.main(words) == 0 and np.array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
 
 
 def test_a_picture_in_oklab_is_left_as_it_is(pair):
