@@ -29,7 +29,7 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_values.tif       from a regression: its values, float32, NaN where nothing is known
     <scene>_tiles.geojson    from a classification: the labels of tiles; those of the whole scene are in summary.json
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
-    <scene>_sharpened_preview.png   a piece of it beside pan and ms
+    <scene>_sharpened_pair.png      a piece of it beside pan and ms
 
     <image>_boxes.geojson    from a detector: objects in lon/lat with class and score; _boxes.gpkg with --vectors gpkg
     <image>_boxes.png        the image with their boxes
@@ -68,7 +68,7 @@ def build_parser():
                         "globs, s3:// or https:// addresses")
     parser.add_argument("-w", "--checkpoint", "--detector-weights", metavar="FILE", nargs="+",
                         help="the file that the end of a training names, the run's folder, or an .onnx or .safetensors of export.py; "
-                        "of several that map classes of pixels, the mean")
+                        "of several files that map classes of pixels, the mean")
     parser.add_argument("--encoder-weights", metavar="FILE", help="published weights that the adapters of --checkpoint adapters.pt are for")
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="where the network of a checkpoint comes from that a --model trained")
     parser.add_argument("--output-dir", default="maps", metavar="FOLDER", help="where the maps go")
@@ -160,10 +160,6 @@ def main(argv=None):
     for of_kinds, (flags, words) in ONLY_FOR.items():
         if checkpoint["kind"] not in of_kinds and given & flags:
             raise UserError(f"{words}; {args.checkpoint} is a {checkpoint['kind']} checkpoint")
-    if args.encoder_weights:
-        from nets.adapter_file import name_base
-
-        name_base(checkpoint, args.encoder_weights)
     make_maps, needed = kinds[checkpoint["kind"]]
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     if checkpoint["kind"] != "detection":
@@ -175,6 +171,12 @@ def main(argv=None):
         for other in checkpoint["further"]:
             require_parts(other, {"model": (), "state": ("model",), "data": needed if other["kind"] == checkpoint["kind"] else ()})
             require_alike(checkpoint, other)
+    if args.encoder_weights:
+        from nets.adapter_file import name_base
+
+        members = [checkpoint, *checkpoint.get("further", ())]
+        for member in [one for one in members if "base" in one] or members[:1]:
+            name_base(member, args.encoder_weights)
     return make_maps(args, given, checkpoint)
 
 
@@ -297,13 +299,14 @@ def map_scenes(args, given, checkpoint):
                                not args.no_clouds)
     # Processes only meet at the end, when the slowest has mapped its last scene: days of patience, and no GPU for the meeting.
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
-        networks = [member.get("network") or model_from_checkpoint(member, args.model and load_user_model(args.model))
-                    for member in members]
+        own = args.model and load_user_model(args.model)
+        users = [member for member in members if member["model"].get("user_model")] or members[:1]
+        networks = [member.get("network") or model_from_checkpoint(member, own if member in users else None) for member in members]
         run = MapRun(
             network=networks[0], further=tuple(networks[1:]), data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank, checkpoint), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes.given, dates=args.dates, overwrite=args.overwrite, dry_run=args.dry_run, quiet=args.quiet,
-            report=args.report, shown_only=shown_only,
+            report=args.report, shown_only=shown_only, threshold_given=args.threshold is not None,
         )
         paths = ", ".join(str(member["path"]) for member in members)
         console.say(f"{paths}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
@@ -334,7 +337,7 @@ NOT_FOR_ANSWERS = {
 }
 NOT_FOR_SHARPENING = {"report", "aoi", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "overlap", "nodata",
                       "compile", "batch_size", "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
-                      "stac", "dates"}
+                      "encoder_weights", "stac", "dates"}
 NOT_FOR_ONNX = {"precision", "compile", "channels_last", "model"}
 NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model", "stac"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",

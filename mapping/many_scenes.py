@@ -19,7 +19,7 @@ from mapping.report import write_report
 from mapping.scene import map_scene
 from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
-from mapping.summary import update_summaries
+from mapping.summary import read_record, update_summaries
 from mapping.weights_hash import hash_of_all, weights_hash
 from raster.acquired import of_dates
 from raster.products import list_scenes
@@ -40,7 +40,8 @@ class MapRun:
 
     network: of the checkpoint. data: what the checkpoint says about the images of its training. batch_size: windows at once. output_dir: a
     folder. colours: see ModelFacts. dates: of runtime.values.dates, of the scenes that are mapped, or None. overwrite: replace maps that
-    exist. dry_run: write nothing. quiet: of the console. report: write a page of all scenes. further: the other networks of an ensemble.
+    exist. dry_run: write nothing. quiet: of the console. report: write a page of all scenes.
+    threshold_given: the user chose it. further: the other networks of an ensemble.
     shown_only: probabilities are wanted for that page alone, not of scenes that are mapped already.
     """
 
@@ -57,6 +58,7 @@ class MapRun:
     dry_run: bool = False
     quiet: bool = False
     report: bool = False
+    threshold_given: bool = False
     further: tuple = ()
     shown_only: bool = False
 
@@ -100,10 +102,18 @@ class MapRun:
         files, settings = self.files(name), self.settings
         if self.shown_only and not files.outputs(settings, self.facts.class_set)["probability"].exists():
             settings = replace(settings, probabilities=None)
+        elif settings.probabilities is None and has_probabilities(files):
+            settings = replace(settings, probabilities="uint8")  # there is more than was asked for
         return finished_record(files, plan, self.facts, settings)
 
 
 # ------------------------------------------------------------------------------------------------------- which scenes
+
+
+def has_probabilities(files):
+    """Whether the finished map of a MapFiles has probabilities as bytes, which --report keeps."""
+    settings = read_record(files.record)["settings"] if files.record.exists() else None
+    return bool(settings) and settings.get("outputs") == "uint8"
 
 
 def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None):

@@ -69,6 +69,8 @@ def tell_faults(console, name, record, said):
 
 def mapped_words(record):
     """What a map shows: `48.8 % water, 502.8 ha, 12 polygons`; `no water; …`; of several classes the largest with their areas."""
+    if not record["valid_fraction"]:
+        return "no valid pixel"
     if record.get("mean") is not None:
         name, numbers = next(iter(record["classes"].items()))
         area = f", {numbers['hectares']:,.1f} ha" if numbers["hectares"] is not None else ""

@@ -76,7 +76,7 @@ def lead_of(run):
 
 def facts_of_run(run):
     settings, data, facts = run.settings, run.data, run.facts
-    words = decision_words(settings.threshold, settings.threshold != data.get("threshold"), data["classes"], settings.task)
+    words = decision_words(settings.threshold, run.threshold_given, data["classes"], settings.task)
     return (
         ("Network" if settings.networks == 1 else f"Mean of {settings.networks} networks", f"weights {facts.weights[:12]}"),
         ("Sees", ", ".join(facts.bands)), ("Decides", words),

@@ -19,8 +19,8 @@ SHARES = (0.5, 0.25, 0.75)  # of the way down and across, where a piece may lie
 
 
 def preview_of(path):
-    """`maps/a_sharpened.tif` → `maps/a_sharpened_preview.png`"""
-    return f"{os.path.splitext(path)[0]}_preview.png"
+    """`maps/a_sharpened.tif` → `maps/a_sharpened_pair.png`. `…_preview.png` is the name of a map's, made of the sharpened raster."""
+    return f"{os.path.splitext(path)[0]}_pair.png"
 
 
 def write_preview(path, pair, form, scale):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from raster.source import describe
 from raster.writer import scratch_of
 from runtime.device import Compute
 from runtime.errors import RunError, UserError
-from runtime.files import clear_scratch, require_writable
+from runtime.files import clear_scratch, refuse_existing, require_writable
 from runtime.logs import Console, print_result
 from runtime.names import require_short_names
 
@@ -182,7 +183,10 @@ def sharpen_pair(run, planned, sharpener, console):
         if not os.path.exists(preview_of(path)):
             write_preview(path, pair, planned.form, settings.scale)
         return
+    refuse_inputs(pair, preview_of(path))
+    refuse_existing([preview_of(path)], run.overwrite)
     tell_cost(run, planned, sharpener, console)
+    Path(preview_of(path)).unlink(missing_ok=True)  # a killed run must not leave an old one beside the new raster
     apron = settings.narrow_apron(pair.ratio, sharpener.reach)
     if apron is not None:
         console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} needs; blocks may show")

@@ -11,6 +11,7 @@ from rasterio.transform import from_origin
 from test_fuse import network_checkpoint
 
 import inference
+from pansharpening import sharpen
 from pansharpening.classical import METHODS, fuse_whole, ratio_of
 from pansharpening.consistency import BACK_PROJECTION_REACH, back_projected, not_below_zero
 from pansharpening.fuse import FuseSettings, fuse
@@ -18,6 +19,7 @@ from pansharpening.sharpeners import classical_sharpener, network_sharpener
 from raster.pair import match_pair
 from raster.resampling import reduce_mtf
 from runtime.checkpoint import save_checkpoint
+from runtime.errors import UserError
 
 
 def noise(seed, *shape):
@@ -139,11 +141,26 @@ def test_red_green_and_blue_are_tagged_where_all_are_there(pair, tmp_path):
 def test_the_preview_shows_pan_ms_and_the_sharpened_bands_where_most_is_valid(pair, tmp_path, rgb):
     words = ["--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", str(tmp_path), "--divide-by", "1000", *rgb]
     assert inference.main(words) == 0
-    path = tmp_path / "a_sharpened_preview.png"
+    path = tmp_path / "a_sharpened_pair.png"
     picture = np.asarray(Image.open(path).convert("RGB"))
     assert picture.shape[1] > 3 * 320 and picture.std() > 20
     path.unlink()  # as after a kill between the two files
     assert inference.main(words) == 0 and np.array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
+
+
+def test_a_picture_of_somebody_else_is_not_replaced_by_the_preview_and_an_old_one_goes_with_its_raster(pair, tmp_path, monkeypatch):
+    words = ["--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", str(tmp_path), "--divide-by", "1000"]
+    picture = tmp_path / "a_sharpened_pair.png"
+    picture.write_bytes(b"mine")
+    with pytest.raises(UserError, match="exists already"):
+        inference.main(words)
+    assert picture.read_bytes() == b"mine" and not (tmp_path / "a_sharpened.tif").exists()
+    monkeypatch.setattr(sharpen, "write_preview", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        inference.main([*words, "--overwrite"])
+    assert (tmp_path / "a_sharpened.tif").exists() and not picture.exists()
+    with pytest.raises(UserError, match="--encoder-weights is for other maps"):
+        inference.main([*words, "--encoder-weights", "nowhere.pt"])
 
 
 def test_a_picture_in_oklab_is_left_as_it_is(pair):

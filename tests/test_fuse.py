@@ -25,7 +25,7 @@ from runtime.errors import RunError, UserError
 ROOT = Path(__file__).resolve().parent.parent
 BANDS = ("blue", "green", "red", "nir")
 SCALE = (1000.0, 0.0)
-WRITTEN = ["a_sharpened.tif", "a_sharpened_preview.png"]
+WRITTEN = ["a_sharpened.tif", "a_sharpened_pair.png"]
 
 
 @pytest.fixture

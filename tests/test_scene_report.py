@@ -66,6 +66,29 @@ def test_maps_without_probabilities_are_not_made_again_for_the_page(checkpoint, 
         run(*words, "--report", "--probabilities")
 
 
+def test_a_map_that_has_more_than_is_asked_for_is_not_made_again(checkpoint, tmp_path, make_raster, capsys):
+    scene = make_raster("s.tif", numbers(40, 40), descriptions=BANDS)
+    words = (scene, "--checkpoint", checkpoint, "--output-dir", tmp_path, "--device", "cpu")
+    run(*words, "--report")
+    before = (tmp_path / "s_probability.tif").read_bytes()
+    capsys.readouterr()
+    run(*words)
+    assert "s is mapped already" in capsys.readouterr().err and (tmp_path / "s_probability.tif").read_bytes() == before
+
+
+def test_a_scene_without_a_valid_pixel_is_told_as_such(checkpoint, tmp_path, make_raster):
+    scenes = [make_raster(f"{seen}.tif", numbers(40, 40) * seen, descriptions=BANDS, nodata=0) for seen in (0, 1)]
+    run(*scenes, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu", "--report")
+    assert "No valid pixel." in words_of(tmp_path / "maps")[0]
+
+
+@pytest.mark.parametrize("words", [(), ("--threshold", "0.4")])
+def test_the_page_says_who_chose_the_threshold(checkpoint, tmp_path, make_raster, words):
+    scene = make_raster("s.tif", numbers(40, 40), descriptions=BANDS)
+    run(scene, "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu", "--report", *words)
+    assert ("(--threshold)" in words_of(tmp_path / "maps")[0]) == bool(words)
+
+
 def test_the_pictures_are_the_scene_and_its_map_pixel_by_pixel(checkpoint, tmp_path, make_raster, monkeypatch):
     shown = []
     monkeypatch.setattr(report, "build_scene_report", lambda told: shown.append(told) or "")
