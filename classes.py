@@ -209,6 +209,20 @@ def classes_of_checkpoint(data, given=None):
     return ClassSet(tuple(data["classes"])).with_colours({**(data.get("class_colours") or {}), **(given or {})})
 
 
+def class_objects(class_set):
+    """
+    The classes as STAC's classification extension has them: value, name, title and colour. Its names have no blanks, and none stands
+    twice; the title is the name as it is.
+    """
+    found, names = [], set()
+    for value, (name, colour) in enumerate(zip(class_set.names, class_set.colours, strict=True)):
+        short = re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or f"class_{value}"
+        short = f"{short}_{value}" if short in names else short
+        names.add(short)
+        found.append({"value": value, "name": short, "title": name, "color_hint": "".join(f"{part:02X}" for part in colour)})
+    return found
+
+
 def spoken(name):
     """A class's name in a sentence: open_water → open water."""
     return name.replace("_", " ")

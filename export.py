@@ -19,17 +19,10 @@ import sys
 
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
-from runtime.values import size, whole
+from runtime.values import side_or_size, whole
 
 # What --help shows.
 FIRST_FLAGS = ("--onnx", "--safetensors", "--window", "--any-size", "--overwrite", "--config")
-
-
-def side_or_size(text):
-    """A type for --window: `512` or `640x480` as (width, height)."""
-    words = text.lower().split("x")
-    sides = (text, text) if len(words) == 1 else size(text)
-    return tuple(whole(8, 8192)(side) for side in sides)
 
 
 def build_parser():
@@ -75,7 +68,7 @@ def main(argv=None):
         require_parts(checkpoint, {"model": (), "state": ("model",), "data": ()})
         if args.encoder_weights:
             name_base(checkpoint, args.encoder_weights)
-        width, height = args.window or (None, None)
+        width, height = args.window if isinstance(args.window, tuple) else (args.window, args.window)
         exportable = exportable_of(
             checkpoint, size=args.window and (height, width), free=args.any_size, limit=args.max_detections,
             user_model=args.model and load_user_model(args.model))

@@ -53,7 +53,7 @@ from nets.model_config import PATCH_CLASS, PATCH_LABELS, PIXEL_CLASSES, PIXEL_VA
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
-from runtime.values import dates, listed, names, number, numbers, size, whole
+from runtime.values import dates, listed, names, number, numbers, side_or_size, whole
 
 FORMS = (".pt", ".onnx", ".safetensors")  # names of further checkpoints end like this; what else stands behind the first is a scene
 
@@ -245,12 +245,6 @@ def check_combinations(args):
         raise UserError("--checkpoint FILE says what to map with; pass it (or, with --pan and --ms, --method)")
     if "://" in args.output_dir:
         raise UserError(f"--output-dir {args.output_dir}: maps are written to a local folder; copy them afterwards")
-
-
-def side_or_size(text):
-    """A type for --window: `512` as a number, `640x480` as (width, height)."""
-    words = text.lower().split("x")
-    return whole(8, 8192)(text) if len(words) == 1 else tuple(whole(8, 8192)(side) for side in size(text))
 
 
 def refuse_oblong(window):

@@ -44,7 +44,6 @@ from runtime.values import number, weighted_names, whole
 from spectral_indices import SPECTRAL_INDICES
 
 ADAPTERS = "adapters.pt"
-PICTURE = 255.0  # divisor of bands that are brightness, not reflectance
 FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the task's name
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug",
@@ -170,7 +169,7 @@ def import_libraries():
     global torch, np, augment, scoring, model_from_checkpoint, create_segmentation_model, require_fitting_size, CombinedLoss
     global Criterion, LossFacts, make_loss, require_terms, TASKS, as_model_output, patch_scores
     global PatchDataModule, Labels, Sampling, band_statistics, class_weights_of, label_weights_of, target_statistics
-    global reflectance_doubt, scale_doubt
+    global reflectance_doubt, scale_doubt, are_pictures, FOUNDATIONS
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
@@ -196,9 +195,11 @@ def import_libraries():
     from mapping.validation_baseline import spread_patches
     from model import assemble, create_segmentation_model, model_from_checkpoint, require_fitting_size
     from nets.adapter_file import alone
+    from nets.foundation import FOUNDATIONS
     from nets.model_output import as_model_output
     from nets.optimiser_groups import in_words, optimiser_groups
     from nets.user_model import load_user_model
+    from raster.scale import are_pictures
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import load_checkpoint, require_parts, save_checkpoint
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
@@ -558,7 +559,7 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         target = target_statistics(data.train.patches) if answers_values(options.task) else (0.0, 1.0)
         model = make_model(with_wavelengths(choice, patch_set), options.task, len(patch_set.classes),
                            options.crop or patch_set.chip_size, console, bands=patch_set.bands, indices=choice.indices, mean=mean,
-                           std=std, target=target, pictures=set(patch_set.divide_by) == {PICTURE})
+                           std=std, target=target, pictures=are_pictures(patch_set.divide_by))
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate,
                          whole=patch_set.chip_size)
     model = compute.place(share_batch_statistics(model, processes))
@@ -579,7 +580,8 @@ def with_wavelengths(choice, patch_set):
     """The choice, with the wavelengths of the scenes' bands for an encoder that reads them, where they are known and none are given."""
     known = patch_set.sensing.get("wavelengths") or [None]
     is_given = any(word.partition("=")[0] in ("wavelengths", "bands") for word in choice.encoder_args)
-    if not choice.encoder.startswith("dofa:") or is_given or choice.indices or None in known:
+    row = FOUNDATIONS.get(choice.encoder)
+    if row is None or "wavelengths" not in row.reads or is_given or choice.indices or None in known:
         return choice
     stated = f"wavelengths={','.join(f'{number:g}' for number in known)},"
     return dataclasses.replace(choice, encoder_args=[*choice.encoder_args, stated])

@@ -43,7 +43,6 @@ MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals", "lora")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
-PICTURE = 255.0  # divisor of bands that are brightness, not reflectance
 # Flags that only train_small_detection.py has: main() hands a command line with one of them over to it, see is_small().
 WAREHOUSE_FLAGS = ("--manifest", "--warehouse-manifest", "--tensor-warehouse")
 SMALL_FLAGS = (*WAREHOUSE_FLAGS, "--model", "--max-boxes", "--checkpoint-out", "--backend")
@@ -162,7 +161,7 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
-    global AveragedWeights, Learner, ended_as_planned, scale_on, path_length, warn_of_short_path
+    global AveragedWeights, Learner, ended_as_planned, scale_on, are_pictures, path_length, warn_of_short_path
     import torch
 
     from augment import scale_on
@@ -183,6 +182,7 @@ def import_libraries():
     from detection.tile_caches import Caches
     from detection.tile_sets import Labelled, Reading, open_tiles, read_sets
     from detection.training_data import Sampling, TrainingData
+    from raster.scale import are_pictures
     from runtime.averaged_weights import AveragedWeights
     from runtime.changed_data import follow_changed_data
     from runtime.checkpoint import load_checkpoint, require_parts
@@ -553,7 +553,7 @@ def new_detector(options, tile_set, classes):
     config = DetectorConfig(framework=options.framework, encoder=encoder, bands=tuple(tile_set.bands), classes=classes, mean=mean, std=std,
                             usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios, proposals=options.proposals,
                             lora=options.lora)
-    return build_detector(config, weights, pictures=set(tile_set.divide_by) == {PICTURE})
+    return build_detector(config, weights, pictures=are_pictures(tile_set.divide_by))
 
 
 def rules_of(options):

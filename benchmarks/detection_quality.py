@@ -5,6 +5,7 @@ Scores of the detection recipes on real trees and livestock, with the very comma
     python -m benchmarks.detection_quality WORK_FOLDER livestock --seeds 0 1 2
     python -m benchmarks.detection_quality WORK_FOLDER frame-1200 frame-10020     # one frame trains, the other is scored
     python -m benchmarks.detection_quality WORK_FOLDER trees --config detection-from-scratch
+    python -m benchmarks.detection_quality WORK_FOLDER livestock --tone 0         # other flags are those of train_detection.py
 
 Images are cropped to files first. Trees: the left 60 % of the image YELL train, of which the lowest quarter validates; the rest is scored,
 and two other sites. Livestock: the left halves of two frames train, of which the second quarter from above, where animals of both kinds
@@ -97,7 +98,7 @@ def sources(folder, split, part):
     return [f"--{split}-images", folder / part, f"--{split}-annotations", folder / f"{part}.json"]
 
 
-def train_and_score(name, folder, parts, config, seeds):
+def train_and_score(name, folder, parts, config, seeds, more):
     """{(part, "three quarters" | "all"): [its scores, one for each seed]}. The second is of a training on all the ground."""
     _, flags = SETS[name]
     rows = {}
@@ -105,7 +106,8 @@ def train_and_score(name, folder, parts, config, seeds):
         first, second = folder / f"{config}-seed{seed}", folder / f"{config}-seed{seed}-all"
         chosen = sources(folder, "train", "train") + sources(folder, "val", "val")
         for output, given in ((first, chosen), (second, sources(folder, "train", "all") + ["--threshold", first])):
-            run("train_detection.py", "--config", config, *given, *flags, "--output-dir", output, "--seed", seed, "--device", "cpu")
+            run("train_detection.py", "--config", config, *given, *flags, "--output-dir", output, "--seed", seed, "--device", "cpu",
+                *more)
             for part in parts:
                 scores = output.with_name(f"{output.name}-{part}")
                 run("train_detection.py", "--test-only", "--resume", output, *sources(folder, "train", "train"),
@@ -135,12 +137,12 @@ def main(argv):
     parser.add_argument("sets", choices=SETS, nargs="+")
     parser.add_argument("--config", default="detection", help="recipe (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    args = parser.parse_args(argv)
+    args, more = parser.parse_known_args(argv)
     tables = {}
     for name in args.sets:
         folder = args.folder.resolve() / name
         parts = crop_set(name, folder)
-        tables[name] = train_and_score(name, folder, parts, args.config, args.seeds)
+        tables[name] = train_and_score(name, folder, parts, args.config, args.seeds, more)
     print("| scored | seed | " + " | ".join(COLUMNS) + " |\n" + "|---" * 6 + "|")
     for name, rows in tables.items():
         print_rows(name, args.config, rows, args.seeds)

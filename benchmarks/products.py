@@ -3,6 +3,7 @@ What delivered products cost beside what nobody can do without: the blocks of th
 
     python benchmarks/products.py                        # a generated SAFE of 4392 x 4392 pixels of 10 m: six bands, JPEG 2000 in tiles
     python benchmarks/products.py --side 10980 --memory        # peak memory of cutting and of a map, beside idle processes
+    python benchmarks/products.py --side 10980 --bands B02,B03 --cpu-only --repeat 1      # a whole tile on two workers
 
 Prints CPU seconds of cutting (after the imports) and of decoding all blocks of the bands once, and their ratio; wall seconds of one and two
 workers; milliseconds to open a product; requests and bytes of a window of a remote COG beside the header and its own blocks.
@@ -27,8 +28,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
-
 
 def land(side, seed):
     """(side, side) uint16 like land: smooth fields, fine noise."""
@@ -37,11 +36,11 @@ def land(side, seed):
     return coarse + rng.integers(0, 60, (side, side), np.uint16)
 
 
-def generate(folder, side):
+def generate(folder, side, bands):
     """(SAFE folder, mask) as make-patches takes them."""
     from product_factory import METRES, make_safe, write_raster
 
-    pixels = {band: land(side * 10 // METRES[band], number) for number, band in enumerate(BANDS)}
+    pixels = {band: land(side * 10 // METRES[band], number) for number, band in enumerate(bands)}
     safe, _ = make_safe(folder, side=side, pixels=pixels)
     mask = write_raster(folder / f"masks/{safe.stem}.tif", (pixels["B02"] > 2600).astype(np.uint8), 10, compress="deflate", tiled=True)
     return safe, mask
@@ -55,39 +54,43 @@ def cpu(work):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.perf_counter() - begin
 
 
-def decode_once(safe):
+def decode_once(safe, bands):
     import rasterio
 
-    for band in BANDS:
+    for band in bands:
         metres = "10m" if band in ("B02", "B03", "B04") else "20m"
         with rasterio.open(next(safe.glob(f"GRANULE/*/IMG_DATA/R{metres}/*_{band}_{metres}.jp2"))) as dataset:
             for _, window in dataset.block_windows(1):
                 dataset.read(1, window=window)
 
 
-def cut(safe, out, workers=1):
+def cut(safe, out, bands):
     import chip
 
     with contextlib.redirect_stdout(io.StringIO()):
-        chip.main(["make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"), "--bands", ",".join(BANDS), "--no-clouds",
-                   "--patches-dir", str(out), "--workers", str(workers), "--quiet"])
+        chip.main(words_of(safe, out, bands, 1))
 
 
-def command(safe, out, workers):
-    return [sys.executable, str(ROOT / "chip.py"), "make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"),
-            "--bands", ",".join(BANDS), "--no-clouds", "--patches-dir", str(out), "--workers", str(workers), "--quiet"]
+def words_of(safe, out, bands, workers):
+    """Words of chip.py that cut a SAFE."""
+    return ["make-patches", "--images", str(safe), "--masks", str(safe.parent / "masks"), "--bands", ",".join(bands), "--no-clouds",
+            "--patches-dir", str(out), "--workers", str(workers), "--quiet"]
 
 
-def cut_alone(safe, out, workers):
+def command(*what):
+    return [sys.executable, str(ROOT / "chip.py"), *words_of(*what)]
+
+
+def cut_alone(*what):
     """Wall seconds of a process of its own."""
     begin = time.perf_counter()
-    subprocess.run(command(safe, out, workers), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(*what), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begin
 
 
-def cpu_of_each(safe, out, workers):
+def cpu_of_each(*what):
     """CPU seconds of the processes of a run, imports included, the most first: what holds of a busy machine too. Linux alone."""
-    process, seconds = subprocess.Popen(command(safe, out, workers), stdout=subprocess.DEVNULL), {}
+    process, seconds = subprocess.Popen(command(*what), stdout=subprocess.DEVNULL), {}
     while process.poll() is None:
         waiting = [process.pid]
         for pid in waiting:
@@ -99,19 +102,19 @@ def cpu_of_each(safe, out, workers):
     return sorted(seconds.values(), reverse=True)
 
 
-def time_cutting(folder, side, repeat, cpu_only):
-    safe, _ = generate(folder, side)
-    cut(safe, folder / "warm")  # imports
-    pairs = [(cpu(lambda: decode_once(safe))[0], cpu(lambda n=n: cut(safe, folder / f"out{n}"))[0]) for n in range(repeat)]
+def time_cutting(folder, side, bands, repeat, cpu_only):
+    safe, _ = generate(folder, side, bands)
+    cut(safe, folder / "warm", bands)  # imports
+    pairs = [(cpu(lambda: decode_once(safe, bands))[0], cpu(lambda n=n: cut(safe, folder / f"out{n}", bands))[0]) for n in range(repeat)]
     bound, ours = (min(values) for values in zip(*pairs, strict=True))
-    print(f"decoding the blocks of {len(BANDS)} bands once: {bound:.2f} s of CPU; cutting patches of them: {ours:.2f} s, "
+    print(f"decoding the blocks of {len(bands)} bands once: {bound:.2f} s of CPU; cutting patches of them: {ours:.2f} s, "
           f"{ours / bound:.2f} times as much")
     if cpu_only:
-        (alone, *_), each = (cpu_of_each(safe, folder / f"c{workers}", workers) for workers in (1, 2))
+        (alone, *_), each = (cpu_of_each(safe, folder / f"c{workers}", bands, workers) for workers in (1, 2))
         print(f"CPU of one worker: {alone:.1f} s; of each process with two: {', '.join(f'{value:.1f}' for value in each)} s, "
               f"{alone / each[0]:.2f} times less in the busiest")
         return safe
-    one, two = (min(cut_alone(safe, folder / f"w{workers}-{n}", workers) for n in range(repeat)) for workers in (1, 2))
+    one, two = (min(cut_alone(safe, folder / f"w{workers}-{n}", bands, workers) for n in range(repeat)) for workers in (1, 2))
     print(f"one worker: {one:.1f} s; two: {two:.1f} s, {one / two:.2f} times as fast ({os.cpu_count()} cores)")
     return safe
 
@@ -147,17 +150,17 @@ def map_with_three_bands(scene, folder):
     map_scene(predictor, plan, MapFiles(folder, "scene"), facts, MapSettings())
 
 
-def measure_memory(folder, side):
-    subprocess.run([sys.executable, __file__, "--make", str(folder), "--side", str(side)], check=True)
+def measure_memory(folder, side, bands):
+    subprocess.run([sys.executable, __file__, "--make", str(folder), "--side", str(side), "--bands", ",".join(bands)], check=True)
     safe, mask = next(folder.glob("*.SAFE")), next(folder.glob("masks/*"))
-    words = (ROOT / "chip.py", "make-patches", "--images", safe, "--masks", mask, "--bands", ",".join(BANDS), "--no-clouds", "--quiet")
+    words = (ROOT / "chip.py", "make-patches", "--images", safe, "--masks", mask, "--bands", ",".join(bands), "--no-clouds", "--quiet")
     idle, ours = peak_of(*words, "--patches-dir", folder / "no", "--dry-run"), peak_of(*words, "--patches-dir", folder / "out")
-    print(f"cutting a tile of {side}², {len(BANDS)} bands: {ours:.0f} MB at most; a dry run of it {idle:.0f} MB", flush=True)
+    print(f"cutting a tile of {side}², {len(bands)} bands: {ours:.0f} MB at most; a dry run of it {idle:.0f} MB", flush=True)
     idle, ours = (peak_of(__file__, "--map", scene, folder / "maps") for scene in ("none", safe))
     print(f"mapping it with 3 bands: {ours:.0f} MB at most; a process with the same imports {idle:.0f} MB")
 
 
-def time_opening(safe, repeat):
+def time_opening(safe, bands, repeat):
     from raster.products import list_scenes
     from raster.source import describe
 
@@ -165,9 +168,9 @@ def time_opening(safe, repeat):
     for _ in range(5 * repeat):
         begin = time.process_time()
         (scene,) = list_scenes([str(safe)])
-        describe(scene.with_bands(BANDS))
+        describe(scene.with_bands(bands))
         times.append(1000 * (time.process_time() - begin))
-    print(f"opening a SAFE with {len(BANDS)} bands: {min(times):.1f} ms of CPU")
+    print(f"opening a SAFE with {len(bands)} bands: {min(times):.1f} ms of CPU")
 
 
 class Ranges(http.server.BaseHTTPRequestHandler):
@@ -236,23 +239,25 @@ def count_requests(folder):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=4392, help="pixels of 10 m, a multiple of 6")
+    parser.add_argument("--bands", default="B02,B03,B04,B8A,B11,B12", help="B02 among them; --memory maps B04, B8A and B12")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cpu-only", action="store_true", help="CPU seconds of workers: wall seconds need a quiet machine")
     parser.add_argument("--memory", action="store_true", help="only the peak memory of cutting and mapping")
     parser.add_argument("--make", help=argparse.SUPPRESS)  # folder: what a process does
     parser.add_argument("--map", nargs=2, help=argparse.SUPPRESS)  # scene and folder: what a process does
     args = parser.parse_args(argv)
+    bands = tuple(args.bands.split(","))
     if args.make:
-        return generate(Path(args.make), args.side)
+        return generate(Path(args.make), args.side, bands)
     if args.map:
         return map_with_three_bands(*args.map)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as scratch:
         if args.memory:
-            return measure_memory(Path(scratch), args.side)
+            return measure_memory(Path(scratch), args.side, bands)
         count_requests(Path(scratch))
-        safe = time_cutting(Path(scratch), args.side, args.repeat, args.cpu_only)
-        time_opening(safe, args.repeat)
+        safe = time_cutting(Path(scratch), args.side, bands, args.repeat, args.cpu_only)
+        time_opening(safe, bands, args.repeat)
 
 
 if __name__ == "__main__":

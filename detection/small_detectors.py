@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from detection.centre import cells
-from detection.encoders import SMALL, Neck, load_pretrained, make_encoder, padded
+from detection.encoders import SMALL, Neck, PublishedEncoder, load_pretrained, make_encoder, padded
 from nets.small_encoder import ConvBlock, ResidualBlock
 from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
 from runtime.errors import UserError
@@ -146,6 +146,8 @@ class BigTrunk(nn.Module):
 def build_small_detector(config, encoder_weights=None):
     """A SmallDetector with random weights, or its encoder filled with "imagenet" or a file."""
     detector = SmallDetector(config)
+    if isinstance(encoder := getattr(detector.trunk, "encoder", None), PublishedEncoder):
+        encoder.encoder.expect([MEAN] * len(BANDS), [STD] * len(BANDS), pictures=True)
     if encoder_weights not in (None, "none"):
         load_pretrained(detector.trunk.encoder, config.encoder, encoder_weights, BANDS)
     return detector

@@ -8,7 +8,8 @@ import re
 
 import torch
 
-from classes import ClassSet
+from classes import ClassSet, class_objects
+from detection.detections import score_of
 from exporting.onnx_file import multihash, weights_beside
 
 MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
@@ -44,6 +45,8 @@ def properties(exportable):
     """The fields of the MLM extension."""
     data = exportable.facts["data"]
     told = {name: data[name] for name in ("threshold", "iou_threshold", "ground_resolution") if data.get(name) is not None}
+    if exportable.task == "object-detection":
+        told["threshold"] = score_of(data)
     return {
         "description": f"{exportable.title}, exported by Chipmill",
         "mlm:name": model_name(exportable.title), "mlm:architecture": exportable.title, "mlm:tasks": [exportable.task],
@@ -81,10 +84,11 @@ def value_scaling(bands, scale):
 
 def model_output(port, exportable):
     classes = []
-    if port.name == "labels":
-        classes = [{**one, "value": one["value"] + 1} for one in class_objects(exportable.words)]  # 0 is no class of a detector
-    elif port.name == "logits" and "class" in port.dims:
-        classes = class_objects(exportable.words)
+    if port.name == "labels" or port.name == "logits" and "class" in port.dims:
+        colours = exportable.facts["data"].get("class_colours") or {}
+        first = 1 if port.name == "labels" else 0  # 0 is no class of a detector
+        classes = [{**one, "value": one["value"] + first, "description": one["title"] or one["name"]}
+                   for one in class_objects(ClassSet(tuple(exportable.words)).with_colours(colours))]
     return {"name": port.name, "tasks": [exportable.task], "result": structure(port), "description": port.meaning,
             "classification:classes": classes}
 
@@ -92,12 +96,3 @@ def model_output(port, exportable):
 def structure(port):
     """Free axes are -1."""
     return {"shape": [side if isinstance(side, int) else -1 for side in port.shape], "dim_order": list(port.dims), "data_type": port.dtype}
-
-
-def class_objects(names):
-    """Of the classification extension. Its names have no blanks; the description has the name as it is."""
-    names = list(names)
-    colours = ClassSet(tuple(names)).colours
-    return [{"value": value, "name": re.sub(r"[^0-9A-Za-z_-]+", "_", name) or f"class_{value}", "description": name or f"class {value}",
-             "color_hint": "".join(f"{part:02X}" for part in colour)} for value, (name, colour) in
-            enumerate(zip(names, colours, strict=True))]

@@ -9,6 +9,7 @@ from detection.small_detectors import SmallConfig
 from exporting.sessions import run_session
 from model import SegmentationConfig
 from pansharpening.network import PansharpenerConfig
+from runtime.checkpoint import config_from_dict
 from runtime.errors import RunError, UserError, one_line
 
 
@@ -52,7 +53,7 @@ def of_task(path, session, facts, hashes):
 
 
 def of_sharpening(path, session, facts, hashes):
-    return OnnxNetwork(path, session, PansharpenerConfig(**{**facts["model"], "bands": tuple(facts["model"]["bands"])}), hashes)
+    return OnnxNetwork(path, session, config_from_dict(PansharpenerConfig, facts["model"]), hashes)
 
 
 def of_boxes(path, session, facts, hashes):

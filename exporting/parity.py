@@ -53,7 +53,7 @@ def compare_ranked(expected, found, size):
     Parity of (boxes (B, N, 4), scores or logits (B, N), labels (B, N)), the best first. size: (width, height) that boxes are measured in.
 
     Neighbours in rank whose scores are equal but for rounding may change places: boxes and labels count where a score is unlike those
-    before and behind it.
+    before and behind it. There another label holds nothing.
     """
     if [part.shape for part in expected] != [part.shape for part in found]:
         return Parity(float("inf"))
@@ -63,12 +63,14 @@ def compare_ranked(expected, found, size):
     apart = np.ones(scores.shape, bool)
     apart[:, 1:] &= step
     apart[:, :-1] &= step
-    apart[:, -1] = False  # the next one, which is not seen, may be as good
+    if scores.shape[1] > 1:
+        apart[:, -1] = False  # the next one, which is not seen, may be as good
     scaled, other_scaled = (part.astype(np.float64) / (*size, *size) for part in (boxes, other_boxes))
     if apart.any():
         worst = np.abs(scaled - other_scaled)[apart].max() / max(1.0, np.abs(scaled[apart]).max())
         difference = float("nan") if difference != difference or worst != worst else max(difference, float(worst))
-    return Parity(difference, int((labels != other_labels)[apart].sum()), int(apart.sum()))
+    wrong = int((labels != other_labels)[apart].sum())
+    return Parity(float("inf") if wrong else difference, wrong, int(apart.sum()))
 
 
 def relative(expected, found):

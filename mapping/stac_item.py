@@ -1,13 +1,13 @@
 """The STAC item of a map: where and when its scene is, its files, its classes, what it was made from."""
 
 import os
-import re
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 import shapely
 
+from classes import class_objects
 from constants import IGNORE, VERSION
 from raster.acquired import time_of_scene
 from raster.source import scene_name
@@ -165,11 +165,5 @@ def asset_of(kind, path, record, model, settings):
 
 def legend(class_set, record):
     """The classes as the classification extension has them, with their pixels."""
-    found, names = [], set()
-    for value, (name, colour) in enumerate(zip(class_set.names, class_set.colours, strict=True)):
-        short = re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or f"class_{value}"
-        short = f"{short}_{value}" if short in names else short
-        names.add(short)
-        found.append({"value": value, "name": short, "title": name, "color_hint": "".join(f"{part:02X}" for part in colour),
-                      "count": record["classes"][name]["pixels"]})
+    found = [{**one, "count": record["classes"][one["title"]]["pixels"]} for one in class_objects(class_set)]
     return [*found, {"value": IGNORE, "name": "nodata", "title": "nothing is known", "nodata": True}]

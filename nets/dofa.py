@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from nets.layout import TOKENS, Layout
 from nets.prithvi import sines
+from nets.timm_encoder import unread_blocks
 
 CODE = 128  # numbers that stand for a wavelength
 HEADS, INNER = 4, 2048  # of the small transformer that makes the convolution
@@ -33,7 +34,7 @@ class DofaEncoder(nn.Module):
             norm_layer=functools.partial(nn.LayerNorm, eps=1e-6), final_norm=max(layers) == depth - 1, dynamic_img_size=True)
         self.model.patch_embed.proj = nn.Conv2d(len(wavelengths), width, KERNEL, KERNEL, padding=1)  # as it was trained
         self.wavelengths, self.layers = tuple(wavelengths), tuple(layers)
-        self.unread = tuple(f"blocks.{index}." for index in range(max(layers) + 1, depth)) + (("norm.",) if max(layers) < depth - 1 else ())
+        self.unread = unread_blocks(layers, depth)
         self.layout = Layout(TOKENS, (width,) * len(layers), (KERNEL,) * len(layers), 1, made_by=f"encoder {name}")
         self.multiple = KERNEL
 

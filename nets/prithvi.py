@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nets.layout import TOKENS, Layout
+from nets.timm_encoder import unread_blocks
 from runtime.errors import UserError
 
 EPS = 1e-5  # of layer normalisation; timm's own is 1e-6
@@ -38,7 +39,7 @@ class PrithviEncoder(nn.Module):
         known = coordinates_of(times, place, dates, coordinates, name)
         for key, numbers in zip(("times", "place"), known, strict=True):
             self.register_buffer(key, None if numbers is None else torch.tensor(numbers, dtype=torch.float32), persistent=False)
-        self.unread = tuple(f"blocks.{index}." for index in range(max(layers) + 1, depth)) + (("norm.",) if max(layers) < depth - 1 else ())
+        self.unread = unread_blocks(layers, depth)
         self.layout = Layout(TOKENS, (width * dates,) * len(layers), (patch,) * len(layers), 1, made_by=f"encoder {name}")
         self.multiple = patch
 

@@ -147,6 +147,12 @@ def chosen_layers(layers, count, equal_blocks):
     return tuple(sorted({i % count for i in layers}))
 
 
+def unread_blocks(layers, depth):
+    """Beginnings of the weights of a transformer's blocks behind the last of `layers`, and of the norm at its end, which then goes too."""
+    last = max(layers)
+    return (*(f"blocks.{index}." for index in range(last + 1, depth)), *(("norm.",) if last < depth - 1 else ()))
+
+
 def prefixes_of_classifier(model):
     """What names of weights begin with that only a classifier has."""
     named = model.pretrained_cfg.get("classifier") or ()

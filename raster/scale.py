@@ -13,6 +13,14 @@ from runtime.errors import UserError
 USUAL_SCALES = "10000: Sentinel-2; 36363.64, with --offset -7272.73: Landsat Collection 2; 255: 8 bit; 1: reflectance"
 
 
+PICTURE = 255.0  # divisor of bands that are brightness, not reflectance
+
+
+def are_pictures(divide_by):
+    """Whether all bands are brightness, not reflectance. divide_by: a number a band."""
+    return set(divide_by) == {PICTURE}
+
+
 @dataclass(frozen=True)
 class Scale:
     """divide_by, offset: one number a band, both in the units of the stored values."""

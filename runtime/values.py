@@ -171,6 +171,12 @@ def size(text):
     return int(words[0]), int(words[-1])
 
 
+def side_or_size(text):
+    """Of windows: `512` as a number, `640x480` as (width, height)."""
+    words = text.lower().split("x")
+    return whole(8, 8192)(text) if len(words) == 1 else tuple(whole(8, 8192)(side) for side in size(text))
+
+
 def refused(text, expected):
     return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 

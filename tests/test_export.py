@@ -113,6 +113,16 @@ def test_boxes_of_equal_scores_may_change_places_and_no_others():
     assert not wrong.holds and (wrong.differing, wrong.of) == (2, 3)
 
 
+def test_another_label_and_another_sole_box_hold_nothing():
+    boxes, scores = np.array([[[0, 0, 4, 4], [1, 1, 5, 5]]], np.float32), np.array([[0.9, 0.1]], np.float32)
+    labels = np.array([[1, 2]])
+    assert compare_ranked((boxes, scores, labels), (boxes, scores, labels), (8, 8)).holds
+    assert not compare_ranked((boxes, scores, labels), (boxes, scores, labels + 1), (8, 8)).holds
+    one = boxes[:, :1], scores[:, :1], labels[:, :1]
+    assert compare_ranked(one, one, (8, 8)).holds
+    assert not compare_ranked(one, (one[0] + 1, *one[1:]), (8, 8)).holds and not compare_ranked(one, (*one[:2], one[2] + 1), (8, 8)).holds
+
+
 @pytest.mark.parametrize(("words", "text"), [
     ([], "nothing to write"), (["--onnx", "a.pb"], "ends with .onnx"), (["--onnx", "a.onnx", "--any-size", "--window", "64"], "contradict"),
     (["--safetensors", "a", "--any-size"], "are for --onnx"), (["--onnx", "a.onnx", "--model", "nothing.py:f"], "cannot be read"),

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 import train
 from detection.detectors import DetectorConfig, build_detector
+from detection.small_detectors import SmallConfig, build_small_detector
 from model import assemble, model_from_checkpoint
 from nets.encoder_weights import fill_encoder
 from nets.encoders import build_encoder
@@ -439,6 +440,7 @@ def test_dofa_folds_wavelengths_into_a_convolution(with_norm, tmp_path):
     ("prithvi:test", [482.0, 561.5], [], [], []),
 ])
 def test_wavelengths_of_products_reach_the_encoder_that_reads_them(encoder, known, given, indices, wanted):
+    train.import_libraries()
     args, _ = parse_with_config(train.build_parser(), ["--encoder", encoder, "--decoder", "unet"])
     choice = dataclasses.replace(group_of(train.ModelChoice, args), encoder_args=given, indices=indices)
     patch_set = types.SimpleNamespace(sensing={} if known is None else {"wavelengths": known})
@@ -557,3 +559,13 @@ def test_the_pages_encoder_of_another_package_is_put_together(monkeypatch, tmp_p
     assert model(torch.rand(1, 2, 50, 70)).shape == (1, 3, 50, 70)
     model.freeze_encoder()
     assert not any(p.requires_grad for p in model.network.encoder.parameters())
+
+
+def test_bigdet_sees_frames_in_the_scale_of_a_pretraining_on_pictures(monkeypatch):
+    row = dataclasses.replace(FOUNDATIONS["prithvi:test"], pictures=True, mean=(0.4, 0.5, 0.6, 0, 0, 0), std=(0.1, 0.2, 0.5, 1, 1, 1))
+    monkeypatch.setitem(FOUNDATIONS, "prithvi:pictures", row)
+    encoder = build_small_detector(SmallConfig(model="big", encoder="prithvi:pictures", target_size=(64, 64))).trunk.encoder.encoder
+    frames = torch.rand(1, 3, 2, 2)  # red, green, blue
+    own_mean, own_std = (torch.tensor(values).reshape(3, 1, 1) for values in ((0.6, 0.5, 0.4), (0.5, 0.2, 0.1)))
+    seen = (frames - 0.5) / 0.25 * encoder.gain + encoder.shift
+    assert close(seen, (frames - own_mean) / own_std, 1e-5)

@@ -10,10 +10,11 @@ from map_factory import BANDS, tiny_model, write_checkpoint
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
+from classes import ClassSet, class_objects
 from detection.detectors import Detector, DetectorConfig
 from detection.small_detectors import SmallConfig, SmallDetector
 from exporting.exportable import exportable_of
-from exporting.mlm_item import class_objects, model_name, stac_item, value_scaling
+from exporting.mlm_item import model_name, stac_item, value_scaling
 from model import create_segmentation_model
 from pansharpening.network import Pansharpener, PansharpenerConfig
 
@@ -98,7 +99,8 @@ def test_shapes_bands_and_classes_are_those_of_the_network(exportable, item):
         for tensor, port in zip(tensors, ports, strict=True):
             shape = port[key]["shape"]
             assert shape[0] == -1 and len(port[key]["dim_order"]) == len(shape) == tensor.ndim
-            assert all(side in (-1, there) for side, there in zip(shape, tensor.shape, strict=True))
+            free = ("batch", "height", "width") if exportable.task == "super-resolution" else ("batch",)
+            assert shape == [-1 if name in free else there for name, there in zip(port[key]["dim_order"], tensor.shape, strict=True)]
             assert port[key]["data_type"] == str(tensor.dtype).removeprefix("torch.")
         if key == "input":
             assert [len(port["bands"]) for port in ports] == [tensor.shape[1] for tensor in tensors]
@@ -125,7 +127,21 @@ def test_stored_values_become_reflectance_by_what_the_item_says():
 
 def test_names_are_made_fit_for_the_extension():
     assert model_name("my_model.py:build_model") == "Chipmill my_model.py build_model" and model_name("…") == "Chipmill network"
-    assert [c["name"] for c in class_objects(["Open water", "Mühle", ""])] == ["Open_water", "M_hle", "class_2"]
+    assert [c["name"] for c in class_objects(ClassSet(("Open water", "Mühle", "", "Open_water")))] == [
+        "Open_water", "M_hle", "class_2", "Open_water_3"]
+
+
+def test_classes_have_the_colours_of_their_run_and_detectors_the_score_from_which_they_count(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"as if")
+    own = of_task("segmentation", 2, ["background", "fire"])
+    own["data"]["class_colours"] = {"fire": "#1f77b4"}
+    (output,) = stac_item(exportable_of(own), tmp_path / "a.onnx")["properties"]["mlm:output"]
+    assert [c["color_hint"] for c in output["classification:classes"]][1] == "1F77B4"
+    for told, expected in (({}, 0.3), ({"stated_threshold": 0.6}, 0.6), ({"threshold": 0.7, "stated_threshold": 0.6}, 0.7)):
+        detector = centre()
+        detector["data"] |= told
+        item = stac_item(exportable_of(detector), tmp_path / "a.onnx")
+        assert item["properties"]["mlm:hyperparameters"]["threshold"] == expected
 
 
 def test_no_folder_of_the_training_machine_leaves(tmp_path):
