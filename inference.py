@@ -261,7 +261,7 @@ def map_scenes(args, given, checkpoint):
 
     import datetime
 
-    from mapping.ensemble import common_threshold
+    from mapping.ensemble import common_data, common_threshold
     from mapping.inputs import InputFlags
     from mapping.many_scenes import MapRun, map_all
     from mapping.messages import decision_words
@@ -270,11 +270,11 @@ def map_scenes(args, given, checkpoint):
     from nets.user_model import load_user_model
     from runtime.program import program
 
-    data = checkpoint["data"]
+    members = [checkpoint, *checkpoint.get("further", ())]
+    data = common_data(members)
     classes = classes_of_checkpoint(data, args.class_colours)
     if args.threshold is not None and not classes.has_background and not answers_labels(task):
         raise UserError(f"--threshold tells one class from the rest, but the checkpoint maps {', '.join(classes.names)}; leave it out")
-    members = [checkpoint, *checkpoint.get("further", ())]
     thresholds = [classes.threshold(member["data"].get("threshold")) for member in members]
     chosen = {PIXEL_CLASSES: thresholds[0], PATCH_LABELS: 0.5}.get(TASKS[task])
     if len(members) > 1 and args.threshold is None:

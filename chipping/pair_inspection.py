@@ -3,6 +3,7 @@
 from raster.pair import match_pair
 from raster.pair_shift import estimate_shift
 from raster.source import describe
+from runtime.words import plural
 
 NOTICED = 0.375  # pan pixels from which on a shift is told; the estimate is about a quarter of a pixel off
 STEP = 0.25  # pan pixels to which it is told
@@ -14,7 +15,7 @@ def inspect_pair(pan, ms, say):
     pair = match_pair(pan, ms)
     for path, bands in ((pair.pan, 1), (pair.ms, len(pair.bands))):
         info = describe(path)
-        say(f"{path}: {info.width} x {info.height} pixels, {info.dtypes[0]}, {bands} band{'s' * (bands > 1)}")
+        say(f"{path}: {info.width} x {info.height} pixels, {info.dtypes[0]}, {plural(bands, 'band')}")
     say(f"bands of ms: {', '.join(pair.bands)}")
     for remark in pair.remarks:
         say(remark)
@@ -27,7 +28,7 @@ def shift_words(shift):
     """A sentence about a raster.pair_shift.Shift, or None."""
     if shift is None:
         return "where ms really lies can't be told: there are too few valid pixels, or pan and ms look too different"
-    windows = f"{shift.windows} window{'s' * (shift.windows != 1)}"
+    windows = plural(shift.windows, 'window')
     if shift.spread > DISAGREEMENT:
         return (f"where ms really lies can't be told: {windows} disagree by {shift.spread:.1f} pan pixels, as where relief or clouds "
                 "move between the two")

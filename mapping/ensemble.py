@@ -58,6 +58,16 @@ def require_alike(first, other):
             raise UserError(f"{first['path']} has the {name} {one}, {other['path']} {two}; the networks of an ensemble need the same")
 
 
+def common_data(members):
+    """
+    The data of the first checkpoint. Where others were trained on images of another scale, "scales_differ" says that none of them is the
+    scale of a raster that states none.
+    """
+    data = members[0]["data"]
+    scales = {(tuple(one["data"]["divide_by"]), tuple(one["data"]["offset"])) for one in members}
+    return {**data, "scales_differ": True} if len(scales) > 1 else data
+
+
 def common_threshold(thresholds):
     """The mean of the thresholds that validation chose for each network, None where none has one. UserError where only some have."""
     if all(value is None for value in thresholds):

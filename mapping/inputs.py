@@ -138,6 +138,8 @@ def choose_scale(info, zero_based, data, flags):
     scale, scaled = scale_from_tags(info, zero_based), stated
     if scale is None and isinstance(info.path, ProductScene):
         raise UserError(f"{info.path} states no scale of its bands; pass --divide-by and --offset (1 and 0 where values are reflectance)")
+    if scale is None and data.get("scales_differ"):
+        raise UserError(f"{info.path} states no scale, and the networks were trained on images of different ones; pass --divide-by")
     if scale is None:
         scale, scaled = Scale(tuple(data["divide_by"]), tuple(data["offset"])), "from the checkpoint"
     return Scale(scale.divide_by, scale.offset if flags.offset is None else flags.offset), scaled

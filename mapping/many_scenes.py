@@ -107,13 +107,13 @@ class MapRun:
         return finished_record(files, plan, self.facts, settings)
 
 
-# ------------------------------------------------------------------------------------------------------- which scenes
-
-
 def has_probabilities(files):
     """Whether the finished map of a MapFiles has probabilities as bytes, which --report keeps."""
     settings = read_record(files.record)["settings"] if files.record.exists() else None
     return bool(settings) and settings.get("outputs") == "uint8"
+
+
+# ------------------------------------------------------------------------------------------------------- which scenes
 
 
 def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None):

@@ -81,12 +81,12 @@ class Preview:
 
 class ValuePreview:
     """
-    Takes StoredBands of values from the top; save() writes the scene beside them, from dark (1st percentile) to bright (99th). caption: see
-    Preview.
+    Takes StoredBands of values from the top; save() writes the scene beside them, from dark (1st percentile) to bright (99th).
+
+    name: of the values. heading: Heading.
     """
 
     def __init__(self, info, bands, name, heading):
-        """name: of the values. heading: Heading."""
         self.step, self.band_names, self.name, self.heading = thumbnail_step(info.height, info.width), bands, name, heading
         self.reflectance, self.values = [], []
 

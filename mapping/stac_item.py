@@ -90,10 +90,10 @@ def place_of(info):
         return None, None
     try:
         globe = Globe(info.crs, info.transform, info.height, info.width)
-        lon, lat = globe.lonlat(*np.array(border(info, 1 if globe.is_lonlat else SIDE)).T)
+        columns, rows = np.array(border(info, 1 if globe.is_lonlat else SIDE)).T
+        lon, lat = globe.lonlat(columns, rows)
     except UserError:
         return None, None
-    columns, rows = np.array(border(info, 1 if globe.is_lonlat else SIDE)).T
     # In one piece, whatever turns its longitudes make, and so that it begins on the globe's usual turn.
     lon = (info.transform * (columns, rows))[0] if globe.is_lonlat else np.unwrap(lon, period=360)
     lon = lon - 360 * np.floor((lon.min() + 180) / 360)
@@ -146,12 +146,10 @@ def asset_of(kind, path, record, model, settings):
     if kind == "classes":
         return facts | {"title": "class of each pixel", "data_type": "uint8", "nodata": IGNORE,
                         "classification:classes": legend(model.class_set, record)}
-    if kind == "probability":
-        numbers = {"nodata": IGNORE, "raster:scale": 1 / 254} if settings.probabilities == "uint8" else {"nodata": "nan"}
-        return facts | {"title": model.class_set.probability_words, "data_type": settings.probabilities, **numbers}
-    if kind == "uncertainty":
+    if kind in ("probability", "uncertainty"):
         numbers = {"nodata": IGNORE, "raster:scale": 1 / 254} if settings.kept_as == "uint8" else {"nodata": "nan"}
-        return facts | {"title": "how far the networks are apart", "data_type": settings.kept_as, **numbers}
+        title = model.class_set.probability_words if kind == "probability" else "how far the networks are apart"
+        return facts | {"title": title, "data_type": settings.kept_as, **numbers}
     if kind == "values":
         figures = {name: record[key] for name, key in (("mean", "mean"), ("minimum", "least"), ("maximum", "most"))}
         known = {"statistics": figures} if figures["mean"] is not None else {}

@@ -1,5 +1,7 @@
 """Sharpened bands, reduced to the grid of ms, are ms; light is not negative; detail fades in shadow."""
 
+import re
+
 import numpy as np
 import pytest
 import rasterio
@@ -8,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 from test_fuse import network_checkpoint
 
 import inference
-from pansharpening import sharpen
+from pansharpening import preview, sharpen
 from pansharpening.classical import METHODS, fuse_whole, ratio_of
 from pansharpening.consistency import BACK_PROJECTION_REACH, back_projected, not_below_zero
 from pansharpening.fuse import FuseSettings, fuse
@@ -146,6 +149,29 @@ def test_the_preview_shows_pan_ms_and_the_sharpened_bands_where_most_is_valid(pa
     assert picture.shape[1] > 3 * 320 and picture.std() > 20
     path.unlink()  # as after a kill between the two files
     assert inference.main(words) == 0 and np.array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
+
+
+def test_the_preview_shows_one_place_thrice_and_not_the_middle_where_others_have_more(pair, tmp_path, monkeypatch):
+    with rasterio.open(pair.ms, "r+") as file:
+        file.nodata = 0
+        ms = file.read()
+        ms[:, 17:23, 16:21] = 0  # in the middle of 40 x 36
+        file.write(ms)
+    shown = []
+    monkeypatch.setattr(preview, "SIDE", 32)
+    monkeypatch.setattr(preview, "show_light", lambda image, *_: np.asarray(image))
+    monkeypatch.setattr(preview, "contact_sheet", lambda *given, **_: shown.append(given) or np.zeros((4, 4, 3), np.uint8))
+    words = ["--method", "gsa", "--pan", pair.pan, "--ms", pair.ms, "--output-dir", str(tmp_path), "--divide-by", "1000"]
+    assert inference.main(words) == 0
+    ((pan, coarse, sharpened),), _, (where,) = shown[0]
+    left, right, top, bottom = map(int, re.findall(r"\d+", where))
+    window = Window(left, top, right + 1 - left, bottom + 1 - top)
+    with rasterio.open(pair.pan) as file:
+        assert np.allclose(pan, file.read(window=window) / 1000)
+    assert np.allclose(coarse, ms[:, top // 4 : (bottom + 1) // 4, left // 4 : (right + 1) // 4].repeat(4, 1).repeat(4, 2) / 1000)
+    assert (coarse > 0).all()  # nothing of the hole
+    with rasterio.open(tmp_path / "a_sharpened.tif") as file:
+        assert np.allclose(sharpened, file.read(window=window) / 1000, atol=1e-6)
 
 
 def test_a_picture_of_somebody_else_is_not_replaced_by_the_preview_and_an_old_one_goes_with_its_raster(pair, tmp_path, monkeypatch):

@@ -126,6 +126,11 @@ def test_networks_that_do_not_fit_together_are_refused(members, tmp_path, make_r
     tiles = write_checkpoint(tmp_path / "tiles.pt", kind="classification")
     with pytest.raises(UserError, match="only networks that map classes of pixels"):
         run(scene, "--checkpoint", members[0], tiles, "--output-dir", tmp_path / "maps")
+    other = write_checkpoint(tmp_path / "other.pt", divide_by=[255.0] * len(BANDS), offset=[0.0] * len(BANDS))
+    words = (scene, "--checkpoint", members[0], other, "--output-dir", tmp_path / "maps", "--threshold", "0.5", "--device", "cpu")
+    with pytest.raises(UserError, match="states no scale, and the networks were trained on images of different ones"):
+        run(*words)
+    run(*words, "--divide-by", "10000")
     assert common_threshold([None, None]) is None and common_threshold([0.2, 0.4]) == pytest.approx(0.3)
     with pytest.raises(UserError, match="pass --threshold"):
         common_threshold([None, 0.3])
