@@ -20,6 +20,7 @@ from raster.product_scene import ProductScene
 from raster.products import item_in, product_scene, products_in, scenes_of_path
 from raster.scale import scale_from_tags
 from raster.source import describe, gdal_environment, open_raster, opened, read_bands
+from raster.windows import thin_shape
 from runtime.errors import UserError
 from vectors.footprint import outline
 
@@ -229,7 +230,7 @@ class ImageReader:
         """((C, h, w) of the whole image, none of its sides longer than `longest`; share of the full size)."""
         width, height = self.header.width, self.header.height
         scale = min(1.0, longest / max(width, height))
-        shape = max(1, round(height * scale)), max(1, round(width * scale))
+        shape = thin_shape(height, width, longest)
         with gdal_environment(self.scene):
             if self.colours is None:
                 pixels = read_bands(self.dataset, self.indexes, None, self.header.dtype, out_shape=(len(self.indexes), *shape))

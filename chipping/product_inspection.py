@@ -16,6 +16,7 @@ from raster.product_clouds import FORMS
 from raster.rules import NotAllowed
 from raster.scale import scale_from_tags, to_reflectance
 from raster.source import describe, open_raster
+from raster.windows import thin_shape
 from runtime.errors import UserError
 from runtime.files import refuse_existing, require_writable
 from runtime.words import plural
@@ -113,11 +114,6 @@ def band_lines(scene, headers):
                f"{words:26s} {nodata}").rstrip()
 
 
-def thin_shape(info):
-    share = min(1.0, LONGEST / max(info.height, info.width))
-    return max(1, round(info.height * share)), max(1, round(info.width * share))
-
-
 def shares_words(scene):
     """`; here clear 83.3 %, cloud …` of a thinned-out reading, or why it cannot be read."""
     try:
@@ -130,7 +126,7 @@ def shares_words(scene):
 
 def thinned_clouds(scene):
     with open_raster(scene.clouds()) as dataset:
-        return dataset.read(1, out_shape=thin_shape(dataset))
+        return dataset.read(1, out_shape=thin_shape(dataset.height, dataset.width, LONGEST))
 
 
 def picture_of(chosen):
@@ -140,7 +136,7 @@ def picture_of(chosen):
     """
     info = describe(chosen)
     with open_raster(chosen) as dataset:
-        pixels = dataset.read(out_shape=(info.count, *thin_shape(info)))
+        pixels = dataset.read(out_shape=(info.count, *thin_shape(info.height, info.width, LONGEST)))
     scale = None if info.scale_unknown else scale_from_tags(info, range(info.count))
     values = pixels.astype(np.float32)
     reflectance = to_reflectance(values, scale.divide_by, scale.offset) if scale else values / max(1.0, np.percentile(values, 98))

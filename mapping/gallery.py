@@ -26,6 +26,7 @@ from raster.product import names_scene
 from raster.product_scene import ProductScene
 from raster.scale import to_reflectance
 from raster.source import describe, open_raster, read_bands, scene_name
+from raster.windows import thin_shape
 from runtime.errors import UserError
 
 LONGEST = 1024  # pixels of a scene's longer side in pictures and in its score
@@ -166,8 +167,7 @@ def patch_cases(checkpoint, class_set, patches_dir, split, count, device, progre
 def read_small(path, indexes=None):
     """A raster, thinned so that its longer side is at most LONGEST: (bands, H, W)."""
     with open_raster(path) as dataset:
-        share = min(1.0, LONGEST / max(dataset.height, dataset.width))
-        shape = max(1, round(dataset.height * share)), max(1, round(dataset.width * share))
+        shape = thin_shape(dataset.height, dataset.width, LONGEST)
         indexes = list(indexes or range(1, dataset.count + 1))
         # Thinned, not averaged: nodata stays nodata, and truth, map and scene keep to the same pixels.
         return np.concatenate([read_bands(dataset, [i], out_shape=(1, *shape), resampling=Resampling.nearest) for i in indexes])

@@ -22,6 +22,7 @@ from raster.ground import degrees_words, ground_of
 from raster.nodata import valid_pixels
 from raster.scale import to_reflectance
 from raster.source import open_raster
+from raster.windows import thin_shape
 from runtime.errors import UserError
 from runtime.files import write_text
 from runtime.words import THIN, plural
@@ -91,7 +92,7 @@ def facts_of_run(run):
 def scene_report(run, name, path, record, longest):
     """The SceneReport of a mapped scene."""
     plan, paths = run.plan_of_header(path), run.files(name).content(run.settings, run.facts.class_set)
-    shape, ground, remarks = small_shape(plan.info, longest), ground_of(plan.info), list(record["remarks"])
+    shape, ground, remarks = thin_shape(plan.info.height, plan.info.width, longest), ground_of(plan.info), list(record["remarks"])
     try:
         reflectance = read_reflectance(plan, shape)
     except (UserError, RasterioError) as error:
@@ -109,12 +110,6 @@ def scene_report(run, name, path, record, longest):
 
 def sentence(words):
     return f"{words[:1].upper()}{words[1:]}."
-
-
-def small_shape(info, longest):
-    """(height, width) of pictures of a scene, at most `longest` pixels a side."""
-    share = min(1.0, longest / max(info.height, info.width))
-    return max(1, round(info.height * share)), max(1, round(info.width * share))
 
 
 def enlarged(view):

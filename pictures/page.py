@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pictures.box_map import length_words, round_length
 from pictures.encoding import data_uri, jpeg_bytes
 
 STYLE = """
@@ -104,10 +105,8 @@ def page(title, body):
 
 def scale_bar(kilometres):
     """HTML of the scale bar of a picture that is so many kilometres wide: the longest round length below a third of it."""
-    length = max((times * 10.0**power for power in range(-4, 5) for times in (1, 2, 5) if times * 10.0**power <= kilometres / 3),
-                 default=kilometres / 3)
-    words = f"{length:g} km" if length >= 1 else f"{1000 * length:.3g} m"
-    return f'<span class="scale" style="width:{100 * length / kilometres:.2f}%" aria-hidden="true">{words}</span>'
+    length = round_length(1000 * kilometres / 3)
+    return f'<span class="scale" style="width:{length / 10 / kilometres:.2f}%" aria-hidden="true">{length_words(length, "m")}</span>'
 
 
 def north_words(north):

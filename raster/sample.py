@@ -7,6 +7,7 @@ from rasterio.windows import Window
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_pixels
 from raster.source import is_remote, open_raster, read_bands
+from raster.windows import thin_shape
 from runtime.errors import RunError, one_line
 
 SIDE = 64  # pixels of a window
@@ -38,8 +39,7 @@ def read_thinned(dataset, indexes, nodata, masked):
     sample_values of a product whose files have overviews, None where they cannot be read: a window of JPEG 2000 costs a whole block of a
     thousand pixels a side, and one on a server a request.
     """
-    share = min(1.0, THINNED / max(dataset.height, dataset.width))
-    shape = max(1, round(dataset.height * share)), max(1, round(dataset.width * share))
+    shape = thin_shape(dataset.height, dataset.width, THINNED)
     try:
         pixels = read_bands(dataset, indexes, out_shape=(len(indexes), *shape))
         hidden = hidden_pixels(dataset, masked, shape=shape)

@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 
 
+def thin_shape(height, width, longest):
+    """(height, width) of an image, reduced so that neither is above `longest`."""
+    share = min(1.0, longest / max(height, width))
+    return max(1, round(height * share)), max(1, round(width * share))
+
+
 def starts(length, size, stride):
     """
     First pixels of the windows of `size` that cover `length` pixels: 0, stride, 2·stride …, the last one aligned to the edge.

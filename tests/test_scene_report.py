@@ -181,9 +181,9 @@ def test_the_sensor_is_that_of_the_tags(tags, found):
 
 @given(st.floats(1e-3, 5000))
 def test_a_scale_bar_is_round_and_between_a_seventh_and_a_third_of_its_picture(kilometres):
-    share, number, unit = re.search(r"width:([\d.]+)%.*>([\d.e+]+) (k?m)<", scale_bar(kilometres)).groups()
+    share, number, unit = re.search(r"width:([\d.]+)%.*>([\d.e+]+) ([kc]?m)<", scale_bar(kilometres)).groups()
     assert 100 / 7.6 <= float(share) <= 100 / 2.999
-    length = float(number) * (1 if unit == "km" else 1e-3)
+    length = float(number) * {"km": 1, "m": 1e-3, "cm": 1e-5}[unit]
     assert length == pytest.approx(kilometres * float(share) / 100, rel=2e-3)
     assert f"{length:e}"[0] in "125" and float(f"{length:.0e}") == pytest.approx(length)
 
