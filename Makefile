@@ -18,10 +18,11 @@ help:
 
 env: $(STAMP)
 
-# The stamp is written last: an installation that was interrupted is done again, not believed.
+# The stamp is written last: an installation that was interrupted is done again, not believed. An environment that works is
+# kept: `venv` over another interpreter's would mix the two.
 $(STAMP): requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or pass PYTHON=…" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || { rm -f $(VENV)/bin/python*; $(PYTHON) -m venv $(VENV); }
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	@touch $(STAMP)
 
