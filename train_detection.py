@@ -32,14 +32,14 @@ from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.logs import print_result
 from runtime.network import add_network_flag, permit
-from runtime.values import number, whole
+from runtime.values import auto_or, number, whole
 
 KIND = "detection"
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_images", "test_annotations", "strict", "device", "config", "quiet",
              "debug", "num_workers", "allow_network")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
-MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals", "lora")
+MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals", "lora", "stride")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
@@ -76,6 +76,9 @@ def build_parser():
     group.add_argument("--encoder-weights", help="imagenet (default, where there are any), none, or a .pt or .safetensors file")
     group.add_argument("--lora", type=whole(0, 1024), default=0, metavar="RANK",
                        help="train adapters of this rank, such as 16, in place of a transformer's own weights; 0: those")
+    group.add_argument("--stride", choices=("auto", "4", "2", "1"), default="auto",
+                       help="pixels across a cell of centre's heat map; below 4 the encoder sees images enlarged (auto: 2 where every "
+                       "tenth object is narrower than 20 pixels)")
     group.add_argument("--anchors", default="auto", metavar="SIZES", help="four sizes in pixels; auto: fitted to the training boxes")
     group.add_argument("--proposals", type=whole(1), default=1000, help="regions that Faster and Mask R-CNN look at in a tile")
 
@@ -87,6 +90,9 @@ def build_parser():
     group.add_argument("--zoom", type=number(1, 4), default=1.25, help="crops show objects up to this factor larger or smaller")
     group.add_argument("--tone", type=number(0, 0.9), default=0.5, metavar="SHARE",
                        help="contrast and saturation of crops change by up to this share, brightness by a factor of up to 1 + 2 SHARE")
+    group.add_argument("--copies", type=auto_or(whole(0, 20)), default="auto", metavar="N",
+                       help="half of the crops get up to N objects of their tile pasted in again, turned, on other ground and beside "
+                       "others; 0: none (auto: 8 where objects cover less than a twentieth of the images, for centre)")
     group.add_argument("--no-augment", action="store_true", help="leave brightness and colour as they are; crops, turns and flips stay")
     group.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: with momentum 0.9")
     group.add_argument("--lr", type=number(above=0, high=10), help="learning rate (default: 2e-3 for centre, else 2e-4; sgd 1e-2)")
@@ -160,6 +166,7 @@ def import_libraries():
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
+    global fitting_stride, narrow_side, share_covered, STRIDE, SPARSE, COPIES
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
     global AveragedWeights, Learner, ended_as_planned, scale_on, are_pictures, path_length, warn_of_short_path
     import torch
@@ -168,7 +175,8 @@ def import_libraries():
     from chipping.tile_set_plan import TileOptions
     from detection import augment as augment_boxes
     from detection import baseline, metrics
-    from detection.anchors import fit_anchors, usual_size
+    from detection.anchors import COPIES, SPARSE, fit_anchors, fitting_stride, narrow_side, share_covered, usual_size
+    from detection.centre import STRIDE
     from detection.dataset import DetectionTiles, band_statistics
     from detection.dataset import truths as truths_of
     from detection.detect import Rules, detect_images, on_cpu
@@ -277,6 +285,7 @@ class Options:
     encoder: str | None
     encoder_weights: str | None
     lora: int
+    stride: str
     anchors: str
     proposals: int
     epochs: int
@@ -285,6 +294,7 @@ class Options:
     crop: int
     zoom: float
     tone: float
+    copies: int | str
     no_augment: bool
     optimizer: str
     lr: float
@@ -333,8 +343,9 @@ def open_checkpoint(args, given):
     args.resume = str(find_result(args.resume)) if args.test_only else args.resume
     checkpoint = load_checkpoint(args.resume, KIND)
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
-    # runs from before --tone went without
-    adopt_settings(args, given, {"tone": 0.0, **checkpoint["settings"]}, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
+    # what runs had from before these flags
+    settings = {"tone": 0.0, "copies": 0, "stride": "4", **checkpoint["settings"]}
+    adopt_settings(args, given, settings, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     if args.test_only and "train_images" not in given and not os.path.exists(args.train_images or ""):
         args.train_images = args.train_annotations = None  # gone since the training: scored without a baseline
     check_flags(args)
@@ -351,6 +362,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
     run_folder.refuse_earlier_run()  # before tiles are cut
     seed_everything(options.seed)
     tile_sets, classes, unopened = open_data(options, sources, ("train", "val"), checkpoint, processes, console)
+    options = fitted(options, tile_sets["train"], checkpoint, console)
     data = TrainingData(tile_sets, sampling_of(options), processes, workers=min(options.num_workers, usable_cores()),
                         pin_memory=compute.device.type == "cuda", masks=options.framework == "mask-rcnn")
     steps = data.batches.steps
@@ -511,11 +523,41 @@ def open_data(options, sources, splits, checkpoint, processes, console):
     return found, tuple(classes), {**unopened, **unreadable}
 
 
+def boxes_of(tile_set):
+    """[(x0, y0, x1, y1)] of all images in pixels. UserError where there are none."""
+    boxes = [box for image in tile_set.images for box in image.boxes]
+    if not boxes:
+        raise UserError("the training images have no boxes at all; nothing can be learned from them")
+    return boxes
+
+
+def fitted(options, tile_set, checkpoint, console):
+    """The options with what is "auto" decided by the training boxes, and said; the stride of a checkpoint is that of its network."""
+    boxes = boxes_of(tile_set)
+    centre = options.framework == "centre"
+    stride, copies = options.stride, options.copies
+    if checkpoint:
+        stride = str(checkpoint["model"].get("stride", STRIDE))
+    elif stride == "auto":
+        narrow = narrow_side(boxes)
+        stride = str(fitting_stride(narrow) if centre else STRIDE)
+        if stride != str(STRIDE):
+            console.say(f"every tenth object is narrower than {narrow:.0f} pixels: --stride {stride}, whose maps take four times as long")
+    if copies == "auto":
+        covered = share_covered(boxes, sum(image.width * image.height for image in tile_set.images))
+        copies = COPIES if centre and covered < SPARSE and not options.no_augment else 0
+        if copies:
+            console.say(f"objects cover {covered:.1%} of the training images: --copies {copies}")
+    return dataclasses.replace(options, stride=stride, copies=copies)
+
+
 def sampling_of(options):
     tile = min(options.tile_size)
-    side = options.crop or (min(256, tile) if options.framework == "centre" else tile)
+    # 256 pixels of what the encoder sees
+    side = options.crop or (min(256 * int(options.stride) // STRIDE, tile) if options.framework == "centre" else tile)
     crop = augment_boxes.CropPolicy(size=side, zoom=options.zoom, min_visibility=options.min_visibility,
-                                    tone=0.0 if options.no_augment else options.tone)
+                                    tone=0.0 if options.no_augment else options.tone,
+                                    copies=0 if options.no_augment else options.copies)
     return Sampling(crop=crop, batch_size=options.batch_size, steps_per_epoch=options.steps_per_epoch, augment=not options.no_augment,
                     seed=options.seed)
 
@@ -539,9 +581,7 @@ def make_learner(options, tile_set, classes, checkpoint, compute, processes):
 
 
 def new_detector(options, tile_set, classes):
-    boxes = [box for image in tile_set.images for box in image.boxes]
-    if not boxes:
-        raise UserError("the training images have no boxes at all; nothing can be learned from them")
+    boxes = boxes_of(tile_set)
     mean, std = band_statistics(tile_set, options.seed)
     sizes, ratios = fit_anchors(boxes)
     if options.anchors != "auto":
@@ -552,7 +592,7 @@ def new_detector(options, tile_set, classes):
         raise UserError(f"--lora {options.lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
     config = DetectorConfig(framework=options.framework, encoder=encoder, bands=tuple(tile_set.bands), classes=classes, mean=mean, std=std,
                             usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios, proposals=options.proposals,
-                            lora=options.lora)
+                            lora=options.lora, stride=int(options.stride))
     return build_detector(config, weights, pictures=are_pictures(tile_set.divide_by))
 
 

@@ -5,6 +5,7 @@ Scores of the detection recipes on real trees and livestock, with the very comma
     python -m benchmarks.detection_quality WORK_FOLDER livestock --seeds 0 1 2
     python -m benchmarks.detection_quality WORK_FOLDER frame-1200 frame-10020     # one frame trains, the other is scored
     python -m benchmarks.detection_quality WORK_FOLDER trees --config detection-from-scratch
+    python -m benchmarks.detection_quality WORK_FOLDER trees --three-quarters     # without the training on all the ground
     python -m benchmarks.detection_quality WORK_FOLDER livestock --tone 0         # other flags are those of train_detection.py
 
 Images are cropped to files first. Trees: the left 60 % of the image YELL train, of which the lowest quarter validates; the rest is scored,
@@ -98,14 +99,15 @@ def sources(folder, split, part):
     return [f"--{split}-images", folder / part, f"--{split}-annotations", folder / f"{part}.json"]
 
 
-def train_and_score(name, folder, parts, config, seeds, more):
-    """{(part, "three quarters" | "all"): [its scores, one for each seed]}. The second is of a training on all the ground."""
+def train_and_score(name, folder, parts, config, seeds, twice, more):
+    """{(part, "three quarters" | "all"): [its scores, one for each seed]}. twice: also of a training on all the ground."""
     _, flags = SETS[name]
     rows = {}
     for seed in seeds:
         first, second = folder / f"{config}-seed{seed}", folder / f"{config}-seed{seed}-all"
         chosen = sources(folder, "train", "train") + sources(folder, "val", "val")
-        for output, given in ((first, chosen), (second, sources(folder, "train", "all") + ["--threshold", first])):
+        again = [(second, sources(folder, "train", "all") + ["--threshold", first])] if twice else []
+        for output, given in ((first, chosen), *again):
             run("train_detection.py", "--config", config, *given, *flags, "--output-dir", output, "--seed", seed, "--device", "cpu",
                 *more)
             for part in parts:
@@ -137,12 +139,13 @@ def main(argv):
     parser.add_argument("sets", choices=SETS, nargs="+")
     parser.add_argument("--config", default="detection", help="recipe (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--three-quarters", action="store_true", help="no training on all the ground")
     args, more = parser.parse_known_args(argv)
     tables = {}
     for name in args.sets:
         folder = args.folder.resolve() / name
         parts = crop_set(name, folder)
-        tables[name] = train_and_score(name, folder, parts, args.config, args.seeds, more)
+        tables[name] = train_and_score(name, folder, parts, args.config, args.seeds, not args.three_quarters, more)
     print("| scored | seed | " + " | ".join(COLUMNS) + " |\n" + "|---" * 6 + "|")
     for name, rows in tables.items():
         print_rows(name, args.config, rows, args.seeds)

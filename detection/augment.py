@@ -22,7 +22,8 @@ class CropPolicy:
     """
     size: side of the crops in pixels. zoom: objects appear up to this factor larger or smaller. at_object: share of the crops that are laid
     around an object, where there is one; the others lie anywhere. min_visibility: boxes of which less is left become ignore regions.
-    tone: contrast and saturation change by a factor of 1 ± tone at most, brightness by one of 1 + 2 tone, up or down.
+    tone: contrast and saturation change by a factor of 1 ± tone at most, brightness by one of 1 + 2 tone, up or down. copies: objects of a
+    tile that are pasted into its crop again at most.
     """
 
     size: int = 256
@@ -30,6 +31,7 @@ class CropPolicy:
     at_object: float = 0.7
     min_visibility: float = 0.2
     tone: float = 0.0
+    copies: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Draws:
     which: np.ndarray  # (B,) 0..1: which object
     place: np.ndarray  # (B, 2) 0..1: where the crop lies, x and y
     tone: np.ndarray  # (B, 3) factors: brightness, contrast, saturation
+    copies: np.ndarray  # (B, policy.copies, 6) 0..1, see with_copies
     disturbing: augment.Draws
 
     def rows(self, part):
@@ -59,7 +62,8 @@ def draw(count, bands, seed, epoch, step, policy, strength=augment.STRONG):
     much = (random.random((count, 3)) < 0.5) * random.uniform(-1.0, 1.0, (count, 3))
     tone = np.stack([np.exp(much[:, 0] * np.log1p(2 * policy.tone)), *(1.0 + much[:, 1:] * policy.tone).T], axis=1)
     disturbing = augment.draw([strength] * count, bands, policy.size, policy.size, seed, epoch, step, policy.size)
-    return Draws(zoom, at_object, which, place, tone, disturbing)
+    copies = random.random((count, policy.copies, 6))
+    return Draws(zoom, at_object, which, place, tone, copies, disturbing)
 
 
 def crops(images, targets, draws, policy):
@@ -76,7 +80,8 @@ def crops(images, targets, draws, policy):
         height, width = images.shape[-2:]
         side = max(1, round(size / float(draws.zoom[i])))
         left, top = place_window(target["boxes"], width, height, side, i, draws)
-        paste(cropped[i], images[i, :, top : top + side, left : left + side], side, bilinear=True)
+        image, target = with_copies(images[i], target, (left, top, min(left + side, width), min(top + side, height)), draws.copies[i])
+        paste(cropped[i], image[:, top : top + side, left : left + side], side, bilinear=True)
         found.append(turned(crop_target(target, left, top, side, size, policy.min_visibility), size, draws.disturbing, i))
     cropped = torch.stack([turned_image(image, draws.disturbing, i) for i, image in enumerate(cropped)])
     return augment.disturb(change_tone(cropped, draws.tone), draws.disturbing), found
@@ -108,6 +113,70 @@ def paste(target, piece, side, bilinear):
         piece = F.interpolate(piece[None], size=shape, **how)[0]
     high, wide = min(size, piece.shape[-2]), min(size, piece.shape[-1])
     target[:, :high, :wide] = piece[:, :high, :wide]
+
+
+def with_copies(image, target, window, draws):
+    """
+    (image, target) with objects of the image pasted into the window again, after Dwibedi et al., Cut, Paste and Learn (2017): a few dozen
+    objects are seen on other ground and beside each other. A half of the windows gets copies.
+
+    image: (C, H, W), left as it is. draws: (N, 6) in 0..1: whether, which object, beside which other one or anywhere, x, y, turned how.
+    An object is copied with an ellipse of soft edge, since corners of its box are ground. It is left out where it would cover others.
+    """
+    boxes, labels = target["boxes"], target["labels"]
+    if not len(boxes) or not len(draws) or draws[0, 0] < 0.5 or "masks" in target:
+        return image, target
+    image, known = image.clone(), [*boxes.tolist(), *target["ignore"].tolist()]
+    added, kinds = [], []
+    for _, which, beside, x, y, how in draws:
+        k = int(which * len(boxes))
+        x0, y0, x1, y1 = (round(value) for value in boxes[k].tolist())
+        piece = image[:, max(0, y0) : y1, max(0, x0) : x1]
+        piece = torch.rot90(piece.flip(-1) if how >= 0.5 else piece, int(how * 8) % 4, (-2, -1)).clone()
+        high, wide = piece.shape[-2:]
+        left, top = copy_place(boxes, window, wide, high, beside, x, y)
+        box = [left, top, left + wide, top + high]
+        if not (wide and high and inside(box, window)) or any(covers(box, other) for other in known):
+            continue
+        alpha = soft_ellipse(high, wide, image.device)
+        spot = image[:, top : top + high, left : left + wide]
+        image[:, top : top + high, left : left + wide] = spot + alpha * (piece - spot)
+        known.append(box)
+        added.append(box)
+        kinds.append(int(labels[k]))
+    if not added:
+        return image, target
+    return image, {**target, "boxes": torch.cat([boxes, boxes.new_tensor(added)]), "labels": torch.cat([labels, labels.new_tensor(kinds)])}
+
+
+def copy_place(boxes, window, wide, high, beside, x, y):
+    """(left, top) of a copy: for `beside` below a half so that it touches an object of the image, else anywhere in the window."""
+    if beside < 0.5:
+        x0, y0, x1, y1 = boxes[int(beside * 2 * len(boxes))].tolist()
+        angle = 2 * np.pi * x
+        reach = 0.75 + 0.35 * y  # of half the sides of both: boxes overlap a little, or there is a little ground between
+        return (round((x0 + x1 - wide) / 2 + np.cos(angle) * reach * (x1 - x0 + wide) / 2),
+                round((y0 + y1 - high) / 2 + np.sin(angle) * reach * (y1 - y0 + high) / 2))
+    left, top, right, bottom = window
+    return round(left + x * (right - left - wide)), round(top + y * (bottom - top - high))
+
+
+def inside(box, window):
+    return box[0] >= window[0] and box[1] >= window[1] and box[2] <= window[2] and box[3] <= window[3]
+
+
+def covers(box, other, most=0.25):
+    """Whether two boxes share more than `most` of the smaller one."""
+    wide, high = min(box[2], other[2]) - max(box[0], other[0]), min(box[3], other[3]) - max(box[1], other[1])
+    smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
+    return wide > 0 and high > 0 and wide * high > most * smaller
+
+
+def soft_ellipse(high, wide, device):
+    """(high, wide): 1 within, 0 from the edge of the ellipse that fills the box, linear between 0.8 and 1.1 of its radius."""
+    y = (torch.arange(high, device=device) + 0.5) / high * 2 - 1
+    x = (torch.arange(wide, device=device) + 0.5) / wide * 2 - 1
+    return ((1.1 - torch.hypot(y[:, None], x[None])) / 0.3).clamp(0, 1)
 
 
 def place_window(boxes, width, height, side, i, draws):

@@ -1,5 +1,6 @@
 """
-Objects as peaks of a heat map: every cell of 4 x 4 pixels says how likely an object's centre lies in it, and which box it then has.
+Objects as peaks of a heat map: every cell of 4 x 4 pixels says how likely an object's centre lies in it, and which box it then has. For
+small objects, or such that touch each other, cells are of 2 x 2 pixels: the network then sees its images enlarged twice.
 
 After Zhou et al., Objects as Points (2019); the elliptic peaks, and boxes learned around the centre, after Liu et al.,
 Training-Time-Friendly Network (2020), which needs far fewer steps.
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from detection.detections import Detections, box_giou
 from detection.encoders import ConvBlock, Neck, make_encoder, padded
 
-STRIDE = 4  # pixels of a cell
+STRIDE = 4  # pixels of a cell, in the image that the encoder sees
 SPREAD = 0.54  # of a box's side that its peak covers (TTFNet's alpha); a standard deviation is a sixth of that
 WEIGHTS = {"heat": 1.0, "box": 5.0}
 PRIOR = 0.01  # heat of an untrained network
@@ -23,13 +24,14 @@ PRIOR = 0.01  # heat of an untrained network
 class CentreDetector(nn.Module):
     """
     images: normalised inputs (B, in_channels, H, W), any H and W. usual: (width, height) in pixels of a usual object. bands: names of the
-    inputs, for encoders that need them.
+    inputs, for encoders that need them. stride: pixels of the images that a cell has across, 4, 2 or 1; below 4 they are enlarged.
     """
 
     loss_names = tuple(WEIGHTS)
 
-    def __init__(self, encoder, in_channels, classes, usual, width=48, bands=None):
+    def __init__(self, encoder, in_channels, classes, usual, width=48, bands=None, stride=STRIDE):
         super().__init__()
+        self.stride = stride
         self.encoder = make_encoder(encoder, in_channels, bands)
         self.neck = Neck(self.encoder.channels, width)
         self.heat = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, classes, 1))
@@ -43,20 +45,22 @@ class CentreDetector(nn.Module):
     def forward(self, images):
         """→ (heat logits (B, K, h, w), boxes (B, 4, h, w) xyxy in pixels), h and w those of cells that have a pixel of the image."""
         height, width = images.shape[-2:]
+        if self.stride != STRIDE:
+            images = F.interpolate(images, scale_factor=STRIDE // self.stride, mode="bilinear", align_corners=False)
         x = self.neck(self.encoder(padded(images).contiguous(memory_format=torch.channels_last)))
-        h, w = -(-height // STRIDE), -(-width // STRIDE)
+        h, w = -(-height // self.stride), -(-width // self.stride)
         return self.heat(x)[..., :h, :w].float(), self.decode(self.box(x)[..., :h, :w].float())
 
     def decode(self, raw):
         """(B, 4, h, w): shift of the centre in cells, logarithm of the size in usual sizes → boxes in pixels."""
-        centre = (cells(raw.shape[-2:], raw.device) + raw[:, :2]) * STRIDE
+        centre = (cells(raw.shape[-2:], raw.device) + raw[:, :2]) * self.stride
         half = 0.5 * self.usual[:, None, None] * raw[:, 2:].clamp(-4.0, 4.0).exp()
         return torch.cat([centre - half, centre + half], dim=1)
 
     def losses(self, images, targets, total=lambda number: number):
         """{name: scalar}. targets: a list of {"boxes" (N, 4), "labels" (N,), "ignore" (M, 4)}. total: see Detector.losses."""
         logits, boxes = self(images)
-        heat, weight, truth, share = (part.to(logits.device) for part in make_targets(targets, logits.shape))
+        heat, weight, truth, share = (part.to(logits.device) for part in make_targets(targets, logits.shape, self.stride))
         objects = total(torch.tensor(float(sum(len(target["boxes"]) for target in targets)), device=logits.device)).clamp(min=1.0)
         overlap = box_giou(boxes, truth, dim=1)
         return {
@@ -95,7 +99,7 @@ def cells(size, device):
     return torch.stack([x, y])
 
 
-def make_targets(targets, shape):
+def make_targets(targets, shape, stride=STRIDE):
     """
     On the CPU, where targets are: one transfer instead of one for each object.
 
@@ -108,13 +112,13 @@ def make_targets(targets, shape):
     x, y = cells((h, w), "cpu")
     for i, target in enumerate(targets):
         boxes, labels = target["boxes"].float(), target["labels"]
-        for left, top, right, bottom in target["ignore"].float() / STRIDE if len(target["ignore"]) else ():
+        for left, top, right, bottom in target["ignore"].float() / stride if len(target["ignore"]) else ():
             weight[i, 0][(x > left - 0.5) & (x < right + 0.5) & (y > top - 0.5) & (y < bottom + 0.5)] = 0.0
         if not len(boxes):
             continue
         order = (-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).argsort(stable=True)  # the smallest is painted last
         for box, label in zip(boxes[order], labels[order], strict=True):
-            left, top, right, bottom = (box / STRIDE).tolist()
+            left, top, right, bottom = (box / stride).tolist()
             paint(heat[i, int(label) - 1], share[i], truth[i], weight[i, 0], box, left, top, right, bottom)
     return heat, weight, truth, share
 

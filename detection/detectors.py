@@ -13,7 +13,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from detection.centre import CentreDetector
+from detection.centre import STRIDE, CentreDetector
 from detection.encoders import SMALL, PublishedEncoder, freeze, load_pretrained
 from detection.torchvision_detectors import FRAMEWORKS, TorchvisionDetector
 from nets.input_step import InputStep
@@ -34,7 +34,7 @@ class DetectorConfig:
 
     mean, std: a number a band, in the scale of the images. usual: (width, height) of a usual object, for centre; anchor_sizes (one for each
     of four feature maps) and anchor_ratios (height / width) for the others, all in pixels. proposals: of Faster and Mask R-CNN. lora: rank
-    of the encoder's adapters (nets/lora.py), 0 without any.
+    of the encoder's adapters (nets/lora.py), 0 without any. stride: pixels of a cell of centre's heat map.
     """
 
     framework: str = CENTRE
@@ -48,6 +48,7 @@ class DetectorConfig:
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     proposals: int = 1000
     lora: int = 0
+    stride: int = STRIDE
 
     @classmethod
     def from_dict(cls, values):
@@ -55,7 +56,8 @@ class DetectorConfig:
 
     def to_dict(self):
         values = config_to_dict(dataclasses.asdict(self))
-        return values if self.lora else {key: value for key, value in values.items() if key != "lora"}
+        absent = {"lora": 0, "stride": STRIDE}  # as in the checkpoints of before these were there
+        return {key: value for key, value in values.items() if key not in absent or value != absent[key]}
 
 
 def build_detector(config, encoder_weights=None, pictures=True):
@@ -73,7 +75,8 @@ def build_detector(config, encoder_weights=None, pictures=True):
 
 def build_network(config):
     if config.framework == CENTRE:
-        return CentreDetector(config.encoder, len(config.bands), len(config.classes), config.usual, bands=config.bands)
+        return CentreDetector(config.encoder, len(config.bands), len(config.classes), config.usual, bands=config.bands,
+                              stride=config.stride)
     if config.framework not in FRAMEWORKS:
         near = did_you_mean(config.framework, ALL_FRAMEWORKS)
         raise UserError(f"unknown framework {config.framework!r}; expected one of {', '.join(ALL_FRAMEWORKS)}.{near}")

@@ -37,6 +37,15 @@ def number(low=-math.inf, high=math.inf, above=None):
     return parse
 
 
+def auto_or(kind):
+    """`auto` as it is, anything else as `kind` takes it."""
+
+    def convert(text):
+        return text if text == "auto" else kind(text)
+
+    return convert
+
+
 def numbers(count, example):
     """A type for `count` finite numbers separated by commas, as a tuple of floats."""
 

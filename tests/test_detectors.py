@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import adjust_brightness, adjust_contr
 
 import augment
 from detection import augment as box_augment
-from detection.anchors import fit_anchors, usual_size
+from detection.anchors import fit_anchors, fitting_stride, narrow_side, usual_size
 from detection.centre import STRIDE, CentreDetector, heat_loss, make_targets
 from detection.detections import box_giou
 from detection.detectors import ALL_FRAMEWORKS, DetectorConfig, build_detector, detector_from_checkpoint
@@ -115,6 +115,46 @@ def test_saturation_leaves_the_mean_of_the_bands_and_scales_their_distances_from
     assert torch.allclose(changed[1] - mean, saturation * (images[1] - mean), atol=1e-5)
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(24, 90), st.integers(24, 90))
+def test_copies_lie_in_the_window_hide_no_object_and_leave_all_else_as_it_was(seed, copies, height, width):
+    random = np.random.default_rng(seed)
+    image = torch.full((2, height, width), 0.1)
+    corner = random.integers(0, [width - 12, height - 12])
+    boxes = torch.tensor([[*corner, *(corner + random.integers(4, 13, 2))], [2, 3, 9, 8]]).float()
+    for k, (x0, y0, x1, y1) in enumerate(boxes.int().tolist()):
+        image[:, y0:y1, x0:x1] = 0.5 + 0.25 * k
+    known = {"boxes": boxes, "labels": torch.tensor([2, 1]), "ignore": torch.tensor([[0.0, height - 5, width, height]])}
+    x0, y0 = (int(random.integers(0, side - 20)) for side in (width, height))
+    window = (x0, y0, int(random.integers(x0 + 18, width + 1)), int(random.integers(y0 + 18, height + 1)))
+    before, draws = image.clone(), random.random((copies, 6))
+    draws[0, 0] = 0.9
+    after, found = box_augment.with_copies(image, known, window, draws)
+    assert torch.equal(image, before) and torch.equal(found["boxes"][:2], boxes)
+    changed = (after != before).any(dim=0)
+    covered = torch.zeros_like(changed)
+    everything = [*boxes.tolist(), *known["ignore"].tolist()]
+    for box, label in zip(found["boxes"][2:].int().tolist(), found["labels"][2:].tolist(), strict=True):
+        left, top, right, bottom = box
+        assert window[0] <= left and window[1] <= top and right <= window[2] and bottom <= window[3]
+        (first, second), sides = (boxes[2 - label, 2:] - boxes[2 - label, :2]).int().tolist(), [right - left, bottom - top]
+        assert sides in ([first, second], [second, first])
+        assert after[0, (top + bottom) // 2, (left + right) // 2] != before[0, 0, 0] or len(found["boxes"]) > 3  # later ones touch it
+        for other in everything:
+            shared = [min(box[2 + a], other[2 + a]) - max(box[a], other[a]) for a in (0, 1)]
+            least = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
+            assert min(shared) <= 0 or shared[0] * shared[1] <= 0.25 * least
+        everything.append(box)
+        covered[top:bottom, left:right] = True
+    assert not (changed & ~covered).any()
+
+
+def test_half_of_the_crops_get_copies_and_a_policy_of_none_draws_none():
+    several = box_augment.draw(400, 3, 0, 0, 0, box_augment.CropPolicy(size=8, copies=3)).copies
+    assert several.shape == (400, 3, 6) and (several[:, 0, 0] >= 0.5).mean() == pytest.approx(0.5, abs=0.08)
+    assert box_augment.draw(4, 3, 0, 0, 0, box_augment.CropPolicy(size=8)).copies.size == 0
+
+
 def test_a_policy_without_tone_changes_none_and_one_with_it_stays_within_its_share():
     factors = [box_augment.draw(500, 3, 0, 0, 0, box_augment.CropPolicy(size=8, tone=tone)).tone for tone in (0.0, 0.5)]
     assert (factors[0] == 1.0).all()
@@ -147,12 +187,38 @@ def test_of_two_boxes_in_one_cell_the_smaller_one_has_it():
     assert truth[0, :, 7, 7].tolist() == [26, 26, 34, 34]
 
 
-def test_a_network_that_says_nothing_has_boxes_of_the_usual_size_around_each_cell():
-    detector = CentreDetector("small", 3, 1, (24.0, 12.0)).eval()
+@given(st.sampled_from([4, 2, 1]), st.integers(9, 40), st.integers(9, 40))
+@settings(max_examples=12)
+def test_a_network_that_says_nothing_has_boxes_of_the_usual_size_around_each_cell(stride, height, width):
+    detector = CentreDetector("small", 3, 1, (24.0, 12.0), stride=stride).eval()
     with torch.no_grad():
-        _, boxes = detector(torch.rand(1, 3, 32, 40))
-    assert boxes.shape == (1, 4, 8, 10)
-    assert boxes[0, :, 2, 5].tolist() == pytest.approx([22 - 12, 10 - 6, 22 + 12, 10 + 6])  # centre of the cell: (5.5, 2.5) cells
+        heat, boxes = detector(torch.rand(1, 3, height, width))
+    assert heat.shape[-2:] == boxes.shape[-2:] == (math.ceil(height / stride), math.ceil(width / stride))
+    x, y = 1.5 * stride, 0.5 * stride  # centre of the cell in the first row, second column
+    assert boxes[0, :, 0, 1].tolist() == pytest.approx([x - 12, y - 6, x + 12, y + 6])
+
+
+@pytest.mark.parametrize("stride", [4, 2, 1])
+def test_cells_lie_where_their_pixels_are(stride):
+    """A white pixel changes the heat most around its own cell, whatever the enlargement."""
+    torch.manual_seed(0)
+    detector = CentreDetector("small", 1, 1, (8.0, 8.0), stride=stride).eval()
+    black, white = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    white[..., 40:44, 20:24] = 50.0
+    with torch.no_grad():
+        change = (detector(white)[0] - detector(black)[0]).abs()[0, 0]
+    change = change / change.sum()
+    places = (torch.arange(len(change)) + 0.5) * stride
+    rows, columns = (change.sum(dim=1 - axis) @ places for axis in (0, 1))
+    assert (float(rows), float(columns)) == pytest.approx((42, 22), abs=6)
+
+
+def test_two_narrow_objects_side_by_side_have_two_peaks_in_cells_of_two_pixels_and_one_in_cells_of_four():
+    beside = [target([[10, 8, 15, 32], [15, 8, 20, 32]])]
+    for stride, peaks in ((4, 1), (2, 2)):
+        heat = make_targets(beside, (1, 1, 40 // stride, 40 // stride), stride)[0]
+        _, columns = torch.nonzero(heat[0, 0] == 1, as_tuple=True)
+        assert len(columns) == 2 and int((columns.diff() > 1).sum()) + 1 == peaks  # of neighbouring cells only one is a peak
 
 
 @given(st.integers(0, 10**6))
@@ -301,3 +367,11 @@ def test_anchors_span_the_sizes_that_there_are():
 
 def test_the_stride_is_what_the_docs_say():
     assert STRIDE == 4
+    wide = [[0, 0, 30, 40]] * 19
+    assert narrow_side([*wide, [0, 0, 4, 90]]) == 30 and fitting_stride(30) == 4  # one narrow object in twenty is none in ten
+    assert narrow_side([[0, 0, 18, 60]] * 20) == 18 and fitting_stride(18) == 2 and fitting_stride(20) == 4
+
+
+def test_checkpoints_of_the_usual_stride_are_those_of_before():
+    assert "stride" not in DetectorConfig().to_dict() and DetectorConfig.from_dict(DetectorConfig().to_dict()).stride == 4
+    assert DetectorConfig.from_dict(DetectorConfig(stride=2).to_dict()).stride == 2

@@ -1,6 +1,7 @@
 """Flags of train_detection.py that the shared promises do not cover."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 from training_programs import make_images
@@ -9,6 +10,7 @@ import train_detection
 from detection.detections import UNCHOSEN, score_of
 from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
+from runtime.settings import group_of
 
 
 @pytest.fixture
@@ -78,6 +80,38 @@ def test_only_some_epochs_and_the_last_validate(words, tmp_path):
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [bool(row["val_map_50"]) for row in rows] == [False, True, True] and rows[0]["best"] == "0" and rows[1]["best"] == "1"
+
+
+def options_of(words):
+    args = train_detection.build_parser().parse_args([str(word) for word in words])
+    train_detection.import_libraries()
+    args.lr, args.threshold = 1e-3, None
+    return group_of(train_detection.Options, args)
+
+
+@pytest.mark.parametrize(("given", "stride", "copies", "crop"), [
+    ([], 2, 8, 128), (["--stride", 4, "--copies", 0], 4, 0, 256), (["--no-augment", "--crop", 32], 2, 0, 32),
+    (["--framework", "fcos", "--encoder", "small"], 4, 0, 400),
+])
+def test_stride_and_copies_are_fitted_to_the_boxes_unless_given(given, stride, copies, crop):
+    """Boxes of 12 x 30 pixels, which cover 4 % of their image."""
+    given = options_of(["--tile-size", 400, *given])
+    tiles = SimpleNamespace(images=[SimpleNamespace(boxes=[(0, 0, 12, 30)] * 4, width=200, height=200)])
+    said = []
+    console = SimpleNamespace(say=said.append)
+    options = train_detection.fitted(given, tiles, None, console)
+    assert (options.stride, options.copies) == (str(stride), copies)
+    assert train_detection.sampling_of(options).crop.size == crop
+    assert [any(f"--stride {stride}" in line for line in said), any(f"--copies {copies}" in line for line in said)] == [
+        stride == 2, copies == 8]
+    resumed = train_detection.fitted(given, tiles, {"model": {}}, console)
+    assert resumed.stride == "4"  # of a network from before there were others
+
+
+def test_crowded_objects_are_not_copied():
+    tiles = SimpleNamespace(images=[SimpleNamespace(boxes=[(0, 0, 60, 30)] * 4, width=200, height=200)])
+    options = train_detection.fitted(options_of([]), tiles, None, SimpleNamespace(say=pytest.fail))
+    assert (options.stride, options.copies) == ("4", 0)
 
 
 @pytest.mark.parametrize(("more", "stated", "counts"), [([], None, UNCHOSEN), (["--threshold", "0.4"], 0.4, 0.4)])

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from runtime.values import number, numbers, whole, wholes
+from runtime.values import auto_or, number, numbers, whole, wholes
 
 
 @hypothesis.given(st.integers(-50, 50), st.integers(-50, 50), st.integers(-60, 60))
@@ -18,6 +18,12 @@ def test_whole_numbers_are_taken_within_their_range_only(low, high, value):
     else:
         with pytest.raises(argparse.ArgumentTypeError, match=f"got '{value}'"):
             kind(str(value))
+
+
+def test_auto_is_a_word_and_all_else_is_what_it_stands_beside():
+    assert auto_or(whole(0, 5))("auto") == "auto" and auto_or(whole(0, 5))("3") == 3
+    with pytest.raises(argparse.ArgumentTypeError, match="got '6'"):
+        auto_or(whole(0, 5))("6")
 
 
 @hypothesis.given(st.floats(-10, 10), st.floats(allow_nan=True, allow_infinity=True))
