@@ -279,9 +279,10 @@ def test_sharpening_is_within_one_step_of_uint16(tmp_path, make_raster):
 
 
 @pytest.mark.slow
-def test_centre_finds_the_same_boxes_and_no_more_than_it_was_exported_for(tmp_path, make_raster):
+@pytest.mark.parametrize("stride", [4, 2])
+def test_centre_finds_the_same_boxes_and_no_more_than_it_was_exported_for(tmp_path, make_raster, stride):
     torch.manual_seed(0)
-    detector = as_trained(Detector(DetectorConfig(bands=("red", "green", "blue"), classes=("a", "b"))))
+    detector = as_trained(Detector(DetectorConfig(bands=("red", "green", "blue"), classes=("a", "b"), stride=stride)))
     with torch.no_grad():
         detector.network.heat[-1].weight.mul_(30)
         detector.network.box[-1].weight.normal_(0, 0.05)
