@@ -208,7 +208,7 @@ def model_from_checkpoint(checkpoint, user_model=None):
     require_same(config.user_model, user_model, name)
     model = FireSegmentationModel(config, user_model)
     if "base" in checkpoint:
-        weights = with_base(model, checkpoint, weights)
+        weights = with_base(model, checkpoint, weights, fill_encoder)
     load_weights(model, weights, name, model.config.title if config.parts else config.architecture)
     return model.eval()
 

@@ -34,6 +34,7 @@ from nets.part_flags import (
     add_part_flags,
     is_frozen,
     parts_of,
+    require_adaptable,
     require_possible,
 )
 from runtime.errors import Advice, RunError, UserError, run_program
@@ -43,7 +44,6 @@ from runtime.settings import group_of
 from runtime.values import number, weighted_names, whole
 from spectral_indices import SPECTRAL_INDICES
 
-ADAPTERS = "adapters.pt"
 FIRE_PROJECT = "fire-detection"  # of W&B, where the classes are fire; else the task's name
 # What a run is asked to do, not how it trains: never taken from a checkpoint.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_split", "strict", "accept_scale", "device", "config", "quiet", "debug",
@@ -174,7 +174,7 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
     global final_reaches, adopt_settings, settings_of, write_scores, load_checkpoint, require_parts, result_of
-    global assemble, in_words, optimiser_groups, load_user_model, alone, save_checkpoint
+    global assemble, in_words, optimiser_groups, load_user_model, name_base, save_adapters
     global find_result, ended_as_planned, path_length, warn_of_short_path, spread_patches
     import numpy as np
     import torch
@@ -194,14 +194,14 @@ def import_libraries():
     from mapping.score_files import write_scores
     from mapping.validation_baseline import spread_patches
     from model import assemble, create_segmentation_model, model_from_checkpoint, require_fitting_size
-    from nets.adapter_file import alone
+    from nets.adapter_file import name_base, save_adapters
     from nets.foundation import FOUNDATIONS
     from nets.model_output import as_model_output
     from nets.optimiser_groups import in_words, optimiser_groups
     from nets.user_model import load_user_model
     from raster.scale import are_pictures
     from runtime.changed_data import follow_changed_data
-    from runtime.checkpoint import load_checkpoint, require_parts, save_checkpoint
+    from runtime.checkpoint import load_checkpoint, require_parts
     from runtime.device import Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores
     from runtime.distributed import share_batch_statistics
     from runtime.finite import require_finite_loss, require_finite_weights
@@ -324,7 +324,7 @@ def open_checkpoint(args, given):
         checkpoint = load_checkpoint(args.resume, "segmentation")  # which says what it is
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
     if "base" in checkpoint and "encoder_weights" in given:
-        checkpoint["base_file"] = args.encoder_weights
+        name_base(checkpoint, args.encoder_weights)
     parser = build_parser()
     before_parts = {name: parser.get_default(name) for name in (*PART_FLAGS, "lr_encoder")}  # of runs that knew no such flags
     saved = {**before_parts, **checkpoint["settings"], "task": checkpoint["kind"]}
@@ -592,8 +592,7 @@ def make_model(choice, task, outputs, size, console, pictures, **inputs):
     if not choice.decoder and not choice.model:
         return create_segmentation_model(outputs, choice.encoder, choice.architecture, encoder_weights=choice.encoder_weights, task=task,
                                          **inputs)
-    if choice.lora and choice.encoder_weights == "none":
-        raise UserError(f"--lora {choice.lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
+    require_adaptable(choice.lora, choice.encoder_weights)
     if choice.lora and choice.freeze_encoder == "all":
         raise UserError(f"--freeze-encoder all would keep the adapters of --lora {choice.lora} still too; leave one of the two out")
     parts = parts_of(choice, task=task, outputs=outputs, encoder=choice.encoder, image_size=(size, size))
@@ -748,12 +747,6 @@ def refuse_all_unreadable(unreadable, data, epoch):
     drawn = {index for batch in data.batches.of_epoch(epoch) for index in batch}
     if all(data.train.patches[index].image.name in unreadable for index in drawn):
         raise RunError(f"not one training patch of {data.patch_set.folder} can be read; make the patches again")
-
-
-def save_adapters(folder, result, model, encoder_weights):
-    """adapters.pt: what was trained of the checkpoint that maps are made with, without the encoder's own weights."""
-    save_checkpoint(folder.file(ADAPTERS), alone(load_checkpoint(folder.file(result)), model, encoder_weights))
-    print_result(f"what was trained, without the encoder's own weights: {folder.checkpoints / ADAPTERS}")
 
 
 def conclude(position, saver, folder, task, classes, console):

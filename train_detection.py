@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 from chipping.commands.shared_flags import add_label_flags, add_picture_flags, add_tile_flags
+from nets.part_flags import add_encoder_args, add_lora_flag, parsed, require_adaptable
 from runtime.config import find_config, read_tree, sections, sets_flag
 from runtime.errors import Advice, RunError, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
@@ -39,7 +40,7 @@ KIND = "detection"
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "test_only", "test_images", "test_annotations", "strict", "device", "config", "quiet",
              "debug", "num_workers", "allow_network")
 # What decides the network's shape: taken from the checkpoint, and refused when asked for differently.
-MODEL_FLAGS = ("framework", "encoder", "anchors", "proposals", "lora", "stride")
+MODEL_FLAGS = ("framework", "encoder", "encoder_args", "anchors", "proposals", "lora", "stride")
 # What --help shows.
 FIRST_FLAGS = ("--config", "--train-images", "--train-annotations", "--val", "--label-map", "--tile-size", "--output-dir", "--framework",
                "--encoder", "--epochs", "--resume", "--test-only", "--overwrite")
@@ -74,8 +75,8 @@ def build_parser():
     group.add_argument("--framework", choices=FRAMEWORKS, default="centre", help="centre: small and fast; the others are torchvision's")
     group.add_argument("--encoder", help="small (centre's default), resnet50 (of the others), tu-<timm name>, prithvi:eo-v2-300 …")
     group.add_argument("--encoder-weights", help="imagenet (default, where there are any), none, or a .pt or .safetensors file")
-    group.add_argument("--lora", type=whole(0, 1024), default=0, metavar="RANK",
-                       help="train adapters of this rank, such as 16, in place of a transformer's own weights; 0: those")
+    add_encoder_args(group, "of a published encoder, such as bands=B02,B03,B04,B8A,B11,B12 or layers=2,5,8,11")
+    add_lora_flag(group)
     group.add_argument("--stride", choices=("auto", "4", "2", "1"), default="auto",
                        help="pixels across a cell of centre's heat map; below 4 the encoder sees images enlarged (auto: 2 where every "
                        "tenth object is narrower than 20 pixels)")
@@ -168,7 +169,7 @@ def import_libraries():
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable, Problem
     global fitting_stride, narrow_side, share_covered, STRIDE, SPARSE, COPIES
     global final_reaches, adopt_settings, group_of, settings_of, load_checkpoint, require_parts, result_of, find_result
-    global AveragedWeights, Learner, ended_as_planned, scale_on, are_pictures, path_length, warn_of_short_path
+    global AveragedWeights, Learner, ended_as_planned, scale_on, are_pictures, path_length, warn_of_short_path, name_base, save_adapters
     import torch
 
     from augment import scale_on
@@ -190,6 +191,7 @@ def import_libraries():
     from detection.tile_caches import Caches
     from detection.tile_sets import Labelled, Reading, open_tiles, read_sets
     from detection.training_data import Sampling, TrainingData
+    from nets.adapter_file import name_base, save_adapters
     from raster.scale import are_pictures
     from runtime.averaged_weights import AveragedWeights
     from runtime.changed_data import follow_changed_data
@@ -284,6 +286,7 @@ class Options:
     framework: str
     encoder: str | None
     encoder_weights: str | None
+    encoder_args: list
     lora: int
     stride: str
     anchors: str
@@ -343,8 +346,10 @@ def open_checkpoint(args, given):
     args.resume = str(find_result(args.resume)) if args.test_only else args.resume
     checkpoint = load_checkpoint(args.resume, KIND)
     require_parts(checkpoint, {"model": (), "settings": (), "state": ("model",), "data": ("bands", "classes", "threshold")})
+    if "base" in checkpoint and "encoder_weights" in given:
+        name_base(checkpoint, args.encoder_weights)
     # what runs had from before these flags
-    settings = {"tone": 0.0, "copies": 0, "stride": "4", **checkpoint["settings"]}
+    settings = {"tone": 0.0, "copies": 0, "stride": "4", "encoder_args": [], "lora": 0, **checkpoint["settings"]}
     adopt_settings(args, given, settings, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     if args.test_only and "train_images" not in given and not os.path.exists(args.train_images or ""):
         args.train_images = args.train_annotations = None  # gone since the training: scored without a baseline
@@ -466,6 +471,8 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
             saver.after_epoch(finished())
         result = result_of(ended_as_planned(options.scheduler, position.step, total_steps))
         saver.save(FINAL, result=result)
+        if options.lora and processes.is_first and position.best_score is not None:
+            save_adapters(folder, result, model, weights_of(options))
         if processes.is_first or position.best_score is None:
             conclude(position, saver, folder, data, result, unreadable, console)
     return 0
@@ -586,14 +593,23 @@ def new_detector(options, tile_set, classes):
     sizes, ratios = fit_anchors(boxes)
     if options.anchors != "auto":
         sizes = tuple(map(float, options.anchors.split(",")))
-    encoder = options.encoder or ("small" if options.framework == "centre" else "resnet50")
-    weights = options.encoder_weights or ("none" if encoder == "small" else "imagenet")
-    if options.lora and weights == "none":
-        raise UserError(f"--lora {options.lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
-    config = DetectorConfig(framework=options.framework, encoder=encoder, bands=tuple(tile_set.bands), classes=classes, mean=mean, std=std,
-                            usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios, proposals=options.proposals,
-                            lora=options.lora, stride=int(options.stride))
+    weights = weights_of(options)
+    require_adaptable(options.lora, weights)
+    config = DetectorConfig(framework=options.framework, encoder=encoder_of(options), bands=tuple(tile_set.bands), classes=classes,
+                            mean=mean, std=std, usual=usual_size(boxes), anchor_sizes=sizes, anchor_ratios=ratios,
+                            proposals=options.proposals, encoder_args=parsed(options.encoder_args, "--encoder-args"), lora=options.lora,
+                            stride=int(options.stride))
     return build_detector(config, weights, pictures=are_pictures(tile_set.divide_by))
+
+
+def encoder_of(options):
+    """The encoder that --encoder names, or the framework's usual one."""
+    return options.encoder or ("small" if options.framework == "centre" else "resnet50")
+
+
+def weights_of(options):
+    """What its encoder begins with: a file, "imagenet" or "none"."""
+    return options.encoder_weights or ("none" if encoder_of(options) == "small" else "imagenet")
 
 
 def rules_of(options):

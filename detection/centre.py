@@ -23,16 +23,16 @@ PRIOR = 0.01  # heat of an untrained network
 
 class CentreDetector(nn.Module):
     """
-    images: normalised inputs (B, in_channels, H, W), any H and W. usual: (width, height) in pixels of a usual object. bands: names of the
-    inputs, for encoders that need them. stride: pixels of the images that a cell has across, 4, 2 or 1; below 4 they are enlarged.
+    images: normalised inputs (B, in_channels, H, W), any H and W. usual: (width, height) in pixels of a usual object. bands, encoder_args:
+    see detection.encoders.make_encoder. stride: pixels of the images that a cell has across, 4, 2 or 1; below 4 they are enlarged.
     """
 
     loss_names = tuple(WEIGHTS)
 
-    def __init__(self, encoder, in_channels, classes, usual, width=48, bands=None, stride=STRIDE):
+    def __init__(self, encoder, in_channels, classes, usual, width=48, bands=None, encoder_args=None, stride=STRIDE):
         super().__init__()
         self.stride = stride
-        self.encoder = make_encoder(encoder, in_channels, bands)
+        self.encoder = make_encoder(encoder, in_channels, bands, encoder_args)
         self.neck = Neck(self.encoder.channels, width)
         self.heat = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, classes, 1))
         self.box = nn.Sequential(ConvBlock(width, width), nn.Conv2d(width, 4, 1))

@@ -16,6 +16,7 @@ from torch import nn
 from detection.centre import STRIDE, CentreDetector
 from detection.encoders import SMALL, PublishedEncoder, freeze, load_pretrained
 from detection.torchvision_detectors import FRAMEWORKS, TorchvisionDetector
+from nets.adapter_file import with_base
 from nets.input_step import InputStep
 from nets.lora import add_lora
 from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
@@ -33,8 +34,9 @@ class DetectorConfig:
     Everything that decides a detector's shape: the checkpoint's "model", forced on resume.
 
     mean, std: a number a band, in the scale of the images. usual: (width, height) of a usual object, for centre; anchor_sizes (one for each
-    of four feature maps) and anchor_ratios (height / width) for the others, all in pixels. proposals: of Faster and Mask R-CNN. lora: rank
-    of the encoder's adapters (nets/lora.py), 0 without any. stride: pixels of a cell of centre's heat map.
+    of four feature maps) and anchor_ratios (height / width) for the others, all in pixels. proposals: of Faster and Mask R-CNN.
+    encoder_args: of --encoder-args. lora: rank of the encoder's adapters (nets/lora.py), 0 without any. stride: pixels of a cell of
+    centre's heat map.
     """
 
     framework: str = CENTRE
@@ -47,6 +49,7 @@ class DetectorConfig:
     anchor_sizes: tuple[float, ...] = (16.0, 32.0, 64.0, 128.0)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     proposals: int = 1000
+    encoder_args: dict = dataclasses.field(default_factory=dict)
     lora: int = 0
     stride: int = STRIDE
 
@@ -56,7 +59,7 @@ class DetectorConfig:
 
     def to_dict(self):
         values = config_to_dict(dataclasses.asdict(self))
-        absent = {"lora": 0, "stride": STRIDE}  # as in the checkpoints of before these were there
+        absent = {"encoder_args": {}, "lora": 0, "stride": STRIDE}  # as in the checkpoints of before these were there
         return {key: value for key, value in values.items() if key not in absent or value != absent[key]}
 
 
@@ -76,13 +79,13 @@ def build_detector(config, encoder_weights=None, pictures=True):
 def build_network(config):
     if config.framework == CENTRE:
         return CentreDetector(config.encoder, len(config.bands), len(config.classes), config.usual, bands=config.bands,
-                              stride=config.stride)
+                              encoder_args=config.encoder_args, stride=config.stride)
     if config.framework not in FRAMEWORKS:
         near = did_you_mean(config.framework, ALL_FRAMEWORKS)
         raise UserError(f"unknown framework {config.framework!r}; expected one of {', '.join(ALL_FRAMEWORKS)}.{near}")
     anchors = (config.anchor_sizes, config.anchor_ratios)
     return TorchvisionDetector(config.framework, config.encoder, len(config.bands), len(config.classes), anchors, config.proposals,
-                               config.bands)
+                               config.bands, config.encoder_args)
 
 
 def detector_from_checkpoint(checkpoint, averaged=True):
@@ -97,6 +100,8 @@ def detector_from_checkpoint(checkpoint, averaged=True):
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise UserError(f"{name} is damaged: it does not hold a detector's description and weights; take another checkpoint")
     detector = Detector(DetectorConfig.from_dict(config))
+    if "base" in checkpoint:
+        weights = with_base(detector, checkpoint, weights, load_pretrained)
     load_weights(detector, weights, name, detector.config.framework)
     return detector.eval()
 

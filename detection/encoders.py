@@ -35,9 +35,9 @@ STRIDES = (4, 8, 16, 32)
 class PublishedEncoder(nn.Module):
     """One of nets/foundation.py as maps at strides 4, 8, 16 and 32: tokens of a transformer become a pyramid, or its last four maps."""
 
-    def __init__(self, name, bands):
+    def __init__(self, name, bands, arguments=None):
         super().__init__()
-        self.encoder, self.necks = build_published(name, bands), nn.ModuleList()
+        self.encoder, self.necks = build_published(name, bands, arguments), nn.ModuleList()
         layout = self.encoder.layout
         if layout.form == TOKENS:
             self.necks.append(TokensToMaps(layout))
@@ -45,8 +45,8 @@ class PublishedEncoder(nn.Module):
             layout = self.necks[-1].layout
         if tuple(layout.strides[-4:]) != STRIDES:
             strides = ", ".join(f"{stride:g}" for stride in layout.strides)
-            raise UserError(f"encoder {name} has maps at strides {strides}, and detectors need 4 to 32; pass another --encoder, such as "
-                            "prithvi:eo-v2-300")
+            remedy = "pass four layers=" if "layers" in (arguments or {}) else "pass another --encoder, such as prithvi:eo-v2-300"
+            raise UserError(f"encoder {name} has maps at strides {strides}, and detectors need 4 to 32; {remedy}")
         self.channels = tuple(layout.channels[-4:])
 
     @property
@@ -58,10 +58,16 @@ class PublishedEncoder(nn.Module):
         return run_necks(self.necks, self.encoder(x), (x.shape[-2] // multiple, x.shape[-1] // multiple))[-4:]
 
 
-def make_encoder(name, in_channels, bands=None):
-    """A module with `.channels`, whose forward gives four maps. bands: names, for published encoders, which know them by name."""
+def make_encoder(name, in_channels, bands=None, arguments=None):
+    """
+    A module with `.channels`, whose forward gives four maps. bands: names, for published encoders, which know them by name. arguments: of
+    --encoder-args, for published ones too. UserError where they are not read.
+    """
     if ":" in name:
-        return PublishedEncoder(name, bands or tuple(f"band_{i + 1}" for i in range(in_channels)))
+        return PublishedEncoder(name, bands or tuple(f"band_{i + 1}" for i in range(in_channels)), arguments)
+    for word in arguments or ():
+        raise UserError(f"encoder {name} of a detector does not read the argument {word!r}; it takes none. Those of published encoders do, "
+                        "such as prithvi:eo-v2-300")
     return SmallEncoder(in_channels) if name == SMALL else LibraryEncoder(name, in_channels)
 
 

@@ -26,9 +26,9 @@ class PyramidBackbone(nn.Module):
 
     out_channels = 256
 
-    def __init__(self, encoder, in_channels, bands=None):
+    def __init__(self, encoder, in_channels, bands=None, encoder_args=None):
         super().__init__()
-        self.encoder = make_encoder(encoder, in_channels, bands)
+        self.encoder = make_encoder(encoder, in_channels, bands, encoder_args)
         self.pyramid = FeaturePyramidNetwork(list(self.encoder.channels), self.out_channels)
         self.precision = None  # torch dtype of autocast, None for fp32: set for each call
 
@@ -48,12 +48,13 @@ class AsItIs(GeneralizedRCNNTransform):
 class TorchvisionDetector(nn.Module):
     """
     images: normalised inputs (B, in_channels, H, W). framework: a key of FRAMEWORKS. anchors: (sizes, ratios), one size a feature map.
-    proposals: regions that Faster and Mask R-CNN look at in an image. bands: names of the inputs, for encoders that need them.
+    proposals: regions that Faster and Mask R-CNN look at in an image. bands, encoder_args: see detection.encoders.make_encoder.
     """
 
-    def __init__(self, framework, encoder, in_channels, classes, anchors, proposals=1000, bands=None):
+    def __init__(self, framework, encoder, in_channels, classes, anchors, proposals=1000, bands=None,
+                 encoder_args=None):
         super().__init__()
-        backbone = PyramidBackbone(encoder, in_channels, bands)
+        backbone = PyramidBackbone(encoder, in_channels, bands, encoder_args)
         unchanged = {"image_mean": [0.0] * in_channels, "image_std": [1.0] * in_channels}
         self.network = FRAMEWORKS[framework](backbone, classes + 1, anchors, proposals, unchanged)
         self.network.transform = AsItIs(0, 0, **unchanged)

@@ -83,12 +83,32 @@ def traced(exportable):
                 exportable.module, examples, dynamo=True, opset_version=OPSET, verbose=False,
                 dynamic_shapes=(tuple(free_dims(port, exportable.facts["multiple"]) for port in exportable.inputs),),
                 input_names=[port.name for port in exportable.inputs], output_names=[port.name for port in exportable.outputs],
+                custom_translation_table={torch.ops.aten.linear.default: linear_of_rows},
             )
         except Exception as error:
             cause = error.__cause__ or error
             raise RunError(f"{exportable.title} cannot be exported to ONNX ({type(cause).__name__}: {one_line(cause)[:160]}); "
                            "pass --safetensors") from error
     return program
+
+
+def linear_of_rows(x, weight, bias=None):
+    """
+    aten::linear in ONNX: one Gemm over all rows (…, C) → (…, D). The exporter's own is MatMul and Add for tokens, which ONNX Runtime runs
+    one after the other: 7 % of a vision transformer's time.
+    """
+    from onnxscript import opset20 as op
+
+    *leading, _ = x.shape
+    rows = x if len(x.shape) == 2 else op.Flatten(x, axis=-1)
+    found = op.Gemm(rows, weight, bias, transB=1)
+    if len(x.shape) == 2:
+        return found
+    if sum(not isinstance(side, int) for side in leading) <= 1:
+        shape = [side if isinstance(side, int) else -1 for side in (*leading, weight.shape[0])]
+    else:
+        shape = op.Concat(op.Shape(x, end=-1), [weight.shape[0]], axis=0)
+    return op.Reshape(found, shape)
 
 
 def free_dims(port, multiple):

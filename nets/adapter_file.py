@@ -8,16 +8,27 @@ decoder, head); the rest comes from the file of published weights that the train
 import hashlib
 from pathlib import Path
 
-from nets.encoder_weights import HUB, fill_encoder
+from nets.encoder_weights import HUB
 from nets.lora import is_adapter
+from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
+from runtime.logs import print_result
 
-ENCODER = "network.encoder."
+ADAPTERS = "adapters.pt"
+
+
+def save_adapters(folder, result, model, weights_file):
+    """Write adapters.pt of a run's folder: what was trained of its checkpoint `result`. weights_file: of the base."""
+    save_checkpoint(folder.file(ADAPTERS), alone(load_checkpoint(folder.file(result)), model, weights_file))
+    print_result(f"what was trained, without the encoder's own weights: {folder.checkpoints / ADAPTERS}")
 
 
 def alone(checkpoint, model, weights_file):
-    """The checkpoint of a model with adapters, as load_checkpoint gives it, without what is not trained. weights_file: of the base."""
-    weights = checkpoint["state"]["model"]
+    """
+    The checkpoint of a model with adapters, as load_checkpoint gives it, without what is not trained. weights_file: of the base. Of weights
+    and their average, where there is one, the average is kept.
+    """
+    weights = checkpoint["state"].get("average") or checkpoint["state"]["model"]
     base = base_names(model)
     name = weights_file if weights_file in HUB else Path(weights_file).name
     kept = {key: value for key, value in weights.items() if key not in base}
@@ -32,21 +43,23 @@ def name_base(checkpoint, file):
     checkpoint["base_file"] = file
 
 
-def with_base(model, checkpoint, weights):
+def with_base(model, checkpoint, weights, fill):
     """
     All weights of a model whose checkpoint holds adapters alone. weights: of the checkpoint. checkpoint["base_file"] is the file that the
-    user named; without it one of the stated name is looked for beside the checkpoint. The model's encoder is filled.
+    user named; without it one of the stated name is looked for beside the checkpoint. The model's encoder is filled by
+    fill(encoder, its name, file, bands).
 
     UserError where there is no such file, or other weights are in it.
     """
     base, path = checkpoint["base"], checkpoint.get("path", "the checkpoint")
-    parts = model.config.parts
-    if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("name", "sha256")) or not (parts and parts.lora):
+    config = getattr(model.config, "parts", model.config)  # of an assembled model, or of a detector
+    is_stated = isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("name", "sha256"))
+    if not is_stated or not getattr(config, "lora", 0):
         raise UserError(f"{path} is damaged: it does not say which weights its adapters are for; take another checkpoint")
     file = checkpoint.get("base_file") or (base["name"] if base["name"] in HUB else Path(path).parent / Path(base["name"]).name)
     if file not in HUB and not Path(file).is_file():
         raise UserError(f"{path} holds adapters alone, for the weights of {Path(base['name']).name}; pass --encoder-weights FILE")
-    fill_encoder(model.network.encoder, parts.encoder, file, parts.bands)
+    fill(model.network.encoder, config.encoder, file, config.bands)
     state = model.state_dict()
     own = {key: state[key] for key in base_names(model)}
     if fingerprint(own) != base["sha256"]:
@@ -56,7 +69,9 @@ def with_base(model, checkpoint, weights):
 
 def base_names(model):
     """Names of the weights of a model's encoder that are not trained beside adapters."""
-    return [f"{ENCODER}{name}" for name, _ in model.network.encoder.named_parameters() if not is_adapter(name)]
+    encoder = model.network.encoder
+    prefix = next(name for name, module in model.named_modules() if module is encoder)
+    return [f"{prefix}.{name}" for name, _ in encoder.named_parameters() if not is_adapter(name)]
 
 
 def fingerprint(weights):

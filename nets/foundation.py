@@ -28,7 +28,7 @@ RGB = ("red", "green", "blue")
 PREFIXES = ("module.", "model.", "network.", "encoder.", "backbone.", "_timm_module.", "inner.")
 # What names of weights begin with that are no encoder's: decoders and heads of a pretraining, of fine-tuned models, of ours.
 DROPPED = ("decoder", "mask_token", "head.", "fc.", "fc_norm.", "neck.", "necks.", "aux", "auxiliary.", "criterion.", "projector.",
-           "input_step.", "output_step.", "gain", "shift")
+           "input_step.", "output_step.", "gain", "shift", "heat.", "box.", "usual", "pyramid.", "rpn.", "roi_heads.")
 
 SCALES = {"temporal_embed_enc.scale": "time_scale", "location_embed_enc.scale": "place_scale"}
 

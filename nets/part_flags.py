@@ -20,17 +20,30 @@ def add_part_flags(group):
     group.add_argument("--head", help="pixel, regression or classification; the usual one of the task by default")
     group.add_argument("--aux-head", type=auxiliary, nargs="+", default=[], metavar="NAME=DECODER[:WEIGHT]",
                        help=f"further decoders and heads in training; weight of the loss: {AUXILIARY_WEIGHT} by default")
-    group.add_argument("--encoder-args", type=keyed, nargs="+", default=[], metavar="K=V",
-                       help="such as layers=2,5,8,11 or output_stride=16")
+    add_encoder_args(group, "such as layers=2,5,8,11 or output_stride=16")
     group.add_argument("--neck-args", type=keyed, nargs="+", default=[], metavar="NECK.K=V", help="such as pyramid.learned=true")
     group.add_argument("--decoder-args", type=keyed, nargs="+", default=[], metavar="K=V",
                        help="such as channels=128; NAME.channels=64 for an auxiliary head")
     group.add_argument("--head-args", type=keyed, nargs="+", default=[], metavar="K=V",
                        help="such as dropout=0.1 or upscale=1; NAME.dropout=0.2 for an auxiliary head")
-    group.add_argument("--lora", type=whole(0, 1024), default=0, metavar="RANK",
-                       help="train adapters of this rank, such as 16, in place of a transformer's own weights; 0: those")
+    add_lora_flag(group)
     group.add_argument("--partial-weights", action="store_true", help="--encoder-weights that lack some tensors; those stay random")
     group.add_argument("--model", metavar="FILE.py:FUNCTION", help="a network of yours: a function that takes a ModelConfig")
+
+
+def add_encoder_args(group, text):
+    group.add_argument("--encoder-args", type=keyed, nargs="+", default=[], metavar="K=V", help=text)
+
+
+def add_lora_flag(group):
+    group.add_argument("--lora", type=whole(0, 1024), default=0, metavar="RANK",
+                       help="train adapters of this rank, such as 16, in place of a transformer's own weights; 0: those")
+
+
+def require_adaptable(lora, encoder_weights):
+    """UserError where --lora would adapt random weights."""
+    if lora and encoder_weights == "none":
+        raise UserError(f"--lora {lora} adapts weights that are there already, and --encoder-weights none has none; pass a file")
 
 
 def add_freezing_flags(group):

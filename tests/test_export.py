@@ -1,5 +1,6 @@
 """export.py: real networks to ONNX and back, compared through inference.py: pytest tests/test_export.py"""
 
+import collections
 import dataclasses
 import json
 import signal
@@ -15,6 +16,7 @@ import pytest
 import rasterio
 import torch
 from map_factory import BANDS, MEAN, STD, numbers, run, tiny_model, write_checkpoint
+from onnx import load as load_graph
 from onnx_factory import write_onnx
 from PIL import Image
 from rasterio.transform import from_origin
@@ -246,6 +248,9 @@ def test_the_map_of_the_onnx_is_that_of_the_checkpoint(tmp_path, make_raster, ma
     torch.manual_seed(0)
     path = save(tmp_path / "best_model.pt", "segmentation", undecided(as_trained(make())), chip_size=48)
     onnx = exported(path)
+    if make is transformer:  # its linear layers are one product each; queries by keys and shares by values are the others
+        count = collections.Counter(node.op_type for node in load_graph(onnx).graph.node)
+        assert count["MatMul"] == 2 * 4 and count["Gemm"] >= 4 * 4
     scene, maps = make_raster("scene.tif", numbers(130, 110), descriptions=BANDS), {}
     for source in (path, onnx):
         folder = tmp_path / source.suffix

@@ -1,5 +1,7 @@
 """Adapters of low rank: what they change, what stays, merging, files of adapters alone, runs. Run: pytest tests/test_lora.py"""
 
+import json
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -17,7 +19,10 @@ import export
 import train
 import train_detection
 from constants import CEMS_BANDS
+from detection.detectors import DetectorConfig, build_detector, detector_from_checkpoint
 from model import assemble, model_from_checkpoint
+from nets.adapter_file import alone
+from nets.encoder_weights import fill_encoder
 from nets.encoders import build_encoder
 from nets.factory import EncoderDecoderFactory
 from nets.foundation import FOUNDATIONS, V2, prithvi
@@ -26,6 +31,7 @@ from nets.model_config import ModelConfig
 from nets.optimiser_groups import optimiser_groups
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
+from runtime.run_folder import find_result
 
 BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
 WIDTH = 32
@@ -236,7 +242,7 @@ def test_adapters_over_random_weights_or_kept_still_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_detector_with_adapters_trains_them_alone_and_is_resumed(tmp_path, published):
+def test_a_detector_with_adapters_trains_them_alone_is_resumed_and_shared_without_the_encoders_weights(tmp_path, published, capsys):
     make_images(folder := tmp_path / "data")
     words = ["--train-images", folder / "train", "--train-annotations", folder / "train.json", "--output-dir", tmp_path / "run",
              "--val", "0.5", "--cache-dir", tmp_path / "cache", "--tile-size", 64, "--overlap", 16, "--crop", 32, "--batch-size", 2,
@@ -253,3 +259,84 @@ def test_a_detector_with_adapters_trains_them_alone_and_is_resumed(tmp_path, pub
     assert weights[f"network.{layer}lora_v_b"].abs().max() > 0
     average = checkpoint["state"]["average"]
     assert torch.equal(average[f"network.{layer}weight"], base["encoder.blocks.3.attn.qkv.weight"])
+
+    checkpoints = tmp_path / "run" / "checkpoints"
+    file, full = checkpoints / "adapters.pt", checkpoints / find_result(tmp_path / "run").name
+    assert f"the encoder's own weights: {file}" in capsys.readouterr().out and file.stat().st_size < full.stat().st_size / 4
+    common = ["--allow-overlap", "--quiet", "--device", "cpu"]
+    for name, checkpoint, more in (("full", full, []), ("alone", file, ["--encoder-weights", str(published)])):
+        test = ["--test-images", folder / "train", "--test-annotations", folder / "train.json", "--output-dir", tmp_path / name]
+        assert train_detection.main([str(w) for w in ("--test-only", "--resume", checkpoint, *test, *more, *common)]) == 0
+        maps = ["--checkpoint", checkpoint, "--output-dir", tmp_path / name / "maps", "--score-threshold", 0.0, "--quiet"]
+        assert map_with(sorted((folder / "train").iterdir())[0], *maps, "--device", "cpu", *more) == 0
+    scores = [json.loads((tmp_path / name / "scores_test.json").read_text()) for name in ("full", "alone")]
+    assert {**scores[0], "checkpoint": ""} == {**scores[1], "checkpoint": ""}
+    boxes = [json.loads((tmp_path / name / "maps" / "results.json").read_text()) for name in ("full", "alone")]
+    assert boxes[0] and boxes[0] == boxes[1]
+    plain = tmp_path / "plain"
+    assert export.main([str(file), "--encoder-weights", str(published), "--safetensors", str(plain), "--quiet"]) == 0
+    weights = load_file(plain / "model.safetensors")
+    assert not any(is_adapter(key) for key in weights) and weights.keys() == {key for key in average if not is_adapter(key)}
+    with pytest.raises(UserError, match="can be scored .--test-only., but not resumed"):
+        train_detection.main(["--resume", str(file), "--encoder-weights", str(published), "--quiet"])
+
+
+@pytest.mark.parametrize("framework", ["centre", "retinanet"])
+def test_a_detectors_adapters_alone_find_their_weights_by_name_and_refuse_others(framework, tmp_path, published):
+    config = DetectorConfig(framework=framework, encoder="prithvi:test", bands=BANDS, lora=2, encoder_args={"layers": (0, 1, 2, 3)})
+    torch.manual_seed(3)
+    detector = with_random_b(build_detector(config, str(published)))
+    average = {key: value * (1.5 if is_adapter(key) else 1) for key, value in detector.state_dict().items()}
+    whole = {"kind": "detection", "model": detector.config.to_dict(), "path": tmp_path / "adapters.pt", "data": {},
+             "state": {"model": detector.state_dict(), "average": average}}
+    file = alone(whole, detector, str(published))  # which lies beside it
+    own = {key.rsplit(".", 1)[0] for key in file["state"]["model"] if is_adapter(key)}
+    assert len(own) == 4 and not any(f"{layer}.weight" in file["state"]["model"] for layer in own)
+    found = detector_from_checkpoint({**file, "path": tmp_path / "adapters.pt"})
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in average.items())
+    with pytest.raises(UserError, match="adapters.pt holds adapters alone, for the weights of Published.pt; pass --encoder-weights FILE"):
+        detector_from_checkpoint({**file, "path": tmp_path / "elsewhere" / "adapters.pt"})
+    other = torch.load(published)
+    other["encoder.blocks.0.norm1.bias"] += 1
+    torch.save(other, tmp_path / "Other.pt")
+    with pytest.raises(UserError, match="Other.pt does not hold the weights that the adapters of .* are for"):
+        detector_from_checkpoint({**file, "path": tmp_path / "adapters.pt", "base_file": tmp_path / "Other.pt"})
+
+
+def test_the_encoder_of_a_detector_of_ours_is_taken_from_its_checkpoint(tmp_path, published):
+    for framework in ("centre", "faster-rcnn"):
+        config = DetectorConfig(framework=framework, encoder="prithvi:test", bands=BANDS, lora=2)
+        detector = with_random_b(build_detector(config, str(published)))
+        torch.save({"state": {"model": detector.state_dict()}}, tmp_path / "detector.pt")
+        encoder = build_encoder("prithvi:test", BANDS)
+        assert fill_encoder(encoder, "prithvi:test", str(tmp_path / "detector.pt"), BANDS) == ""
+        merged = merge_lora(detector).network.encoder.encoder.state_dict()
+        assert all(torch.equal(value, merged[key]) for key, value in encoder.own_weights().items())
+
+
+@pytest.mark.parametrize(("encoder", "arguments", "words"), [
+    ("prithvi:test", {"layers": (1, 2, 3)}, "has maps at strides 8, 16, 32, and detectors need 4 to 32; pass four layers="),
+    ("prithvi:test", {"times": (2023, 1)}, "was trained without coordinates and does not read the argument 'times'"),
+    ("prithvi:test", {"dates": 2}, None),
+    ("small", {"layers": 2}, "encoder small of a detector does not read the argument 'layers'; it takes none"),
+    ("resnet18", {"output_stride": 16}, "encoder resnet18 of a detector does not read the argument 'output_stride'"),
+])
+def test_arguments_of_a_detectors_encoder(encoder, arguments, words):
+    config = DetectorConfig(encoder=encoder, bands=BANDS[:3] * 2 if "dates" in arguments else BANDS, encoder_args=arguments)
+    if words:
+        with pytest.raises(UserError, match=words):
+            build_detector(config)
+        return
+    detector = build_detector(config).eval()
+    assert detector.network.encoder.channels == (2 * WIDTH,) * 4 and len(detector.predict(torch.rand(1, 6, 64, 64))) == 1
+    again = DetectorConfig.from_dict(json.loads(json.dumps(detector.config.to_dict())))
+    assert again == config and "encoder_args" not in DetectorConfig().to_dict()
+
+
+def test_flags_of_a_detectors_encoder_are_those_of_train_py():
+    ours, theirs = (parser.build_parser() for parser in (train_detection, train))
+    words = ["--encoder-args", "layers=2,5,8,11", "wavelengths=490,", "--lora", "4"]
+    assert [getattr(parser.parse_args(words), name) for parser in (ours, theirs) for name in ("encoder_args", "lora")] == [
+        ["layers=2,5,8,11", "wavelengths=490,"], 4] * 2
+    with pytest.raises(UserError, match="NAME=VALUE"):
+        train_detection.main(["--encoder-args", "layers"])

@@ -3,10 +3,14 @@
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import rasterio
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from map_factory import BANDS, numbers, run
 from onnx_factory import SIDE, describe, write_onnx
 
@@ -126,9 +130,35 @@ def test_the_device_is_a_provider_of_onnx_runtime(monkeypatch, device, available
             sessions.choose_provider(device)
 
 
-def test_inputs_that_the_file_does_not_take_are_one_line(tmp_path):
-    import torch
+@given(st.integers(1, 20), st.integers(1, 4))
+def test_windows_are_run_a_few_at_a_time_and_answers_keep_their_order(pieces_network, count, threads):
+    network, seen = pieces_network
+    seen.clear()
+    x = torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(count))
+    with mock.patch("torch.get_num_threads", lambda: threads):
+        found = network(x)
+    assert seen == [min(2 * threads, count - first) for first in range(0, count, 2 * threads)]
+    assert torch.allclose(found[:, 1], 10 * (x[:, 1] - x[:, 0]), atol=1e-5) and not found[:, 0].any()
 
+
+@pytest.fixture(scope="module")
+def pieces_network(tmp_path_factory):
+    """(a network of onnx_factory, how many windows each run of its session had)."""
+    network, seen = load_onnx(write_onnx(tmp_path_factory.mktemp("pieces") / "n.onnx"), "cpu")["network"], []
+
+    class Session:
+        get_providers, get_inputs = network.session.get_providers, network.session.get_inputs
+
+        @staticmethod
+        def run(names, feeds, run=network.session.run):
+            seen.append(len(feeds["reflectance"]))
+            return run(names, feeds)
+
+    network.session = Session
+    return network, seen
+
+
+def test_inputs_that_the_file_does_not_take_are_one_line(tmp_path):
     network = load_onnx(write_onnx(tmp_path / "n.onnx"), "cpu")["network"]
     assert network(torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 2, SIDE, SIDE)
     with pytest.raises(RunError, match="cannot be run on inputs"):
