@@ -13,7 +13,7 @@ import numpy as np
 from chipping.box_table import read_table
 from chipping.box_vectors import FORMATS, parse_point_size, read_box_vectors
 from chipping.coco import is_coco, read_coco
-from chipping.image_files import SIDEWAYS, UPRIGHT, ImageHeader, find_images, is_image, read_header, stamp_of
+from chipping.image_files import SIDEWAYS, UPRIGHT, ImageHeader, Scenes, find_images, read_header, stamp_of
 from chipping.label_names import decide_labels, parse_label_map
 from chipping.stated_boxes import few
 from chipping.voc import read_voc
@@ -106,12 +106,12 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
     counted; all of them, or one with `strict`, is a RunError.
     """
     folder = Path(images_folder)
-    files = find_images_below(folder)
     headers = Headers(folder, known or {}, strict)
+    files = find_images_below(folder, headers.scenes)
     stated, names = read_stated(annotations, folder, files, headers, parse_point_size(point_size), class_field, note)
     counts = Counts()
-    found = [check_place(image, folder, annotations) for image in stated]
-    refuse_missing(found, folder, annotations)
+    found = [check_place(image, folder, annotations, headers.scenes) for image in stated]
+    refuse_missing(found, folder, annotations, headers.scenes)
     refuse_twice(found, annotations)
     refuse_shares(stated, annotations)
     extra = sorted(files.keys() - {path.name for _, path in found}) if files else []
@@ -139,17 +139,19 @@ def read_labels(images_folder, annotations, *, classes=None, label_map=None, poi
 class Headers:
     """
     {name: ImageHeader} of the images in a folder, read when they are asked for. known: those of earlier runs. strict: one that cannot be
-    opened is a RunError. unreadable: {name: why}.
+    opened is a RunError. unreadable: {name: why}. scenes: of image_files, of these images.
     """
 
     def __init__(self, folder, known, strict):
         self.folder, self.known, self.strict, self.found, self.unreadable = folder, known, strict, {}, {}
+        self.scenes = Scenes()
 
     def __getitem__(self, name):
         if name not in self.found:
             path, known = self.folder / name, self.known.get(name)
-            same = known is not None and (known.size, known.mtime_ns) == stamp_of(path)
-            self.found[name] = known if same else read_header(path)
+            scene = self.scenes.at(path)
+            same = known is not None and (known.size, known.mtime_ns) == stamp_of(path, scene)
+            self.found[name] = known if same else read_header(path, scene)
         return self.found[name]
 
     def has(self, name):
@@ -165,10 +167,10 @@ class Headers:
             return False
 
 
-def find_images_below(folder):
-    """{name: Path} of the images in a folder itself; none where they all lie deeper."""
+def find_images_below(folder, scenes):
+    """{name: Path} of the images in a folder itself; none where they all lie deeper. scenes: see find_images."""
     try:
-        return find_images(folder)
+        return find_images(folder, scenes)
     except UserError:
         if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
             return {}
@@ -204,17 +206,17 @@ def read_stated(annotations, folder, files, headers, point_size, class_field, no
     return read_box_vectors(annotations, there, point_size, class_field, note)
 
 
-def check_place(image, folder, annotations):
+def check_place(image, folder, annotations, scenes):
     """(StatedImage, path of its file), which lies below the folder; the name may also be one of a file without its folders."""
     path = path_inside(folder, image.name, annotations)
     path = folder / Path(*path.relative_to(folder).parts)  # without "." and doubled slashes
-    if not is_image(path) and is_image(bare := folder / path.name):
+    if not scenes.is_image(path) and scenes.is_image(bare := folder / path.name):
         path = bare
     return image, path
 
 
-def refuse_missing(found, folder, annotations):
-    missing = [image.name for image, path in found if not is_image(path)]
+def refuse_missing(found, folder, annotations, scenes):
+    missing = [image.name for image, path in found if not scenes.is_image(path)]
     if not missing:
         return
     if len(missing) == len(found):

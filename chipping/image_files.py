@@ -19,7 +19,7 @@ from raster.palette import colours_of, is_palette
 from raster.product_scene import ProductScene
 from raster.products import item_in, product_scene, products_in, scenes_of_path
 from raster.scale import scale_from_tags
-from raster.source import describe, gdal_environment, open_raster, opened, read_bands
+from raster.source import RASTER_SUFFIXES, describe, gdal_environment, open_raster, opened, read_bands
 from raster.windows import thin_shape
 from runtime.errors import UserError
 from vectors.footprint import outline
@@ -90,27 +90,46 @@ def header_fields(header):
     return dataclasses.asdict(header)
 
 
-def is_image(path):
-    """Whether an image is there: a file, or a delivered product."""
-    return Path(path).is_file() or isinstance(scene_at(path), ProductScene)
-
-
 def scene_at(path):
     """
     What is opened for an image: its path, or the ProductScene of a delivered product, of those bands whose files are there. UserError.
     """
     if str(path).lower().endswith(IMAGE_SUFFIXES):
         return path
-    if not (scenes_of_path(str(path), named=False) if os.path.exists(path) else item_in(str(path))):
+    scenes = scenes_of_path(str(path), RASTER_SUFFIXES, named=False) if os.path.exists(path) else None
+    if not scenes and (os.path.exists(path) or not item_in(str(path))):
         return path
-    scene = product_scene(str(path))
+    return of_bands_there(product_scene(str(path), scenes))
+
+
+def of_bands_there(scene):
+    """A ProductScene of those bands whose files are there; as it is where none is."""
     there = [band for band in scene.bands if band.place.is_there()]
     return ProductScene(scene.product, there) if there else scene
 
 
-def stamp_of(path):
-    """(bytes, modification time in ns) of a file; of a product of all of its files together."""
-    scene = scene_at(path)
+class Scenes:
+    """What scene_at gives for images, which stay as they are meanwhile: a product's metadata is read once, which takes long."""
+
+    def __init__(self):
+        self.known = {}
+
+    def at(self, path):
+        if str(path) not in self.known:
+            self.known[str(path)] = scene_at(path)
+        return self.known[str(path)]
+
+    def is_image(self, path):
+        """Whether an image is there: a file, or a delivered product."""
+        return Path(path).is_file() or isinstance(self.at(path), ProductScene)
+
+    def found(self, scenes):
+        """Keep the products that a search has read. One beside others of its folder or archive has a path of its own, PATH#NAME."""
+        self.known |= {str(scene): of_bands_there(scene) for scene in scenes if isinstance(scene, ProductScene)}
+
+
+def stamp_of(path, scene):
+    """(bytes, modification time in ns) of a file; of a product of all of its files together. scene: of scene_at."""
     if isinstance(scene, ProductScene):
         sizes, times = scene.stamps()
         return sum(sizes or ()), int(max(times or (0,)) * 1e9)
@@ -118,9 +137,10 @@ def stamp_of(path):
     return status.st_size, status.st_mtime_ns
 
 
-def read_header(path):
-    """ImageHeader of a local image or product. UserError where it cannot be opened."""
-    (size, mtime_ns), scene = stamp_of(path), scene_at(path)
+def read_header(path, scene=None):
+    """ImageHeader of a local image or product. scene: of scene_at, where it is known. UserError where it cannot be opened."""
+    scene = scene_at(path) if scene is None else scene
+    size, mtime_ns = stamp_of(path, scene)
     info = describe(scene)
     with open_raster(scene) as dataset:
         palette = is_palette(dataset)
@@ -136,8 +156,11 @@ def read_header(path):
     )
 
 
-def find_images(folder):
-    """{name: Path} of the images in a folder (not deeper), and of the delivered products in it, sorted. UserError where there is none."""
+def find_images(folder, scenes):
+    """
+    {name: Path} of the images in a folder (not deeper), and of the delivered products in it, sorted. scenes: Scenes, which keeps these.
+    UserError where there is none.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"the folder of images {folder} does not exist; expected one with {', '.join(IMAGE_SUFFIXES[:4])} … files")
@@ -145,7 +168,8 @@ def find_images(folder):
         there = [(e.name, e.is_file()) for e in entries if e.name[0] != "."]
     names = [name for name, is_file in there if is_file and name.lower().endswith(IMAGE_SUFFIXES)]
     others = sorted(name for name, is_file in there if not is_file or name.lower().endswith(ARCHIVES))
-    names = sorted([*names, *(Path(scene).name for scene in products_in(str(folder), others, IMAGE_SUFFIXES))])
+    scenes.found(products := products_in(str(folder), others, IMAGE_SUFFIXES))
+    names = sorted([*names, *(Path(scene).name for scene in products)])
     if not names:
         raise UserError(f"{folder} holds no image; expected {', '.join(IMAGE_SUFFIXES)} files")
     return {name: folder / name for name in names}

@@ -291,11 +291,11 @@ def ard_scene(item):
     ))
 
 
-def product_scene(path):
-    """The one ProductScene of a path or address; the path itself where it is a raster."""
+def product_scene(path, scenes=None):
+    """The one ProductScene of a path or address; the path itself where it is a raster. scenes: of scenes_of_path, where they are known."""
     if isinstance(path, ProductScene):
         return path
-    scenes = list_scenes([path]) if is_product_path(path) else [path]
+    scenes = list_scenes(scenes or [path]) if scenes or is_product_path(path) else [path]
     if len(scenes) > 1:
         raise UserError(f"{path} holds {len(scenes)} scenes; name one of them, such as {scenes[0]}")
     return scenes[0]

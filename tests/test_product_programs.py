@@ -17,9 +17,10 @@ from product_factory import make_hls, make_item, make_landsat, make_safe, number
 
 import chip
 import demo
+from chipping.box_labels import read_labels
 from chipping.tile_set import read_tile_set
 from mapping.predict_file import predict_file
-from raster import source
+from raster import products, source
 from raster.products import list_scenes
 from raster.source import open_raster
 from runtime import network
@@ -231,6 +232,21 @@ def test_products_in_a_folder_are_images_of_tiles(tmp_path):
     tiles = read_tile_set("windows")
     with tiles.reader(0) as image:
         assert (tiles.window(image, 0, 0, 0, 64, 64)[0] == tile).all()
+
+
+def test_a_products_metadata_is_read_once_for_its_labels(tmp_path, monkeypatch):
+    made = [make_safe(tmp_path / "images", side=48)[0], make_safe(tmp_path / "images", side=48, name=OLD, baseline="02.14")[0]]
+    boxes = [{"id": k, "image_id": k, "category_id": 1, "bbox": [10, 20, 10, 10]} for k in range(2)]
+    images = [{"id": k, "file_name": safe.name, "width": 48, "height": 48} for k, safe in enumerate(made)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "categories": [{"id": 1, "name": "house"}], "annotations": boxes}))
+    read, seen = products.read_products, []
+    monkeypatch.setattr(products, "read_products", lambda path, *more: seen.append(os.path.basename(path)) or read(path, *more))
+    _, found, _ = read_labels("images", "coco.json")
+    assert sorted(seen) == sorted(image.path.name for image in found) and len(seen) == 2
+    known = {image.name: image.header for image in found}
+    again = read_labels("images", "coco.json", known=known)[1]
+    assert [image.header for image in again] == [image.header for image in found] and len(seen) == 4
+    assert all(image.header is known[image.name] for image in again)  # size and time are those of all files of the product
 
 
 def test_products_are_images_with_labels_of_their_own(tmp_path):
