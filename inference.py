@@ -29,10 +29,10 @@ For each scene, in the output folder (docs/maps.md tells how to read them):
     <scene>_values.tif       from a regression: its values, float32, NaN where nothing is known
     <scene>_tiles.geojson    from a classification: the labels of tiles; those of the whole scene are in summary.json
     <scene>_sharpened.tif    from --pan and --ms: the bands of ms at the resolution of pan, or an sRGB picture with --rgb
-    <scene>_sharpened_pair.png      a piece of it beside pan and ms
+    <scene>_sharpened_pair.png      a piece of it beside pan and ms; with --stac <scene>_sharpened.stac.json
 
     <image>_boxes.geojson    from a detector: objects in lon/lat with class and score; _boxes.gpkg with --vectors gpkg
-    <image>_boxes.png        the image with their boxes
+    <image>_boxes.png        the image with their boxes; with --stac <image>_boxes.stac.json
     results.json, counts.csv COCO results in pixels, and how many of each class in each image of the folder
 
     <frame>_boxes.png, .json from TinyDet or BigDet: the frame with its objects, and their boxes in pixels
@@ -331,11 +331,11 @@ NOT_FOR_ANSWERS = {
 }
 NOT_FOR_SHARPENING = {"report", "aoi", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "overlap", "nodata",
                       "compile", "batch_size", "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
-                      "encoder_weights", "stac", "dates"}
+                      "encoder_weights", "dates"}
 NOT_FOR_ONNX = {"precision", "compile", "channels_last", "model"}
-NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model", "stac"}
+NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
-                                      "max_detections", "class_colours", "dates"}
+                                      "max_detections", "class_colours", "dates", "stac"}
 
 
 def find_objects(args, given, checkpoint):
@@ -364,7 +364,7 @@ def find_objects(args, given, checkpoint):
     settings = FindSettings(
         window=window, stride=stride, score_threshold=score_of(data) if args.score_threshold is None else args.score_threshold,
         iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), aoi=args.aoi,
-        strict=args.strict, vectors=args.vectors, precision=args.precision,
+        strict=args.strict, vectors=args.vectors, precision=args.precision, stac=args.stac,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                clouds=False)
@@ -416,8 +416,8 @@ def sharpen(args, given, checkpoint):
             checkpoint=checkpoint, method=args.method, compute=choose_compute(args, processes.local_rank, checkpoint),
             output_dir=args.output_dir,
             bands=args.bands, divide_by=args.divide_by, offset=args.offset, accept_scale=args.accept_scale, shift=args.shift, rgb=args.rgb,
-            back_projection=not args.no_back_projection, block=args.window or 512, apron=args.apron, overwrite=args.overwrite,
-            strict=args.strict, dry_run=args.dry_run, quiet=args.quiet,
+            back_projection=not args.no_back_projection, block=args.window or 512, apron=args.apron, stac=args.stac,
+            overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run, quiet=args.quiet,
         )
         return sharpen_all(run, args.pan, args.ms, processes, console)
 

@@ -18,7 +18,8 @@ except ImportError:  # Windows: two processes that finish at the same moment are
 
 HIDDEN = Path(".chipmill") / "detections"  # in the output folder: unfinished images, records and results of the finished ones
 COUNTS, RESULTS = "counts.csv", "results.json"
-ENDINGS = ("_boxes.png", *(f"_boxes{writer.ending}" for writer in BOX_WRITERS.values()))
+ITEM = "_boxes.stac.json"
+ENDINGS = ("_boxes.png", ITEM, *(f"_boxes{writer.ending}" for writer in BOX_WRITERS.values()))
 NEEDED = {"image", "width", "height", "counts", "tiles", "full_tiles", "valid_fraction", "unreadable_blocks"}
 
 
@@ -29,8 +30,13 @@ class ImageFiles:
     folder: Path
     name: str
 
-    def outputs(self, vectors):
-        """{kind: path} of what there may be. vectors: "geojson" or "gpkg"."""
+    def outputs(self, settings):
+        """{kind: path} of what there may be. settings: detection.image_map.FindSettings."""
+        item = {"stac": Path(self.folder) / f"{self.name}{ITEM}"} if settings.stac else {}
+        return self.content(settings.vectors) | item
+
+    def content(self, vectors):
+        """`outputs` without the STAC item that describes them. vectors: "geojson" or "gpkg"."""
         endings = {"boxes": f"_boxes{BOX_WRITERS[vectors].ending}", "preview": "_boxes.png"}
         return {kind: Path(self.folder) / f"{self.name}{ending}" for kind, ending in endings.items()}
 
@@ -65,22 +71,22 @@ class ImageFiles:
         MapFiles(self.folder, self.name).remove(names)
 
 
-def finished_record(files, settings, vectors):
+def finished_record(files, known, settings):
     """
     The record of an image that these settings have been through already, None if there is work to do.
 
-    settings: of detection.image_map.all_settings. UserError where there are files that may not be replaced.
+    known: of detection.image_map.all_settings. settings: FindSettings. UserError where there are files that may not be replaced.
     """
-    return record_of_settings(files, files.outputs(vectors).values(), lambda: plain(settings), read_record, whole=files.results.exists())
+    return record_of_settings(files, files.outputs(settings).values(), lambda: plain(known), read_record, whole=files.results.exists())
 
 
-def begin_record(files, vectors):
+def begin_record(files, settings):
     """
     Deletes outputs of an earlier run of the image that the new one will not replace. → {names of the files it may have}.
 
     Before that the record names all of them, without settings until the image is finished.
     """
-    expected = {path.name for path in files.outputs(vectors).values()}
+    expected = {path.name for path in files.outputs(settings).values()}
     earlier = set(read_record(files.record)["files"]) if files.record.exists() else set()
     write_json(files.record, {"settings": None, "files": sorted(earlier | expected)})
     files.remove(earlier - expected)

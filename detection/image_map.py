@@ -2,8 +2,8 @@
 Detections of one image, in a way that streams, can be killed at any moment and resumes.
 
 Two stages. Rows of tiles go through the detector and are kept in a journal (detection/row_journal.py). When it holds all of them, one pass
-over them merges the tiles' boxes and writes <image>_boxes.geojson, _boxes.png and the image's results. Its record, written last, says that
-it is finished.
+over them merges the tiles' boxes and writes <image>_boxes.geojson, _boxes.png, the image's results, and with --stac its item. Its record,
+written last, says that it is finished.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detection.boxes_item import boxes_item
 from detection.boxes_out import BOX_WRITERS, Found, ResultLines
 from detection.image_files import begin_record
 from detection.image_preview import ImagePreview, preview_step
@@ -20,7 +21,7 @@ from detection.swaths import strips_of_rows
 from detection.tile_rows import find_rows
 from mapping.area_of_interest import require_area
 from mapping.background import WriteBehind
-from mapping.map_files import end_record
+from mapping.map_files import end_record, keep_item
 from mapping.unreadable import in_record, remarks_on, require_some
 from raster.area import pixel_areas
 from raster.sensor_place import why_without_grid
@@ -38,7 +39,7 @@ class FindSettings:
 
     window: (width, height) of the tiles in pixels. stride: pixels from one to the next, across and down. score_threshold: lowest score.
     iou: boxes of one class above it are the same object. limit: detections in a tile. aoi: file of polygons or None. strict: unreadable
-    blocks end the image. vectors: form of the features, "geojson" or "gpkg".
+    blocks end the image. vectors: form of the features, "geojson" or "gpkg". stac: a STAC item beside them.
     """
 
     window: tuple
@@ -50,6 +51,7 @@ class FindSettings:
     aoi: str | None = None
     strict: bool = False
     vectors: str = "geojson"
+    stac: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,9 @@ def one_if_equal(numbers):
 
 def all_settings(plan, facts, settings):
     """row_settings, and what decides the files made of them."""
-    colours = {"class_colours": dict(facts.colours)} if facts.colours else {}
-    return {**row_settings(plan, facts, settings), "iou": settings.iou, "vectors": settings.vectors, **colours}
+    more = {"class_colours": dict(facts.colours)} if facts.colours else {}
+    more |= {"stac": True} if settings.stac else {}
+    return {**row_settings(plan, facts, settings), "iou": settings.iou, "vectors": settings.vectors, **more}
 
 
 def tile_grid(info, settings):
@@ -108,10 +111,12 @@ def find_in_image(finder, plan, files, facts, settings, *, overwrite=False, prog
     aoi = require_area(info, settings.aoi)
     files.make_folders()
     with TileRowJournal(files.scratch, row_settings(plan, facts, settings), overwrite) as journal:
-        expected = begin_record(files, settings.vectors)  # from here on the files of an earlier run may be replaced one by one
+        expected = begin_record(files, settings)  # from here on the files of an earlier run may be replaced one by one
         if journal.next_row < info.height:
             find_into(journal, finder, plan, aoi, settings, progress)
         record = finish_image(journal.bands(), plan, files, facts, settings, areas)
+        if settings.stac:
+            keep_item(boxes_item(record, plan, files, facts, settings), files.outputs(settings)["stac"], record)
         return end_record(files, record, all_settings(plan, facts, settings), expected)
 
 
@@ -132,7 +137,7 @@ def finish_image(rows, plan, files, facts, settings, areas):
 
     rows: TileRows from the top. areas: raster.area.PixelAreas, or None where the image has no place on the globe.
     """
-    info, paths = plan.info, files.outputs(settings.vectors)
+    info, paths = plan.info, files.content(settings.vectors)
     globe, remarks = place_on_globe(info, areas, BOX_WRITERS[settings.vectors])
     if globe is None:
         paths.pop("boxes")

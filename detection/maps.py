@@ -85,7 +85,7 @@ class FindRun:
         """The record of an image that need not be looked at, or None. UserError for files that may not be replaced."""
         if self.overwrite:
             return None
-        return finished_record(self.files(name), all_settings(plan, self.facts, self.settings), self.settings.vectors)
+        return finished_record(self.files(name), all_settings(plan, self.facts, self.settings), self.settings)
 
 
 # ------------------------------------------------------------------------------------------------------- which images
@@ -102,7 +102,7 @@ def choose_images(run, patterns, console):
             raise UserError(f"{images[name]} and {path} would both become {name}_boxes.png; pass them with different --output-dir")
         images[name] = path
     images = of_dates(images, run.dates) if run.dates else images
-    outputs = {os.path.realpath(path): name for name in images for path in run.files(name).outputs(run.settings.vectors).values()}
+    outputs = {os.path.realpath(path): name for name in images for path in run.files(name).outputs(run.settings).values()}
     for path in images.values():
         if "://" not in path and os.path.realpath(path) in outputs:
             raise UserError(f"{path} is one of the images, and would be a picture of the boxes of another; choose another --output-dir")
@@ -116,7 +116,7 @@ def choose_images(run, patterns, console):
 def refuse_finished(run, images):
     """UserError for files that exist and may not be replaced, before any image is looked at. What can't be opened is skipped here."""
     for name, path in images.items():
-        if any(p.exists() for p in run.files(name).outputs(run.settings.vectors).values()):
+        if any(p.exists() for p in run.files(name).outputs(run.settings).values()):
             run.finished_record(name, run.plan(path))
 
 

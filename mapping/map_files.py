@@ -103,9 +103,12 @@ def record_of_settings(files, outputs, settings, read, whole=True):
 
 def add_item(files, record, plan, model, settings):
     """Writes the STAC item of a map whose other files are there, where settings ask for one, and names it in the record (or why not)."""
-    if not settings.stac:
-        return
-    item, path = stac_item(record, plan, files, model, settings), files.outputs(settings, model.class_set)["stac"]
+    if settings.stac:
+        keep_item(stac_item(record, plan, files, model, settings), files.outputs(settings, model.class_set)["stac"], record)
+
+
+def keep_item(item, path, record):
+    """Writes a STAC item beside the files of a record, which then names it; says there why there is none, where it is None."""
     if item is None:
         record["remarks"].append(WITHOUT_DATE)
     else:

@@ -1,4 +1,4 @@
-"""The STAC item of a map: where and when its scene is, its files, its classes, what it was made from."""
+"""The STAC item of a map, or of what else is made of a scene: where and when that is, its files, its classes, what it was made from."""
 
 import os
 from pathlib import Path
@@ -33,20 +33,32 @@ def stac_item(record, plan, files, model, settings):
 
     record: of the map, whose files are its assets. plan: SceneInput. files: MapFiles. model: ModelFacts. settings: MapSettings.
     """
-    info, time = plan.info, time_of_scene(plan.info)
+    written = {kind: path for kind, path in files.content(settings, model.class_set).items() if path.name in record["files"]}
+    return item_of(
+        files.name, plan.info, time_of_scene(plan.info), made_from=[plan.info.path], folder=files.folder,
+        more={"chipmill:weights": model.weights},
+        assets={kind: asset_of(kind, path, record, model, settings) for kind, path in written.items()})
+
+
+def item_of(name, info, time, *, made_from, folder, assets, more):
+    """
+    The item of files in a folder that were made of one or several scenes, None without a time.
+
+    info: RasterInfo of their grid. time: of time_of_scene. made_from: the scenes, paths or ProductScenes, the first of which says by which
+    satellite. assets: {kind: fields}. more: further properties.
+    """
     if time is None:
         return None
     geometry, bbox = place_of(info)
-    written = {kind: path for kind, path in files.content(settings, model.class_set).items() if path.name in record["files"]}
     return {
-        "type": "Feature", "stac_version": STAC, "stac_extensions": list(EXTENSIONS), "id": files.name,
+        "type": "Feature", "stac_version": STAC, "stac_extensions": list(EXTENSIONS), "id": name,
         "geometry": geometry, **({"bbox": bbox} if bbox else {}),
         "properties": {
-            **words_of_time(time), **platform_of(plan.product), **projection_of(info), "processing:software": {"chipmill": VERSION},
-            "chipmill:weights": model.weights,
+            **words_of_time(time), **platform_of(getattr(made_from[0], "product", None)), **projection_of(info),
+            "processing:software": {"chipmill": VERSION}, **more,
         },
-        "links": [source_link(plan, files.folder)],
-        "assets": {kind: asset_of(kind, path, record, model, settings) for kind, path in written.items()},
+        "links": [source_link(path, folder) for path in made_from],
+        "assets": assets,
     }
 
 
@@ -118,9 +130,12 @@ def geojson(shape):
     return shapely.geometry.mapping(turned[0] if len(turned) == 1 else shapely.MultiPolygon(turned))
 
 
-def source_link(plan, folder):
-    """The link to what was mapped: its STAC item's own address, an address without signature, or the way from the folder of the maps."""
-    product, path = plan.product, str(plan.info.path)
+def source_link(scene, folder):
+    """
+    The link to what was mapped, a path or a ProductScene: its STAC item's own address, an address without signature, or the way from the
+    folder of the maps.
+    """
+    product, path = getattr(scene, "product", None), str(scene)
     is_item = product is not None and product.kind.startswith("STAC item")
     address = (product.address if product else "") or path
     if "://" in address:
@@ -130,7 +145,7 @@ def source_link(plan, folder):
         href = f"{way_to(file, folder)}{sign}{quote(name)}"
     form = "application/geo+json" if is_item else FORMS.get(Path(path).suffix.lower()) if product is None else None
     return {"rel": "derived_from", "href": href, **({"type": form} if form else {}),
-            "title": product.words if product else scene_name(plan.info.path)}
+            "title": product.words if product else scene_name(scene)}
 
 
 def way_to(path, folder):
@@ -141,8 +156,13 @@ def way_to(path, folder):
         return Path(os.path.abspath(path)).as_uri()
 
 
+def file_of(path):
+    """What an asset says of any file."""
+    return {"href": f"./{quote(path.name)}", "type": FORMS[path.suffix], "roles": ["data"]}
+
+
 def asset_of(kind, path, record, model, settings):
-    facts = {"href": f"./{quote(path.name)}", "type": FORMS[path.suffix], "roles": ["data"]}
+    facts = file_of(path)
     if kind == "classes":
         return facts | {"title": "class of each pixel", "data_type": "uint8", "nodata": IGNORE,
                         "classification:classes": legend(model.class_set, record)}

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mapping.stac_item import WITHOUT_DATE
 from pansharpening.cost import tell_cost
 from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
 from pansharpening.output_form import OutputForm, choose_form
 from pansharpening.pair_bands import check_ratio, select_bands
 from pansharpening.preview import preview_of, write_preview
+from pansharpening.sharpened_item import item_path, write_item
 from pansharpening.sharpeners import classical_sharpener, network_sharpener
 from raster.pair import Pair, match_pair
 from raster.pair_files import bands_of, compare_tags, match_paths, place_of, scale_of_pair
@@ -34,8 +36,8 @@ class SharpenRun:
     checkpoint: a dict as loaded, or None with `method`, the name of a classical one. compute: runtime.device.Compute. output_dir: a folder.
     bands: names or numbers of --bands, or None. divide_by, offset: text of the flags, or None. accept_scale: values that cannot be
     reflectance are not refused. shift: (x, y) pan pixels. back_projection: see pansharpening/consistency.py. rgb, block, apron: see
-    FuseSettings. overwrite: replace rasters that exist. strict: the first failure ends the run. dry_run: write nothing. quiet: of the
-    console.
+    FuseSettings. stac: a STAC item beside each raster. overwrite: replace rasters that exist. strict: the first failure ends the run.
+    dry_run: write nothing. quiet: of the console.
     """
 
     checkpoint: dict | None
@@ -51,6 +53,7 @@ class SharpenRun:
     rgb: bool = False
     block: int = 512
     apron: int | None = None
+    stac: bool = False
     overwrite: bool = False
     strict: bool = False
     dry_run: bool = False
@@ -182,11 +185,15 @@ def sharpen_pair(run, planned, sharpener, console):
         console.say(f"{path} is sharpened already")
         if not os.path.exists(preview_of(path)):
             write_preview(path, pair, planned.form, settings.scale)
+        if run.stac and not os.path.exists(item_path(path)):
+            tell_item(write_item(path, pair, planned.form, sharpener), path, console)
         return
     refuse_inputs(pair, preview_of(path))
-    refuse_existing([preview_of(path)], run.overwrite)
+    beside = [preview_of(path), item_path(path)]
+    refuse_existing(beside, run.overwrite)
     tell_cost(run, planned, sharpener, console)
-    Path(preview_of(path)).unlink(missing_ok=True)  # a killed run must not leave an old one beside the new raster
+    for old in beside:
+        Path(old).unlink(missing_ok=True)  # a killed run must not leave an old one beside the new raster
     apron = settings.narrow_apron(pair.ratio, sharpener.reach)
     if apron is not None:
         console.say(f"{path}: an apron of {apron} pixels is less than the {sharpener.reach} that {sharpener.name} needs; blocks may show")
@@ -195,4 +202,11 @@ def sharpen_pair(run, planned, sharpener, console):
     found = fuse(pair, path, sharpener, settings, overwrite=run.overwrite, progress=bar.update)
     bar.close()
     write_preview(path, pair, planned.form, settings.scale)
+    if run.stac:
+        tell_item(write_item(path, pair, planned.form, sharpener), path, console)
     console.say(f"  {path}: {100 * found['valid_fraction']:.1f} % valid")
+
+
+def tell_item(is_written, path, console):
+    if not is_written:
+        console.warn(f"{path}: {WITHOUT_DATE}")

@@ -4,8 +4,10 @@ import datetime
 import json
 import os
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import numpy as np
 import pyproj
 import pytest
@@ -15,6 +17,8 @@ from map_factory import numbers, run, write_checkpoint
 from product_factory import make_item, make_safe, write_raster
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
+from spot_detector import SpotDetector, stand_in, write_image
+from spot_detector import data as spot_data
 
 import chip
 from mapping.stac_item import place_of
@@ -22,11 +26,14 @@ from raster.acquired import time_in_name, time_of, time_of_scene
 from raster.products import list_scenes
 from raster.source import describe
 from runtime import values
+from runtime.checkpoint import save_checkpoint
 from runtime.errors import UserError
 from runtime.files import read_json, read_lines
 
 MODEL = ("B04", "B8A", "B12")
 OLD = "S2A_MSIL2A_20210205T101211_N0214_R022_T32TQM_20210205T120000"
+
+CLASSIFICATION = json.loads((Path(__file__).parent / "stac_schemas" / "classification-v2.0.0.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +62,8 @@ def require_valid(item):
     assert all(isinstance(link["rel"], str) and "?" not in link["href"] for link in item["links"])
     for asset in item["assets"].values():
         assert asset["href"].startswith("./") and "/" in asset["type"] and asset["roles"]
+        if "classification:classes" in asset:
+            jsonschema.validate(item, CLASSIFICATION)  # which looks at the assets of items that name it
         for entry in asset.get("classification:classes", ()):
             assert isinstance(entry["value"], int) and re.fullmatch(r"[0-9A-Za-z_-]+", entry["name"])
             assert re.fullmatch("[0-9A-F]{6}", entry.get("color_hint", "000000"))
@@ -95,6 +104,79 @@ def test_a_map_of_a_product_has_an_item_that_names_place_date_classes_files_and_
         run(*words[:-2], "--probabilities")
     assert run(*words[:-2], "--overwrite") == 0 and not os.path.exists(path)
     assert len(list_scenes(["maps"])) == 1
+
+
+@pytest.mark.parametrize("vectors", ["geojson", "gpkg"])
+def test_detections_have_an_item_with_their_classes_counts_and_source(tmp_path, monkeypatch, vectors):
+    scene, pixels = make_item(tmp_path / "a", side=60)
+    pixels["B04"][10:20, 12:24] = pixels["B04"][40:50, 30:42] = 8000
+    write_raster(tmp_path / "a/red.tif", pixels["B04"], 10, nodata=0)
+    stand_in(monkeypatch, SpotDetector())
+    known = spot_data(divide_by=[10_000.0] * 3, offset=[-1000.0] * 3, classes=["grey seal", "boat"])
+    save_checkpoint(tmp_path / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": known})
+    words = (scene, "--checkpoint", tmp_path / "c.pt", "--output-dir", "maps", "--device", "cpu", "--vectors", vectors,
+             "--class-colours", "boat=#102030")
+    assert run(*words, "--stac") == 0
+    name = json.loads(scene.read_text())["id"]
+    path = f"maps/{name}_boxes.stac.json"
+    item = read_json(path)
+    require_valid(item)
+    assert item["id"] == f"{name}_boxes" and item["properties"]["datetime"].startswith("2022-02-05T10:12:11")
+    assert item["properties"]["proj:shape"] == [60, 60] and item["properties"]["platform"] == "sentinel-2b"
+    assert [(link["rel"], link["href"]) for link in item["links"]] == [("derived_from", "../a/item.json")]
+    assert {kind: asset["href"] for kind, asset in item["assets"].items()} == {
+        "boxes": f"./{name}_boxes.{vectors}", "preview": f"./{name}_boxes.png"}
+    first, second = item["assets"]["boxes"]["classification:classes"]
+    assert [(one["title"], one["name"], one["value"], one["count"]) for one in (first, second)] == [
+        ("grey seal", "grey_seal", 1, 2), ("boat", "boat", 2, 0)]
+    assert second["color_hint"] == "102030" != first["color_hint"]
+    before = open(path, "rb").read()
+    assert run(*words, "--stac") == 0 and open(path, "rb").read() == before
+    with pytest.raises(UserError, match="made with other settings"):
+        run(*words)
+    assert run(*words, "--overwrite") == 0 and not os.path.exists(path) and os.path.exists(f"maps/{name}_boxes.png")
+
+
+def test_detections_of_an_image_without_a_date_have_none_and_the_log_says_why(tmp_path, monkeypatch, capsys):
+    write_image(tmp_path / "field.png", np.zeros((3, 64, 64), np.uint8))
+    stand_in(monkeypatch, SpotDetector())
+    save_checkpoint(tmp_path / "c.pt", {"kind": "detection", "model": {}, "settings": {}, "state": {"model": {}}, "data": spot_data()})
+    assert run("field.png", "--checkpoint", tmp_path / "c.pt", "--output-dir", "maps", "--device", "cpu", "--stac") == 0
+    assert "no STAC item" in capsys.readouterr().err and not os.path.exists("maps/field_boxes.stac.json")
+
+
+@pytest.mark.parametrize(("pan_date", "more"), [("20220206", []), ("20220206", ["--rgb"]), ("", [])])
+def test_a_sharpened_raster_has_an_item_that_names_both_of_its_pair(tmp_path, pan_date, more, capsys):
+    rng = np.random.default_rng(0)
+    tags = {"ACQUISITION_DATE": "2022-02-06"} if pan_date else {}
+    write_raster("in put/a-ms.tif", rng.integers(500, 900, (4, 20, 20)).astype(np.uint16), 8, nodata=0)
+    write_raster("in put/a-pan.tif", rng.integers(500, 900, (80, 80)).astype(np.uint16), 2, tags=tags)
+    words = ("--method", "gsa", "--pan", "in put/a-pan.tif", "--ms", "in put/a-ms.tif", "--output-dir", "maps", "--divide-by", 10_000,
+             "--offset", -100, "--bands", "blue,green,red,nir", *more)
+    assert run(*words) == 0 and not os.path.exists("maps/a_sharpened.stac.json")
+    raster = open("maps/a_sharpened.tif", "rb").read()
+    assert run(*words, "--stac") == 0 and open("maps/a_sharpened.tif", "rb").read() == raster  # done already, but for the item
+    if not pan_date:
+        assert "no STAC item" in capsys.readouterr().err and not os.path.exists("maps/a_sharpened.stac.json")
+        return
+    item = read_json("maps/a_sharpened.stac.json")
+    require_valid(item)
+    assert item["id"] == "a_sharpened" and item["properties"]["start_datetime"] == "2022-02-06T00:00:00Z"
+    assert item["properties"]["proj:shape"] == [80, 80] and item["properties"]["proj:transform"][0] == 2
+    assert [link["href"] for link in item["links"]] == ["../in%20put/a-ms.tif", "../in%20put/a-pan.tif"]
+    assert {link["rel"] for link in item["links"]} == {"derived_from"}
+    asset = item["assets"]["sharpened"]
+    with rasterio.open("maps/a_sharpened.tif") as file:
+        assert [band["name"] for band in asset["bands"]] == list(file.descriptions) and asset["data_type"] == file.dtypes[0]
+        assert asset["nodata"] == file.nodata
+    if more:
+        assert "raster:scale" not in asset
+    else:  # reflectance = (value - 100) / 10 000
+        assert 700 * asset["raster:scale"] + asset["raster:offset"] == pytest.approx(0.06)
+    assert item["assets"]["preview"]["href"] == "./a_sharpened_pair.png" and os.path.exists("maps/a_sharpened_pair.png")
+    again = open("maps/a_sharpened.stac.json", "rb").read()
+    assert run(*words, "--stac", "--overwrite") == 0 and open("maps/a_sharpened.stac.json", "rb").read() == again
+    assert run(*words, "--overwrite") == 0 and not os.path.exists("maps/a_sharpened.stac.json")
 
 
 def test_the_item_of_a_map_names_the_item_of_its_scene_without_a_signature(model, tmp_path):
