@@ -55,9 +55,10 @@ def as_trained(network, seed=0):
     return network.eval()
 
 
-def undecided(model):
-    """The model, with a last layer that finds both classes in scenes of numbers()."""
-    x = torch.from_numpy(numbers(64, 64).astype(np.float32))[None] / 10_000
+def undecided(model, reflectance=None):
+    """The model, with a last layer that finds both classes in reflectance (bands, H, W), by default that of scenes of numbers()."""
+    reflectance = numbers(64, 64) / 10_000 if reflectance is None else reflectance
+    x = torch.from_numpy(reflectance.astype(np.float32))[None]
     with torch.no_grad():
         last = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)][-1]
         last.bias.sub_(model(x).flatten(2).median(dim=2).values[0])
@@ -251,14 +252,30 @@ def test_the_map_of_the_onnx_is_that_of_the_checkpoint(tmp_path, make_raster, ma
     if make is transformer:  # its linear layers are one product each; queries by keys and shares by values are the others
         count = collections.Counter(node.op_type for node in load_graph(onnx).graph.node)
         assert count["MatMul"] == 2 * 4 and count["Gemm"] >= 4 * 4
-    scene, maps = make_raster("scene.tif", numbers(130, 110), descriptions=BANDS), {}
+    require_the_same_maps(path, onnx, make_raster("scene.tif", numbers(130, 110), descriptions=BANDS), tmp_path)
+
+
+def require_the_same_maps(path, onnx, scene, folder, *words):
+    maps = []
     for source in (path, onnx):
-        folder = tmp_path / source.suffix
-        run(scene, "--checkpoint", source, "--output-dir", folder, "--device", "cpu", "--probabilities", "float32", "--batch-size", 5)
-        maps[source.suffix] = read(folder / "scene_classes.tif")[0], read(folder / "scene_probability.tif")[0]
-    (classes, probability), (other_classes, other_probability) = maps.values()
+        out = folder / source.suffix
+        run(scene, "--checkpoint", source, "--output-dir", out, "--device", "cpu", "--probabilities", "float32", "--batch-size", 5, *words)
+        maps.append([read(out / f"{scene.stem}_{name}.tif")[0] for name in ("classes", "probability")])
+    (classes, probability), (other_classes, other_probability) = maps
     assert 0.05 < (classes == 1).mean() < 0.95  # or the test would show nothing
     assert (classes != other_classes).mean() <= 1e-4 and np.abs(probability - other_probability).max() < 1e-4
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("make", [unet, contrast, deeplab, transformer])
+def test_the_map_of_a_real_fire_is_that_of_the_checkpoint(tmp_path, real_data, make):
+    scene, divide_by = real_data / "wildfire" / "post_fire" / "DOVE_20241019.tif", [255.0, 10_000.0, 10_000.0]
+    with rasterio.open(scene) as dataset:
+        reflectance = dataset.read([1, 4, 5], window=((80, 128), (80, 128))) / np.reshape(divide_by, (3, 1, 1))
+    torch.manual_seed(0)
+    network = undecided(as_trained(make()), reflectance)
+    path = save(tmp_path / "best_model.pt", "segmentation", network, chip_size=48, divide_by=divide_by)
+    require_the_same_maps(path, exported(path), scene, tmp_path, "--bands", "1,4,5", "--accept-scale")
 
 
 @pytest.mark.slow
