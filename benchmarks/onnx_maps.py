@@ -23,11 +23,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     args, words = parser.parse_known_args()
+    checkpoint = absolute(args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        run("export.py", args.checkpoint, "--onnx", folder / "network.onnx")
-        for name, checkpoint in (("torch", args.checkpoint), ("onnx", folder / "network.onnx")):
-            run("inference.py", "--checkpoint", checkpoint, *map(absolute, words), "--device", "cpu", "--output-dir", folder / name)
+        run("export.py", checkpoint, "--onnx", folder / "network.onnx")
+        for name, network in (("torch", checkpoint), ("onnx", folder / "network.onnx")):
+            run("inference.py", "--checkpoint", network, *map(absolute, words), "--device", "cpu", "--output-dir", folder / name)
         compared = [line for path in sorted((folder / "torch").iterdir()) for line in compare(path, folder / "onnx" / path.name)]
     print("\n".join(compared))
 
