@@ -82,6 +82,14 @@ def plain_band(name):
     return AFTER_BAND.sub("", plain[found.end():] if (found := BEFORE_BAND.match(plain)) else plain)
 
 
+def last_date(bands):
+    """Position from which on the names are of the last date, where those of several are numbered from 1 (1_B02, 2_B02); else 0."""
+    numbers = [int(found[1]) if (found := re.match(r"(\d{1,3})_\D", name or "")) else 0 for name in bands]
+    count = max(numbers, default=0)
+    each = len(numbers) // count if count else 0
+    return each * (count - 1) if numbers == [1 + i // each for i in range(len(numbers)) if each] and each else 0
+
+
 def is_picture_band(name):
     """Whether a band is one of a picture, by its name: Sentinel-2's TCI_R is red as B04 is, but brightness 0..255 and not reflectance."""
     return plain_band(name).startswith("tci_")

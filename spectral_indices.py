@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from constants import band_role
+from constants import band_role, last_date
 from runtime.errors import UserError, did_you_mean
 
 STAND_INS = {"nir": "narrow_nir"}  # where a sensor's file has only the other one
@@ -52,12 +52,13 @@ def index_positions(name, bands, others=()):
     """
     (position of a, position of b) of a spectral index among band names; UserError where the bands do not allow it.
 
-    others: further names that an error may suggest.
+    others: further names that an error may suggest. Of bands of several dates, 1_B04, 2_B04 …, those of the last are taken.
     """
     if name not in SPECTRAL_INDICES:
         names = (*SPECTRAL_INDICES, *others)
         raise UserError(f"unknown spectral index {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
-    roles = [band_role(band) for band in bands]
+    start = last_date(bands)
+    roles = [band_role(band) if i >= start else None for i, band in enumerate(bands)]
     positions = []
     for role in (SPECTRAL_INDICES[name].a, SPECTRAL_INDICES[name].b):
         found = [wanted for wanted in (role, STAND_INS.get(role)) if wanted in roles]

@@ -19,8 +19,9 @@ from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
 from chipping.sources import stamps_of
 from constants import IGNORE
 from nets.model_config import answers_pixels, answers_values
+from raster.dated import parts_of
 from raster.hidden import hidden_pixels
-from raster.nodata import valid_pixels
+from raster.nodata import valid_on_dates
 from raster.source import open_raster, read_bands
 from raster.windows import WindowGrid
 from runtime.files import atomic_path
@@ -125,13 +126,16 @@ class SceneReader:
                 plane[:] = burn(self.shapes, scene.transform, (col, row, width, height))
         cloudy = None
         if self.clouds is not None:
-            values, outside = self.labels(self.clouds, scene.clouds, window)
-            cloudy = cloudy_pixels(values, recipe.cloud_rule, scene.clouds.path, scene.clouds.nodata)
-            if recipe.cloud_rule is not None:  # 0 may be cloud, which is also what lies beyond the mask
-                for empty in (outside, invalid):
-                    cloudy = cloudy if empty is None else cloudy & ~empty
-            if recipe.ignore_clouds:
-                masks[:, np.isin(values, recipe.ignore_clouds) if recipe.cloud_rule is None else cloudy] = ignore
+            cloudy = np.zeros((height, width), bool)
+            for part in parts_of(self.clouds):
+                values, outside = self.labels(part, scene.clouds, window)
+                found = cloudy_pixels(values, recipe.cloud_rule, scene.clouds.path, scene.clouds.nodata)
+                if recipe.cloud_rule is not None:  # 0 may be cloud, which is also what lies beyond the mask
+                    for empty in (outside, invalid):
+                        found = found if empty is None else found & ~empty
+                if recipe.ignore_clouds:
+                    masks[:, np.isin(values, recipe.ignore_clouds) if recipe.cloud_rule is None else found] = ignore
+                cloudy |= found
         inside = None
         if self.area is not None:
             inside = burn(self.area, scene.transform, (col, row, width, height), value=1) > 0
@@ -150,7 +154,7 @@ class SceneReader:
 
     def invalid(self, pixels, window):
         """(h, w) bool where any band is nodata, NaN or infinite, or the file's own mask hides the pixel. None where no pixel is."""
-        valid = valid_pixels(pixels, self.scene.nodata, self.scene.zero_is_nodata)
+        valid = valid_on_dates(pixels, self.scene.nodata, self.scene.zero_is_nodata, max(1, len(self.scene.dates)))
         hidden = hidden_pixels(self.image, self.scene.masked, window)
         if hidden is not None:
             valid &= ~hidden
@@ -163,7 +167,7 @@ def reading(path):
     try:
         yield
     except (RasterioIOError, RasterioError) as error:
-        error.unreadable = path
+        error.unreadable = getattr(error, "unreadable", path)  # of several dates the file is known
         raise
 
 
@@ -338,6 +342,14 @@ def footprints(scene, columns, row, size):
     return {c: ground[4 * i : 4 * i + 4] if ground else None for i, c in enumerate(columns)}
 
 
+def dates_and_place(scene, window):
+    """{"dates": ISO days, "place": [lon, lat] of the middle of a window, None without a CRS} of a scene of several dates."""
+    col, row, width, height = window
+    middle = pixel_corners(scene.transform, (col + width / 2, row + height / 2, 0, 0))[:1]
+    place = footprint(scene.crs, middle) if scene.crs is not None else None
+    return {"dates": list(scene.dates), "place": place[0] if place else None}
+
+
 def window_of(strip, left, width):
     """The columns left … left + width of everything in a strip."""
     return tuple(None if part is None else part[..., left : left + width] for part in strip)
@@ -397,6 +409,7 @@ def cut_window(reader, col, row, part, ground, folder):
         "crs": scene.crs,
         "transform": window_transform(scene.transform, col, row),
         "footprint": ground,
+        **(dates_and_place(scene, (col, row, width, height)) if scene.dates else {}),
         "valid_fraction": round(fraction, 6),
         "layers": [layer for layer in recipe.layers if layer in scene.masks or recipe.polygons or not recipe.has_masks],
         "class_pixels": counts,

@@ -5,12 +5,26 @@ A set may come from a stranger or from a power cut. Whoever reads one gets these
 names the file and the line.
 """
 
+import datetime
+
 from nets.model_config import TASKS
 from runtime.fields import NAMES, NUMBER, NUMBERS, OBJECT, SIZE, TEXT, WHOLE, Field, dict_of, is_number, is_text, list_of, or_none
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 COUNTS = Field("lists of whole numbers by layer", dict_of(list_of(WHOLE.fits)))
 SCALE = Field("a number or a list of numbers", lambda value: is_number(value) or NUMBERS.fits(value))
+
+
+def is_days(value):
+    return bool(list_of(is_text)(value)) and all(is_day(day) for day in value)
+
+
+def is_day(text):
+    try:
+        return datetime.date.fromisoformat(text).year >= 1900
+    except ValueError:
+        return False
+
 
 LINE = {  # of manifest.jsonl and skipped.jsonl
     **dict.fromkeys(("file", "mask", "split", "scene", "tile", "cid", "reason", "detail"), TEXT),
@@ -20,6 +34,8 @@ LINE = {  # of manifest.jsonl and skipped.jsonl
     **dict.fromkeys(("band_sum", "band_sum_squares"), or_none(NUMBERS)),
     **dict.fromkeys(("label_sources", "stamps"), OBJECT),
     "cloud_source": or_none(OBJECT),
+    "dates": Field("days such as 2022-06-15", is_days),
+    "place": or_none(Field("longitude and latitude", list_of(is_number, 2))),
     "source": Field("an object or text", lambda value: isinstance(value, dict | str | None)),
     "dtype": Field("a type of numbers", lambda value: value in TYPES if is_text(value) else False),
     "layers": NAMES,
@@ -33,7 +49,7 @@ LINE = {  # of manifest.jsonl and skipped.jsonl
 DESCRIPTION = {  # chipset.json
     **dict.fromkeys(("kind", "store", "dtype", "settings_hash", "sensor", "level"), TEXT),
     "wavelengths": NUMBERS,
-    **dict.fromkeys(("chip_size", "ratio"), SIZE),
+    **dict.fromkeys(("chip_size", "ratio", "dates"), SIZE),
     **dict.fromkeys(("bands", "layers"), NAMES),
     **dict.fromkeys(("divide_by", "offset"), SCALE),
     "task": Field(f"one of {', '.join(TASKS)}", lambda value: value in TASKS if is_text(value) else False),
@@ -96,6 +112,8 @@ def problem_of_patches(description):
     for name in ("divide_by", "offset"):
         if len(description[name]) != len(bands):
             return f"has {len(description[name])} numbers in {name}, expected one for each of the {len(bands)} bands"
+    if len(bands) % description.get("dates", 1):
+        return f"has {len(bands)} bands, which are not those of {description['dates']} dates"
     if lacking := [layer for layer in layers if layer not in description["classes"]]:
         return f"names no classes of layer {lacking[0]}"
     return None
@@ -107,6 +125,8 @@ def problem_of_patch(line, description):
     for layer, pixels in line.get("class_pixels", {}).items():
         if layer in classes and len(pixels) != len(classes[layer]):
             return f"counts {len(pixels)} classes of layer {layer}, expected {len(classes[layer])}"
+    if "dates" in description and len(line["dates"]) != description["dates"]:
+        return f"has {len(line['dates'])} dates, expected {description['dates']}"
     for name in ("band_sum", "band_sum_squares"):
         if line.get(name) is not None and len(line[name]) != len(bands):
             return f"has {len(line[name])} numbers in {name}, expected {len(bands)}"

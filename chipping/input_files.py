@@ -4,13 +4,15 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from chipping import cems
-from chipping.pairing import by_key, by_tile_and_date, refuse_unpaired
+from chipping.pairing import by_key, by_place, by_tile_and_date, refuse_masks_alone, refuse_unpaired
 from chipping.scene_labels import FOLDERS, keyed_images, labels_of_scenes
 from chipping.scenes import check_mask
+from chipping.sources import source_of_dates
 from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
 from nets.model_config import answers_labels, answers_pixels
 from raster.acquired import of_dates
+from raster.dated import DatedClouds, dated_scenes, members_of
 from raster.products import list_scenes
 from raster.source import RASTER_SUFFIXES, describe, list_rasters
 from raster.stack import stack_bands
@@ -50,7 +52,7 @@ def find_inputs(inputs, strict, note, labels):
     if inputs.dataset_dir is not None:
         files = find_cems(inputs.dataset_dir, is_excluded, strict, note)
     else:
-        files = find_files(inputs, labels, is_excluded)
+        files = find_files(inputs, labels, is_excluded, note)
     select(seen, excluded, "--exclude")
     return files
 
@@ -82,7 +84,7 @@ def count_of(missing, tiles):
     return f"{len(missing)} of {len(tiles)} tiles"
 
 
-def find_labelled(inputs, labels, is_excluded):
+def find_labelled(inputs, labels, is_excluded, note):
     """InputFiles of images with labels of their own, without masks."""
     if not inputs.images:
         raise UserError(f"--task {labels.task} needs --images, with the folders that they lie in or --scene-labels FILE")
@@ -92,15 +94,16 @@ def find_labelled(inputs, labels, is_excluded):
     if not images:
         raise UserError("--exclude leaves no scene")
     images = of_dates(images, inputs.dates) if inputs.dates else images
+    images = dated_scenes(images, inputs.count_of_dates, note=note) if inputs.count_of_dates else images
     names = None if labels.classes is None else [name.strip() for name in labels.classes.split(",")]
     found = labels_of_scenes(images, inputs.scene_labels or FOLDERS, names, answers_labels(labels.task))
     return InputFiles(images=images, masks={}, clouds={}, labels=found)
 
 
-def find_files(inputs, labels, is_excluded):
+def find_files(inputs, labels, is_excluded, note):
     """InputFiles of the general form."""
     if not answers_pixels(labels.task):
-        files = find_labelled(inputs, labels, is_excluded)
+        files = find_labelled(inputs, labels, is_excluded, note)
         return dataclasses.replace(files, clouds=find_clouds(inputs, files.images))
     if not inputs.images:
         raise UserError("pass --dataset-dir for the CEMS layout, or --images with --masks (rasters) or --labels (polygons)")
@@ -119,10 +122,19 @@ def find_files(inputs, labels, is_excluded):
     if inputs.masks:
         found, others = by_key(list_rasters(inputs.masks), inputs.mask_suffix, "mask"), every.keys() - images.keys()
         masks = {key: path for key, path in by_tile_and_date(found, every).items() if not is_excluded(key) and key not in others}
-        refuse_unpaired(images, masks)
+        if inputs.count_of_dates:
+            masks = by_place(masks, images)
+            refuse_masks_alone(images, masks)
+        else:
+            refuse_unpaired(images, masks)
     else:
         for path in inputs.labels:
             file_and_layer(path)
+    if inputs.count_of_dates:
+        images = dated_scenes(images, inputs.count_of_dates, masks if inputs.masks else None, note)
+        masks = {key: path for key, path in masks.items() if key in images}
+        by_path = {stack["path"]: stack for stack in sources.values()}
+        sources = {key: source_of_dates(path, by_path) for key, path in images.items()} if sources else {}
     return InputFiles(images=images, masks={"mask": masks}, clouds=find_clouds(inputs, images), sources=sources)
 
 
@@ -130,10 +142,13 @@ def find_clouds(inputs, images):
     """{scene: path} of the images' cloud masks; {} without --clouds."""
     if not inputs.clouds:
         return {}
-    clouds = {k: p for k, p in by_key(list_rasters(inputs.clouds), inputs.cloud_suffix, "cloud").items() if k in images}
-    if missing := sorted(images.keys() - clouds.keys()):
-        raise UserError(f"{images[missing[0]]} has no cloud mask; expected one named {missing[0]!r} (see --cloud-suffix)")
-    return clouds
+    singles = {key: path for name, image in images.items() for key, path in members_of(name, image)}
+    clouds = {k: p for k, p in by_key(list_rasters(inputs.clouds), inputs.cloud_suffix, "cloud").items() if k in singles}
+    if missing := sorted(singles.keys() - clouds.keys()):
+        raise UserError(f"{singles[missing[0]]} has no cloud mask; expected one named {missing[0]!r} (see --cloud-suffix)")
+    if not inputs.count_of_dates:
+        return clouds
+    return {name: DatedClouds([clouds[key] for key, _ in members_of(name, image)]) for name, image in images.items()}
 
 
 def find_label_files(infos, files, align, strict, note, cloud_bands=1):

@@ -1,5 +1,6 @@
 """Matches masks to images by key: the file's stem, without a suffix that the user names."""
 
+from raster.dated import last_of_places
 from raster.product import names_scene
 from raster.product_scene import ProductScene
 from raster.source import scene_name
@@ -40,6 +41,28 @@ def by_tile_and_date(masks, images):
         if found:
             keyed[key] = keyed.pop(found[0])
     return keyed
+
+
+def by_place(masks, images):
+    """
+    Masks {key: path} of images {key: path} of several dates: one that is named as a place without date is of its last one. UserError for
+    two masks of one scene.
+    """
+    keyed, places = {key: path for key, path in masks.items() if key in images}, last_of_places(images)
+    for key, path in masks.items():
+        scene = key if key in images else places.get(key, key)
+        if scene in keyed and keyed[scene] != path:
+            raise UserError(f"{images[scene]} has two masks, {keyed[scene]} by name and {path} of its place; leave one out of --masks")
+        keyed[scene] = path
+    return keyed
+
+
+def refuse_masks_alone(images, masks):
+    """UserError that names a mask whose image is not there. {key: path} each."""
+    if alone := sorted(masks.keys() - images.keys()):
+        key = alone[0]
+        raise UserError(f"{masks[key]} has no image{and_more(alone)}; expected one named {key!r}, or of a place of that name, or "
+                        f"--exclude it.{did_you_mean(key, images)}")
 
 
 def refuse_unpaired(images, masks):

@@ -35,7 +35,8 @@ def inspect_patches(folder, description, sheet, seed, say, colours=None):
     layer = description["layers"][0]
     classes = ClassSet(tuple(description["classes"][layer])).with_colours(colours)
     has_masks = answers_pixels(description.get("task"))
-    lines = read_manifest(folder, [name for name in NEEDS if name != "mask" or has_masks])
+    needs = (*NEEDS, "dates", "place") if "dates" in description else NEEDS
+    lines = read_manifest(folder, [name for name in needs if name != "mask" or has_masks])
     if not lines:
         raise UserError(f"{folder} lists no patch yet; run chip.py make-patches again, it resumes")
     for number, line in enumerate(lines, start=1):
@@ -59,6 +60,8 @@ def patch_lines(folder, description, lines):
     disk = sum(path.stat().st_size for path in files if path.exists())
     yield f"{folder}: {plural(len(lines), 'patch')} of {size}×{size} pixels, {plural(len(bands), 'band')} ({types}), {in_bytes(disk)}"
     yield f"bands: {', '.join(bands)}"
+    if "dates" in description:
+        yield dates_text(description["dates"], lines)
     yield f"reflectance = (value + offset) / divisor: {scale_text(description)}"
     for split in SPLITS:
         yield from split_lines(split, [line for line in lines if line["split"] == split], description)
@@ -71,6 +74,14 @@ def patch_lines(folder, description, lines):
     figures = ", ".join(f"{band} {mean:.4g} ± {deviation:.4g}" for band, (mean, deviation) in statistics)
     yield f"mean ± standard deviation of the reflectance{' (train)' if train else ''}: {figures}"
     yield from skipped_lines(read_skipped(folder, ("reason",)))
+
+
+def dates_text(count, lines):
+    """`3 dates of one place a sample, from 2024-01-01 to 2024-06-11; the first is lake_20240611: 2024-01-01, 2024-03-11, 2024-06-11`."""
+    days = [day for line in lines for day in line["dates"]]
+    first = lines[0]
+    return (f"{plural(count, 'date')} of one place a sample, from {min(days)} to {max(days)}; the first is {first['scene']}: "
+            f"{', '.join(first['dates'])}")
 
 
 def split_lines(split, lines, description):

@@ -11,13 +11,14 @@ from chipping.input_files import NUM_CLASSES_OF_LAYER, find_inputs, find_label_f
 from chipping.label_checks import check_clouds, check_masks, check_polygons
 from chipping.labels import parse_label_map
 from chipping.scale_check import check_reflectance
-from chipping.scenes import choose_product_bands, describe_all, make_scene, outlines_of
-from chipping.splits import assign, describe_leaks, leaks, matches, parse_share_or_names, select
+from chipping.scenes import choose_product_bands, describe_all, is_broken, make_scene, outlines_of
+from chipping.splits import assign, describe_leaks, event_of, leaks, matches, parse_share_or_names, select
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
 from nets.model_config import answers_classes, answers_pixels, answers_values
 from raster.bands import choose_bands, is_same_band
 from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
+from raster.dated import Dated, members_of, place_words
 from raster.product_scene import ProductScene
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, scale_words
 from runtime.errors import RunError, UserError
@@ -135,16 +136,18 @@ def stride_of(windows):
 
 def with_product_clouds(files, inputs, cloud_rule, note):
     """InputFiles with the cloud layers of products as cloud masks, unless there are others, or none are wanted. UserError."""
-    products = {name: path for name, path in files.images.items() if isinstance(path, ProductScene) and not path.product.problem}
-    for remark in dict.fromkeys(remark for path in products.values() for remark in path.product.remarks):
+    products = {name: path for name, path in files.images.items() if isinstance(path, ProductScene) and not is_broken(path)}
+    members = [one for name, path in products.items() for _, one in members_of(name, path)]
+    for remark in dict.fromkeys(remark for one in members for remark in one.product.remarks):
         note(remark)
     if inputs.clouds or inputs.no_clouds or not products:
         return files
-    layers = {name: path.clouds() for name, path in products.items() if path.product.clouds}
+    layers = {name: clouds for name, path in products.items() if (clouds := path.clouds())}
     if layers and cloud_rule:
         raise UserError("--cloud-values and --cloud-bits are for --clouds; the layer of a product is read as it is defined. Leave them out")
     if without := [name for name in products if name not in layers]:
-        why = products[without[0]].product.no_clouds
+        one = next(one for _, one in members_of(without[0], products[without[0]]) if not one.product.clouds)
+        why = one.product.no_clouds
         note(f"{len(without)} of {len(products)} products have no cloud layer ({some(without)}: {why}): patches are kept, cloudy or not")
     return replace(files, clouds=layers)
 
@@ -152,7 +155,7 @@ def with_product_clouds(files, inputs, cloud_rule, note):
 def choose_channels(infos, pixels, is_cems, note):
     """Channels of all scenes. infos: {scene: RasterInfo}; pixels: Pixels. note(text): remarks."""
     wanted = pixels.bands or (",".join(CEMS_BANDS) if is_cems else None)
-    products = {name: info for name, info in infos.items() if isinstance(info.path, ProductScene)}
+    products = {name: info for name, info in infos.items() if isinstance(info.path, (ProductScene, Dated))}
     rasters = {name: info for name, info in infos.items() if name not in products}
     positions, names = choose_bands(rasters, wanted, SENTINEL2_L2A_BANDS if is_cems else None, note) if rasters else ({}, None)
     for name, info in products.items():
@@ -168,13 +171,16 @@ def choose_channels(infos, pixels, is_cems, note):
 def require_these_bands(info, names, raster):
     """
     UserError where a product (RasterInfo of the bands that were chosen) has others than these. raster: RasterInfo of one whose names these
-    are, None where they are those of a product, which were compared by wavelength.
+    are, None where they are those of a product, which were compared by wavelength. Bands of rasters of several dates are compared by name.
     """
+    if isinstance(info.path, Dated) and not isinstance(info.path, ProductScene) and info.path.is_named:
+        raster = info
     if info.count != len(names):
         raise UserError(f"{info.path} has {info.count} bands, others {len(names)}; pass --bands")
     for name, other in zip(info.descriptions, names, strict=True):
         if raster is not None and name.lower() != other.lower() and not is_same_band(name, other):
-            raise UserError(f"{info.path} has band {name!r} where {raster.path} has {other!r}; make their patches in separate folders")
+            there = f" where {raster.path} has" if raster is not info else "; expected"
+            raise UserError(f"{info.path} has band {name!r}{there} {other!r}; make their patches in separate folders")
 
 
 def is_published_form(infos, positions):
@@ -267,7 +273,8 @@ def assign_splits(infos, folder_splits, broken, splits):
     split_of = assign(
         names, outlines, held_out(splits.val, "--val", names, broken), held_out(splits.test, "--test", names, broken), splits.split_by,
         splits.seed, {name: folder_splits[name] for name in names} if folder_splits else None,
-        {name: info.path.product.tile for name, info in infos.items() if isinstance(info.path, ProductScene)},
+        {name: info.path.product.tile if isinstance(info.path, ProductScene) else event_of(place_words(name) or name)
+         for name, info in infos.items() if isinstance(info.path, (ProductScene, Dated))},
     )
     shared = leaks(split_of, outlines)
     if shared and not splits.allow_overlap and not folder_splits:
@@ -335,7 +342,7 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
             "class_field": recipe.class_field, "align": align, "clouds": has_clouds, "max_cloud": recipe.max_cloud,
             "ignore_clouds": recipe.ignore_clouds, "min_valid": recipe.min_valid, "aoi": fingerprint([recipe.aoi] if recipe.aoi else []),
             "labels": fingerprint(recipe.polygons), "scenes": names_by_split(scenes),
-            **({"masked": masked} if masked else {}), **task_of(scenes, recipe, in_full=True),
+            **({"masked": masked} if masked else {}), **dates_of(scenes, in_full=True), **task_of(scenes, recipe, in_full=True),
             **({"cloud_rule": asdict(recipe.cloud_rule)} if recipe.cloud_rule else {}),
         },
         "chip_size": recipe.size,
@@ -348,8 +355,16 @@ def description_of(scenes, recipe, *, bands, class_names, align, has_clouds, see
         "ignore": IGNORE,
         "sampler": {"name": "grid", "stride": recipe.stride},
         "seed": seed,
+        **dates_of(scenes),
         **task_of(scenes, recipe),
     }
+
+
+def dates_of(scenes, in_full=False):
+    """What a set says of its dates: how many a sample has, {} of scenes of one that were not asked for. in_full: which they are."""
+    if not scenes[0].dates:
+        return {}
+    return {"dates": {scene.name: scene.dates for scene in scenes} if in_full else len(scenes[0].dates)}
 
 
 def task_of(scenes, recipe, in_full=False):
@@ -362,10 +377,11 @@ def task_of(scenes, recipe, in_full=False):
 
 def facts_of_products(paths):
     """{"sensor", "level", "wavelengths" (nm, a band)} of a set whose scenes are all products: maps of another sensor need them."""
-    if not all(isinstance(path, ProductScene) for path in paths):
+    members = [one for path in paths for _, one in members_of("", path)]
+    if not all(isinstance(one, ProductScene) for one in members):
         return {}
-    sensors, levels = ({getattr(path.product, key) for path in paths} for key in ("sensor", "level"))
-    wavelengths = [band.wavelength for band in paths[0].bands]
+    sensors, levels = ({getattr(one.product, key) for one in members} for key in ("sensor", "level"))
+    wavelengths = [band.wavelength for _, one in members_of("", paths[0]) for band in one.bands]
     return {
         "sensor": sensors.pop() if len(sensors) == 1 else " and ".join(sorted(sensors)), "level": levels.pop() if len(levels) == 1 else "",
         **({"wavelengths": wavelengths} if all(wavelengths) else {}),

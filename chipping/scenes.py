@@ -8,6 +8,7 @@ import numpy as np
 from chipping.labels import same_grid
 from chipping.sources import source_of
 from chipping.splits import event_of
+from raster.dated import Dated, Mismatch, members_of, place_words
 from raster.product_scene import ProductScene
 from raster.rules import NotAllowed
 from raster.sensor_bands import require_alike
@@ -39,7 +40,7 @@ class Scene:
     c, d, e, f). nodata: the value that means no data in each of the bands, or None. zero_is_nodata: pixels that are 0 in all of them are no
     data. masks: {layer: LabelFile}. clouds: LabelFile or None. masked: what else hides pixels, see raster.hidden.DataBands. shift:
     what is added to the values of each band so that all scenes have one offset. source: path, size, mtime. labels: classes of the whole
-    scene, for tasks that learn these.
+    scene, for tasks that learn these. dates: ISO days of a scene of several, whose bands come one date after the other.
     """
 
     name: str
@@ -60,10 +61,11 @@ class Scene:
     clouds: LabelFile | None
     source: dict
     labels: tuple = ()
+    dates: tuple = ()
 
     @property
     def event(self):
-        return self.source.get("tile") or event_of(self.name)
+        return self.source.get("tile") or event_of((place_words(self.name) if self.dates else None) or self.name)
 
     @property
     def label_sources(self):
@@ -76,17 +78,22 @@ class Scene:
 
 def choose_product_bands(images, wanted):
     """
-    {name: path} in which products are the bands that `wanted` names (text of --bands, None for all of them). UserError for a name that a
-    product lacks, and where bands of one name are not alike.
+    {name: path} in which products, and scenes of several dates, are the bands that `wanted` names (text of --bands, None for all of them).
+    UserError for a name that a product lacks, and where bands of one name are not alike.
 
     A product that cannot be used stays as it is: describe_all leaves it out.
     """
     words = [word.strip() for word in wanted.split(",")] if wanted else None
-    usable = {name: path for name, path in images.items() if isinstance(path, ProductScene) and not path.product.problem}
+    usable = {name: path for name, path in images.items() if isinstance(path, (ProductScene, Dated)) and not is_broken(path)}
     chosen = {name: path.with_bands(words) if words else path for name, path in usable.items()}
-    if chosen and len({len(scene.bands) for scene in chosen.values()}) == 1:
-        require_alike(list(chosen.values()))
+    products = [one for name, path in chosen.items() for _, one in members_of(name, path) if isinstance(one, ProductScene)]
+    if products and len({len(scene.bands) for scene in products}) == 1:
+        require_alike(products)
     return {**images, **chosen}
+
+
+def is_broken(path):
+    return any(isinstance(one, ProductScene) and one.product.problem for _, one in members_of("", path))
 
 
 def describe_all(images, strict, note):
@@ -99,7 +106,7 @@ def describe_all(images, strict, note):
         try:
             infos[name] = describe(path)
         except UserError as error:
-            if isinstance(error, NotAllowed) or not (is_remote(path) or isinstance(path, ProductScene) or os.path.exists(path)):
+            if isinstance(error, (NotAllowed, Mismatch)) or not (is_remote(path) or isinstance(path, (ProductScene, Dated)) or os.path.exists(path)):
                 raise
             if strict:
                 raise RunError(f"{error} (--strict)") from error
@@ -152,7 +159,7 @@ def make_scene(name, split, info, bands, nodata, zero_is_nodata, masked, shift, 
         block_height=max(info.block_shapes[b][0] for b in bands),
         crs=info.crs.to_string() if info.crs is not None else None, transform=tuple(info.transform)[:6],
         nodata=nodata, zero_is_nodata=zero_is_nodata, masked=masked, shift=shift, masks=masks, clouds=clouds,
-        source=source or source_of(info), labels=labels,
+        source=source or source_of(info), labels=labels, dates=info.path.days if isinstance(info.path, Dated) else (),
     )
 
 

@@ -2,8 +2,9 @@
 
 import os
 
+from raster.dated import Dated, DatedClouds
 from raster.product_scene import CloudScene, ProductScene
-from raster.source import is_remote, mask_stamps
+from raster.source import describe, is_remote, mask_stamps
 from runtime.errors import UserError
 
 STAMPS = ("size", "mtime")
@@ -50,10 +51,23 @@ def source_of(info):
     """
     Path, size and modification time, of a .msk file beside it too: enough to notice that a source is not the one that chips were cut from.
     """
+    if isinstance(info.path, (Dated, DatedClouds)):
+        return source_of_dates(info.path)
     if isinstance(info.path, (ProductScene, CloudScene)):
         return source_of_product(info)
     path = info.path if is_remote(info.path) else os.path.abspath(info.path)
     return {"path": path, "size": info.size, "mtime": info.mtime, **mask_stamps(path)}
+
+
+def source_of_dates(path, known=None):
+    """
+    The source of a scene, or of cloud masks, of several dates: that of the last, with the paths of all and sizes and times as a list each.
+
+    known: {absolute path: source} of members whose sources are not those of their files.
+    """
+    members = [(known or {}).get(where_is(member)) or source_of(describe(member)) for member in path.members]
+    stamps = {key: [source.get(key) for source in members] for key in (*STAMPS, *MASK_STAMPS) if any(key in source for source in members)}
+    return {**members[-1], **stamps, "paths": [source["path"] for source in members]}
 
 
 def source_of_product(info):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from constants import band_role
+from constants import band_role, last_date
 from pictures.overlays import NODATA_COLOUR
 
 SAMPLE = 200_000  # pixels: enough for the percentiles of a sheet
@@ -35,9 +35,11 @@ BURN = Composite("burn-sensitive", ("swir2", "nir", "red"), (0.36, 0.42, 0.22), 
 def positions_of_roles(bands, roles):
     """Positions of `roles` ("red", "nir" …) in the band names `bands`; None where one is missing.
 
-    Where both near infrared bands exist, the narrow one is taken: it shares its pixels with the short-wave infrared.
+    Where both near infrared bands exist, the narrow one is taken: it shares its pixels with the short-wave infrared. Of several dates the
+    last is shown.
     """
-    present = {band_role(name): i for i, name in reversed(list(enumerate(bands)))}
+    start = last_date(bands)
+    present = {band_role(name): i for i, name in reversed(list(enumerate(bands))) if i >= start}
     if "narrow_nir" in present:
         present["nir"] = present["narrow_nir"]
     positions = [present.get(role) for role in roles]

@@ -30,11 +30,18 @@ def time_of(text):
 
 def time_in_name(name):
     """As time_of, of the first date in a scene's name."""
+    found = date_in_name(name)
+    return found and found[0]
+
+
+def date_in_name(name):
+    """(time_of, first, last + 1 character) of the first date in a scene's name, None without one."""
     if found := HLS_NAME.search(name):
-        return parsed("%Y%j", *found.groups())
+        time = parsed("%Y%j", *found.groups())
+        return time and (time, found.start(1), found.end())
     for found in IN_NAME.finditer(name):
         if time := parsed("%Y%m%d", "".join(found.group(1, 3, 4)), found[5]):
-            return time
+            return time, found.start(), found.end()
     return None
 
 

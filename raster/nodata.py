@@ -61,6 +61,15 @@ def valid_pixels(pixels, nodata, zero_is_nodata=False):
     return valid & (pixels != 0).any(axis=0) if zero_is_nodata else valid
 
 
+def valid_on_dates(pixels, nodata, zero_is_nodata, dates):
+    """valid_pixels, (H, W) bool, on all of `dates` dates, whose bands come one date after the other: 0 in all bands of one is nodata."""
+    if dates == 1 or not zero_is_nodata:
+        return valid_pixels(pixels, nodata, zero_is_nodata)
+    each, count = nodata if isinstance(nodata, tuple) else (nodata,) * len(pixels), len(pixels) // dates
+    parts = [slice(start, start + count) for start in range(0, len(pixels), count)]
+    return np.logical_and.reduce([valid_pixels(pixels[part], each[part], True) for part in parts])
+
+
 def as_stored(value, kind):
     """A number in an integer type that holds it, since a comparison of integers with a float makes floats of all of them."""
     fits = kind.kind in "iu" and np.iinfo(kind).min <= value <= np.iinfo(kind).max and value == int(value)

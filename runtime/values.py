@@ -172,6 +172,24 @@ def dates(text):
     return first, last
 
 
+def number_or_dates(text):
+    """`3` as a number of dates; as dates() else."""
+    if text.strip().isdecimal() and len(text.strip()) < 4:
+        return whole(1, 99)(text)
+    try:
+        return dates(text)
+    except argparse.ArgumentTypeError:
+        raise refused(text, "a number of dates such as 3, or days such as 2022-06-01/2022-08-31 or 2022-06-01/..") from None
+
+
+def number_and_dates(values):
+    """(number of dates or None, (first, last) or None) of what number_or_dates makes of each word, in any order. ValueError for two."""
+    counts, days = [v for v in values or () if isinstance(v, int)], [v for v in values or () if not isinstance(v, int)]
+    if len(counts) > 1 or len(days) > 1:
+        raise ValueError("--dates takes a number of dates, days, or one of each: --dates 3 2022-06-01/2022-08-31")
+    return next(iter(counts), None), next(iter(days), None)
+
+
 def size(text):
     """`512` or `640x480` as (width, height)."""
     words = text.lower().split("x")

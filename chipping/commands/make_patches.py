@@ -3,7 +3,7 @@
 from chipping.commands.shared_flags import add_workers_flag, count_workers
 from nets.model_config import TASKS, answers_labels, answers_pixels, answers_values
 from runtime.errors import UserError
-from runtime.values import dates, listed, number, whole
+from runtime.values import listed, number, number_and_dates, number_or_dates, whole
 
 GENERAL_FORM = "images masks labels clouds stack image_suffix mask_suffix cloud_suffix classes class_field dates".split()
 
@@ -28,8 +28,8 @@ def add_arguments(parser):
                       help="images come as one file a band: these parts of the file names, in this order")
     what.add_argument("--exclude", type=listed, metavar="NAMES",
                       help="scenes to leave out: stems or their leading parts (DOVE is DOVE_20241019 too)")
-    what.add_argument("--dates", type=dates, metavar="FIRST/LAST", help="only scenes taken on these days (2022-06-01/2022-08-31, "
-                      "2022-06-01/..), by their metadata, tags or names")
+    what.add_argument("--dates", nargs="+", type=number_or_dates, metavar="N|FIRST/LAST", help="samples of N dates of one place; only "
+                      "scenes taken on these days (2022-06-01/2022-08-31, 2022-06-01/..), by their metadata, tags or names")
 
     pixels = parser.add_argument_group("pixels: reflectance = (value + offset) / divisor")
     pixels.add_argument("--bands", type=listed, metavar="LIST",
@@ -93,6 +93,10 @@ def run(args, console):
     if args.class_field and not args.labels:
         raise UserError("--class-field is a property of --labels; masks carry their classes as values (see --label-map)")
     check_task(args)
+    try:
+        count, days = number_and_dates(args.dates)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     from runtime.workers import prepare_workers
 
     workers = count_workers(args.workers)
@@ -114,7 +118,7 @@ def run(args, console):
             no_clouds=args.no_clouds, image_suffix=args.image_suffix, mask_suffix=args.mask_suffix, cloud_suffix=args.cloud_suffix,
             stack=args.stack, scene_labels=args.scene_labels,
             stack_folder=scratch if args.dry_run else f"{os.path.normpath(args.patches_dir)}_stacks", exclude=args.exclude,
-            dates=args.dates,
+            dates=days, count_of_dates=count,
         )
         plan = plan_patches(
             inputs,
