@@ -62,7 +62,7 @@ class PatchSet:
     ground_resolution: float | None = None
     unfinished: str | None = None  # a sentence where it was not made to its end
     task: str = "segmentation"
-    sensing: dict = dataclasses.field(default_factory=dict)  # "sensor", "level", "wavelengths" (nm) where all scenes are products
+    sensing: dict = dataclasses.field(default_factory=dict)  # "sensor", "level", "wavelengths" (nm) where all scenes are products; "dates" of a sample
 
     @property
     def patch_shape(self):
@@ -128,7 +128,7 @@ def read_described_set(folder, num_classes, layer, wanted):
     return PatchSet(folder, bands, divide_by, offset, description.get("nodata"), layer, layers.index(layer), classes,
                     description["chip_size"], patches, len(lines) - len(patches), True, ground_resolution(lines),
                     unfinished_words(folder, description, len(lines)), task,
-                    {key: description[key] for key in ("sensor", "level", "wavelengths") if key in description})
+                    {key: description[key] for key in ("sensor", "level", "wavelengths", "dates") if key in description})
 
 
 def patch_of_line(folder, line, layer, task):

@@ -145,10 +145,9 @@ def with_product_clouds(files, inputs, cloud_rule, note):
     layers = {name: clouds for name, path in products.items() if (clouds := path.clouds())}
     if layers and cloud_rule:
         raise UserError("--cloud-values and --cloud-bits are for --clouds; the layer of a product is read as it is defined. Leave them out")
-    if without := [name for name in products if name not in layers]:
-        one = next(one for _, one in members_of(without[0], products[without[0]]) if not one.product.clouds)
-        why = one.product.no_clouds
-        note(f"{len(without)} of {len(products)} products have no cloud layer ({some(without)}: {why}): patches are kept, cloudy or not")
+    if without := [one for one in members if not one.product.clouds]:
+        why, names = without[0].product.no_clouds, [one.name for one in without]
+        note(f"{len(without)} of {len(members)} products have no cloud layer ({some(names)}: {why}): patches are kept, cloudy or not")
     return replace(files, clouds=layers)
 
 

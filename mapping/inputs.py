@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from raster.bands import is_cems_image, match_bands
+from raster.dated import Dated, DatedClouds, match_stack, undated
 from raster.hidden import data_bands
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
 from raster.plausible import band_figures, judge
@@ -69,7 +70,17 @@ class SceneInput:
     sample: np.ndarray | None = field(default=None, compare=False)
     doubt: str | None = field(default=None, compare=False)
     colours: np.ndarray | None = field(default=None, compare=False)
-    clouds: CloudScene | None = None
+    clouds: CloudScene | DatedClouds | None = None
+
+    @property
+    def days(self):
+        """ISO days of a scene of several dates, () of others."""
+        return self.info.path.days if isinstance(self.info.path, Dated) else ()
+
+    @property
+    def sources(self):
+        """Paths of what it was made of."""
+        return self.info.path.members if isinstance(self.info.path, Dated) else (self.info.path,)
 
     @property
     def product(self):
@@ -79,14 +90,28 @@ class SceneInput:
 
 def describe_for(path, data, flags):
     """
-    RasterInfo of a scene for a checkpoint's `data`: of a product, that of the bands that the checkpoint wants. UserError.
+    RasterInfo of a scene for a checkpoint's `data`: of a product or a scene of several dates, that of the bands that the checkpoint wants.
+    UserError.
 
     path: of a raster or product, or a ProductScene. flags: InputFlags.
     """
     scene = product_scene(path)
-    if isinstance(scene, ProductScene):
+    if isinstance(scene, Dated):
+        scene = dated_for_model(scene, data, flags)
+    elif isinstance(scene, ProductScene):
         scene = scene_for_model(scene, data["bands"], data.get("sensor"), data.get("wavelengths"), data.get("level") or "", flags.bands)
     return describe(scene)
+
+
+def dated_for_model(scene, data, flags):
+    """A scene of several dates with the bands that the checkpoint wants of each; --bands are those of one date. UserError."""
+    wanted = undated(data["bands"], len(scene.members))
+    if not isinstance(scene, ProductScene):
+        found = [match_bands(describe(path), wanted, flags.bands) for path in scene.members]
+        return scene.with_choices([indexes for indexes, _ in found], found[-1][1])
+    wavelengths = data.get("wavelengths")
+    facts = data.get("sensor"), wavelengths and wavelengths[: len(wanted)], data.get("level") or "", flags.bands
+    return scene.made_of([scene_for_model(one, wanted, *facts) for one in scene.members])
 
 
 def plan_input(info, data, mean=None, flags=NO_FLAGS):
@@ -113,12 +138,11 @@ def plan_of_header(info, data, flags=NO_FLAGS):
     """plan_input as far as the header decides it: no pixel is read, and the reflectance is not judged."""
     if any(np.dtype(dtype).kind == "c" for dtype in info.dtypes):
         raise UserError(f"{info.path} holds complex numbers; expected integers or floats")
-    wanted = list(data["bands"])
-    product = isinstance(info.path, ProductScene)
-    indexes, matched = (range(1, info.count + 1), info.path.matched) if product else match_bands(info, wanted, flags.bands)
+    product, dated = isinstance(info.path, ProductScene), isinstance(info.path, Dated)
+    indexes, matched = (range(1, info.count + 1), info.path.matched) if product or dated else match_raster(info, data, flags)
     zero_based = [i - 1 for i in indexes]
     scale, scaled = choose_scale(info, zero_based, data, flags)
-    zero_is_nodata = is_cems_image(info)
+    zero_is_nodata = is_cems_image(info) and not dated
     if flags.nodata is None and all(info.nodatavals[b] is None for b in zero_based) and data.get("nodata") is not None:
         nodata = data["nodata"]  # of the images of the training; one that this file's type can't hold occurs in it nowhere
     else:
@@ -128,6 +152,27 @@ def plan_of_header(info, data, flags=NO_FLAGS):
     hides = data_bands(info, indexes)
     clouds = info.path.clouds() if product and flags.clouds else None
     return SceneInput(info, tuple(indexes), scale, nodata, zero_is_nodata, matched, scaled, hides.masked, hides.remark, clouds=clouds)
+
+
+def match_raster(info, data, flags):
+    """(1-based bands, how they were found) of a raster, see raster.bands.match_bands; of several dates that are named by their days too."""
+    wanted = list(data["bands"])
+    try:
+        return match_bands(info, wanted, flags.bands)
+    except UserError:
+        found = match_stack(info, wanted, data["dates"]) if data.get("dates", 1) > 1 and flags.bands is None else None
+        if found is None:
+            raise
+        return found, "by name, date after date"
+
+
+def holds_all_dates(path, data, flags):
+    """Whether a raster has the bands of all dates that a checkpoint's `data` wants."""
+    try:
+        match_raster(describe(path), data, flags)
+    except UserError:
+        return False
+    return True
 
 
 def choose_scale(info, zero_based, data, flags):

@@ -12,7 +12,7 @@ from mapping.area_of_interest import OutsideArea
 from mapping.cost import tell_large
 from mapping.dry_run import dry_run
 from mapping.ensemble import EnsemblePredictor
-from mapping.inputs import InputFlags, describe_for, judged, plan_of_header
+from mapping.inputs import InputFlags, describe_for, holds_all_dates, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, reflectance_table, tell_record
 from mapping.report import write_report
@@ -22,6 +22,7 @@ from mapping.settings import MapSettings, ModelFacts
 from mapping.summary import read_record, update_summaries
 from mapping.weights_hash import hash_of_all, weights_hash
 from raster.acquired import of_dates
+from raster.dated import members_of, samples_among
 from raster.products import list_scenes
 from raster.source import is_remote, scene_name
 from runtime.device import Compute
@@ -61,6 +62,12 @@ class MapRun:
     threshold_given: bool = False
     further: tuple = ()
     shown_only: bool = False
+
+    @property
+    def dates_together(self):
+        """Dates of one place that the network takes as one image: as the patches had them, or an encoder's argument says."""
+        parts = getattr(getattr(self.network, "config", None), "parts", None)
+        return self.data.get("dates") or (parts.encoder_args.get("dates", 1) if parts else 1)
 
     @functools.cached_property
     def facts(self):
@@ -116,16 +123,19 @@ def has_probabilities(files):
 # ------------------------------------------------------------------------------------------------------- which scenes
 
 
-def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None):
+def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None, count=1, holds_all=None):
     """
     {name: path} of the scenes that patterns name, or that a checkpoint's data name. UserError for scenes that can't be mapped together.
 
-    settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun.
+    settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun. count: dates of one place that the network
+    takes together; holds_all(path): whether a raster holds all of them.
     """
     scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
     if dates:
         count, scenes = len(scenes), of_dates(scenes, dates)
         console.say(f"{len(scenes)} of {count} scenes were taken on the days of --dates")
+    if count > 1:
+        scenes = samples_among(scenes, count, holds_all, console.say)
     outputs = {name: list(MapFiles(output_dir, name).outputs(settings, classes).values()) for name in scenes}
     refuse_inputs_as_outputs(scenes, outputs)
     require_short_names(path for paths in outputs.values() for path in paths)
@@ -151,8 +161,8 @@ def scenes_of_checkpoint(data, console):
     folder = data.get("patches_dir")
     lines = read_lines(Path(folder) / MANIFEST) if folder else []
     try:
-        sources = [(line["split"], str(line["source"]["path"])) for line in lines]
-    except (KeyError, TypeError) as error:
+        sources = [(line["split"], str(path)) for line in lines for path in line["source"].get("paths", [line["source"]["path"]])]
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{Path(folder) / MANIFEST} does not say of which scene each patch is; pass the scenes to map") from error
     by_split = {split: list(dict.fromkeys(path for its_split, path in sources if its_split == split)) for split in ("test", "val")}
     split = "test" if by_split["test"] else "val"
@@ -168,7 +178,7 @@ def scenes_of_checkpoint(data, console):
 
 def refuse_inputs_as_outputs(scenes, outputs):
     """UserError where a map would replace a scene. outputs: {name: paths}."""
-    inputs = {os.path.realpath(path) for path in scenes.values() if "://" not in path}
+    inputs = {os.path.realpath(one) for name, path in scenes.items() for _, one in members_of(name, path) if "://" not in one}
     for name in scenes:
         for path in outputs[name]:
             if os.path.realpath(path) in inputs:
@@ -195,7 +205,8 @@ def map_all(run, patterns, processes, first):
 
     first: the console, silent in all processes but the first.
     """
-    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, run.facts.class_set, first, run.dates)
+    scenes = choose_scenes(patterns, run.data, run.settings, run.output_dir, run.facts.class_set, first, run.dates, run.dates_together,
+                           lambda path: holds_all_dates(path, run.data, run.flags))
     if run.dry_run:
         return dry_run(run, scenes) if processes.is_first else 0
     require_writable(run.output_dir)

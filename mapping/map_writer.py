@@ -73,11 +73,15 @@ def finish_map(bands, plan, files, model, settings, areas):
 
 
 def delivered_as(plan):
-    """What a record says of a product beside its path, {} of a raster. clouds_left_out: the layer whose clouds are not mapped, or None."""
+    """
+    What a record says of a product beside its path, {} of a raster. clouds_left_out: the layer whose clouds are not mapped, or None. Of a
+    scene of several dates, days and paths of all.
+    """
+    dates = {"dates": list(plan.days), "sources": list(map(str, plan.sources))} if plan.days else {}
     if plan.product is None:
-        return {}
+        return dates
     product, layer = plan.product, plan.clouds and plan.clouds.layer.form
-    return {"product": product.kind, "sensor": product.sensor, "datetime": product.time, "clouds_left_out": layer}
+    return {"product": product.kind, "sensor": product.sensor, "datetime": product.time, "clouds_left_out": layer, **dates}
 
 
 def place_on_globe(info, areas, writer):
@@ -179,5 +183,6 @@ def making_tags(plan, model, settings):
         "TIFFTAG_SOFTWARE": f"chipmill {VERSION}", "MODEL": model.weights, "MODEL_BANDS": ",".join(model.bands),
         "SOURCE": os.path.basename(without_signature(plan.info.path)),
         **({"SENSOR": plan.product.kind, "ACQUIRED": plan.product.time} if plan.product else {}),
+        **({"DATES": ",".join(plan.days)} if plan.days else {}),
         "THRESHOLD": "likeliest class" if settings.threshold is None else f"{settings.threshold:g}",
     }

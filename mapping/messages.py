@@ -18,6 +18,8 @@ def plan_words(plan, facts):
         clouds = f"clouds by its {plan.clouds.layer.form} layer are not mapped" if plan.clouds else (
             "clouds are mapped too" if plan.product.clouds else f"clouds are mapped too: {plan.product.no_clouds}")
         found = "; ".join([f"{plan.product.words}, {found}", clouds, *plan.product.remarks])
+    if plan.days:
+        found = f"dates {', '.join(plan.days)}; {found}"
     return f"{info.width} × {info.height}, {found}{f'; {plan.alpha}' if plan.alpha else ''}"
 
 

@@ -43,6 +43,9 @@ class Heading:
 
 def taken_words(plan):
     """What took a scene (SceneInput) and when: `Sentinel-2 L2A, 2022-02-05, T32TQM`; "" where nothing tells."""
+    if len(plan.days) > 1:
+        single = [sensor_name(plan.info.tags)] if plan.product is None else [plan.product.kind, plan.product.tile]
+        return ", ".join(word for word in (*single, f"{len(plan.days)} dates from {plan.days[0]} to {plan.days[-1]}") if word)
     if plan.product:
         return plan.product.words
     time = time_of_scene(plan.info)

@@ -9,8 +9,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from constants import IGNORE
+from raster.dated import parts_of
 from raster.hidden import hidden_pixels
-from raster.nodata import valid_pixels
+from raster.nodata import valid_on_dates
 from raster.product_scene import ProductScene, cache_bytes
 from raster.source import is_remote, open_raster, read_bands
 from runtime.errors import RunError
@@ -86,13 +87,13 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
 
 
 def cloudy(clouds, plan, window):
-    """(h, w) bool of a window of an open CloudScene. RunError where it cannot be read: a map without it would be another one."""
+    """(h, w) bool of a window of an open CloudScene, on any date of DatedClouds. RunError where it cannot be read: a map without it would be another one."""
     try:
-        classes = clouds.read(1, window=window)
+        found = [part.read(1, window=window) for part in parts_of(clouds)]
     except RasterioError as error:
         where = f"row {window.row_off} of {plan.clouds}"
         raise RunError(f"the clouds at {where} can't be read ({why(error)}); pass --no-clouds to map without them") from error
-    return (classes > 0) & (classes != IGNORE)
+    return np.logical_or.reduce([(classes > 0) & (classes != IGNORE) for classes in found])
 
 
 def slab_height(block_height):
@@ -145,7 +146,7 @@ def why(error):
 def fill(dataset, plan, window, slab):
     """Read a window of the raster into the slab's pixels and valid."""
     pixels = read_stored(dataset, plan, window)
-    valid = valid_pixels(pixels, plan.nodata, plan.zero_is_nodata)
+    valid = valid_on_dates(pixels, plan.nodata, plan.zero_is_nodata, max(1, len(plan.days)))
     hidden = hidden_pixels(dataset, plan.masked, window)
     if hidden is not None:
         valid &= ~hidden

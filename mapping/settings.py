@@ -73,12 +73,14 @@ def band_settings(plan, model, settings):
         each = {"task": settings.task}
     hides = {} if plan.masked == own_mask(info) else {"masked": plan.masked}  # records of before know what GDAL says alone
     product = {"product": {"bands": info.descriptions, "clouds": plan.clouds and plan.clouds.layer.form}} if plan.product else {}
+    dates = {"dates": {"days": plan.days, "paths": plan.sources, "bands": info.path.choices(),
+                       "masks": [mask_stamps(path) for path in plan.sources]}} if plan.days else {}
     return plain({
         "scene": {"path": info.path, "size": info.size, "mtime": info.mtime, "shape": [info.height, info.width], **mask_stamps(info.path)},
         "model": model.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
-        "probabilities": settings.kept_as, "aoi": area, **hides, **each, **product,
+        "probabilities": settings.kept_as, "aoi": area, **hides, **each, **product, **dates,
     })
 
 

@@ -35,8 +35,8 @@ def stac_item(record, plan, files, model, settings):
     """
     written = {kind: path for kind, path in files.content(settings, model.class_set).items() if path.name in record["files"]}
     return item_of(
-        files.name, plan.info, time_of_scene(plan.info), made_from=[plan.info.path], folder=files.folder,
-        more={"chipmill:weights": model.weights},
+        files.name, plan.info, time_of_scene(plan.info), made_from=plan.sources, folder=files.folder,
+        more={**span_of(plan), "chipmill:weights": model.weights},
         assets={kind: asset_of(kind, path, record, model, settings) for kind, path in written.items()})
 
 
@@ -67,6 +67,13 @@ def words_of_time(time):
     if first == last:
         return {"datetime": first}
     return {"datetime": None, "start_datetime": first, "end_datetime": last}
+
+
+def span_of(plan):
+    """start_datetime and end_datetime of a scene (SceneInput) of several dates."""
+    if len(plan.days) < 2:
+        return {}
+    return {"start_datetime": f"{plan.days[0]}T00:00:00Z", "end_datetime": f"{plan.days[-1]}T23:59:59Z"}
 
 
 def platform_of(product):

@@ -15,8 +15,8 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from constants import plain_band
-from raster.acquired import date_in_name, time_of_path
-from raster.bands import band_positions
+from raster.acquired import date_in_name, time_in_name, time_of_path
+from raster.bands import alike, band_positions
 from raster.hidden import data_bands, hidden_pixels
 from raster.product_grid import SAME, closing_on_error, grid_of, words_of
 from raster.product_scene import CACHE_BYTES, CloudScene, ProductScene
@@ -75,7 +75,7 @@ def dated_scenes(scenes, count, ends=None, note=lambda text: None):
     if early:
         note(f"{len(early)} scenes with labels have fewer than {count - 1} dates before them and are no samples ({early[0]} …)")
     if unused:
-        note(f"{unused} of {len(scenes)} scenes are in no sample of {count} dates")
+        note(f"{unused} of {len(scenes)} scenes are in no sample of {of_dates_words(count)}: those of the last dates are")
     return samples
 
 
@@ -87,7 +87,7 @@ def places_of(scenes):
     """{place in words: [(datetime.date, name), …] in the order of time} of {name: path}. UserError, see dated_scenes."""
     found = {}
     for name, path in scenes.items():
-        time = time_of_path(path)
+        time = time_of_path(path) or time_in_name(name)
         if time is None:
             raise UserError(f"{path} cannot be opened, and its name has no date: a sample would lack it; leave it out")
         found.setdefault(place_of(name, path), []).append((*time, name))
@@ -162,12 +162,37 @@ def numbered(names, dates):
     return tuple(f"{number}_{name}" for number in range(1, dates + 1) for name in names)
 
 
-def is_stack(info, count, bands):
-    """Whether a raster (RasterInfo) itself holds `count` dates of `bands` bands."""
-    named = [plain_band(name) for name in info.descriptions if name]
-    if named:
-        return max(map(named.count, named)) >= count
-    return len(data_bands(info).bands) == count * bands
+def samples_among(scenes, count, holds_all, note=lambda text: None):
+    """
+    {name: path} of what a model of `count` dates maps: rasters that hold all dates themselves as they are, of the others a sample of the
+    last dates of each place. holds_all(path): whether a raster is one. UserError, see dated_scenes.
+    """
+    whole = {name: path for name, path in scenes.items() if not isinstance(path, ProductScene) and (holds_all(path) or not knows_day(path))}
+    others = {name: path for name, path in scenes.items() if name not in whole}
+    return {**whole, **(dated_scenes(others, count, note=note) if others else {})}
+
+
+def knows_day(path):
+    """Whether anything tells when a scene was taken; what cannot be opened is told where it is needed."""
+    try:
+        return time_of_path(path) is not None
+    except UserError:
+        return False
+
+
+def match_stack(info, wanted, count):
+    """
+    1-based bands of a raster (RasterInfo) that holds `count` dates itself, all of the first date, then of the second …, that stand for
+    `wanted`, numbered; None unless each band of one date is there so many times, in one order.
+    """
+    names = list(info.descriptions)
+    found = [alike([plain_band(name) for name in names], plain_band(name)) for name in undated(wanted, count)]
+    if any(len(places) != count for places in found):
+        return None
+    dates = [sorted(places) for places in zip(*found, strict=True)]
+    if any(max(one) > min(other) for one, other in zip(dates, dates[1:], strict=False)):
+        return None
+    return [places[date] + 1 for date in range(count) for places in found]
 
 
 # ----------------------------------------------------------------------------------------------------------- as one raster
@@ -246,6 +271,14 @@ class DatedProducts(Dated, ProductScene):
         """Why one of its products cannot be used, or None."""
         return next((scene.product.problem for scene in self.members if scene.product.problem), None)
 
+    @property
+    def matched(self):
+        return self.members[-1].matched
+
+    @matched.setter
+    def matched(self, words):
+        pass  # as the last has it
+
     def with_bands(self, words, matched=""):
         return self.made_of([scene.with_bands(words, matched) for scene in self.members])
 
@@ -253,9 +286,9 @@ class DatedProducts(Dated, ProductScene):
         return type(self)(members, self.days, self.keys)
 
     def clouds(self):
-        """DatedClouds, None unless each date has a layer."""
-        layers = [scene.clouds() for scene in self.members]
-        return DatedClouds(layers) if all(layers) else None
+        """DatedClouds of the dates that have a layer, None without any."""
+        layers = [layer for scene in self.members if (layer := scene.clouds())]
+        return DatedClouds(layers) if layers else None
 
     def grid(self):
         return self.members[-1].grid()
@@ -273,15 +306,24 @@ class DatedRasters(Dated, ScenePath):
         return scene
 
     def __reduce__(self):
-        return type(self), (self.members, self.days, self.keys, self.words), {"chosen": self.chosen}
+        return type(self), (self.members, self.days, self.keys, self.words), {"chosen": self.chosen, "matched": self.matched}
+
+    matched = ""  # how bands were chosen, in words
 
     def with_bands(self, words):
         return type(self)(self.members, self.days, self.keys, None if words is None else tuple(words))
 
+    def with_choices(self, chosen, matched):
+        """The scene of the 1-based bands of each date, in the order of a model's."""
+        scene = self.with_bands(())
+        scene.chosen = [(tuple(bands), data_bands(describe(path), bands).masked) for path, bands in zip(self.members, chosen, strict=True)]
+        scene.matched = matched
+        return scene
+
     @property
     def is_named(self):
         """Whether names say which bands are alike, and not numbers."""
-        return not self.words or not all(str(word).strip().isdigit() for word in self.words)
+        return self.words is None or not all(str(word).strip().isdigit() for word in self.words)
 
     def choices(self):
         if self.chosen is None:
