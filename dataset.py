@@ -29,6 +29,7 @@ from chipping.patch_statistics import (  # noqa: F401  (compute_class_weights an
 )
 from constants import IGNORE
 from nets.model_config import answers_classes, answers_labels, answers_values
+from raster.acquired import year_and_day
 from runtime.device import derived_seed
 from runtime.distributed import Processes
 from runtime.epoch_batches import ChangingBatches, EpochBatches, as_it_is, batches_in_order, make_loader
@@ -58,7 +59,7 @@ class PatchDataset(Dataset):
     """
 
     def __init__(self, patch_set, patches):
-        self.patches = patches
+        self.patches, self.days = patches, patch_set.days
         self.bands, self.num_classes = len(patch_set.bands), len(patch_set.classes)
         self.plane, self.described, self.task = patch_set.plane, patch_set.described, patch_set.task
         self.height, self.width = patch_set.patch_shape
@@ -114,6 +115,18 @@ class PatchDataset(Dataset):
             same = len({image.dtype for image in images}) == 1
             images = np.stack(images) if same else np.stack([image.astype(np.float32) for image in images])
         return PatchBatch(torch.from_numpy(images), torch.from_numpy(masks), list(indices), problems)
+
+    def coordinates(self, indices, names, dates, device=None):
+        """
+        {"times": (B, dates, 2) year and day of the year, "place": (B, 2) latitude and longitude}, float32, of some patches: those that
+        `names` names, which all patches know.
+        """
+        patches, found = [self.patches[index] for index in indices], {}
+        if "times" in names:
+            found["times"] = torch.tensor([[year_and_day(day) for day in self.days.of(patch, dates)] for patch in patches])
+        if "place" in names:
+            found["place"] = torch.tensor([[lat, lon] for lon, lat in (patch.place for patch in patches)], dtype=torch.float32)
+        return {name: values.to(device) for name, values in found.items()}
 
     def empty_labels(self, count):
         """The labels of a batch, of which none is known."""

@@ -73,6 +73,8 @@ def main(argv=None):
             checkpoint, size=args.window and (height, width), free=args.any_size, limit=args.max_detections,
             user_model=args.model and load_user_model(args.model))
         console.say(f"{checkpoint['path']}: {exportable.title}, {exportable.count:,} weights")
+        if args.onnx and (beside := getattr(exportable.module, "network", None)) and getattr(beside, "coordinates", ()):
+            console.warn(f"an .onnx takes no {' and '.join(beside.coordinates)}, with which the network was trained: its maps are others")
         if args.safetensors:
             write_tensors(exportable, args.safetensors, args.overwrite)
             print_result(f"wrote {args.safetensors}: model.safetensors and config.json")

@@ -48,7 +48,7 @@ class SegmentationConfig:
 
     num_classes: of regression the number of values a pixel. parts: of a model that is put together (nets/model_config.py), or what a
     user's function was given. user_model: {"name", "sha256"} of that function and its file (nets/user_model.py). target_mean, target_std:
-    of a regression, in the target's units.
+    of a regression, in the target's units. coordinates: what it is given of each image beside its pixels, of "times" and "place".
     """
 
     architecture: str = "unet"
@@ -63,8 +63,11 @@ class SegmentationConfig:
     target_mean: float = 0.0
     target_std: float = 1.0
     user_model: dict | None = None
+    coordinates: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if not set(self.coordinates) <= {"times", "place"}:
+            raise UserError("the model's coordinates are others than times and place; take another checkpoint")
         if self.parts and (self.parts.outputs, self.parts.task, self.parts.bands) != (
                 self.num_classes, self.task, input_names(self.bands, self.indices)):
             raise UserError("the parts of the model have other bands, outputs or another task than the model; take another checkpoint")
@@ -94,7 +97,7 @@ class SegmentationConfig:
         of_regression = answers_values(self.task)
         added = {"task": self.task if self.task != "segmentation" else None, "parts": self.parts and self.parts.to_dict(),
                  "target_mean": self.target_mean if of_regression else None, "target_std": self.target_std if of_regression else None,
-                 "user_model": self.user_model}
+                 "user_model": self.user_model, "coordinates": self.coordinates or None}
         values = {key: value for key, value in values.items() if key not in added}
         values |= {key: value for key, value in added.items() if value is not None}
         return config_to_dict(values)
@@ -262,12 +265,35 @@ class FireSegmentationModel(nn.Module):
         self.input_step = InputStep(config.bands, config.indices, config.mean, config.std)
         self.network = build_network(config, user_model)
         self.output_step = OutputStep(config.task, config.target_mean, config.target_std)
+        if not set(config.coordinates) <= set(self.coordinates_read):
+            raise UserError(f"{config.title} takes no {' and '.join(config.coordinates)} of each image; take another checkpoint")
 
-    def forward(self, x):
+    @property
+    def coordinates_read(self):
+        """What its encoder could take beside pixels."""
+        return getattr(getattr(self.network, "encoder", None), "coordinates_read", ())
+
+    @property
+    def coordinates(self):
+        """What forward() takes beside pixels, of "times" (B, dates, 2) and "place" (B, 2), see nets.prithvi.PrithviEncoder.forward."""
+        return self.config.coordinates
+
+    @property
+    def dates(self):
+        """How many dates its encoder tells apart."""
+        return getattr(getattr(getattr(self.network, "encoder", None), "inner", None), "dates", 1)
+
+    def take_coordinates(self, known):
+        """Be given of each image what the encoder reads and is in `known`. → what it reads and is not, "times" and "place"."""
+        read = self.coordinates_read
+        self.config = dataclasses.replace(self.config, coordinates=tuple(name for name in read if name in known))
+        return [name for name in read if name not in known]
+
+    def forward(self, x, **coordinates):
         """→ logits (B, num_classes, H, W), of a task that answers for whole patches (B, num_classes); any H and W."""
-        return self.outputs(x).output
+        return self.outputs(x, **coordinates).output
 
-    def outputs(self, x):
+    def outputs(self, x, **coordinates):
         """
         → ModelOutput: what forward() returns beside the values of the auxiliary heads, which training needs.
 
@@ -275,7 +301,7 @@ class FireSegmentationModel(nn.Module):
         """
         height, width = x.shape[-2:]
         x = self.input_step(x)
-        output, auxiliary = as_model_output(self.network(padded(x, self.network.stride)))
+        output, auxiliary = as_model_output(self.network(padded(x, self.network.stride), **coordinates))
         auxiliary = {name: self.output_step(cut(values, height, width)) for name, values in auxiliary.items()}
         return ModelOutput(self.output_step(cut(output, height, width)), auxiliary)
 
@@ -299,20 +325,20 @@ class FireSegmentationModel(nn.Module):
         rest_in_eval(self)
         return self
 
-    def predict_segmentation(self, x):
+    def predict_segmentation(self, x, **coordinates):
         """→ class of each pixel, (B, H, W) int64."""
         with predicting(self):
-            return self(x).argmax(dim=1)
+            return self(x, **coordinates).argmax(dim=1)
 
-    def predict_probabilities(self, x):
+    def predict_probabilities(self, x, **coordinates):
         """→ (B, num_classes, H, W) in 0..1, summing to 1 over the classes; (B, num_classes) of whole patches, of labels each in 0..1."""
         with predicting(self):
-            return answers_of(self.config.task, self(x))
+            return answers_of(self.config.task, self(x, **coordinates))
 
-    def predict_values(self, x):
+    def predict_values(self, x, **coordinates):
         """→ (B, H, W) of a regression, in the target's units."""
         with predicting(self):
-            return self(x)[:, 0]
+            return self(x, **coordinates)[:, 0]
 
     def predict_fire_detection(self, x):
         """→ is any pixel of a class above 0? (B,) bool."""

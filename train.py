@@ -456,6 +456,7 @@ def train_step(learner, batch, draws, step, options, patch_set):
     processes, task = learner.processes, TASKS[options.task]
     seed_step(options.seed, step, processes.rank)
     images, target = to_device(batch, patch_set, learner.compute, draws)
+    coordinates = coordinates_of(learner.model, batch, learner.train, images.device)
     learner.optimizer.zero_grad(set_to_none=True)
     # Each piece counts by its share of the valid pixels. (The cross-entropy is then nearly that of the whole batch, Dice only roughly.)
     valid = processes.sum(augment.known(target).sum()).clamp(min=1) if options.accumulate > 1 else None
@@ -463,7 +464,7 @@ def train_step(learner, batch, draws, step, options, patch_set):
     for part in np.array_split(np.arange(len(images)), options.accumulate):
         x, y = images[part[0] : part[-1] + 1], target[part[0] : part[-1] + 1]
         with learner.compute.autocast():
-            output = as_model_output((learner.outputs or learner.network)(x))
+            output = as_model_output((learner.outputs or learner.network)(x, **{name: c[part] for name, c in coordinates.items()}))
         loss, parts = learner.criterion(output, y)
         share = 1.0 if options.accumulate == 1 else processes.sum(augment.known(y).sum()) / valid
         learner.scaler.scale(loss * share).backward()
@@ -472,6 +473,11 @@ def train_step(learner, batch, draws, step, options, patch_set):
         predictions.append(task.prediction(output.output.detach()))
     optimiser_step(learner.model, learner.optimizer, learner.scaler, processes, grad_clip=options.grad_clip)
     return losses, torch.cat(predictions), target
+
+
+def coordinates_of(model, batch, dataset, device):
+    """What the model takes of each patch of a batch beside its pixels, see FireSegmentationModel.coordinates; {} of most."""
+    return dataset.coordinates(batch.indices, model.coordinates, model.dates, device) if model.coordinates else {}
 
 
 def validate(learner, data, options, unreadable):
@@ -490,7 +496,7 @@ def validate(learner, data, options, unreadable):
             unreadable.note(batch.problems)
             images, target = to_device(batch, patch_set, learner.compute)
             with learner.compute.autocast():
-                output = learner.network(images)
+                output = learner.network(images, **coordinates_of(learner.model, batch, data.val, images.device))
             sums[index * processes.size + processes.rank] = learner.criterion.sums(output, target)
             metrics.update(output, target, batch.indices)
     for tensor in metrics.tensors().values():
@@ -512,7 +518,7 @@ def signed(score, task):
 class Learner:
     """
     The network with what trains it. network: model, compiled where asked for; the two share their weights. outputs: the same for a
-    training step, which needs the auxiliary heads too (→ ModelOutput); None of whole networks, which have none.
+    training step, which needs the auxiliary heads too (→ ModelOutput); None of whole networks, which have none. train: the PatchDataset.
     """
 
     model: object
@@ -521,6 +527,7 @@ class Learner:
     criterion: object
     optimizer: object
     scaler: object
+    train: object
     compute: object
     processes: object
 
@@ -532,6 +539,9 @@ def set_up(data, needs, checkpoint, accept_scale, console):
         if list(checkpoint["data"][name]) != list(found):
             raise UserError(f"the checkpoint was trained on the {name} {', '.join(checkpoint['data'][name])}, {data.root} has "
                             f"{', '.join(found)}; pass the --patches-dir that goes with it")
+    if checkpoint and (lost := lost_coordinates(checkpoint["model"], data.patch_set)):
+        raise UserError(f"the checkpoint was trained with {' and '.join(lost)} of each patch, which some of {data.root} do not state; cut "
+                        "them again with --dates")
     if checkpoint and not accept_scale:
         patches = getattr(data, needs[0]).patches
         doubt, is_wrong = scale_doubt(data.patch_set, patches, checkpoint["data"], checkpoint["model"].get("mean"))
@@ -539,6 +549,13 @@ def set_up(data, needs, checkpoint, accept_scale, console):
             raise UserError(f"{doubt}; pass the --patches-dir that goes with the checkpoint, or --accept-scale")
         if doubt:
             console.warn(f"{doubt}, unlike the checkpoint's training; is their scale right?")
+
+
+def lost_coordinates(model, patch_set):
+    """What a checkpoint's model ({…}) takes of each patch beside its pixels, and some patches do not state."""
+    wanted = model.get("coordinates") or ()
+    dates = ((model.get("parts") or {}).get("encoder_args") or {}).get("dates", 1) if wanted else 1
+    return [name for name in wanted if name not in patch_set.known_coordinates(dates)]
 
 
 def make_learner(options, data, choice, checkpoint, compute, processes, console):
@@ -557,9 +574,11 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         if doubt := reflectance_doubt(patch_set, mean):
             console.warn(doubt)
         target = target_statistics(data.train.patches) if answers_values(options.task) else (0.0, 1.0)
-        model = make_model(with_wavelengths(choice, patch_set), options.task, len(patch_set.classes),
+        model = make_model(with_dates(with_wavelengths(choice, patch_set), patch_set), options.task, len(patch_set.classes),
                            options.crop or patch_set.chip_size, console, bands=patch_set.bands, indices=choice.indices, mean=mean,
                            std=std, target=target, pictures=are_pictures(patch_set.divide_by))
+        if missing := model.take_coordinates(patch_set.known_coordinates(model.dates)):
+            console.warn(f"{choice.encoder} runs without {' and without '.join(WITHOUT[name] for name in missing)}")
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate,
                          whole=patch_set.chip_size)
     model = compute.place(share_batch_statistics(model, processes))
@@ -573,7 +592,7 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
     optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
     outputs = compute.compiled(model.outputs) if model.config.parts else None
     return Learner(model=model, network=network, outputs=outputs, criterion=criterion, optimizer=optimizer,
-                   scaler=gradient_scaler(compute.device, compute.precision), compute=compute, processes=processes)
+                   scaler=gradient_scaler(compute.device, compute.precision), train=data.train, compute=compute, processes=processes)
 
 
 def with_wavelengths(choice, patch_set):
@@ -585,6 +604,24 @@ def with_wavelengths(choice, patch_set):
         return choice
     stated = f"wavelengths={','.join(f'{number:g}' for number in known)},"
     return dataclasses.replace(choice, encoder_args=[*choice.encoder_args, stated])
+
+
+WITHOUT = {"times": "dates, which some patches do not state (make-patches --dates writes them)",
+           "place": "places, since some patches have no CRS"}
+
+
+def with_dates(choice, patch_set):
+    """The choice, with the number of dates of the patches for a published encoder. UserError where it reads another number."""
+    count, row = patch_set.sensing.get("dates", 1), FOUNDATIONS.get(choice.encoder)
+    if row is None or "dates" not in patch_set.sensing or choice.model:
+        return choice
+    stated = [word.partition("=")[2] for word in choice.encoder_args if word.partition("=")[0] == "dates"]
+    if stated and stated[0] != str(count):
+        raise UserError(f"--encoder-args dates={stated[0]}, but the patches of {patch_set.folder} have {count} dates; leave it out")
+    if count > 1 and "dates" not in row.reads:
+        raise UserError(f"encoder {choice.encoder} reads one date, the patches of {patch_set.folder} have {count}; pass a Prithvi, or cut "
+                        "patches with --dates 1")
+    return choice if stated or count == 1 else dataclasses.replace(choice, encoder_args=[*choice.encoder_args, f"dates={count}"])
 
 
 def make_model(choice, task, outputs, size, console, pictures, **inputs):
@@ -771,12 +808,14 @@ def test(options, data, choice, checkpoint, split, compute, processes, console):
     patch_set, dataset, classes = data.patch_set, getattr(data, split), data.patch_set.class_set
     threshold = classes.threshold(checkpoint["data"]["threshold"])
     user_model = choice.model and load_user_model(choice.model)
-    network = compute.compiled(model_from_checkpoint(checkpoint, user_model).to(compute.device))
+    model = model_from_checkpoint(checkpoint, user_model).to(compute.device)
+    network = compute.compiled(model)
 
     def predict(batch):
         images, target = to_device(batch, patch_set, compute)
         with torch.no_grad(), compute.autocast():
-            probabilities = network(images).float().softmax(dim=1)
+            coordinates = coordinates_of(model, batch, dataset, images.device)
+            probabilities = network(images, **coordinates).float().softmax(dim=1)
         return probabilities.cpu(), images.cpu(), target.cpu()
 
     # The baseline: one threshold on NBR (MNDWI for water …), chosen on the training split. Every process looks at its part of the patches.
@@ -824,7 +863,8 @@ def test_patches(options, data, choice, checkpoint, split, compute, processes, c
     set_up(data, [split], checkpoint, options.accept_scale, console)
     task, patch_set, dataset = TASKS[options.task], data.patch_set, getattr(data, split)
     user_model = choice.model and load_user_model(choice.model)
-    network = compute.compiled(model_from_checkpoint(checkpoint, user_model).to(compute.device))
+    model = model_from_checkpoint(checkpoint, user_model).to(compute.device)
+    network = compute.compiled(model)
     metrics = task.scores(patch_set, dataset, options.detection_min_pixels, compute.device)
     unreadable = Unreadable("patches", patch_set.folder, len(dataset), processes, strict=options.strict)
     loader = data.loader_of(dataset)
@@ -833,7 +873,7 @@ def test_patches(options, data, choice, checkpoint, split, compute, processes, c
             unreadable.note(batch.problems)
             images, target = to_device(batch, patch_set, compute)
             with compute.autocast():
-                output = network(images)
+                output = network(images, **coordinates_of(model, batch, dataset, images.device))
             metrics.update(output, target, batch.indices)
             bar.update()
     for tensor in metrics.tensors().values():

@@ -13,8 +13,8 @@ class Inputs:
     What to cut. dataset_dir: folder in the CEMS layout; the others are for the general form. images, masks, clouds: lists of files, folders
     or patterns; images also delivered products. no_clouds: their own cloud layers are not used. labels: paths of polygon files. *_suffix:
     endings that names do not share. stack: bands that come as a file each; stack_folder: where VRTs of stacks go. exclude: scenes to leave
-    out. dates: (first, last) of runtime.values.dates in which scenes were taken, or None. count_of_dates: of one place in a sample, None for
-    scenes as they are. scene_labels: of whole images, "folders" or the path of a CSV.
+    out. dates: (first, last) of runtime.values.dates in which scenes were taken, or None. count_of_dates: of one place in a sample, None
+    for scenes as they are. scene_labels: of whole images, "folders" or the path of a CSV.
     """
 
     dataset_dir: str | None = None

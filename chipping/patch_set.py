@@ -7,6 +7,7 @@ A patch set is a folder made by `chip.py make-patches` (chipset.json, manifest.j
 """
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from chipping.fields import problem_of_patch
 from classes import class_set
 from constants import CEMS_BANDS, LAYER_OF_NUM_CLASSES, get_class_names
 from nets.model_config import TASKS, answers_classes, answers_pixels, answers_values
+from raster.acquired import time_in_name, time_of
+from raster.dated import days_of_bands
 from runtime.errors import UserError
 from runtime.npy import BadArray, shape_of
 
@@ -25,7 +28,8 @@ SPLITS = ("train", "val", "test")
 class Patch:
     """
     One line of a manifest, as far as training needs it. class_pixels, band sums: None in sets without a manifest. mask: None in sets of
-    labels of whole patches, whose class_pixels are 1 for each class that a patch has. target_sums: see chipping.cutting.value_sums.
+    labels of whole patches, whose class_pixels are 1 for each class that a patch has. target_sums: see chipping.cutting.value_sums. days:
+    ISO days on which it was taken, () where nothing tells. place: (lon, lat) of its middle, None where it is not known.
     """
 
     image: Path
@@ -41,6 +45,20 @@ class Patch:
     valid_pixels: int = 0
     dtype: str | None = None
     target_sums: list | None = None
+    days: tuple = ()
+    place: tuple | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchDays:
+    """When patches were taken. bands: names of the set's; stated: its patches state all dates of their samples."""
+
+    bands: tuple
+    stated: bool
+
+    def of(self, patch, dates):
+        """ISO days of a patch of so many dates, by the names of the bands where these have them."""
+        return patch.days if dates == 1 or self.stated else days_of_bands(self.bands, dates)
 
 
 @dataclasses.dataclass
@@ -62,7 +80,7 @@ class PatchSet:
     ground_resolution: float | None = None
     unfinished: str | None = None  # a sentence where it was not made to its end
     task: str = "segmentation"
-    sensing: dict = dataclasses.field(default_factory=dict)  # "sensor", "level", "wavelengths" (nm) where all scenes are products; "dates" of a sample
+    sensing: dict = dataclasses.field(default_factory=dict)  # "sensor", "level", "wavelengths" (nm) of products; "dates" of a sample
 
     @property
     def patch_shape(self):
@@ -75,6 +93,15 @@ class PatchSet:
     @property
     def class_set(self):
         return class_set(self.classes)
+
+    def known_coordinates(self, dates):
+        """("times", "place"), those of the two that are known of each patch. dates: that a model reads."""
+        found = (all(len(self.days.of(patch, dates)) == dates for patch in self.patches), all(patch.place for patch in self.patches))
+        return tuple(name for name, is_known in zip(("times", "place"), found, strict=True) if is_known)
+
+    @property
+    def days(self):
+        return PatchDays(self.bands, "dates" in self.sensing)
 
     def of_split(self, split):
         return [patch for patch in self.patches if patch.split == split]
@@ -139,8 +166,37 @@ def patch_of_line(folder, line, layer, task):
         line["split"], line["scene"], line.get("event") or line["scene"],
         (column, row, width, height), tuple(line["scene_size"]) if line.get("scene_size") else None, line["class_pixels"][layer],
         line.get("band_sum"), line.get("band_sum_squares"), line.get("valid_pixels") or 0, line.get("dtype"),
-        line["target_sums"][layer] if answers_values(task) else None,
+        line["target_sums"][layer] if answers_values(task) else None, days_of_line(line), place_of_line(line),
     )
+
+
+def days_of_line(line):
+    """ISO days of a manifest's line: those of a sample of several, else as product or name of its scene tell; () where nothing does."""
+    if "dates" in line:
+        return tuple(line["dates"])
+    source = line.get("source")
+    return day_of(str(source.get("datetime", "")) if isinstance(source, dict) else "", line["scene"])
+
+
+@functools.lru_cache(maxsize=1024)
+def day_of(stated, scene):
+    time = time_of(stated) or time_in_name(scene)
+    return (time[0].date().isoformat(),) if time else ()
+
+
+def place_of_line(line):
+    """(lon, lat) of the middle of a patch, None where it has no place."""
+    if line.get("place"):
+        return tuple(line["place"])
+    try:
+        corners = [(float(lon), float(lat)) for lon, lat in line.get("footprint") or ()]
+    except (TypeError, ValueError):
+        return None
+    if len(corners) != 4:
+        return None
+    first = corners[0][0]
+    lons = [lon - 360 * round((lon - first) / 360) for lon, _ in corners]  # on one side of the antimeridian
+    return (sum(lons) / 4 + 180) % 360 - 180, sum(lat for _, lat in corners) / 4
 
 
 def choose_layer(folder, layers, num_classes, layer):

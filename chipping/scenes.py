@@ -106,7 +106,8 @@ def describe_all(images, strict, note):
         try:
             infos[name] = describe(path)
         except UserError as error:
-            if isinstance(error, (NotAllowed, Mismatch)) or not (is_remote(path) or isinstance(path, (ProductScene, Dated)) or os.path.exists(path)):
+            is_there = is_remote(path) or isinstance(path, (ProductScene, Dated)) or os.path.exists(path)
+            if isinstance(error, (NotAllowed, Mismatch)) or not is_there:
                 raise
             if strict:
                 raise RunError(f"{error} (--strict)") from error

@@ -20,8 +20,8 @@ class EnsemblePredictor:
         self.device, self.batch_size, self.task, self.reflectance = first.device, first.batch_size, first.task, first.reflectance
         self.num_classes = self.members * first.num_classes
 
-    def probabilities(self, x):
-        return torch.cat([predictor.probabilities(x) for predictor in self.predictors], dim=1)
+    def probabilities(self, x, row=None, columns=()):
+        return torch.cat([predictor.probabilities(x, row, columns) for predictor in self.predictors], dim=1)
 
 
 class Range:

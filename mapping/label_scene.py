@@ -103,7 +103,8 @@ def predict_rows(predictor, slabs, grid, areas, start_row, step, progress=None):
         for n in range(0, len(wanted), predictor.batch_size):
             chosen = wanted[n : n + predictor.batch_size]
             stored, valid = strip.crops([columns[i] for i in chosen])
-            probability[chosen] = predictor.probabilities(predictor.reflectance(stored, valid, strip.unsigned)).cpu().numpy()
+            probability[chosen] = predictor.probabilities(
+                predictor.reflectance(stored, valid, strip.unsigned), rows[k], [columns[i] for i in chosen]).cpu().numpy()
         if progress:
             progress(len(columns))
         thumbnail = thumbnail_rows(predictor, strip, rows[k], stops[k], step)

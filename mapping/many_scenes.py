@@ -9,6 +9,7 @@ import torch
 
 from constants import MANIFEST
 from mapping.area_of_interest import OutsideArea
+from mapping.coordinates import scene_coordinates
 from mapping.cost import tell_large
 from mapping.dry_run import dry_run
 from mapping.ensemble import EnsemblePredictor
@@ -94,7 +95,7 @@ class MapRun:
             torch.set_float32_matmul_precision("high" if self.compute.precision != "fp32" else "highest")
         predictors = [
             Predictor(network, len(self.facts.classes), plan.scale, self.compute, tta=self.settings.tta, batch_size=self.batch_size,
-                      task=self.settings.task)
+                      task=self.settings.task, coordinates=scene_coordinates(plan, network)[0])
             for network in (self.network, *self.further)
         ]
         return EnsemblePredictor(predictors) if self.further else predictors[0]
@@ -123,19 +124,19 @@ def has_probabilities(files):
 # ------------------------------------------------------------------------------------------------------- which scenes
 
 
-def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None, count=1, holds_all=None):
+def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=None, together=1, holds_all=None):
     """
     {name: path} of the scenes that patterns name, or that a checkpoint's data name. UserError for scenes that can't be mapped together.
 
-    settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun. count: dates of one place that the network
-    takes together; holds_all(path): whether a raster holds all of them.
+    settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun. together: dates of one place that the
+    network takes as one image; holds_all(path): whether a raster holds all of them.
     """
     scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
     if dates:
         count, scenes = len(scenes), of_dates(scenes, dates)
         console.say(f"{len(scenes)} of {count} scenes were taken on the days of --dates")
-    if count > 1:
-        scenes = samples_among(scenes, count, holds_all, console.say)
+    if together > 1:
+        scenes = samples_among(scenes, together, holds_all, console.say)
     outputs = {name: list(MapFiles(output_dir, name).outputs(settings, classes).values()) for name in scenes}
     refuse_inputs_as_outputs(scenes, outputs)
     require_short_names(path for paths in outputs.values() for path in paths)
@@ -268,8 +269,9 @@ def map_or_skip(run, name, path, place, console):
     again = ", continuing where an earlier run stopped" if files.is_unfinished() else ""
     for line in (f"{place}: {plan_words(plan, run.facts)}{again}", *reflectance_table(plan, run.facts)):
         console.say(line)
-    if plan.doubt:
-        console.warn(plan.doubt)
+    lacking = [line for network in (run.network, *run.further) for line in scene_coordinates(plan, network)[1]]
+    for doubt in dict.fromkeys([*([plan.doubt] if plan.doubt else []), *lacking]):
+        console.warn(doubt)
     tell_large(run, plan, name, console)
 
     def progress(total, done):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classes import classes_of_checkpoint
+from mapping.coordinates import scene_coordinates
 from mapping.inputs import InputFlags, describe_for, plan_input
 from mapping.reading import read_slabs
 from mapping.segmentation import Predictor, stride_of, whole_map
@@ -58,7 +59,10 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
     if plan.doubt:
         warnings.warn(plan.doubt, stacklevel=2)
     compute = Compute(device=choose_device(device), precision=precision)
-    predictor = Predictor(model, len(data["classes"]), plan.scale, compute, tta=tta, batch_size=batch_size)
+    coordinates, lacking = scene_coordinates(plan, model)
+    for line in lacking:
+        warnings.warn(line, stacklevel=2)
+    predictor = Predictor(model, len(data["classes"]), plan.scale, compute, tta=tta, batch_size=batch_size, coordinates=coordinates)
     window, unreadable = window or data["chip_size"] or 256, []
 
     def slabs():

@@ -87,7 +87,10 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
 
 
 def cloudy(clouds, plan, window):
-    """(h, w) bool of a window of an open CloudScene, on any date of DatedClouds. RunError where it cannot be read: a map without it would be another one."""
+    """
+    (h, w) bool of a window of an open CloudScene; of DatedClouds on any date. RunError where it cannot be read: a map without it would be
+    another one.
+    """
     try:
         found = [part.read(1, window=window) for part in parts_of(clouds)]
     except RasterioError as error:

@@ -58,13 +58,14 @@ class Predictor:
 
     scale: raster.scale.Scale of the stored values. compute: runtime.device.Compute; compiled (the first window takes a minute), all batches
     have one size. tta: the mean over the eight flips and turns. batch_size: windows at once. task: what the model was trained for; of a
-    regression "probabilities" are its values, and where whole windows are judged they are (B, classes).
+    regression "probabilities" are its values, and where whole windows are judged they are (B, classes). coordinates: SceneCoordinates of a
+    model that takes some, else None.
     """
 
     members = 1  # networks, see mapping.ensemble
 
-    def __init__(self, model, num_classes, scale, compute, *, tta=False, batch_size=8, task="segmentation"):
-        self.task = task
+    def __init__(self, model, num_classes, scale, compute, *, tta=False, batch_size=8, task="segmentation", coordinates=None):
+        self.task, self.coordinates = task, coordinates
         self.compute, self.device = compute, compute.device
         self.memory_format = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = compute.compiled(model.to(self.device, memory_format=self.memory_format).eval())
@@ -81,27 +82,30 @@ class Predictor:
         return torch.where(valid[:, None], x, 0.0).contiguous(memory_format=self.memory_format)
 
     @torch.inference_mode()
-    def probabilities(self, x):
-        """(B, C, H, W) reflectance → (B, classes, H, W) float32."""
+    def probabilities(self, x, row=None, columns=()):
+        """(B, C, H, W) reflectance → (B, classes, H, W) float32. row, columns: of the scene that the windows begin with."""
         count = len(x)
+        known = self.coordinates.of_windows(row, columns, x.shape[-1]) if self.coordinates and row is not None else {}
         if self.compute.compile and count < self.batch_size:
             x = torch.cat([x, x.new_zeros(self.batch_size - count, *x.shape[1:])])
+            known = {name: torch.cat([values, values[:1].expand(len(x) - count, *values.shape[1:])]) for name, values in known.items()}
+        known = {name: values.to(self.device) for name, values in known.items()}
         if not self.tta:
-            return self.answers(x)[:count]
+            return self.answers(x, known)[:count]
         total = 0
         for turns in range(4):
             for mirrored in (False, True):
                 seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-                answer = self.answers(seen.contiguous(memory_format=self.memory_format))
+                answer = self.answers(seen.contiguous(memory_format=self.memory_format), known)
                 if answers_pixels(self.task):
                     answer = torch.rot90(answer, -turns, (-2, -1))
                     answer = answer.flip(-1) if mirrored else answer
                 total = total + answer
         return total[:count] / 8
 
-    def answers(self, x):
+    def answers(self, x, coordinates):
         with self.compute.autocast():
-            logits = self.model(x)
+            logits = self.model(x, **coordinates)
         sides = tuple(x.shape[-2:]) if answers_pixels(self.task) else ()
         if logits.shape != (len(x), self.num_classes, *sides):
             expected = f"({', '.join(map(str, ('B', self.num_classes, *sides)))})"
@@ -199,7 +203,8 @@ def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_r
         for n in range(0, len(wanted), predictor.batch_size):
             indices = wanted[n : n + predictor.batch_size]
             stored, valid = strip.crops([blender.columns[i] for i in indices])
-            blender.add(k, indices, predictor.probabilities(predictor.reflectance(stored, valid, strip.unsigned)))
+            columns = [blender.columns[i] for i in indices]
+            blender.add(k, indices, predictor.probabilities(predictor.reflectance(stored, valid, strip.unsigned), blender.rows[k], columns))
         if progress:
             progress(len(blender.columns))
         first, stop, probability = blender.finish(k)
@@ -259,6 +264,9 @@ def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window
     image, valid, scale = as_image(model, image, valid, divide_by, offset)
     if not accept_scale:
         judge_image(model, image, valid, scale)
+    if getattr(model, "coordinates", ()):
+        warnings.warn(f"the model was trained with {' and '.join(model.coordinates)}, of which an array says nothing: it is mapped without",
+                      stacklevel=2)
     compute = Compute(device=device if isinstance(device, torch.device) else choose_device(device), precision=precision)
     predictor = Predictor(model, num_classes or classes_of(model), scale, compute, tta=tta, batch_size=batch_size)
     slabs = [Slab(0, np.ascontiguousarray(image), valid, [])]

@@ -102,16 +102,16 @@ class AssembledModel(nn.Module):
         super().__init__()
         self.encoder, self.necks, self.decoder, self.auxiliary, self.stride = encoder, necks, decoder, auxiliary, stride
 
-    def features(self, x):
-        """(B, bands, H, W) → (levels that decoders read, (height, width) that they stand for)."""
+    def features(self, x, **coordinates):
+        """(B, bands, H, W) → (levels that decoders read, (height, width) that they stand for). coordinates: what else the encoder reads."""
         x = padded(x, self.stride)
         last = self.encoder.layout.strides[-1]
         grid = (int(x.shape[-2] // last), int(x.shape[-1] // last)) if last else (1, 1)
-        return run_necks(self.necks, self.encoder(x), grid), x.shape[-2:]
+        return run_necks(self.necks, self.encoder(x, **coordinates), grid), x.shape[-2:]
 
-    def forward(self, x):
+    def forward(self, x, **coordinates):
         """→ ModelOutput."""
-        features, padded_size = self.features(x)
+        features, padded_size = self.features(x, **coordinates)
         size = x.shape[-2:]
         auxiliary = self.auxiliary.items() if self.training else ()
         return ModelOutput(self.finish(self.decoder(features), padded_size, size),

@@ -205,6 +205,13 @@ class FoundationEncoder(nn.Module):
         remarks = [*([f"{', '.join(choice.left)} left out"] if choice.left else []), *choice.stand_ins]
         self.told = "; ".join([f"{name} reads {', '.join(choice.keys)}", *remarks]) if remarks else ""
 
+    @property
+    def coordinates_read(self):
+        """("times", "place"): what it takes of each image beside pixels, unless the whole run has it."""
+        if getattr(self.inner, "time_scale", None) is None:
+            return ()
+        return tuple(name for name in ("times", "place") if getattr(self.inner, name) is None)
+
     def forward(self, x, **coordinates):
         if not self.reads_all:
             x = x.index_select(1, self.kept)

@@ -53,6 +53,12 @@ def parsed(form, day, clock):
     return time_of(moment.isoformat() if clock else moment.date().isoformat())
 
 
+def year_and_day(day):
+    """(year, day of the year from 1) of an ISO day, floats."""
+    date = datetime.date.fromisoformat(day)
+    return float(date.year), float(date.timetuple().tm_yday)
+
+
 def time_of_scene(info):
     """(first, last) moment, UTC, in which a scene (RasterInfo) was taken, None where nothing tells."""
     stated = [info.path.product.time] if isinstance(info.path, ProductScene) else []

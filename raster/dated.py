@@ -180,6 +180,13 @@ def knows_day(path):
         return False
 
 
+def days_of_bands(names, dates):
+    """ISO days of bands that are called by them, date after date: 20240101_B02, 20240611_B02 → 2024-01-01, 2024-06-11; () of others."""
+    each = len(names) // dates
+    times = [time_in_name(name or "") for name in names[: each * dates : max(1, each)]]
+    return tuple(time[0].date().isoformat() for time in times) if times and all(times) else ()
+
+
 def match_stack(info, wanted, count):
     """
     1-based bands of a raster (RasterInfo) that holds `count` dates itself, all of the first date, then of the second …, that stand for
