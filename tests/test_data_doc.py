@@ -73,6 +73,9 @@ def world(here, make_raster):
         make_raster(f"safe/T33_2024_{band}_20m.tif", rng.integers(1, 9999, (8, 8)).astype(np.uint16), transform=coarse)
     make_raster("safe-masks/T33_2024.tif", mask)
     make_safe("products", side=24)
+    for day in ("20240101", "20240611"):
+        make_raster(f"series/lake_{day}.tif", rng.integers(1, 9999, (2, 16, 16)).astype(np.uint16), descriptions=("B04", "B8A"))
+    make_raster("series-masks/lake.tif", mask)
     write_raster("product-masks/32TQM_20220205.tif", np.tri(24, dtype=np.uint8), 10)
 
 
