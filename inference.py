@@ -87,7 +87,7 @@ def build_parser():
     group.add_argument("--nodata", metavar="VALUE", help="value of pixels without data, or none (default: the file's tag)")
     group.add_argument("--no-clouds", action="store_true", help="map also what a product's own cloud layer calls cloud")
     group.add_argument("--dates", type=dates, metavar="FIRST/LAST", help="only scenes taken on these days (2022-06-01/2022-08-31, "
-                       "2022-06-01/..), by their metadata, tags or names")
+                       "2022-06-01/..), by their metadata, tags or names; with a checkpoint of several dates the last of each place")
     group.add_argument("--aoi", metavar="FILE", help="polygons (GeoJSON, GeoPackage …): map only what they cover")
 
     group = parser.add_argument_group("map")

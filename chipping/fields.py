@@ -19,6 +19,10 @@ def is_days(value):
     return bool(list_of(is_text)(value)) and all(is_day(day) for day in value)
 
 
+def is_place(lon, lat):
+    return abs(lon) <= 180 and abs(lat) <= 90
+
+
 def is_day(text):
     try:
         return datetime.date.fromisoformat(text).year >= 1900
@@ -35,7 +39,7 @@ LINE = {  # of manifest.jsonl and skipped.jsonl
     **dict.fromkeys(("label_sources", "stamps"), OBJECT),
     "cloud_source": or_none(OBJECT),
     "dates": Field("days such as 2022-06-15", is_days),
-    "place": or_none(Field("longitude and latitude", list_of(is_number, 2))),
+    "place": or_none(Field("longitude and latitude", lambda value: list_of(is_number, 2)(value) and is_place(*value))),
     "source": Field("an object or text", lambda value: isinstance(value, dict | str | None)),
     "dtype": Field("a type of numbers", lambda value: value in TYPES if is_text(value) else False),
     "layers": NAMES,

@@ -65,19 +65,29 @@ def source_of_dates(path, known=None):
 
     known: {absolute path: source} of members whose sources are not those of their files.
     """
-    members = [(known or {}).get(where_is(member)) or source_of(describe(member)) for member in path.members]
+    members = [(known or {}).get(where_is(member)) or source_of_member(member) for member in path.members]
     stamps = {key: [source.get(key) for source in members] for key in (*STAMPS, *MASK_STAMPS) if any(key in source for source in members)}
     return {**members[-1], **stamps, "paths": [source["path"] for source in members]}
+
+
+def source_of_member(path):
+    """source_of a path; a product is not opened for it."""
+    return source_of_scene(path, *path.stamps()) if isinstance(path, ProductScene) else source_of(describe(path))
 
 
 def source_of_product(info):
     """The source of a product, or of its cloud layer: sizes and times are lists, of each file that is read."""
     if isinstance(info.path, CloudScene):
         return {"path": where_is(info.path), "size": info.size, "mtime": info.mtime}
-    product = info.path.product
+    return source_of_scene(info.path, info.size, info.mtime)
+
+
+def source_of_scene(path, size, mtime):
+    """The source of a ProductScene."""
+    product = path.product
     return {
-        "path": where_is(info.path), "size": info.size, "mtime": info.mtime, "product": product.kind, "sensor": product.sensor,
-        "datetime": product.time, "tile": product.tile, "bands": list(info.descriptions),
+        "path": where_is(path), "size": size, "mtime": mtime, "product": product.kind, "sensor": product.sensor,
+        "datetime": product.time, "tile": product.tile, "bands": [band.name for band in path.bands],
     }
 
 

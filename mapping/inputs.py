@@ -107,7 +107,7 @@ def dated_for_model(scene, data, flags):
     """A scene of several dates with the bands that the checkpoint wants of each; --bands are those of one date. UserError."""
     wanted = undated(data["bands"], len(scene.members))
     if not isinstance(scene, ProductScene):
-        found = [match_bands(describe(path), wanted, flags.bands) for path in scene.members]
+        found = [match_bands(info, wanted, flags.bands) for info in scene.infos()]
         return scene.with_choices([indexes for indexes, _ in found], found[-1][1])
     wavelengths = data.get("wavelengths")
     facts = data.get("sensor"), wavelengths and wavelengths[: len(wanted)], data.get("level") or "", flags.bands

@@ -68,7 +68,10 @@ class MapRun:
     def dates_together(self):
         """Dates of one place that the network takes as one image: as the patches had them, or an encoder's argument says."""
         parts = getattr(getattr(self.network, "config", None), "parts", None)
-        return self.data.get("dates") or (parts.encoder_args.get("dates", 1) if parts else 1)
+        count = self.data.get("dates") or (parts.encoder_args.get("dates", 1) if parts else 1)
+        if type(count) is not int or count < 1 or len(self.data["bands"]) % count:
+            raise UserError(f"the checkpoint is damaged: its {len(self.data['bands'])} bands are not those of {str(count)[:20]} dates")
+        return count
 
     @functools.cached_property
     def facts(self):

@@ -12,7 +12,8 @@ from constants import IGNORE
 from raster.dated import parts_of
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_on_dates
-from raster.product_scene import ProductScene, cache_bytes
+from raster.product_scene import cache_bytes
+from raster.scene_path import ScenePath
 from raster.source import is_remote, open_raster, read_bands
 from runtime.errors import RunError
 
@@ -55,7 +56,7 @@ def read_slabs(plan, aoi=None, start_row=0, strict=False, margin=0):
     store = stored_type(info.dtypes[i - 1] for i in plan.indexes)
     # Of an image in one piece GDAL has to keep the whole, or would decode it for each slab anew.
     kept = block_height * block_width * len(plan.indexes) * np.dtype(info.dtypes[0]).itemsize if block_height > height else 0
-    if isinstance(info.path, ProductScene):  # blocks of its files begin in different rows
+    if isinstance(info.path, ScenePath):  # blocks of its files begin in different rows
         kept = max(kept, cache_bytes(info) // 2)
     with contextlib.ExitStack() as files:
         dataset = files.enter_context(open_raster(info.path))

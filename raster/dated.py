@@ -230,18 +230,16 @@ class Dated:
         return [(None, None)] * len(self.members)
 
     def described(self):
-        infos = [describe(path) for path in self.members]
         with gdal_environment(self), contextlib.closing(self.opened()) as dataset:
+            facts = self.facts(dataset)
             if len({len(part.bands) for part in dataset.parts}) > 1:
                 counts = ", ".join(str(len(part.bands)) for part in dataset.parts)
                 raise Mismatch(f"{self} has dates of {counts} bands; pass --bands")
-            last = infos[-1]
             return RasterInfo(
                 path=self, width=dataset.width, height=dataset.height, count=dataset.count, dtypes=dataset.dtypes, crs=dataset.crs,
                 transform=dataset.transform, nodata=dataset.nodata, nodatavals=dataset.nodatavals,
                 descriptions=numbered(self.band_names(dataset), len(self.members)), scales=dataset.scales, offsets=dataset.offsets,
-                block_shapes=dataset.block_shapes, tags=last.tags, size=[info.size for info in infos], mtime=[info.mtime for info in infos],
-                has_mask=dataset.has_mask, scale_unknown=next((info.scale_unknown for info in infos if info.scale_unknown), None),
+                block_shapes=dataset.block_shapes, has_mask=dataset.has_mask, **facts,
             )
 
     def band_names(self, dataset):
@@ -292,6 +290,13 @@ class DatedProducts(Dated, ProductScene):
     def made_of(self, members):
         return type(self)(members, self.days, self.keys)
 
+    def facts(self, dataset):
+        """What a RasterInfo has of files and metadata. dataset: Stacked."""
+        silent = [set(zip(part.of_bands("scales"), part.of_bands("offsets"), strict=True)) == {(1, 0)} for part in dataset.parts]
+        unknown = [scene.product.scale_unknown for scene, is_silent in zip(self.members, silent, strict=True) if is_silent]
+        sizes, times = zip(*(scene.stamps() for scene in self.members), strict=True)
+        return {"tags": {}, "size": list(sizes), "mtime": list(times), "scale_unknown": next(filter(None, unknown), None)}
+
     def clouds(self):
         """DatedClouds of the dates that have a layer, None without any."""
         layers = [layer for scene in self.members if (layer := scene.clouds())]
@@ -310,6 +315,7 @@ class DatedRasters(Dated, ScenePath):
     def __new__(cls, members, days, keys, words=None):
         scene = super().__new__(cls, members[-1])
         scene.members, scene.days, scene.keys, scene.words, scene.chosen = tuple(members), tuple(days), tuple(keys), words, None
+        scene.known = None
         return scene
 
     def __reduce__(self):
@@ -323,7 +329,8 @@ class DatedRasters(Dated, ScenePath):
     def with_choices(self, chosen, matched):
         """The scene of the 1-based bands of each date, in the order of a model's."""
         scene = self.with_bands(())
-        scene.chosen = [(tuple(bands), data_bands(describe(path), bands).masked) for path, bands in zip(self.members, chosen, strict=True)]
+        scene.known = self.infos()
+        scene.chosen = [(tuple(bands), data_bands(info, bands).masked) for info, bands in zip(scene.known, chosen, strict=True)]
         scene.matched = matched
         return scene
 
@@ -332,11 +339,20 @@ class DatedRasters(Dated, ScenePath):
         """Whether names say which bands are alike, and not numbers."""
         return self.words is None or not all(str(word).strip().isdigit() for word in self.words)
 
+    def infos(self):
+        """RasterInfo of each date."""
+        if self.known is None:
+            self.known = [describe(path) for path in self.members]
+        return self.known
+
+    def facts(self, dataset):
+        infos = self.infos()
+        return {"tags": infos[-1].tags, "size": [info.size for info in infos], "mtime": [info.mtime for info in infos]}
+
     def choices(self):
         if self.chosen is None:
             chosen = []
-            for path in self.members:
-                info = describe(path)
+            for info in self.infos():
                 described = [name or "" for name in info.descriptions]
                 positions = band_positions(",".join(self.words) if self.words else None, described, info)
                 chosen.append((tuple(p + 1 for p in positions), data_bands(info, [p + 1 for p in positions]).masked))
@@ -389,9 +405,8 @@ class DatedClouds(ScenePath):
 
     def described(self):
         infos = [describe(path) for path in self.members]
-        with gdal_environment(self), contextlib.closing(self.opened()):  # which compares their grids
-            pass
         for info in infos:
+            require_one_grid(info, infos[-1])
             if (info.count, info.nodata) != (infos[-1].count, infos[-1].nodata):
                 raise Mismatch(f"{info.path} has {info.count} bands and nodata {info.nodata}, {self} has {infos[-1].count} and "
                                f"{infos[-1].nodata}; expected cloud masks of one kind")
@@ -509,8 +524,8 @@ class Stacked:
 
 
 def require_one_grid(part, last):
-    """Mismatch where two dates of a place are not on one grid."""
-    one, other = grid_of(part.dataset), grid_of(last.dataset)
+    """Mismatch where two dates of a place, Parts or RasterInfo, are not on one grid."""
+    one, other = (grid_of(getattr(side, "dataset", side)) for side in (part, last))
     if (one.width, one.height) != (other.width, other.height):
         found = f"is {one.width}×{one.height}, {last.path} {other.width}×{other.height} pixels"
     elif one.crs != other.crs:

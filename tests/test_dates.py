@@ -94,7 +94,8 @@ def arrays(folder):
 @hypothesis.given(
     st.dictionaries(st.sampled_from(("lake", "lake_a", "north_lake", "x-1")),
                     st.sets(st.integers(0, 900), min_size=3, max_size=5), min_size=1, max_size=3),
-    st.integers(1, 3), st.sampled_from(("{place}_{day:%Y%m%d}", "{day:%Y-%m-%d}_{place}", "S2_{day:%Y%m%dT%H%M%S}_{place}_v1")), st.randoms())
+    st.integers(1, 3), st.sampled_from(("{place}_{day:%Y%m%d}", "{day:%Y-%m-%d}_{place}", "S2_{day:%Y%m%dT%H%M%S}_{place}_v1")),
+    st.randoms())
 def test_samples_are_the_last_dates_of_each_place_in_order(places, count, form, random):
     start, names, wanted = datetime.datetime(2021, 1, 1, 10, 11, 12), [], {}
     for place, offsets in places.items():
@@ -503,15 +504,16 @@ def test_an_encoder_with_coordinates_is_trained_scored_and_mapped(small_rows, ca
     assert checkpoint["model"]["parts"]["encoder_args"]["dates"] == 2
     assert train.main([*shared, "--test-only", "--resume", str(last), "--test-split", "val", "--output-dir", "scores"]) == 0
     capsys.readouterr()
-    assert run("images", "--checkpoint", last, "--output-dir", "maps", "--probabilities", "float32", "--accept-scale", "--device", "cpu") == 0
+    words = ("images", "--checkpoint", last, "--probabilities", "float32", "--accept-scale", "--device", "cpu", "--output-dir")
+    assert run(*words, "maps") == 0
     assert "without" not in "".join(capsys.readouterr())
     for day in DAYS[:2]:  # the same pixels elsewhere are another map
         with rasterio.open(f"images/lake_{day}.tif", "r+") as file:
             file.crs = "EPSG:32601"
-    assert run("images", "--checkpoint", last, "--output-dir", "away", "--probabilities", "float32", "--accept-scale", "--device", "cpu") == 0
+    assert run(*words, "away") == 0
     one, other = (read(f"{folder}/lake_{DAYS[1]}_probability.tif") for folder in ("maps", "away"))
     assert np.isfinite(one).any() and not np.allclose(one, other, equal_nan=True)
     assert np.array_equal(read(f"maps/hill_{DAYS[1]}_probability.tif"), read(f"away/hill_{DAYS[1]}_probability.tif"), equal_nan=True)
     write_series("bare", DAYS[:2], (6, 40, 70), bands=BANDS, crs=None)
-    assert run("images", "--checkpoint", last, "--output-dir", "bare", "--accept-scale", "--device", "cpu") == 0
+    assert run(*words, "bare") == 0
     assert f"images/bare_{DAYS[1]}.tif: it has no CRS that leads to the globe: it is mapped without place" in "".join(capsys.readouterr())
