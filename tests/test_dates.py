@@ -25,18 +25,19 @@ from product_factory import CRS, S2_NAME, make_safe, write_raster
 from test_foundation import BANDS, random_prithvi, reference, saved, small_rows  # noqa: F401  (a fixture)
 
 import chip
+import export
 import train
 from chipping.patch_set import read_patch_set
 from constants import last_date
 from dataset import PatchDataset
 from mapping.coordinates import scene_coordinates
 from mapping.inputs import describe_for, plan_of_header
-from model import assemble, model_from_checkpoint
+from model import FireSegmentationModel, SegmentationConfig, assemble, model_from_checkpoint
 from nets.model_config import ModelConfig
 from raster.dated import dated_scenes, match_stack, undated
 from raster.products import list_scenes
 from raster.source import describe, open_raster
-from runtime.checkpoint import load_checkpoint
+from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
 from runtime.files import read_json, read_lines
 from runtime.values import number_and_dates, number_or_dates
@@ -269,6 +270,24 @@ def test_inspect_tells_the_dates_and_a_changed_date_is_noticed(capsys):
         read_patch_set("patches")
 
 
+def test_a_date_that_is_damaged_is_the_one_that_is_named():
+    for place, corner in (("lake", 600_000), ("hill", 605_000)):
+        write_series(place, DAYS[:2], (2, 64, 64), corner=(corner, 4_900_020), tiled=True, blockxsize=16, blockysize=16, compress="deflate")
+        write_raster(f"masks/{place}_{DAYS[1]}.tif", np.eye(64, dtype=np.uint8), 10, corner=(corner, 4_900_020))
+    path = Path(f"images/lake_{DAYS[0]}.tif")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(byte ^ 0x5A for byte in content[middle : middle + 200])
+    path.write_bytes(bytes(content))
+    lines = cut("--images", "images", "--masks", "masks", "--dates", 2)
+    left = read_lines("patches/skipped.jsonl")
+    assert {(line["reason"], line["source"]) for line in left} == {("unreadable", str(path))} and 0 < len(left) < 9
+    assert sum(line["scene"] == f"hill_{DAYS[1]}" for line in lines) == 9
+    path.write_bytes(bytes(content)[:5000])  # half of it: the sample is left out, the other place is cut
+    lines = cut("--images", "images", "--masks", "masks", "--dates", 2, folder="others")
+    assert {line["scene"] for line in lines} == {f"hill_{DAYS[1]}"}
+
+
 # --------------------------------------------------------------------------------------------------- maps
 
 
@@ -353,6 +372,16 @@ def test_products_of_a_tile_are_cut_and_mapped_as_their_stack(flat_statistics, c
     assert next(iter(read_json("maps/summary.json")["scenes"]))["dates"] == ["2022-02-05", "2022-03-01"]
 
 
+@pytest.mark.parametrize("dates", ["2", 3, -1])
+def test_a_checkpoint_with_an_impossible_number_of_dates_is_damaged(flat_statistics, dates):
+    write_series(bands=TWO)
+    model = numbered_checkpoint()
+    content = load_checkpoint(model)
+    save_checkpoint(model, {**content, "data": {**content["data"], "dates": dates}})
+    with pytest.raises(UserError, match="its 4 bands are not those of .* dates"):
+        run("images", "--checkpoint", model, "--output-dir", "maps")
+
+
 def test_bands_of_a_stack_are_found_date_by_date_or_not_at_all():
     write_stack("a.tif", np.ones((2, 3, 8, 8), np.uint8), ("20240101_B04", "20240101_B8A", "x", "20240611_B04", "20240611_B8A", "y"))
     wanted = ("1_B8A", "1_B04", "2_B8A", "2_B04")
@@ -402,6 +431,8 @@ def test_patches_know_their_dates_and_places_and_the_encoder_is_given_them(small
             tokens = torch.cat([last[:, :1].repeat(1, 1, 2), last[:, 1:].unflatten(1, (2, -1)).transpose(1, 2).flatten(2)], dim=1)
             assert torch.allclose(seen[-1][number], tokens[0], atol=2e-5)
         assert not torch.allclose(model(x, **found), model(x))
+    with pytest.raises(UserError, match="smallunet takes no place of each image"):
+        FireSegmentationModel(SegmentationConfig("smallunet", "none", ("a",), coordinates=("place",)))
     whole_run = tl_model(patch_set.bands, times=(2020, 1, 2021, 1))
     whole_run.take_coordinates(("times", "place"))
     assert whole_run.coordinates == ("place",)  # what holds for the run is not taken of patches
@@ -517,3 +548,24 @@ def test_an_encoder_with_coordinates_is_trained_scored_and_mapped(small_rows, ca
     write_series("bare", DAYS[:2], (6, 40, 70), bands=BANDS, crs=None)
     assert run(*words, "bare") == 0
     assert f"images/bare_{DAYS[1]}.tif: it has no CRS that leads to the globe: it is mapped without place" in "".join(capsys.readouterr())
+
+
+@pytest.mark.slow
+def test_an_onnx_maps_dates_without_coordinates_and_says_so(small_rows, capsys):  # noqa: F811
+    patch_set = tl_patches()
+    model = tl_model(patch_set.bands)
+    model.take_coordinates(("times", "place"))
+    facts = {"bands": list(patch_set.bands), "divide_by": [10_000.0] * 12, "offset": [0.0] * 12, "dates": 2, "nodata": None,
+             "classes": ["background", "fire"], "chip_size": 32, "threshold": None, "ground_resolution": 10.0, "layer": "mask"}
+    content = {"kind": "segmentation", "settings": {}, "state": {"model": model.state_dict()}, "data": facts}
+    save_checkpoint("with.pt", {**content, "model": model.config.to_dict()})
+    model.take_coordinates(())
+    save_checkpoint("without.pt", {**content, "model": model.config.to_dict()})
+    assert export.main(["with.pt", "--onnx", "with.onnx"]) == 0
+    assert "an .onnx takes no times and place, with which the network was trained" in "".join(capsys.readouterr())
+    for source in ("without.pt", "with.onnx"):
+        assert run("images", "--checkpoint", source, "--output-dir", source[:-3], "--probabilities", "float32", "--accept-scale",
+                   "--device", "cpu") == 0
+    assert "with.onnx takes no times and place, with which it was trained" in "".join(capsys.readouterr())
+    one, other = (read(f"{folder}/lake_{DAYS[1]}_probability.tif") for folder in ("without", "with.o"))
+    assert np.allclose(one, other, atol=1e-4, equal_nan=True) and np.isfinite(one).any()
