@@ -134,12 +134,14 @@ def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=
     settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun. together: dates of one place that the
     network takes as one image; holds_all(path): whether a raster holds all of them.
     """
-    scenes = name_scenes(patterns or scenes_of_checkpoint(data, console))
+    samples = [] if patterns else samples_of_checkpoint(data, console)
+    scenes = name_scenes(patterns or flat(samples))
     if dates:
         count, scenes = len(scenes), of_dates(scenes, dates)
         console.say(f"{len(scenes)} of {count} scenes were taken on the days of --dates")
     if together > 1:
-        scenes = samples_among(scenes, together, holds_all, console.say)
+        ends = {name for name, path in scenes.items() if str(path) in {paths[-1] for paths in samples}}
+        scenes = samples_among(scenes, together, holds_all, ends or None, console.say)
     outputs = {name: list(MapFiles(output_dir, name).outputs(settings, classes).values()) for name in scenes}
     refuse_inputs_as_outputs(scenes, outputs)
     require_short_names(path for paths in outputs.values() for path in paths)
@@ -161,19 +163,31 @@ def name_scenes(patterns):
 
 
 def scenes_of_checkpoint(data, console):
-    """The scenes of the test split of the patches that a checkpoint was trained on; of the validation split where there are none."""
+    """Paths of samples_of_checkpoint, each once."""
+    return flat(samples_of_checkpoint(data, console))
+
+
+def flat(samples):
+    return list(dict.fromkeys(path for paths in samples for path in paths))
+
+
+def samples_of_checkpoint(data, console):
+    """
+    [[path, of several dates those of all]] of the scenes of the test split of the patches that a checkpoint was trained on; of the
+    validation split where there are none.
+    """
     folder = data.get("patches_dir")
     lines = read_lines(Path(folder) / MANIFEST) if folder else []
     try:
-        sources = [(line["split"], str(path)) for line in lines for path in line["source"].get("paths", [line["source"]["path"]])]
+        sources = [(line["split"], tuple(map(str, line["source"].get("paths") or [line["source"]["path"]]))) for line in lines]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{Path(folder) / MANIFEST} does not say of which scene each patch is; pass the scenes to map") from error
-    by_split = {split: list(dict.fromkeys(path for its_split, path in sources if its_split == split)) for split in ("test", "val")}
+    by_split = {split: list(dict.fromkeys(paths for its_split, paths in sources if its_split == split)) for split in ("test", "val")}
     split = "test" if by_split["test"] else "val"
     if not by_split[split]:
         raise UserError(f"no scene was given, and the checkpoint's patch set ({folder or 'not named'}) names none; pass the scenes to map")
     why = "" if split == "test" else ", since there is no test split"
-    for path in by_split[split]:
+    for path in flat(by_split[split]):
         if is_remote(path) and not may_ask(path):
             raise UserError(f"{folder} leads to {path}; pass --allow-network if you trust it, or the scenes to map")
     console.say(f"no scene was given: mapping the {len(by_split[split])} of the {split} split of {folder}{why}")

@@ -162,14 +162,14 @@ def numbered(names, dates):
     return tuple(f"{number}_{name}" for number in range(1, dates + 1) for name in names)
 
 
-def samples_among(scenes, count, holds_all, note=lambda text: None):
+def samples_among(scenes, count, holds_all, ends=None, note=lambda text: None):
     """
     {name: path} of what a model of `count` dates maps: rasters that hold all dates themselves as they are, of the others a sample of the
-    last dates of each place. holds_all(path): whether a raster is one. UserError, see dated_scenes.
+    last dates of each place. holds_all(path): whether a raster is one. ends, note, UserError: see dated_scenes.
     """
     whole = {name: path for name, path in scenes.items() if not isinstance(path, ProductScene) and (holds_all(path) or not knows_day(path))}
     others = {name: path for name, path in scenes.items() if name not in whole}
-    return {**whole, **(dated_scenes(others, count, note=note) if others else {})}
+    return {**whole, **(dated_scenes(others, count, ends, note) if others else {})}
 
 
 def knows_day(path):

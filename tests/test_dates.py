@@ -277,7 +277,7 @@ def test_a_date_that_is_damaged_is_the_one_that_is_named():
     path = Path(f"images/lake_{DAYS[0]}.tif")
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
-    content[middle : middle + 200] = bytes(byte ^ 0x5A for byte in content[middle : middle + 200])
+    content[middle : middle + 2000] = b"\xff" * 2000  # more than a block, with its checksum
     path.write_bytes(bytes(content))
     lines = cut("--images", "images", "--masks", "masks", "--dates", 2)
     left = read_lines("patches/skipped.jsonl")
@@ -370,6 +370,20 @@ def test_products_of_a_tile_are_cut_and_mapped_as_their_stack(flat_statistics, c
     assert np.array_equal(found[0, 10:], wanted[0, 10:])
     assert len([link for link in read_json(f"maps/{name}.stac.json")["links"] if link["rel"] == "derived_from"]) == 2
     assert next(iter(read_json("maps/summary.json")["scenes"]))["dates"] == ["2022-02-05", "2022-03-01"]
+
+
+def test_without_scenes_the_samples_of_the_patches_are_mapped_each_date_that_has_a_mask(flat_statistics, capsys):
+    write_series(bands=TWO)
+    write_series("hill", DAYS, bands=TWO, corner=(609_000, 4_900_020))
+    for day in DAYS[1:]:
+        write_raster(f"masks/hill_{day}.tif", np.eye(70, 90, dtype=np.uint8), 10, corner=(609_000, 4_900_020))
+    write_mask(f"masks/lake_{DAYS[2]}.tif")
+    cut("--images", "images", "--masks", "masks", "--dates", 2, "--val", "hill")
+    model = numbered_checkpoint(patches_dir="patches")
+    assert run("--checkpoint", model, "--accept-scale", "--dry-run", "--device", "cpu") == 0
+    said = "".join(capsys.readouterr())
+    assert f"hill_{DAYS[1]}: 90 × 70, dates 2024-01-01, 2024-03-11;" in said and "2 of 2 scenes would be mapped" in said
+    assert f"hill_{DAYS[2]}: 90 × 70, dates 2024-03-11, 2024-06-11;" in said
 
 
 @pytest.mark.parametrize("dates", ["2", 3, -1])
