@@ -16,9 +16,13 @@ from mapping.inputs import InputFlags, describe_for, plan_input
 from mapping.reading import read_slabs
 from mapping.segmentation import Predictor, stride_of, whole_map
 from model import model_from_checkpoint
+from raster.dated import dated_scenes
+from raster.products import list_scenes
+from raster.source import scene_name
 from raster.windows import WindowGrid
 from runtime.checkpoint import load_checkpoint, require_parts
 from runtime.device import Compute, choose_device
+from runtime.errors import UserError
 
 DATA = ("bands", "divide_by", "offset", "classes", "chip_size")  # what a checkpoint's data have to say
 
@@ -45,7 +49,8 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
     """
     FileMap of a raster: the classes that `inference.py path --checkpoint checkpoint` writes, all of them in memory.
 
-    path: a local file, s3:// or https:// address, or a product as it is delivered (docs/data.md); clouds: its own layer decides what is not
+    path: a local file, s3:// or https:// address, or a product as it is delivered (docs/data.md); for a checkpoint of several dates a list
+    of those of one place, of which the last dates are mapped. clouds: its own layer decides what is not
     mapped. checkpoint: a path, or the dict of load_checkpoint. bands: names or numbers from 1.
     divide_by, offset: a number, or one a band. nodata: a number or "none". The others, and errors, are those of inference.py.
     """
@@ -53,6 +58,7 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
         checkpoint = load_checkpoint(checkpoint, "segmentation")
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": DATA})
     model, data = model_from_checkpoint(checkpoint), checkpoint["data"]
+    path = one_sample(path, data) if isinstance(path, list | tuple) else path
     bands = None if bands is None else tuple(map(str, bands))
     flags = InputFlags.of_text(len(data["bands"]), bands, as_text(divide_by), as_text(offset), as_text(nodata), accept_scale, clouds)
     plan = plan_input(describe_for(path, data, flags), data, model.config.mean, flags)
@@ -75,6 +81,15 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
     threshold = class_set.threshold(data.get("threshold")) if threshold is None else threshold
     classes, probabilities = whole_map(predictor, slabs(), grid, threshold, each=not class_set.has_background)
     return FileMap(classes, probabilities, plan.info.transform, plan.info.crs, tuple(data["classes"]), tuple(map(tuple, unreadable)))
+
+
+def one_sample(paths, data):
+    """The scene of several dates that paths are of, for a checkpoint's data. UserError for those of several places."""
+    scenes = {scene_name(path): path for path in list_scenes(paths)}
+    samples = list(dated_scenes(scenes, data.get("dates", 1)).values())
+    if len(samples) > 1:
+        raise UserError(f"{samples[0]} and {samples[1]} are of two places; pass the dates of one")
+    return samples[0]
 
 
 def as_text(value):

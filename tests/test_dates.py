@@ -7,6 +7,7 @@ Run: pytest tests/test_dates.py
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from constants import last_date
 from dataset import PatchDataset
 from mapping.coordinates import scene_coordinates
 from mapping.inputs import describe_for, plan_of_header
+from mapping.predict_file import predict_file
 from model import FireSegmentationModel, SegmentationConfig, assemble, model_from_checkpoint
 from nets.model_config import ModelConfig
 from raster.dated import dated_scenes, match_stack, undated
@@ -323,6 +325,8 @@ def test_maps_of_dates_are_those_of_a_raster_stacked_by_hand(flat_statistics, ca
     assert set(np.unique(wanted)) == {0, 1, 255}
     for folder in ("images", "stacked"):
         assert np.array_equal(read(f"of-{folder}/lake_20240611_classes.tif"), wanted)
+    paths = [f"images/lake_{day}.tif" for day in DAYS]
+    assert np.array_equal(predict_file(paths, model, accept_scale=True).classes, wanted[0])
     item = read_json("of-images/lake_20240611.stac.json")
     assert [link["href"] for link in item["links"] if link["rel"] == "derived_from"] == [f"../images/lake_{day}.tif" for day in DAYS[1:]]
     assert item["properties"]["start_datetime"].startswith("2024-03-11") and item["properties"]["end_datetime"].startswith("2024-06-11")
@@ -552,6 +556,15 @@ def test_an_encoder_with_coordinates_is_trained_scored_and_mapped(small_rows, ca
     words = ("images", "--checkpoint", last, "--probabilities", "float32", "--accept-scale", "--device", "cpu", "--output-dir")
     assert run(*words, "maps") == 0
     assert "without" not in "".join(capsys.readouterr())
+    Path("plain").mkdir()
+    Path("plain-masks").mkdir()
+    for place in ("lake", "hill"):  # names without a day: single scenes of which nothing tells it
+        shutil.copy(f"images/{place}_{DAYS[0]}.tif", f"plain/{place}.tif")
+        shutil.copy(f"masks/{place}_{DAYS[1]}.tif", f"plain-masks/{place}.tif")
+    cut("--images", "plain", "--masks", "plain-masks", "--val", "hill", folder="undated")
+    assert train.main(["--patches-dir", "undated", *shared[2:], *parts, "--output-dir", "undated-run", "--max-steps", "1"]) == 0
+    assert "prithvi:test-tl runs without dates, which some patches do not state" in "".join(capsys.readouterr())
+    assert load_checkpoint("undated-run/checkpoints/last.pt")["model"]["coordinates"] == ["place"]
     for day in DAYS[:2]:  # the same pixels elsewhere are another map
         with rasterio.open(f"images/lake_{day}.tif", "r+") as file:
             file.crs = "EPSG:32601"
@@ -559,6 +572,8 @@ def test_an_encoder_with_coordinates_is_trained_scored_and_mapped(small_rows, ca
     one, other = (read(f"{folder}/lake_{DAYS[1]}_probability.tif") for folder in ("maps", "away"))
     assert np.isfinite(one).any() and not np.allclose(one, other, equal_nan=True)
     assert np.array_equal(read(f"maps/hill_{DAYS[1]}_probability.tif"), read(f"away/hill_{DAYS[1]}_probability.tif"), equal_nan=True)
+    for path in Path("images").iterdir():
+        path.unlink()
     write_series("bare", DAYS[:2], (6, 40, 70), bands=BANDS, crs=None)
     assert run(*words, "bare") == 0
     assert f"images/bare_{DAYS[1]}.tif: it has no CRS that leads to the globe: it is mapped without place" in "".join(capsys.readouterr())
