@@ -12,7 +12,8 @@ from chipping.splits import matches, parse_names, select
 from constants import LAYER_OF_NUM_CLASSES
 from nets.model_config import answers_labels, answers_pixels
 from raster.acquired import of_dates
-from raster.dated import DatedClouds, dated_scenes, members_of
+from raster.dated import DatedClouds, members_of
+from raster.places import dated_scenes
 from raster.products import list_scenes
 from raster.source import RASTER_SUFFIXES, describe, list_rasters
 from raster.stack import stack_bands

@@ -1,6 +1,6 @@
 """Matches masks to images by key: the file's stem, without a suffix that the user names."""
 
-from raster.dated import last_of_places
+from raster.places import last_of_places
 from raster.product import names_scene
 from raster.product_scene import ProductScene
 from raster.source import scene_name

@@ -16,9 +16,10 @@ from chipping.splits import assign, describe_leaks, event_of, leaks, matches, pa
 from constants import CEMS_BANDS, CLASS_NAMES, IGNORE, SENTINEL2_L2A_BANDS, get_class_names
 from nets.model_config import answers_classes, answers_pixels, answers_values
 from raster.bands import choose_bands, is_same_band
-from raster.dated import Dated, members_of, place_words
+from raster.dated import Dated, members_of
 from raster.hidden import data_bands, own_mask
 from raster.nodata import decide_nodata, one_or_each, zero_is_fill
+from raster.places import place_words
 from raster.product_scene import ProductScene
 from raster.scale import Scale, decide_scale, parse_numbers, scale_from_tags, scale_words
 from runtime.errors import RunError, UserError

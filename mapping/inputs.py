@@ -167,12 +167,11 @@ def match_raster(info, data, flags):
 
 
 def holds_all_dates(path, data, flags):
-    """Whether a raster has the bands of all dates that a checkpoint's `data` wants."""
+    """How the bands of all dates that a checkpoint's `data` wants are found in a raster, None where they are not."""
     try:
-        match_raster(describe(path), data, flags)
+        return match_raster(describe(path), data, flags)[1]
     except UserError:
-        return False
-    return True
+        return None
 
 
 def choose_scale(info, zero_based, data, flags):

@@ -23,7 +23,8 @@ from mapping.settings import MapSettings, ModelFacts
 from mapping.summary import read_record, update_summaries
 from mapping.weights_hash import hash_of_all, weights_hash
 from raster.acquired import of_dates
-from raster.dated import members_of, samples_among
+from raster.dated import members_of
+from raster.places import samples_among
 from raster.products import list_scenes
 from raster.source import is_remote, scene_name
 from runtime.device import Compute
@@ -132,7 +133,7 @@ def choose_scenes(patterns, data, settings, output_dir, classes, console, dates=
     {name: path} of the scenes that patterns name, or that a checkpoint's data name. UserError for scenes that can't be mapped together.
 
     settings: MapSettings. output_dir: where the maps go. classes: ClassSet. dates: see MapRun. together: dates of one place that the
-    network takes as one image; holds_all(path): whether a raster holds all of them.
+    network takes as one image; holds_all(path): how a raster holds all of them, or None.
     """
     samples = [] if patterns else samples_of_checkpoint(data, console)
     scenes = name_scenes(patterns or flat(samples))

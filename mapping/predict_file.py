@@ -16,7 +16,7 @@ from mapping.inputs import InputFlags, describe_for, plan_input
 from mapping.reading import read_slabs
 from mapping.segmentation import Predictor, stride_of, whole_map
 from model import model_from_checkpoint
-from raster.dated import dated_scenes
+from raster.places import dated_scenes
 from raster.products import list_scenes
 from raster.source import scene_name
 from raster.windows import WindowGrid

@@ -1,10 +1,10 @@
 """
 Several dates of one place as one scene: all bands of the first date, then of the second …, called 1_B02, 1_B03, 2_B02 …
 
-    scenes = dated_scenes({"20240101_lake": "a.tif", "20240611_lake": "b.tif"}, 2)      # {"20240611_lake": DatedRasters}
-    describe(scenes["20240611_lake"].with_bands(("B02", "B03")))                       # RasterInfo of 4 bands
+    scene = DatedRasters(["a.tif", "b.tif"], ["2024-01-01", "2024-06-11"], ["20240101_lake", "20240611_lake"])
+    describe(scene.with_bands(("B02", "B03")))                       # RasterInfo of 4 bands
 
-What is one place and which dates make a sample is decided here, for cutting and for mapping.
+Which scenes make one is decided in raster/places.py.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from constants import plain_band
-from raster.acquired import date_in_name, time_in_name, time_of_path
+from raster.acquired import time_in_name
 from raster.bands import alike, band_positions
 from raster.hidden import data_bands, hidden_pixels
 from raster.product_grid import SAME, closing_on_error, grid_of, words_of
-from raster.product_scene import CACHE_BYTES, CloudScene, ProductScene
+from raster.product_scene import CACHE_BYTES, ProductScene
 from raster.scene_path import ScenePath
 from raster.source import (
     LOCAL_OPTIONS,
@@ -43,108 +43,6 @@ class Mismatch(UserError):
     """Dates of one place that do not make a scene: the whole run ends, where a file that is only damaged would be left out."""
 
 
-# ----------------------------------------------------------------------------------------------------------- which scenes
-
-
-def dated_scenes(scenes, count, ends=None, note=lambda text: None):
-    """
-    {name of the last scene: DatedProducts or DatedRasters} of {name: path}: samples of `count` dates of one place, which it ends with.
-
-    ends: names of the scenes that samples end with (those that have labels); without them the last of each place. Those with fewer dates
-    before them are left out. note(text): what is left out. UserError where nothing tells a scene's date or it cannot be opened, for two
-    scenes of one place and day, and for a place with fewer dates.
-    """
-    samples, early, unused = {}, [], 0
-    for label, series in places_of(scenes).items():
-        names = [name for _, name in series]
-        if len(names) < count:
-            days = ", ".join(str(day) for day, _ in series)
-            raise UserError(f"{label} has {of_dates_words(len(names))} ({days}), expected {count}; add scenes of it, or leave "
-                            f"{names[0]} out")
-        wanted = names[-1:] if ends is None else [name for name in names if name in ends]
-        early += [name for name in wanted if names.index(name) < count - 1]
-        used = set()
-        for last in (names.index(name) for name in wanted if names.index(name) >= count - 1):
-            chosen = series[last - count + 1 : last + 1]
-            used |= set(chosen)
-            samples[names[last]] = dated({name: scenes[name] for _, name in chosen}, [day for day, _ in chosen])
-        unused += len(series) - len(used)
-    if not samples:
-        raise UserError(f"no label is of a scene with {of_dates_words(count - 1)} of its place before it; expected labels of the last "
-                        f"dates, or a smaller --dates than {count}")
-    if early:
-        note(f"{len(early)} scenes with labels have fewer than {count - 1} dates before them and are no samples ({early[0]} …)")
-    if unused:
-        note(f"{unused} of {len(scenes)} scenes are in no sample of {of_dates_words(count)}: those of the last dates are")
-    return samples
-
-
-def of_dates_words(count):
-    return f"{count} date" if count == 1 else f"{count} dates"
-
-
-def places_of(scenes):
-    """{place in words: [(datetime.date, name), …] in the order of time} of {name: path}. UserError, see dated_scenes."""
-    found = {}
-    for name, path in scenes.items():
-        time = time_of_path(path) or time_in_name(name)
-        if time is None:
-            raise UserError(f"{path} cannot be opened, and its name has no date: a sample would lack it; leave it out")
-        found.setdefault(place_of(name, path), []).append((*time, name))
-    series = {}
-    for place, members in found.items():
-        members.sort()
-        for (first, _, one), (second, _, other) in zip(members, members[1:], strict=False):
-            if first.date() == second.date():
-                raise UserError(f"{one} and {other} are both of {place[-1]} on {first.date()}; leave one of them out")
-        label = place[-1] if all(key == place or key[-1] != place[-1] for key in found) else " ".join(place)
-        series[label] = [(first.date(), name) for first, _, name in members]
-    return series
-
-
-def place_of(name, path):
-    """What scenes of one place have in common: product and tile, or their names without the date."""
-    if isinstance(path, ProductScene) and path.product.tile:
-        return path.product.kind, path.product.tile
-    found = date_in_name(name)
-    if found is None:
-        return (name,)
-    before, after = name[: found[1]], name[found[2] :]
-    return before, after, f"{before}*{after}"  # apart, so that a_*b and a*_b are two places
-
-
-def place_words(name):
-    """A name without its date: `lake` of 20240101_lake and lake_20240101; None without a date or with nothing else."""
-    found = date_in_name(name)
-    if found is None:
-        return None
-    parts = [part.strip("_-. ") for part in (name[: found[1]], name[found[2] :])]
-    return "_".join(part for part in parts if part) or None
-
-
-def last_of_places(scenes):
-    """{place: name of its last scene} of {name: path}: tiles as products name them (T32TQM and 32TQM), names without dates."""
-    found = {}
-    for series in places_of(scenes).values():
-        names = [name for _, name in series]
-        words = {place_words(name) for name in names}
-        for name in names:
-            if isinstance(scenes[name], ProductScene) and (tile := scenes[name].product.tile):
-                words |= {tile, tile.removeprefix("T")}
-        for word in words - {None}:
-            found.setdefault(word, set()).add(names[-1])
-    return {word: names.pop() for word, names in found.items() if len(names) == 1}
-
-
-def dated(scenes, days):
-    """DatedProducts or DatedRasters of {name: path} in the order of time. days: datetime.date of each."""
-    paths = list(scenes.values())
-    products = [isinstance(path, ProductScene) for path in paths]
-    if any(products) and not all(products):
-        raise UserError(f"{paths[0]} and {paths[-1]} are of one place, a product and a raster; pass those of one kind")
-    return (DatedProducts if all(products) else DatedRasters)(paths, [str(day) for day in days], tuple(scenes))
-
-
 def members_of(name, path):
     """[(name, path)] of the single scenes that a scene is made of."""
     return list(zip(path.keys, path.members, strict=True)) if isinstance(path, Dated) else [(name, path)]
@@ -160,24 +58,6 @@ def numbered(names, dates):
     if dates == 1:
         return tuple(names)
     return tuple(f"{number}_{name}" for number in range(1, dates + 1) for name in names)
-
-
-def samples_among(scenes, count, holds_all, ends=None, note=lambda text: None):
-    """
-    {name: path} of what a model of `count` dates maps: rasters that hold all dates themselves as they are, of the others a sample of the
-    last dates of each place. holds_all(path): whether a raster is one. ends, note, UserError: see dated_scenes.
-    """
-    whole = {name: path for name, path in scenes.items() if not isinstance(path, ProductScene) and (holds_all(path) or not knows_day(path))}
-    others = {name: path for name, path in scenes.items() if name not in whole}
-    return {**whole, **(dated_scenes(others, count, ends, note) if others else {})}
-
-
-def knows_day(path):
-    """Whether anything tells when a scene was taken; what cannot be opened is told where it is needed."""
-    try:
-        return time_of_path(path) is not None
-    except UserError:
-        return False
 
 
 def days_of_bands(names, dates):
@@ -199,10 +79,9 @@ def match_stack(info, wanted, count):
     dates = [sorted(places) for places in zip(*found, strict=True)]
     if any(max(one) > min(other) for one, other in zip(dates, dates[1:], strict=False)):
         return None
-    return [places[date] + 1 for date in range(count) for places in found]
-
-
-# ----------------------------------------------------------------------------------------------------------- as one raster
+    indexes = [places[date] + 1 for date in range(count) for places in found]
+    days = days_of_bands([names[index - 1] for index in indexes], count)
+    return indexes if list(days) == sorted(days) else None
 
 
 class Dated:
@@ -242,14 +121,6 @@ class Dated:
                 block_shapes=dataset.block_shapes, has_mask=dataset.has_mask, **facts,
             )
 
-    def band_names(self, dataset):
-        """Names of the bands of one date. Mismatch where dates have others."""
-        names = dataset.parts[-1].descriptions
-        for path, part in zip(self.members, dataset.parts, strict=True):
-            if [plain_band(name) for name in part.descriptions] != [plain_band(name) for name in names]:
-                raise Mismatch(f"{path} has the bands {', '.join(part.descriptions)}, {self} has {', '.join(names)}; pass --bands")
-        return names
-
 
 def options_of(path):
     """GDAL's options for a raster's path, as raster.source.gdal_environment has them."""
@@ -270,19 +141,6 @@ class DatedProducts(Dated, ProductScene):
 
     def __reduce__(self):
         return type(self), (self.members, self.days, self.keys)
-
-    @property
-    def problem(self):
-        """Why one of its products cannot be used, or None."""
-        return next((scene.product.problem for scene in self.members if scene.product.problem), None)
-
-    @property
-    def matched(self):
-        return self.members[-1].matched
-
-    @matched.setter
-    def matched(self, words):
-        pass  # as the last has it
 
     def with_bands(self, words, matched=""):
         return self.made_of([scene.with_bands(words, matched) for scene in self.members])
@@ -360,6 +218,7 @@ class DatedRasters(Dated, ScenePath):
         return self.chosen
 
     def band_names(self, dataset):
+        """Names of the bands of one date. Mismatch where dates have others."""
         bands = [dataset.parts[-1].descriptions, dataset.parts[-1].bands]
         own = [name or f"band_{number}" for name, number in zip(*bands, strict=True)]
         if not self.is_named:
@@ -398,7 +257,6 @@ class DatedClouds(ScenePath):
 
     leads_to_servers = Dated.leads_to_servers
     gdal_options = Dated.gdal_options
-    is_product = property(lambda self: isinstance(self.members[-1], CloudScene))
 
     def opened(self):
         return Stacked(self.members, [(None, None)] * len(self.members))

@@ -36,7 +36,8 @@ from mapping.inputs import describe_for, plan_of_header
 from mapping.predict_file import predict_file
 from model import FireSegmentationModel, SegmentationConfig, assemble, model_from_checkpoint
 from nets.model_config import ModelConfig
-from raster.dated import dated_scenes, match_stack, undated
+from raster.dated import match_stack, undated
+from raster.places import dated_scenes
 from raster.products import list_scenes
 from raster.source import describe, open_raster
 from runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -121,7 +122,7 @@ def test_labels_of_earlier_dates_end_samples_of_their_own_and_too_early_ones_are
     found = dated_scenes({name: f"{name}.tif" for name in names}, 2, [names[0], names[1], names[3]], said.append)
     assert {name: scene.days for name, scene in found.items()} == {
         names[1]: ("2024-01-01", "2024-01-02"), names[3]: ("2024-01-03", "2024-01-04")}
-    assert "1 scenes with labels have fewer than 1 dates before them" in said[0] and "lake_20240101" in said[0] and len(said) == 1
+    assert said == ["no sample ends with lake_20240101: fewer than 1 date of its place before it"]
 
 
 @pytest.mark.parametrize(("names", "count", "words"), [
@@ -406,6 +407,20 @@ def test_bands_of_a_stack_are_found_date_by_date_or_not_at_all():
     assert undated(wanted, 2) == ("B8A", "B04") and match_stack(describe("a.tif"), wanted, 2) == [2, 1, 5, 4]
     name_bands("a.tif", ("20240101_B04", "20240611_B04", "x", "20240101_B8A", "20240611_B8A", "y"))
     assert match_stack(describe("a.tif"), wanted, 2) is None  # not one date after the other
+    name_bands("a.tif", ("20240611_B04", "20240611_B8A", "x", "20240101_B04", "20240101_B8A", "y"))
+    assert match_stack(describe("a.tif"), wanted, 2) is None  # the later one first
+
+
+def test_rasters_without_names_that_may_hold_one_date_or_all_are_not_guessed(flat_statistics):
+    model, pixels = numbered_checkpoint(), write_series(shape=(4, 40, 40), bands=(None,) * 4)
+    words = ("images", "--checkpoint", model, "--accept-scale", "--device", "cpu", "--output-dir")
+    with pytest.raises(UserError, match="lake_20240101.tif may hold one date or 2: its bands have no names, and others are of its place"):
+        run(*words, "maps")
+    assert run(*words, "maps", "--bands", "1,3") == 0
+    write_stack("stacked/lake_20240611.tif", pixels[1:, [0, 2]], (None,) * 4)
+    assert run("stacked", *words[1:], "by-hand") == 0
+    assert np.array_equal(read("maps/lake_20240611_classes.tif"), read("by-hand/lake_20240611_classes.tif"))
+    assert run(*words, "each", "--bands", "1,2,3,4") == 0 and len(list(Path("each").glob("*_classes.tif"))) == 3
 
 
 # --------------------------------------------------------------------------------------------------- dates and places
