@@ -19,10 +19,10 @@ from chipping.labels import read_aligned, read_labels, read_polygons, to_classes
 from chipping.sources import stamps_of
 from constants import IGNORE
 from nets.model_config import answers_pixels, answers_values
-from raster.dated import parts_of
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_on_dates
 from raster.source import open_raster, read_bands
+from raster.stacked import parts_of
 from raster.windows import WindowGrid
 from runtime.files import atomic_path
 from vectors.footprint import footprint, pixel_corners, window_transform

@@ -8,12 +8,13 @@ import numpy as np
 from chipping.labels import same_grid
 from chipping.sources import source_of
 from chipping.splits import event_of
-from raster.dated import Dated, Mismatch, members_of
+from raster.dated import Dated, members_of
 from raster.places import place_words
 from raster.product_scene import ProductScene
 from raster.rules import NotAllowed
 from raster.sensor_bands import require_alike
 from raster.source import describe, is_remote
+from raster.stacked import Mismatch
 from runtime.errors import RunError, UserError
 from vectors.footprint import outline
 

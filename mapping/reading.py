@@ -9,12 +9,12 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from constants import IGNORE
-from raster.dated import parts_of
 from raster.hidden import hidden_pixels
 from raster.nodata import valid_on_dates
 from raster.product_scene import cache_bytes
 from raster.scene_path import ScenePath
 from raster.source import is_remote, open_raster, read_bands
+from raster.stacked import parts_of
 from runtime.errors import RunError
 
 PIECE_BYTES = 16 << 20  # read at once
