@@ -477,7 +477,8 @@ def train_step(learner, batch, draws, step, options, patch_set):
 
 def coordinates_of(model, batch, dataset, device):
     """What the model takes of each patch of a batch beside its pixels, see FireSegmentationModel.coordinates; {} of most."""
-    return dataset.coordinates(batch.indices, model.coordinates, model.dates, device) if model.coordinates else {}
+    names = getattr(model, "coordinates", ())
+    return dataset.coordinates(batch.indices, names, model.dates, device) if names else {}
 
 
 def validate(learner, data, options, unreadable):
@@ -518,7 +519,8 @@ def signed(score, task):
 class Learner:
     """
     The network with what trains it. network: model, compiled where asked for; the two share their weights. outputs: the same for a
-    training step, which needs the auxiliary heads too (→ ModelOutput); None of whole networks, which have none. train: the PatchDataset.
+    training step, which needs the auxiliary heads too (→ ModelOutput); None of whole networks, which have none. train: the
+    PatchDataset whose patches a step takes, for a model that takes their dates and places.
     """
 
     model: object
@@ -527,7 +529,7 @@ class Learner:
     criterion: object
     optimizer: object
     scaler: object
-    train: object
+    train: object = None
     compute: object
     processes: object
 
