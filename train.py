@@ -579,7 +579,7 @@ def make_learner(options, data, choice, checkpoint, compute, processes, console)
         model = make_model(with_dates(with_wavelengths(choice, patch_set), patch_set), options.task, len(patch_set.classes),
                            options.crop or patch_set.chip_size, console, bands=patch_set.bands, indices=choice.indices, mean=mean,
                            std=std, target=target, pictures=are_pictures(patch_set.divide_by))
-        if missing := model.take_coordinates(patch_set.known_coordinates(model.dates)):
+        if model.coordinates_read and (missing := model.take_coordinates(patch_set.known_coordinates(model.dates))):
             console.warn(f"{choice.encoder} runs without {' and without '.join(WITHOUT[name] for name in missing)}")
     require_fitting_size(model, options.crop or patch_set.chip_size, data.batches.batch_size // options.accumulate,
                          whole=patch_set.chip_size)
