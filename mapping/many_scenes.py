@@ -16,7 +16,7 @@ from mapping.ensemble import EnsemblePredictor
 from mapping.inputs import InputFlags, describe_for, holds_all_dates, judged, plan_of_header
 from mapping.map_files import MapFiles, finished_record
 from mapping.messages import conclude, plan_words, reflectance_table, tell_record
-from mapping.report import write_report
+from mapping.report import remove_stale_report, write_report
 from mapping.scene import map_scene
 from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
@@ -291,6 +291,9 @@ def map_or_skip(run, name, path, place, console):
     for doubt in dict.fromkeys([*([plan.doubt] if plan.doubt else []), *lacking]):
         console.warn(doubt)
     tell_large(run, plan, name, console)
+
+    if remark := remove_stale_report(run, name):
+        console.say(remark)
 
     def progress(total, done):
         return console.progress(total, name, initial=done).update

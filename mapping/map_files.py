@@ -4,6 +4,7 @@ import glob
 from dataclasses import dataclass
 from pathlib import Path
 
+from mapping.qgis_style import is_of_the_user
 from mapping.settings import full_settings
 from mapping.stac_item import WITHOUT_DATE, stac_item
 from mapping.summary import HIDDEN, earlier_files, read_record
@@ -61,8 +62,13 @@ class MapFiles:
         return path.stat().st_size if path.is_file() else 0
 
     def remove(self, names):
-        """Delete files of the output folder, by their names, with what a run that was killed while writing them left."""
+        """
+        Delete files of the output folder, by their names, with what a run that was killed while writing them left. Styles of the user's
+        stay.
+        """
         for path in (Path(self.folder) / name for name in names):
+            if is_of_the_user(path):
+                continue
             for leftover in path.parent.glob(f".{glob.escape(path.stem)}.part{path.suffix}*"):  # see atomic_path; SQLite adds a journal
                 leftover.unlink()
             clear_scratch(scratch_of(path))
@@ -86,12 +92,13 @@ def record_of_settings(files, outputs, settings, read, whole=True):
     files: MapFiles or alike. outputs: paths that it may have. read(path): the record. whole: whether what else belongs to it is there.
     UserError: see finished_record.
     """
-    existing = [path for path in outputs if path.exists()]
+    existing = [path for path in outputs if path.exists() and not is_of_the_user(path)]
     if not existing:
         return None
     if files.record.exists():
         earlier, now = read(files.record), settings()
-        if earlier["settings"] == now and set(earlier["files"]) == {path.name for path in existing} and whole:
+        named = {name for name in earlier["files"] if not is_of_the_user(Path(files.folder) / name)}
+        if earlier["settings"] == now and named == {path.name for path in existing} and whole:
             return earlier
         if earlier["settings"] not in (now, None):  # None: of one that was not finished
             difference = describe_difference(earlier["settings"], now)

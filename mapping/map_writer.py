@@ -11,7 +11,7 @@ from constants import IGNORE, VERSION
 from mapping.ensemble import Range
 from mapping.polygons import AreaFinder
 from mapping.preview import Preview, heading_of
-from mapping.qgis_style import write_class_style
+from mapping.qgis_style import keep_or_write, write_class_style
 from mapping.simplified import EVERY, Simplifier
 from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
@@ -62,7 +62,7 @@ def finish_map(bands, plan, files, model, settings, areas):
         summary = counter.summary(classes) | (span.summary(classes) if spread_file else {})
         require_some(info, unreadable, summary["valid_fraction"])
         preview.save(paths["preview"])
-        write_class_style(paths["style"], classes)
+        remarks += keep_or_write(paths, lambda path: write_class_style(path, classes))
     remarks += remarks_on(unreadable, summary["valid_fraction"])
     return {
         "scene": files.name, "source": info.path, "width": info.width, "height": info.height,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from constants import IGNORE
+from mapping.value_picture import shown_range, value_legend, value_picture
 from pictures.box_map import framed
 from pictures.encoding import save_png
-from pictures.overlays import PROBABILITY_STOPS, class_overlay, grey_background, probability_picture
+from pictures.overlays import class_overlay, grey_background
 from pictures.stretch import any_picture, burn_colour, natural_colour
 from raster.acquired import time_of_scene
 from raster.area import pixel_sides
@@ -84,7 +85,7 @@ class Preview:
 
 class ValuePreview:
     """
-    Takes StoredBands of values from the top; save() writes the scene beside them, from dark (1st percentile) to bright (99th).
+    Takes StoredBands of values from the top; save() writes the scene beside them and returns (low, high), between which they are shown.
 
     name: of the values. heading: Heading.
     """
@@ -100,12 +101,12 @@ class ValuePreview:
 
     def save(self, path):
         reflectance, values = np.concatenate(self.reflectance, axis=1).astype(np.float32), np.concatenate(self.values)
-        known = np.isfinite(values)
-        low, high = np.percentile(values[known], (1, 99)) if known.any() else (0.0, 1.0)
-        views = [any_picture(reflectance, self.band_names), probability_picture((values - low) / max(high - low, 1e-9))]
+        shown = shown_range(values)
+        views = [any_picture(reflectance, self.band_names), value_picture(values, *shown)]
         times = times_of(*values.shape, PREVIEW // 2)
-        legend = value_legend(self.name, low, high)
+        legend = value_legend(self.name, *shown)
         save_png(path, self.heading.over(side_by_side(views, PREVIEW // 2), legend, values.shape[1] * times, self.step / times))
+        return shown
 
 
 def preview(reflectance, classes, bands, class_set, least):
@@ -147,8 +148,3 @@ def legend_of(classes, class_set):
     if len(class_set.names) > LEGEND:
         shown = [c for c in np.unique(classes[classes != IGNORE]) if c >= class_set.first]
     return [(class_set.colours[c], class_set.names[c]) for c in shown]
-
-
-def value_legend(name, low, high):
-    """[(colour, words)] of a picture of values that is dark at `low` and bright at `high`."""
-    return [(None, name), (PROBABILITY_STOPS[0], f"{low:.4g}"), (PROBABILITY_STOPS[-1], f"{high:.4g}")]

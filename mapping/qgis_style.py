@@ -11,10 +11,12 @@ from pictures.overlays import PROBABILITY_STOPS
 from runtime.files import write_text
 from runtime.words import for_terminal
 
-QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+# QGIS writes its own version, and its attributes in other places: a style that begins so is one of ours.
+BEGINNING = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 <qgis version="3.16.0" styleCategories="Symbology" hasScaleBasedVisibilityFlag="0">
  <pipe>
-{renderer}
+"""
+QML = BEGINNING + """{renderer}
   <brightnesscontrast brightness="0" contrast="0" gamma="1"/>
   <huesaturation saturation="0" grayscaleMode="0" colorizeOn="0"/>
   <rasterresampler maxOversampling="2"/>
@@ -22,6 +24,26 @@ QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
  <blendMode>0</blendMode>
 </qgis>
 """
+
+
+def is_of_the_user(path):
+    """Whether a file is a style that somebody saved in QGIS, or wrote; ours is replaced, and deleted, with its map."""
+    if path.suffix != ".qml" or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(BEGINNING)) != BEGINNING.encode()
+
+
+def keep_or_write(paths, write):
+    """
+    Write the style of a map by write(path), unless there is one of the user's, which stays and does not count as the map's.
+
+    paths: {kind: path} of the map's files, from which "style" is then taken. → remarks.
+    """
+    if not is_of_the_user(paths["style"]):
+        write(paths["style"])
+        return []
+    return [f"{paths.pop('style').name} was saved in QGIS or by hand: it stays as it is"]
 
 
 def write_class_style(path, class_set):

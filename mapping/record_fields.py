@@ -1,6 +1,6 @@
 """What the record of a scene's map may hold: it may come from a stranger, or from a power cut."""
 
-from runtime.fields import NUMBER, OBJECT, SIZE, TEXT, TEXTS, TRUTH, WHOLE, Field, dict_of, find_problem, list_of, or_none
+from runtime.fields import NUMBER, NUMBERS, OBJECT, SIZE, TEXT, TEXTS, TRUTH, WHOLE, Field, dict_of, find_problem, list_of, or_none
 
 BLOCK = {**dict.fromkeys(("row", "column", "height", "width"), WHOLE), "reason": TEXT}
 CLASS = {"pixels": WHOLE, "hectares": or_none(NUMBER)}
@@ -14,6 +14,7 @@ RECORD = {
 }
 # What maps of values, and of labels of whole scenes, have beside these.
 OTHERS = {"task": TEXT, "label": TEXT, "labels": Field("numbers by label", dict_of(or_none(NUMBER).fits)),
+          "shown": Field("two numbers", lambda value: NUMBERS.fits(value) and len(value) == 2),
           **dict.fromkeys(("mean", "least", "most", "probability"), or_none(NUMBER))}
 # Names of numbers follow what is mapped: has_fire, fire_fraction, burned_hectares …
 BY_ENDING = {"_fraction": or_none(NUMBER), "_confidence": or_none(NUMBER), "_hectares": or_none(NUMBER)}

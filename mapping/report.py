@@ -10,11 +10,12 @@ from rasterio.errors import RasterioError
 from classes import spoken
 from constants import IGNORE, VERSION
 from mapping.messages import decision_words, mapped_words
-from mapping.preview import legend_of, taken_words, value_legend
+from mapping.preview import legend_of, taken_words
 from mapping.reading import read_stored
+from mapping.value_picture import shown_range, value_legend, value_picture
 from nets.model_config import answers_values
 from pictures.overlays import NODATA_COLOUR, PROBABILITY_STOPS, class_overlay, grey_background, probability_picture
-from pictures.page import View
+from pictures.page import View, shown_by
 from pictures.scene_report import ClassRow, RunReport, SceneReport, build_scene_report, hectare_words
 from pictures.stretch import any_picture, burn_colour, infrared_title, natural_colour
 from raster.crs import name_of
@@ -28,6 +29,7 @@ from runtime.files import write_text
 from runtime.words import THIN, plural
 
 NAME = "report.html"
+HEAD = 1 << 20  # characters of a page in which the names of its scenes are
 SHOWN = 40  # scenes with pictures
 LONGEST, MANY, SMALLER = 900, 12, 520  # pixels of a picture's longer side; of more scenes fewer, or the page would get large
 LEAST = 700  # pixels of the longer side up to which pictures of small scenes are enlarged
@@ -50,6 +52,23 @@ def write_report(run, scenes, records, failures):
         missing=tuple((name, text) for name, (_, text) in failures.items()), version=VERSION,
     )))
     return path
+
+
+def remove_stale_report(run, name):
+    """
+    Delete the folder's page where it shows a scene that is about to be mapped anew. → a remark, None where nothing was deleted.
+
+    A page that shows other scenes alone stays, as does a file of that name that is none of ours.
+    """
+    path = Path(run.output_dir) / NAME
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            stale = name in shown_by(file.read(HEAD))
+    except OSError:
+        return None
+    if stale:
+        path.unlink(missing_ok=True)
+    return f"{path} showed an earlier map of {name} and is deleted; pass --report for a new one" if stale and not run.report else None
 
 
 def title_of(run, records):
@@ -102,7 +121,8 @@ def scene_report(run, name, path, record, longest):
     return SceneReport(
         name=name, taken=taken_words(plan), finding=sentence(mapped_words(record)),
         views=tuple(map(enlarged, look(run, record, paths, reflectance, shape))),
-        kilometres=ground and plan.info.width * ground.sides[0] / 1000, north=ground and ground.north,
+        kilometres=ground and (plan.info.width * ground.sides[0] / 1000, plan.info.height * ground.sides[1] / 1000),
+        north=ground and ground.north,
         rows=class_rows(run, record), facts=facts_of_scene(plan.info, ground, record),
         remarks=tuple(map(sentence, remarks)),
     )
@@ -175,11 +195,10 @@ def class_views(run, record, paths, reflectance, shape):
 def value_views(run, record, paths, reflectance, shape):
     """Views of a scene and its map of values."""
     values, _ = read_small(paths["values"], shape)
-    known = values[np.isfinite(values)]
-    low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
-    name, hidden = spoken(run.facts.class_set.names[0]), (NODATA,) if known.size < values.size else ()
-    legend = (*value_legend(name, low, high)[1:], *hidden)
-    picture = probability_picture((values - low) / max(high - low, 1e-9))
+    shown = record.get("shown") or shown_range(values)  # records of before do not say what their preview shows
+    name, hidden = spoken(run.facts.class_set.names[0]), (NODATA,) if not np.isfinite(values).all() else ()
+    legend = (*value_legend(name, *shown)[1:], *hidden)
+    picture = value_picture(values, *shown)
     views = [] if reflectance is None else scene_views(run, reflectance)
     return [*views, View(f"The map: {name}", picture, f"The map, dark to bright: {mapped_words(record)}.", "", legend)]
 

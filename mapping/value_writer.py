@@ -7,7 +7,7 @@ import numpy as np
 from constants import IGNORE
 from mapping.map_writer import delivered_as, making_tags
 from mapping.preview import ValuePreview, heading_of
-from mapping.qgis_style import write_value_style
+from mapping.qgis_style import keep_or_write, write_value_style
 from mapping.summary import Counter
 from mapping.unreadable import in_record, remarks_on, require_some
 from raster.writer import write_cog
@@ -33,13 +33,13 @@ def finish_values(bands, plan, files, model, settings, areas):
             unreadable += band.unreadable
         summary = counter.summary(model.class_set)
         require_some(info, unreadable, summary["valid_fraction"])
-        preview.save(paths["preview"])
-        write_value_style(paths["style"], *figures.range)
+        shown = preview.save(paths["preview"])
+        remarks = keep_or_write(paths, lambda path: write_value_style(path, *shown))
     return {
         "scene": files.name, "source": info.path, "task": settings.task, "width": info.width, "height": info.height,
         "crs": info.crs.to_string() if info.crs else None,
-        **figures.summary(), **summary, "polygons": None, **in_record(unreadable),
-        "remarks": remarks_on(unreadable, summary["valid_fraction"]), **delivered_as(plan),
+        **figures.summary(), "shown": list(shown), **summary, "polygons": None, **in_record(unreadable),
+        "remarks": remarks + remarks_on(unreadable, summary["valid_fraction"]), **delivered_as(plan),
         "files": [path.name for path in paths.values()],
     }
 
@@ -57,11 +57,6 @@ class Figures:
             self.sum += float(values.sum(dtype=np.float64))
             low, high = float(values.min()), float(values.max())
             self.least, self.most = (low, high) if self.least is None else (min(low, self.least), max(high, self.most))
-
-    @property
-    def range(self):
-        """(least, most) values; (0, 1) where there are none."""
-        return (0.0, 1.0) if self.least is None else (self.least, self.most)
 
     def summary(self):
         return {"mean": self.sum / self.count if self.count else None, "least": self.least, "most": self.most}

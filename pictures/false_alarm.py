@@ -47,6 +47,7 @@ def with_alarm(view, alarm, width):
     if alarm is None:
         return view
     scale = view.picture.shape[1] / width
-    box = [edge * scale + shift for edge, shift in zip(alarm.box, (-4, -4, 4, 4), strict=True)]
-    picture = draw_boxes(view.picture, [box], [1], colours=[FRAME])
+    # three lines: a browser shows the picture at half its size
+    boxes = [[edge * scale + shift * side for edge, side in zip(alarm.box, (-1, -1, 1, 1), strict=True)] for shift in (2, 3, 4)]
+    picture = draw_boxes(view.picture, boxes, [1] * len(boxes), colours=[FRAME])
     return replace(view, picture=picture, note=f"{view.note} {alarm_words(alarm)}".strip(), legend=(*view.legend, (FRAME, "largest error")))

@@ -10,6 +10,7 @@ from pictures.box_overlays import class_colour
 from pictures.encoding import data_uri, jpeg_bytes
 from pictures.page import ICON
 
+WIDE = 0.65  # of its height, a letter of a label
 SIDE = 960  # pixels of a frame's longer side on the page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STYLE = """
@@ -89,9 +90,12 @@ def frame_html(frame, picture):
     parts = []
     for (x0, y0, x1, y1), label, word, score in zip(frame.boxes, frame.labels, frame.words, frame.scores, strict=True):
         colour = "rgb({},{},{})".format(*class_colour(label))
+        words = f"{word} {score:.2f}"
+        fits = x0 + WIDE * size * len(words) <= width  # else it ends where the box does
+        place = f'x="{x0:.1f}"' if fits else f'x="{min(x1, width):.1f}" text-anchor="end"'
         at = y0 - size / 4 if y0 >= 1.25 * size else min(y0 + size, height)
         parts.append(f'<g data-score="{score:.4f}"><rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}" '
-                     f'stroke="{colour}"/><text x="{x0:.1f}" y="{at:.1f}" font-size="{size:.1f}">{html.escape(word)} {score:.2f}</text>'
+                     f'stroke="{colour}"/><text {place} y="{at:.1f}" font-size="{size:.1f}">{html.escape(words)}</text>'
                      "</g>")
     name = html.escape(frame.name)
     return (f'<figure><div class="frame"><img src="{source}" alt="{name}" width="{width}" height="{height}">'

@@ -1,6 +1,8 @@
 """The frame of an HTML page that needs no other file: style, pictures as `data:` addresses, no script, no external address."""
 
 import html
+import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,8 @@ STYLE = """
 html{font-size:clamp(16px,0.6vw + 13px,24px);-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 main{max-width:76rem;margin:0 auto;padding:clamp(1.25rem,4vw,3.5rem) clamp(1rem,4vw,2.5rem)}
-h1,h2{font-family:Georgia,"Iowan Old Style","Noto Serif","DejaVu Serif",serif;font-weight:600;line-height:1.15;text-wrap:balance}
+h1,h2{font-family:Georgia,"Iowan Old Style","Noto Serif","DejaVu Serif",serif;font-weight:600;line-height:1.15;text-wrap:balance;
+overflow-wrap:anywhere}
 h1{font-size:clamp(2rem,5.2vw,3.5rem);margin:.2em 0 .45em;letter-spacing:-.01em}
 h1 span{display:block}
 h1 .answer{color:var(--ours)}
@@ -52,6 +55,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font
 th,td{padding:.5em .7em;text-align:right;border-bottom:1px solid var(--rule)}
 th:first-child{text-align:left}
 thead th{color:var(--soft);font-weight:500;vertical-align:bottom}
+@media (max-width:34rem){table{font-size:.82rem}th,td{padding:.5em .3em}}
 .chart svg{width:100%;height:auto;overflow:visible}
 .grid{stroke:var(--rule);stroke-width:1}
 .tick{fill:var(--soft);font:13px system-ui,sans-serif}
@@ -80,6 +84,7 @@ figure,.question,tr,li,.caution,.chart{break-inside:avoid}h2,h3{break-after:avoi
 
 # An empty icon of the page's own, so that no browser asks a server for one.
 ICON = "data:,"
+SHOWN = "chipmill-scenes"
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,24 @@ class View:
     legend: tuple = ()  # (((r, g, b), "words"), …)
 
 
-def page(title, body):
-    """A whole page around `body` (HTML)."""
+def page(title, body, of=()):
+    """A whole page around `body` (HTML). of: names of what it shows, which its head has for `shown_by`."""
+    shown = f'<meta name="{SHOWN}" content="{html.escape(json.dumps(list(of)))}">\n' if of else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{html.escape(title)}</title>\n<link rel="icon" href="{ICON}">\n<style>{STYLE}</style>\n</head>\n'
+        f'{shown}<title>{html.escape(title)}</title>\n<link rel="icon" href="{ICON}">\n<style>{STYLE}</style>\n</head>\n'
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
+
+
+def shown_by(head):
+    """The names that a page was given as `of`, by its first characters; () of any other file."""
+    found = re.search(f'<meta name="{SHOWN}" content="([^"]*)">', head)
+    try:
+        return tuple(json.loads(html.unescape(found.group(1)))) if found else ()
+    except (TypeError, ValueError):
+        return ()
 
 
 def scale_bar(kilometres):
@@ -119,12 +134,17 @@ def swatch(colour, words):
     return f'<li><i style="background:rgb({colour[0]},{colour[1]},{colour[2]})"></i>{html.escape(words)}</li>'
 
 
+def is_stretched(kilometres, width, height):
+    """Whether pixels are so far from square, as those in degrees are, that a picture has to be stretched to look like the ground."""
+    return bool(kilometres) and abs(kilometres[0] * height / (kilometres[1] * width) - 1) > 0.01
+
+
 def figure(view, kilometres, north=None):
     """
     A view as HTML: heading, picture with a scale bar, legend, note.
 
-    kilometres: (across, …) of the picture, None where it has no place on the ground. north: degrees clockwise from upwards to where an
-    arrow points, or None for none.
+    kilometres: (across, down) of the picture, which is stretched to them; None where it has no place on the ground. north: degrees
+    clockwise from upwards to where an arrow points, or None for none.
     """
     height, width = view.picture.shape[:2]
     bar = scale_bar(kilometres[0]) if kilometres else ""
@@ -135,6 +155,7 @@ def figure(view, kilometres, north=None):
     legend = f'<ul class="legend">{legend}</ul>' if legend else ""
     note = f"<p>{html.escape(view.note)}</p>" if view.note else ""
     source = data_uri(jpeg_bytes(view.picture), "image/jpeg")
-    image = f'<img src="{source}" alt="{html.escape(view.alt)}" width="{width}" height="{height}">'
+    shape = f' style="aspect-ratio:{kilometres[0]:.6g}/{kilometres[1]:.6g}"' if is_stretched(kilometres, width, height) else ""
+    image = f'<img src="{source}" alt="{html.escape(view.alt)}" width="{width}" height="{height}"{shape}>'
     caption = f"<figcaption><h3>{html.escape(view.title)}</h3>{legend}{note}</figcaption>"
     return f'<figure><div class="frame">{image}{bar}</div>{caption}</figure>'

@@ -31,15 +31,16 @@ class SceneReport:
     """
     What the page says of a scene.
 
-    taken: sensor and date, "" where they are not known. finding: the map in a line. views: (View, …). kilometres: across, None where the
-    scene has no place. north: degrees clockwise from upwards, None likewise. rows: ClassRows. facts: [(name, value)]. remarks: sentences.
+    taken: sensor and date, "" where they are not known. finding: the map in a line. views: (View, …). kilometres: (across, down), None
+    where the scene has no place. north: degrees clockwise from upwards, None likewise. rows: ClassRows. facts: [(name, value)]. remarks:
+    sentences.
     """
 
     name: str
     taken: str
     finding: str
     views: tuple
-    kilometres: float | None
+    kilometres: tuple | None
     north: float | None
     rows: tuple
     facts: tuple
@@ -87,7 +88,7 @@ def hectare_words(value):
 
 def scene_section(scene):
     eyebrow = f'<p class="eyebrow">{html.escape(scene.taken)}</p>' if scene.taken else ""
-    views = "".join(figure(view, scene.kilometres and (scene.kilometres,), scene.north) for view in scene.views)
+    views = "".join(figure(view, scene.kilometres, scene.north) for view in scene.views)
     remarks = "".join(f"<p>{html.escape(words)}</p>" for words in scene.remarks)
     remarks = f'<div class="caution">{remarks}</div>' if remarks else ""
     facts = facts_list(scene.facts) if scene.facts else ""
@@ -126,4 +127,4 @@ def build_scene_report(report):
         f'\n<section><h2>How these maps were made</h2>{facts_list(report.facts)}<footer><p>Chipmill {html.escape(report.version)}. '
         "This page is a single file without scripts; nothing in it is loaded from elsewhere.</p></footer></section>",
     ]
-    return page(f"{found} {where}", "".join(parts).strip())
+    return page(f"{found} {where}", "".join(parts).strip(), [name for name, _ in report.findings])

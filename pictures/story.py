@@ -115,9 +115,8 @@ def certainty_section(story, views):
     off = f"{thousands(abs(difference))} hectares {'more' if difference > 0 else 'less'} than burned"
     return f"""
 <section><h2>What the network is sure of, and where it is wrong</h2>
-<p>The network gives each 10-metre pixel a probability; the map marks those above the threshold that worked best on scenes held back
-from training. It marks {marked} hectares, {off}: {missed} are missed and {false} are
-marked in error.</p>
+<p>The network gives each 10-metre pixel a probability; the map marks those that more likely burned than not.
+It marks {marked} hectares, {off}: {missed} are missed and {false} are marked in error.</p>
 <div class="pair">{views["probability"]}{views["errors"]}</div></section>
 """
 
@@ -144,8 +143,8 @@ def learning_section(story):
     return f"""
 <section><h2>How it learned</h2>
 <p>In every epoch the network sees pieces of the training scenes, turned and mirrored at random. Progress is measured on scenes that are
-held back; the epoch that does best there is kept. The training curve can lie below the other: its pieces are altered to make learning
-harder, and it is an average over an epoch in which the network still changes.</p>
+held back; the last epoch is kept, as its learning rate has fallen to nothing. The training curve can lie below the other: its pieces are
+altered to make learning harder, and it is an average over an epoch in which the network still changes.</p>
 <div class="pair">{curves}</div></section>
 """
 

@@ -10,12 +10,15 @@ import rasterio
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from map_factory import BANDS, numbers, run, tiny_model, write_checkpoint
 
 from classes import ClassSet
 from mapping.polygons import AreaFinder
 from mapping.qgis_style import write_class_style, write_value_style
 from mapping.simplified import EVERY, Simplifier
+from mapping.value_picture import shown_range, value_picture
+from pictures.overlays import PROBABILITY_STOPS
 
 
 def entries_of(path, kind="paletteEntry"):
@@ -54,6 +57,58 @@ def test_a_map_has_its_style_beside_it_in_the_colours_that_were_asked_for(checkp
         assert dataset.colormap(1)[1][:3] == tuple(bytes.fromhex(fire["color"][1:])) == (0, 255, 0)
     assert (background["label"], background["alpha"], fire["label"], fire["alpha"]) == ("background", "0", "fire", "255")
     assert "scene_classes.qml" in json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"][0]["files"]
+
+
+QGIS = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<qgis hasScaleBasedVisibilityFlag="0" version="3.34.4-Prizren">
+</qgis>
+"""
+
+
+@pytest.mark.parametrize("when", ["before the first map", "over ours", "beside a map of before"])
+def test_a_style_that_qgis_saved_stays_and_the_map_counts_as_finished(checkpoint, tmp_path, make_raster, capsys, when):
+    scene, maps = make_raster("scene.tif", numbers(40, 50), descriptions=BANDS), tmp_path / "maps"
+    words = (scene, "--checkpoint", checkpoint, "--output-dir", maps, "--device", "cpu")
+    style, record = maps / "scene_classes.qml", maps / ".chipmill" / "scene.json"
+    if when == "before the first map":
+        maps.mkdir()
+        style.write_text(QGIS)
+        run(*words)
+        assert "scene_classes.qml was saved in QGIS" in capsys.readouterr().err
+        assert style.name not in json.loads(record.read_text())["files"]
+    else:
+        run(*words)
+        style.write_text(QGIS)
+        if when == "beside a map of before":  # whose record knows no styles
+            kept = json.loads(record.read_text())
+            kept["files"].remove(style.name)
+            record.write_text(json.dumps(kept))
+    capsys.readouterr()
+    run(*words)
+    assert "is mapped already" in capsys.readouterr().err
+    run(*words, "--overwrite", "--stac")
+    assert style.read_text() == QGIS
+    assert style.name not in json.loads(record.read_text())["files"]
+    style.unlink()
+    run(*words, "--overwrite", "--class-colours", "fire=#00ff00")  # ours, which the next map replaces
+    run(*words, "--overwrite", "--class-colours", "fire=#0000ff")
+    assert entries_of(style)[1]["color"] == "#0000ff"
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-50, 50, width=32) | st.just(np.nan)))
+def test_preview_page_and_style_of_values_show_the_same_range(values):
+    """Percentiles counted by sorting: linear between the two nearest."""
+    low, high = shown_range(values)
+    known = sorted(float(v) for v in values.ravel() if v == v)
+    for share, found in ((0.01, low), (0.99, high)):
+        place = share * (len(known) - 1)
+        i = int(place)
+        want = known[i] + (place - i) * (known[min(i + 1, len(known) - 1)] - known[i]) if known else float(share > 0.5)
+        assert found == pytest.approx(want, abs=1e-4)
+    picture = value_picture(values, low, high)
+    assert picture.shape == (*values.shape, 3)
+    outside = np.isfinite(values) & (values >= high)
+    assert not known or high - low < 1e-6 or (picture[outside] == PROBABILITY_STOPS[-1]).all()
 
 
 # -------------------------------------------------------------------------------------------------------------------- outlines

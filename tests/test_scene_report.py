@@ -5,6 +5,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pyproj
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
 from mapping import report
-from pictures.page import scale_bar
+from pictures.page import View, figure, scale_bar
 from raster.ground import degrees_words, ground_of
 from raster.sensor_name import sensor_name
 from runtime.errors import UserError
@@ -122,6 +123,29 @@ def test_many_scenes_have_a_line_each_and_few_have_pictures(checkpoint, tmp_path
     run(*scenes, tmp_path / "bad.tif", "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu", "--report")
     text, pictures = words_of(tmp_path / "maps")
     assert pictures == 3 and "s1" in text and "the first 1 of them" in text and "1 scene could not be mapped" in text and "bad" in text
+
+
+def test_a_page_of_maps_that_are_replaced_is_deleted_and_no_other(checkpoint, tmp_path, make_raster, capsys):
+    scenes = [make_raster(f"{name}.tif", numbers(30, 30), descriptions=BANDS) for name in 'a"<b']
+    maps = tmp_path / "maps"
+    words = ("--checkpoint", checkpoint, "--device", "cpu", "--output-dir", maps)
+    run(*scenes[:2], *words, "--report")
+    for more in (scenes[:2], [scenes[2], scenes[3], "--overwrite"]):  # mapped already; other scenes
+        run(*more, *words)
+        assert (maps / "report.html").exists()
+    capsys.readouterr()
+    run(scenes[1], *words, "--overwrite")
+    assert not (maps / "report.html").exists()
+    assert 'report.html showed an earlier map of " and is deleted; pass --report for a new one' in capsys.readouterr().err
+    (maps / "report.html").write_text("a page of somebody's")
+    run(scenes[0], *words, "--overwrite")
+    assert (maps / "report.html").read_text() == "a page of somebody's"
+
+
+@pytest.mark.parametrize(("kilometres", "style"), [((3.48, 4.49), "aspect-ratio:3.48/4.49"), ((3.0, 3.02), None), (None, None)])
+def test_pictures_of_pixels_in_degrees_are_stretched_to_the_ground(kilometres, style):
+    image = figure(View("A", np.zeros((50, 50, 3), np.uint8), "a"), kilometres)
+    assert (style in image) if style else "aspect-ratio" not in image
 
 
 def test_values_are_shown_with_their_range_and_tiles_have_no_page(tmp_path, make_raster):
