@@ -46,6 +46,7 @@ if __name__ == "__main__":
 
     catch_stop_signals("What is finished is safe; run the same command again to continue")  # before the imports, which take a moment
 
+import os
 import sys
 
 from classes import classes_of_checkpoint, parse_colours
@@ -55,7 +56,9 @@ from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_
 from runtime.network import add_network_flag, permit
 from runtime.values import dates, listed, names, number, numbers, side_or_size, whole
 
-FORMS = (".pt", ".onnx", ".safetensors")  # names of further checkpoints end like this; what else stands behind the first is a scene
+# Names of further checkpoints end like this, or they are folders of a run; what else stands behind the first is a scene.
+FORMS = (".pt", ".onnx", ".safetensors")
+RESULTS = ("best_model.pt", "final_model.pt")
 
 # What --help shows.
 FIRST_FLAGS = ("--checkpoint", "--output-dir", "--config", "--overwrite", "--divide-by", "--offset", "--bands", "--threshold",
@@ -119,6 +122,8 @@ def build_parser():
     group.add_argument("--rgb", action="store_true", help="16-bit sRGB in place of the bands")
     group.add_argument("--no-back-projection", action="store_true", help="leave out the last step, which adds what the sharpened bands, "
                        "reduced to the grid of ms, lack of ms")
+    group.add_argument("--match-inputs", choices=("auto", "yes", "no"), default="auto", help="bring pan and ms to the mean and contrast of "
+                       "the network's training, and its bands back; auto: where they are unlike")
     group.add_argument("--shift", type=numbers(2, "0.5,0.5"), default="0,0", metavar="X,Y", help="pan pixels from where the files say ms "
                        "begins to where it does")
     group.add_argument("-a", "--apron", type=whole(0, 4096), metavar="PIXELS", help="pan pixels around a block that are read with it, "
@@ -148,6 +153,8 @@ def main(argv=None):
     check_combinations(args)
     permit(vars(args).values(), args.allow_network)
     if args.method:
+        if "match_inputs" in given:
+            raise UserError("--match-inputs is for networks: a classical method fits pan to the bands by itself; leave it out")
         refuse_oblong(args.window)
         return sharpen(args, given, None)
 
@@ -185,9 +192,14 @@ def take_checkpoints(args):
     if not args.checkpoint:
         return []
     first, *rest = args.checkpoint
-    further = [path for path in rest if path.lower().endswith(FORMS)]
+    further = [path for path in rest if path.lower().endswith(FORMS) or is_run(path)]
     args.checkpoint, args.scenes = first, [*(path for path in rest if path not in further), *args.scenes]
     return further
+
+
+def is_run(path):
+    """Whether a path is the folder of a run, which runtime.run_folder.find_result takes; that is not imported yet."""
+    return any(os.path.isfile(os.path.join(path, *place, name)) for place in ((), ("checkpoints",)) for name in RESULTS)
 
 
 def load(path, args, given):
@@ -261,7 +273,7 @@ def map_scenes(args, given, checkpoint):
 
     import datetime
 
-    from mapping.ensemble import common_data, common_threshold
+    from mapping.ensemble import common_data, common_threshold, windows_words
     from mapping.inputs import InputFlags
     from mapping.many_scenes import MapRun, map_all
     from mapping.messages import decision_words
@@ -303,6 +315,8 @@ def map_scenes(args, given, checkpoint):
             report=args.report, shown_only=shown_only, threshold_given=args.threshold is not None,
         )
         paths = ", ".join(str(member["path"]) for member in members)
+        if (words := windows_words(members)) and not args.window:
+            console.warn(words)
         console.say(f"{paths}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
 
@@ -318,8 +332,8 @@ def square(window, checkpoint):
 
 # Flags of some kinds of checkpoints alone.
 ONLY_FOR = {
-    ("pansharpen",): ({"pan", "ms", "rgb", "shift", "apron", "no_back_projection"},
-                      "--pan, --ms, --rgb, --shift, --apron and --no-back-projection are for sharpening"),
+    ("pansharpen",): ({"pan", "ms", "rgb", "shift", "apron", "no_back_projection", "match_inputs"},
+                      "--pan, --ms, --rgb, --shift, --apron, --match-inputs and --no-back-projection are for sharpening"),
     ("detection", "small-detection"): ({"score_threshold", "iou_threshold", "max_detections"},
                                        "--score-threshold, --iou-threshold and --max-detections are for detectors"),
 }
@@ -414,10 +428,10 @@ def sharpen(args, given, checkpoint):
     with program("cpu", args.quiet) as (processes, console):
         run = SharpenRun(
             checkpoint=checkpoint, method=args.method, compute=choose_compute(args, processes.local_rank, checkpoint),
-            output_dir=args.output_dir,
-            bands=args.bands, divide_by=args.divide_by, offset=args.offset, accept_scale=args.accept_scale, shift=args.shift, rgb=args.rgb,
-            back_projection=not args.no_back_projection, block=args.window or 512, apron=args.apron, stac=args.stac,
-            overwrite=args.overwrite, strict=args.strict, dry_run=args.dry_run, quiet=args.quiet,
+            output_dir=args.output_dir, bands=args.bands, divide_by=args.divide_by, offset=args.offset, accept_scale=args.accept_scale,
+            shift=args.shift, rgb=args.rgb, back_projection=not args.no_back_projection, match_inputs=args.match_inputs,
+            block=args.window or 512, apron=args.apron, stac=args.stac, overwrite=args.overwrite, strict=args.strict,
+            dry_run=args.dry_run, quiet=args.quiet,
         )
         return sharpen_all(run, args.pan, args.ms, processes, console)
 

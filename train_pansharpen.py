@@ -431,6 +431,7 @@ def describe_data(options, chips, tests, model):
         "chips_dir": os.path.abspath(options.chips),
         "scored_on": tests.fingerprint() if tests else f"training {trained_on}",  # which chips the best epoch is chosen by
         "trained_on": trained_on, "reach": architecture_reach(model.config),
+        "statistics": {name: [getattr(model, f"{name}_{what}").flatten().tolist() for what in ("mean", "std")] for name in ("pan", "ms")},
     }
 
 

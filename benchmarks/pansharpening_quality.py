@@ -2,7 +2,8 @@
 
     python -m benchmarks.pansharpening_quality PAN.tif MS.tif --divide-by 2047 WORK_FOLDER
 
-Each method is scored as it is, and with the step of back-projection that inference.py takes unless it gets --no-back-projection.
+Each method is scored as it is, and with the step of back-projection that inference.py takes unless it gets --no-back-projection;
+networks whose training was unlike the pair also with matched inputs, by --match-inputs auto or, where that leaves them, yes.
 
 Wald's protocol: pan and ms are reduced by their ratio with filters that imitate the sensors, so that the original ms is the truth. The
 lower half is reduced by itself, nothing of it takes part in training. Classical methods get the same inputs. The commands that make
@@ -19,7 +20,8 @@ import torch
 from benchmarks.programs import run
 from pansharpening.classical import METHODS, fuse_whole
 from pansharpening.consistency import finished
-from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores
+from pansharpening.matching import match, statistics_of, training_statistics
+from pansharpening.metrics import full_resolution_scores, reduced_resolution_scores, sam
 from pansharpening.sharpeners import network_sharpener
 from raster.pair import PairReader, match_pair
 from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
@@ -32,6 +34,20 @@ def read_part(pair, divide_by):
     """(ms (1, C, h, w), pan (1, 1, H, W)) of a pair's area, reflectance."""
     with PairReader(pair) as reader:
         return tuple(torch.from_numpy(read(*pair.area).astype("float32"))[None] / divide_by for read in (reader.read_ms, reader.read_pan))
+
+
+def matched_runs(checkpoint, small_ms, small_pan):
+    """[(words, run)] of a network with its inputs matched, at both resolutions by those of its own; [] where they are like its training."""
+    training = training_statistics(checkpoint)
+    found = training and of_tensors(small_ms, small_pan, training)
+    if not found or not found.is_foreign:
+        return []
+    how = "matched" if found.is_needed else "matched by yes"
+    return [(how, lambda ms, pan: network_sharpener(checkpoint, matching=of_tensors(ms, pan, training)).run(ms, pan))]
+
+
+def of_tensors(ms, pan, training):
+    return match(statistics_of(pan.flatten().numpy(), ms[0].flatten(1).numpy()), training)
 
 
 def main(argv):
@@ -81,11 +97,15 @@ def main(argv):
     network = folder / "sessions" / "quality" / "checkpoints" / "final_model.pt"
     files = {"network": network, **{Path(f).stem: f for f in args.weights}}
     for name, file in files.items():
-        sharpeners[name] = network_sharpener(load_checkpoint(file, "pansharpen")).run
+        checkpoint = load_checkpoint(file, "pansharpen")
+        sharpeners[name] = network_sharpener(checkpoint).run
+        sharpeners |= {f"{name}, {how}": matched for how, matched in matched_runs(checkpoint, small_ms, small_pan)}
     place = f"columns {lower[0]} to {lower[0] + lower[2] - 1}, rows {lower[1]} to {lower[1] + lower[3] - 1}"
     print(f"\nscored on {place} of ms; chips and training took {seconds:.0f} s on this machine\n")
-    print(f"| method | {' | '.join(SCORES)} | D_lambda | D_s | QNR |")
-    print("|---|" + "---|" * (len(SCORES) + 3))
+    print(f"| method | {' | '.join(SCORES)} | SAM but in the darkest fifth | D_lambda | D_s | QNR |")
+    print("|---|" + "---|" * (len(SCORES) + 4))
+    brightness = truth[0].norm(dim=0)
+    lit = (brightness > brightness.quantile(0.2)).numpy()
     for name, sharpen in sharpeners.items():
         small, full = sharpen(small_ms, small_pan), sharpen(truth, full_pan)
         for words, back_projection in ((name, False), (f"{name}, back-projected", True)):
@@ -93,7 +113,8 @@ def main(argv):
             scores = reduced_resolution_scores(truth[0].numpy(), image, pair.ratio, peak=1.0)
             fused = finished(full, truth, "bands", pair.ratio, back_projection)[0].numpy()
             whole = full_resolution_scores(fused, truth[0].numpy(), full_pan[0].numpy(), small_pan[0].numpy(), pair.ratio)
-            numbers = [f"{scores[s]:.3f}" for s in SCORES] + [f"{whole[s]:.3f}" for s in ("d_lambda", "d_s", "qnr")]
+            numbers = [f"{scores[s]:.3f}" for s in SCORES] + [f"{sam(truth[0].numpy(), image, lit):.3f}"]
+            numbers += [f"{whole[s]:.3f}" for s in ("d_lambda", "d_s", "qnr")]
             print(f"| {words} | {' | '.join(numbers)} |")
 
 

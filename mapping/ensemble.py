@@ -68,6 +68,15 @@ def common_data(members):
     return {**data, "scales_differ": True} if len(scales) > 1 else data
 
 
+def windows_words(members):
+    """A line where networks were trained on patches of several sizes, else None: all of them get the windows of the first."""
+    sides = [member["data"]["chip_size"] for member in members]
+    if len(set(sides)) == 1:
+        return None
+    trained = ", ".join("an unknown size" if side is None else f"{side} pixels" for side in dict.fromkeys(sides))
+    return f"the networks were trained on patches of {trained}; all map windows of {sides[0] or 256}, or those of --window"
+
+
 def common_threshold(thresholds):
     """The mean of the thresholds that validation chose for each network, None where none has one. UserError where only some have."""
     if all(value is None for value in thresholds):

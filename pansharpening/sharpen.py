@@ -9,11 +9,12 @@ import numpy as np
 from mapping.stac_item import WITHOUT_DATE
 from pansharpening.cost import tell_cost
 from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
+from pansharpening.matching import Matching, matching_of
 from pansharpening.output_form import OutputForm, choose_form
 from pansharpening.pair_bands import check_ratio, select_bands
 from pansharpening.preview import preview_of, write_preview
 from pansharpening.sharpened_item import item_path, write_item
-from pansharpening.sharpeners import classical_sharpener, network_sharpener
+from pansharpening.sharpeners import classical_sharpener, network_of, network_sharpener
 from raster.pair import Pair, match_pair
 from raster.pair_files import bands_of, compare_tags, match_paths, place_of, scale_of_pair
 from raster.plausible import band_figures, judge
@@ -35,9 +36,9 @@ class SharpenRun:
 
     checkpoint: a dict as loaded, or None with `method`, the name of a classical one. compute: runtime.device.Compute. output_dir: a folder.
     bands: names or numbers of --bands, or None. divide_by, offset: text of the flags, or None. accept_scale: values that cannot be
-    reflectance are not refused. shift: (x, y) pan pixels. back_projection: see pansharpening/consistency.py. rgb, block, apron: see
-    FuseSettings. stac: a STAC item beside each raster. overwrite: replace rasters that exist. strict: the first failure ends the run.
-    dry_run: write nothing. quiet: of the console.
+    reflectance are not refused. shift: (x, y) pan pixels. back_projection: see pansharpening/consistency.py. match_inputs: "auto", "yes" or
+    "no", see pansharpening/matching.py. rgb, block, apron: see FuseSettings. stac: a STAC item beside each raster. overwrite: replace
+    rasters that exist. strict: the first failure ends the run. dry_run: write nothing. quiet: of the console.
     """
 
     checkpoint: dict | None
@@ -50,6 +51,7 @@ class SharpenRun:
     accept_scale: bool = False
     shift: tuple = (0.0, 0.0)
     back_projection: bool = True
+    match_inputs: str = "auto"
     rgb: bool = False
     block: int = 512
     apron: int | None = None
@@ -62,12 +64,13 @@ class SharpenRun:
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings. form: OutputForm."""
+    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings. form: OutputForm. matching: of the inputs, or None."""
 
     path: str
     pair: Pair
     settings: FuseSettings
     form: OutputForm
+    matching: Matching | None = None
 
 
 def sharpen_all(run, pans, mss, processes, first):
@@ -122,7 +125,8 @@ def plan_pair(run, pan, ms, console):
     console.say(f"{path}: bands of ms {how}: {', '.join(numbered)}")
     if size != of_pan:
         console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
-    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron), form)
+    matching = matching_of(pair, run.checkpoint, scale, run.match_inputs, console, path) if run.checkpoint else None
+    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron), form, matching)
 
 
 def choose_scale(run, pair):
@@ -172,9 +176,12 @@ def sharpen_pairs(run, planned, processes, console):
 
 def with_sharpeners(run, planned):
     """(PlannedPair, what sharpens it) of each."""
-    network = network_sharpener(run.checkpoint, run.compute, run.back_projection) if run.checkpoint and planned else None
+    model = network_of(run.checkpoint, run.compute) if run.checkpoint and planned else None
     for one in planned:
-        yield one, network or classical_sharpener(run.method, one.pair, one.settings.scale, run.block, run.back_projection)
+        if model is None:
+            yield one, classical_sharpener(run.method, one.pair, one.settings.scale, run.block, run.back_projection)
+        else:
+            yield one, network_sharpener(run.checkpoint, run.compute, run.back_projection, one.matching, model)
 
 
 def sharpen_pair(run, planned, sharpener, console):

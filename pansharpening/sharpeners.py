@@ -40,20 +40,30 @@ class Sharpener:
         return replace(self, reach=self.reach + BACK_PROJECTION_REACH * ratio, name=f"{self.name}, back-projected")
 
 
-def network_sharpener(checkpoint, compute=ON_CPU, back_projection=False):
-    """Sharpener of a pansharpening checkpoint (a dict as loaded; its "network" in place of weights). compute: runtime.device.Compute."""
-    model = compute.place(checkpoint.get("network") or pansharpener_from_checkpoint(checkpoint)).eval()
+def network_of(checkpoint, compute=ON_CPU):
+    """The network of a pansharpening checkpoint (a dict as loaded; its "network" in place of weights), where it is to run."""
+    return compute.place(checkpoint.get("network") or pansharpener_from_checkpoint(checkpoint)).eval()
+
+
+def network_sharpener(checkpoint, compute=ON_CPU, back_projection=False, matching=None, model=None):
+    """
+    Sharpener of a pansharpening checkpoint. compute: runtime.device.Compute. matching: of pansharpening.matching, or None. model: its
+    network_of, where it is at hand.
+    """
+    model = model or network_of(checkpoint, compute)
     target, ratio = checkpoint["data"]["target"], checkpoint["data"]["ratio"]
     back_projection = back_projection and target == "bands"
 
     @torch.no_grad()
     def run(ms, pan):
         ms, pan = ms.to(compute.device), pan.to(compute.device)
+        inputs = matching.inputs(ms, pan) if matching else (ms, pan)
         with compute.autocast():
-            image = model(ms, pan)
-        return finished(image.float(), ms.to(image.device), target, ratio, back_projection).cpu()
+            image = model(*inputs).float()
+        image = matching.output(image) if matching else image
+        return finished(image, ms.to(image.device), target, ratio, back_projection).cpu()
 
-    name = f"network {weights_hash(with_old_names(model.state_dict()))}"
+    name = f"network {weights_hash(with_old_names(model.state_dict()))}{', matched' if matching else ''}"
     return Sharpener(run, checkpoint["data"]["reach"], target, name).back_projected_if(back_projection, ratio)
 
 

@@ -1,6 +1,7 @@
 """Several checkpoints as one map: their mean, their spread, least and most hectares: pytest tests/test_ensemble.py"""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -134,3 +135,25 @@ def test_networks_that_do_not_fit_together_are_refused(members, tmp_path, make_r
     assert common_threshold([None, None]) is None and common_threshold([0.2, 0.4]) == pytest.approx(0.3)
     with pytest.raises(UserError, match="pass --threshold"):
         common_threshold([None, 0.3])
+
+
+def test_folders_of_runs_are_members_wherever_they_stand_and_other_folders_are_scenes(members, tmp_path, make_raster):
+    """As files: the run's best epoch. A folder of scenes behind the first checkpoint stays one."""
+    scenes = make_raster("scenes/s.tif", numbers(40, 40), descriptions=BANDS).parent
+    for number, (place, name) in enumerate((("a/checkpoints", "best_model.pt"), ("b", "best_model.pt"))):
+        (tmp_path / place).mkdir(parents=True)
+        shutil.copy(members[number], tmp_path / place / name)
+    run("--checkpoint", tmp_path / "a", scenes, tmp_path / "b", "--output-dir", tmp_path / "folders", "--device", "cpu")
+    run("--checkpoint", *members[:2], scenes, "--output-dir", tmp_path / "files", "--device", "cpu")
+    assert np.array_equal(read(tmp_path / "folders" / "s_uncertainty.tif"), read(tmp_path / "files" / "s_uncertainty.tif"))
+
+
+def test_networks_of_other_patches_map_the_windows_of_the_first_and_it_is_told(members, tmp_path, make_raster, capsys):
+    scene = make_raster("s.tif", numbers(30, 30), descriptions=BANDS)
+    wide = write_checkpoint(tmp_path / "wide.pt", chip_size=64)
+    words = ("--checkpoint", members[0], wide, scene, "--device", "cpu", "--output-dir")
+    told = "trained on patches of 32 pixels, 64 pixels; all map windows of 32"
+    run(*words, tmp_path / "a")
+    assert told in "".join(capsys.readouterr())
+    run(*words, tmp_path / "b", "--window", "32")
+    assert told not in "".join(capsys.readouterr())

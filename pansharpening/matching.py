@@ -1,0 +1,149 @@
+"""Inputs of a sensor that a network was not trained on, brought to the mean and contrast of its training, and its output brought back.
+
+A network learns how much of pan's detail a band takes at the values that it saw. Pan and each band get their own x -> gain * x + offset,
+the same for a whole raster, so that blocks and resumed runs agree.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pansharpening.classical import SHADOW
+from raster.sample import sample_values
+from raster.scale import to_reflectance
+from runtime.errors import UserError
+
+UNLIKE = 2.0  # times: from there on, in mean or contrast, inputs are those of another sensor; scenes of one sensor differ by less
+FLAT = 2.5  # times less contrast for its brightness than the training: such haze is not matched, which did not help where it was tried
+DARK = 0.01  # the share of pixels that may become darker than the shadow of the training
+GRIDS = (8, 16)  # windows along a side of the raster that are looked at, see raster.sample
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of pan and each band of ms, in this order: mean, standard deviation; dark: what a share DARK of the pixels is below, or None."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    dark: np.ndarray | None = None
+
+
+def training_statistics(checkpoint):
+    """The Statistics of the chips that a checkpoint was trained on, None where it does not say."""
+    kept = checkpoint["data"].get("statistics")
+    weights = checkpoint["state"].get("model") or {}
+    if kept is None and "ms_mean" in weights and "pan_std" in weights:  # every checkpoint has them, an .onnx of before has not
+        kept = {name: [weights[f"{name}_{what}"].flatten().tolist() for what in ("mean", "std")] for name in ("pan", "ms")}
+    try:
+        mean, std = (np.array([*kept["pan"][i], *kept["ms"][i]], np.float64) for i in range(2))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+    fits = mean.shape == std.shape == (len(checkpoint["data"]["bands"]) + 1,) and np.isfinite([mean, std]).all()
+    return Statistics(mean, std) if fits and (mean > 0).all() and (std > 0).all() else None
+
+
+def statistics_of(pan, bands):
+    """The Statistics of reflectance: pan (N,), bands (C, M)."""
+    rows = [pan, *bands]
+    return Statistics(*(np.array([of(row) for row in rows]) for of in (np.mean, np.std, lambda row: np.quantile(row, DARK))))
+
+
+def pair_statistics(pair, scale):
+    """The Statistics of windows spread over a Pair, None where none of them is valid. scale: (divide_by, offset)."""
+    indexes = pair.indexes or tuple(range(1, len(pair.bands) + 1))
+    pan, ms = (sample_values(path, which, nodata, masked, grids=GRIDS) for path, which, nodata, masked in zip(
+        (pair.pan, pair.ms), ((1,), indexes), pair.nodata, pair.masked, strict=True))
+    if not pan.size or not ms.size:
+        return None
+    return statistics_of(to_reflectance(pan[0], *scale), to_reflectance(ms, *scale))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """
+    gain, offset: of pan and each band of ms, in this order. brightness, contrast, flatness: of the inputs, in times of the training's;
+    flatness is mean / standard deviation.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    brightness: float
+    contrast: float
+    flatness: float
+
+    @property
+    def is_foreign(self):
+        return max(abs(math.log(times)) for times in (self.brightness, self.contrast)) > math.log(UNLIKE)
+
+    @property
+    def is_needed(self):
+        return self.is_foreign and self.flatness <= FLAT
+
+    @property
+    def words(self):
+        return f"{self.brightness:.2g} times as bright as the training, {self.contrast:.2g} times the contrast"
+
+    def inputs(self, ms, pan):
+        """(ms, pan) as the network gets them: (B, C, h, w), (B, 1, H, W)."""
+        gain, offset = self.of(ms)
+        return ms * gain + offset, pan * float(self.gain[0]) + float(self.offset[0])
+
+    def output(self, image):
+        """The network's image (B, C, H, W) in the unit of the inputs."""
+        gain, offset = self.of(image)
+        return (image - offset) / gain
+
+    def of(self, image):
+        values = (torch.as_tensor(v[1:], dtype=image.dtype, device=image.device) for v in (self.gain, self.offset))
+        return (v.view(1, -1, 1, 1) for v in values)
+
+
+def match(scene, training):
+    """
+    The Matching of the Statistics of a scene with those of a training.
+
+    Contrast becomes that of the training, but where dark pixels would come below its shadow it becomes less: what divides by pan needs
+    light.
+    """
+    times = np.where(scene.std > 0, training.std / np.maximum(scene.std, 1e-9), 1.0)
+    depth = scene.mean - scene.dark
+    gain = np.minimum(times, (1 - SHADOW) * training.mean / np.maximum(depth, 1e-9))
+    return Matching(gain, training.mean - gain * scene.mean, typical(scene.mean / training.mean), typical(1 / times),
+                    typical(scene.mean / training.mean * times))
+
+
+def typical(times):
+    """One factor for several: as far from 1 as they are on average, on the side on which most of them are."""
+    logs = np.log(np.clip(times, 1e-3, 1e3))
+    return float(np.exp(math.copysign(np.abs(logs).mean(), np.median(logs))))
+
+
+def matching_of(pair, checkpoint, scale, wanted, console, path):
+    """
+    The Matching of a Pair that a checkpoint (dict) sharpens, or None where its inputs stay as they are; what is done is said.
+
+    scale: (divide_by, offset). wanted: "auto", "yes" or "no". path: what lines begin with.
+    """
+    if checkpoint["data"]["target"] != "bands":
+        if wanted == "yes":
+            raise UserError("--match-inputs yes is for networks that sharpen bands; this one makes pictures, in no unit of ms")
+        return None
+    if wanted == "no":
+        return None
+    training = training_statistics(checkpoint)
+    if training is None:
+        if wanted == "yes":
+            raise UserError("--match-inputs yes: the checkpoint does not say which values it was trained on; train or export it again")
+        console.say(f"{path}: the checkpoint does not say which values it was trained on; these are taken as they are")
+        return None
+    scene = pair_statistics(pair, scale)
+    found = scene and match(scene, training)
+    if not found or wanted == "auto" and not found.is_foreign:
+        return None
+    if wanted == "auto" and not found.is_needed:
+        console.say(f"{path}: {found.words}: too flat to be matched to it, left as it is (--match-inputs yes: matched)")
+        return None
+    console.say(f"{path}: {found.words}; matched to it and back (--match-inputs no: as it is)")
+    return found
