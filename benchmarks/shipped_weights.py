@@ -1,6 +1,7 @@
-"""How weights/pansharpen-fake.pt came about: fake chips, one training session, and its best checkpoint without the optimiser.
+"""How the networks in weights/ came about: fake chips, one training session, and its best checkpoint without the optimiser.
 
     python -m benchmarks.shipped_weights WORK_FOLDER [--output weights/pansharpen-fake.pt]
+    python -m benchmarks.shipped_weights WORK_FOLDER --bands blue,green,red,nir     # weights/pansharpen-fake-bgrn.pt
 
 Not a pixel of imagery takes part: reflectances are formulas (synthetic/spectra.py), shapes are noise. The same command gives the
 same chips and, on the same kind of machine, the same weights. About six minutes on one core.
@@ -16,12 +17,15 @@ from benchmarks.programs import ROOT, run
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--output", type=Path, default=ROOT / "weights" / "pansharpen-fake.pt")
+    parser.add_argument("--bands", help="in place of WorldView's eight")
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
     args = parser.parse_args(argv)
+    args.output = args.output or ROOT / "weights" / f"pansharpen-fake{'-bgrn' if args.bands else ''}.pt"
+    bands = ["--bands", args.bands] if args.bands else []
     train, test, sessions = (args.folder.resolve() / name for name in ("train", "test", "sessions"))
-    run("chip.py", "fake-chips", "-o", train, "-c", 512, "-s", 96, "-r", 0, "--reduction", "mtf")
-    run("chip.py", "fake-chips", "-o", test, "-c", 32, "-s", 96, "-r", 1, "--reduction", "mtf")
+    run("chip.py", "fake-chips", "-o", train, "-c", 512, "-s", 96, "-r", 0, "--reduction", "mtf", *bands)
+    run("chip.py", "fake-chips", "-o", test, "-c", 32, "-s", 96, "-r", 1, "--reduction", "mtf", *bands)
     run(
         "train_pansharpen.py", "--config", "pansharpen", "--session", "fake", "--sessions-dir", sessions, "--chips", train,
         "--test-chips", test, "--epochs", args.epochs, "--weight-decay", 2e-3, "--device", "cpu", "--workers", 0,

@@ -4,7 +4,8 @@ Makes pan/ms chips out of noise and a list of reflectances.
 Inputs are box means of the truth, as in chips of an ARD; or, with reduction "mtf", everything is blurred as sensors blur it, pan and ms
 each by their own gain, as in chips of small pairs.
 
-A reflectance file has nine numbers a line, x 10 000, separated by commas: pan, then the eight bands; the rest of a line is a note.
+A reflectance file has a number for pan and one a band (nine for WorldView-2 and -3) on each line, x 10 000, separated by commas; the
+rest of a line is a note.
 Chip number n depends on the file, the recipe and n alone, so any chip can be made again by itself.
 """
 
@@ -18,29 +19,45 @@ import torch
 
 from chipping.chipset import ChipSetWriter, next_chip, pansharpen_description
 from chipping.pan_chips import SCALE, encode_chip, write_chip
-from constants import WORLDVIEW_BANDS
+from constants import BGRN_BANDS, WORLDVIEW_BANDS
 from raster.resampling import MS_GAIN, PAN_GAIN, reduce_mtf
 from runtime.errors import UserError
 
 RATIO = 4
 LEAST_LINES = 7  # six materials are drawn for a chip, at least one more makes it a choice
 OUR_REFLECTANCES = Path(__file__).parent / "reflectances.csv"
+OURS = {WORLDVIEW_BANDS: OUR_REFLECTANCES, BGRN_BANDS: Path(__file__).parent / "reflectances-bgrn.csv"}
+COUNTED = {4: "four", 5: "five", 8: "eight", 9: "nine"}
 SHADOW_WIDTH = 0.025  # of the noise that shadows follow
 
 
 @dataclass(frozen=True)
 class FakeRecipe:
-    """What decides a chip's bytes beside reflectances and number. side: pixels of the truth; store, dtype, reduction: see ChipRecipe."""
+    """
+    What decides a chip's bytes beside reflectances and number. side: pixels of the truth; store, dtype, reduction: see ChipRecipe; bands:
+    names, in the order of the reflectance file.
+    """
 
     side: int = 512
     seed: int = 0
     store: str = "bands"
     dtype: str = "uint16"
     reduction: str = "box"
+    bands: tuple = WORLDVIEW_BANDS
 
 
-def read_reflectances(path):
-    """(lines, 9) reflectance, float32: pan and eight bands."""
+def our_reflectances(bands):
+    """The path of our own reflectance file of these bands. UserError where there is none."""
+    if bands not in OURS:
+        raise UserError(f"there is no reflectance file of our own for {', '.join(bands)}; pass --reflectances, or --bands "
+                        f"{','.join(BGRN_BANDS)}")
+    return OURS[bands]
+
+
+def read_reflectances(path, bands=8):
+    """(lines, 1 + bands) reflectance, float32: pan and the bands."""
+    count = bands + 1
+    expected, of_bands = COUNTED.get(count, count), COUNTED.get(bands, bands)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -51,11 +68,11 @@ def read_reflectances(path):
             continue
         words = line.replace(";", ",").split(",")
         try:
-            rows.append([float(word) for word in words[:9]])
+            rows.append([float(word) for word in words[:count]])
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: expected nine numbers separated by commas, got {line[:60]!r}") from error
-        if len(rows[-1]) != 9 or not np.isfinite(rows[-1]).all():
-            raise UserError(f"{path}, line {number}: expected nine numbers (pan and eight bands), got {len(rows[-1])}")
+            raise UserError(f"{path}, line {number}: expected {expected} numbers separated by commas, got {line[:60]!r}") from error
+        if len(rows[-1]) != count or not np.isfinite(rows[-1]).all():
+            raise UserError(f"{path}, line {number}: expected {expected} numbers (pan and {of_bands} bands), got {len(rows[-1])}")
     if len(rows) < LEAST_LINES:
         raise UserError(f"{path} has {len(rows)} reflectances; at least {LEAST_LINES} are needed")
     return np.array(rows, np.float32) / np.float32(SCALE)
@@ -72,14 +89,14 @@ def noise(rng, side, power):
 
 
 def simple_field(rng, reflectances, side):
-    """(9, side, side): two materials mixed by noise, beyond 0 and 1 too."""
+    """(1 + bands, side, side): two materials mixed by noise, beyond 0 and 1 too."""
     a, b = reflectances[rng.choice(len(reflectances), 2, replace=False)]
     alpha = noise(rng, side, 2)
     return b[:, None, None] + alpha * (a - b)[:, None, None]
 
 
 def complex_field(rng, reflectances, side):
-    """(9, side, side): two simple fields that alternate between contour lines, with a third as shadow along the lines."""
+    """(1 + bands, side, side): two simple fields that alternate between contour lines, with a third as shadow along the lines."""
     one, two, shade = (simple_field(rng, reflectances, side) for _ in range(3))
     swap = noise(rng, side, 2) > 0
     first, second = np.where(swap, two, one), np.where(swap, one, two)
@@ -112,7 +129,7 @@ def make_fake_chip(reflectances, recipe, number):
         pan, bands = reduce_mtf(field[:, :1], 2, PAN_GAIN), reduce_mtf(field[:, 1:], 2, MS_GAIN)
         pan, bands, mul = pan[0].numpy(), bands[0].numpy(), reduce_mtf(bands, RATIO, MS_GAIN)[0].numpy()
     meta = {"tile": "fake", "cid": "fake", "i": number, "seed": recipe.seed}
-    return encode_chip(pan, mul, bands, None, meta, WORLDVIEW_BANDS, recipe.store, recipe.dtype)
+    return encode_chip(pan, mul, bands, None, meta, recipe.bands, recipe.store, recipe.dtype)
 
 
 def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on_chip=None):
@@ -123,12 +140,12 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
     """
     if recipe.side < 8 or recipe.side % RATIO:
         raise UserError(f"--side must be a multiple of {RATIO} and at least 8, got {recipe.side}")
-    reflectances = read_reflectances(reflectance_file)
+    reflectances = read_reflectances(reflectance_file, len(recipe.bands))
     digest = hashlib.sha256(reflectances.tobytes()).hexdigest()[:16]
     settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reduction": recipe.reduction,
                 "reflectances": digest}
     description = pansharpen_description(
-        settings, chip_size=recipe.side, bands=WORLDVIEW_BANDS, ratio=RATIO, store=recipe.store, dtype=recipe.dtype, divide_by=SCALE,
+        settings, chip_size=recipe.side, bands=recipe.bands, ratio=RATIO, store=recipe.store, dtype=recipe.dtype, divide_by=SCALE,
         offset=0.0, sampler="fake", seed=recipe.seed,
     )
     made = 0

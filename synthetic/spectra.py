@@ -2,7 +2,8 @@
 Reflectance spectra of common materials as formulas, averaged over a sensor's bands.
 
     python -m synthetic.spectra --matrix                    # the bands -> XYZ numbers of raster/colour.py
-    python -m synthetic.spectra --reflectances FILE.csv     # the reflectance file that ships with fake-chips
+    python -m synthetic.spectra --reflectances FILE.csv     # the reflectance file that ships with fake-chips; with --four that of
+                                                            # sensors of blue, green, red and near infrared
 
 The curves are parametric: sums of smooth steps and dips where plants, soils, water, paint and roofs have theirs. They are not
 measurements. Bands are boxes between the edges that the operators publish; the colour matching functions are the analytic fit of Wyman,
@@ -158,11 +159,11 @@ def non_negative_solution(gram, right):
     return best
 
 
-def reflectance_lines(count=84, seed=0):
-    """Lines of a reflectance file: pan and eight bands, x 10 000, and what they are."""
+def reflectance_lines(count=84, seed=0, bands=WORLDVIEW_BANDS):
+    """Lines of a reflectance file: pan and the bands, x 10 000, and what they are."""
     lines = []
     for name, spectrum in make_spectra(count, seed):
-        values = through_bands(spectrum, ("pan", *WORLDVIEW_BANDS))
+        values = through_bands(spectrum, ("pan", *bands))
         lines.append(",".join(str(round(v * 10_000)) for v in values) + f",{name} (formula)")
     return lines
 
@@ -171,6 +172,7 @@ def main(argv=None):
     parser = Parser(prog="synthetic.spectra", description=__doc__)
     parser.add_argument("--matrix", action="store_true", help="print the fitted bands -> XYZ matrices")
     parser.add_argument("--reflectances", metavar="FILE", help="write the reflectance file")
+    parser.add_argument("--four", action="store_true", help="of blue, green, red and near infrared in place of WorldView's eight bands")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if args.matrix:
         for bands in (WORLDVIEW_BANDS, BGRN_BANDS):
@@ -179,7 +181,7 @@ def main(argv=None):
             print_result("")
     if args.reflectances:
         with open(args.reflectances, "w", encoding="utf-8") as file:
-            file.write("\n".join(reflectance_lines()) + "\n")
+            file.write("\n".join(reflectance_lines(bands=BGRN_BANDS if args.four else WORLDVIEW_BANDS)) + "\n")
 
 
 if __name__ == "__main__":

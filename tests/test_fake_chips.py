@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import chip
 from chipping import fake_chips as fake
 from chipping import pan_chips
 from chipping.get_reflectance import sample_reflectances
+from chipping.pan_chips import read_chip
+from constants import BGRN_BANDS
 from raster.pair import match_pair
 from raster.resampling import MS_GAIN, reduce_mtf
 from runtime.errors import RunError, UserError
@@ -133,3 +136,19 @@ def test_blurred_chips_hold_inputs_as_the_protocol_makes_them(tmp_path):
     pan, mul, truth, _ = pan_chips.decode_chip(pan_chips.read_chip(tmp_path / "0.pt"), "bands")
     assert torch.allclose(reduce_mtf(truth[None], 4, MS_GAIN)[0], mul, atol=1e-6)
     assert pan.shape == (1, 32, 32) and 0 < pan.min() and pan.max() <= 1
+
+
+def test_chips_of_four_bands_have_their_names_and_spectra_seen_through_the_edges_of_these_bands(tmp_path):
+    """Both of our files come from the same spectra: what has the same edges has the same numbers."""
+    chip.main(["fake-chips", "-o", str(tmp_path / "c"), "-c", "1", "-s", "32", "--bands", "blue,green,red,nir", "--quiet"])
+    made = read_chip(tmp_path / "c" / "0.pt")
+    assert made["meta"]["bands"] == "blue,green,red,nir" and made["bands"].shape == (4, 32, 32) and made["mul"].shape == (4, 8, 8)
+    four, eight = fake.read_reflectances(fake.our_reflectances(BGRN_BANDS), 4), fake.read_reflectances(fake.OUR_REFLECTANCES)
+    assert np.array_equal(four[:, :4], eight[:, [0, 2, 3, 5]]) and (four[:, 4] != eight[:, 7]).any()
+    with pytest.raises(UserError, match="no reflectance file of our own for red, nir"):
+        chip.main(["fake-chips", "-o", str(tmp_path / "d"), "-c", "1", "-s", "32", "--bands", "red,nir"])
+    (tmp_path / "r.csv").write_text("1,2,3,a note\n" * 7)
+    words = ["-c", "1", "-s", "32", "--bands", "red,nir", "-i", str(tmp_path / "r.csv"), "--quiet"]
+    chip.main(["fake-chips", "-o", str(tmp_path / "d"), *words])
+    with pytest.raises(UserError, match="expected five numbers"):
+        fake.read_reflectances(tmp_path / "r.csv", 4)

@@ -5,11 +5,17 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import chip
 import train_pansharpen
+from chipping.fake_chips import FakeRecipe, make_fake_chip, our_reflectances, read_reflectances
+from chipping.pan_chips import decode_chip
+from pansharpening.classical import fuse_whole
+from pansharpening.metrics import ergas
 from pansharpening.network import pansharpener_from_checkpoint
+from pansharpening.sharpeners import network_sharpener
 from runtime.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,12 +33,27 @@ def test_every_file_of_weights_has_a_card_with_its_licence_training_data_and_che
             assert f"| {row} |" in card
 
 
-def test_the_card_counts_the_weights_and_names_the_bands():
-    checkpoint = load_checkpoint(WEIGHTS / "pansharpen-fake.pt", "pansharpen")
-    card = (WEIGHTS / "README.md").read_text()
+@pytest.mark.parametrize("name", ["pansharpen-fake.pt", "pansharpen-fake-bgrn.pt"])
+def test_the_card_counts_the_weights_and_names_the_bands(name):
+    checkpoint = load_checkpoint(WEIGHTS / name, "pansharpen")
+    card = (WEIGHTS / "README.md").read_text().split(f"## {name}")[1].split("## ")[0]
     count = sum(parameter.numel() for parameter in pansharpener_from_checkpoint(checkpoint).parameters())
     assert f"{count:,} weights".replace(",", " ") in card
     assert ", ".join(checkpoint["model"]["bands"]) in card
+
+
+@pytest.mark.parametrize(("name", "bands"), [("pansharpen-fake.pt", 8), ("pansharpen-fake-bgrn.pt", 4)])
+def test_the_shipped_networks_are_better_than_no_sharpening_on_chips_they_have_not_seen(name, bands):
+    checkpoint = load_checkpoint(WEIGHTS / name, "pansharpen")
+    recipe = FakeRecipe(side=64, seed=7, reduction="mtf", bands=tuple(checkpoint["model"]["bands"]))
+    assert len(recipe.bands) == bands
+    reflectances, sharpener, errors = read_reflectances(our_reflectances(recipe.bands), bands), network_sharpener(checkpoint), []
+    for number in range(4):
+        pan, mul, truth, _ = decode_chip(make_fake_chip(reflectances, recipe, number), "bands")
+        images = sharpener.run(mul[None], pan[None]), fuse_whole("bicubic", mul[None], pan[None], 4)
+        errors.append([ergas(truth.numpy(), image[0].numpy()) for image in images])
+    network, bicubic = np.mean(errors, axis=0)
+    assert network < 0.7 * bicubic
 
 
 @pytest.mark.slow
