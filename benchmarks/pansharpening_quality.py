@@ -37,17 +37,13 @@ def read_part(pair, divide_by):
 
 
 def matched_runs(checkpoint, small_ms, small_pan):
-    """[(words, run)] of a network with its inputs matched, at both resolutions by those of its own; [] where they are like its training."""
+    """[(words, run)] of a network with its inputs matched by what they are when reduced; [] where they are like its training."""
     training = training_statistics(checkpoint)
-    found = training and of_tensors(small_ms, small_pan, training)
+    found = training and match(statistics_of(small_pan.flatten().numpy(), small_ms[0].flatten(1).numpy()), training)
     if not found or not found.is_foreign:
         return []
     how = "matched" if found.is_needed else "matched by yes"
-    return [(how, lambda ms, pan: network_sharpener(checkpoint, matching=of_tensors(ms, pan, training)).run(ms, pan))]
-
-
-def of_tensors(ms, pan, training):
-    return match(statistics_of(pan.flatten().numpy(), ms[0].flatten(1).numpy()), training)
+    return [(how, network_sharpener(checkpoint, matching=found).run)]
 
 
 def main(argv):

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pansharpening.blocks import read_block, reading_errors
 from pansharpening.classical import SHADOW
-from raster.sample import sample_values
-from raster.scale import to_reflectance
+from raster.pair import PairReader
+from raster.resampling import reduce_box
 from runtime.errors import UserError
 
 UNLIKE = 2.0  # times: from there on, in mean or contrast, inputs are those of another sensor; scenes of one sensor differ by less
 FLAT = 2.5  # times less contrast for its brightness than the training: such haze is not matched, which did not help where it was tried
 DARK = 0.01  # the share of pixels that may become darker than the shadow of the training
-GRIDS = (8, 16)  # windows along a side of the raster that are looked at, see raster.sample
+GRID, SIDE = 8, 32  # windows along a side of the raster that are looked at, and ms pixels of theirs
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,31 @@ def statistics_of(pan, bands):
 
 
 def pair_statistics(pair, scale):
-    """The Statistics of windows spread over a Pair, None where none of them is valid. scale: (divide_by, offset)."""
-    indexes = pair.indexes or tuple(range(1, len(pair.bands) + 1))
-    pan, ms = (sample_values(path, which, nodata, masked, grids=GRIDS) for path, which, nodata, masked in zip(
-        (pair.pan, pair.ms), ((1,), indexes), pair.nodata, pair.masked, strict=True))
-    if not pan.size or not ms.size:
+    """
+    The Statistics of a Pair in windows spread over it, None where none of them is valid. scale: (divide_by, offset).
+
+    Pan and ms are reduced by their ratio first, as they are for training: pixels as fine as they come have more contrast.
+    """
+    left, top, width, height = pair.area
+    across, down = (min(SIDE, side // pair.ratio * pair.ratio) for side in (width, height))
+    pans, bands = [], []
+    if not across or not down:
         return None
-    return statistics_of(to_reflectance(pan[0], *scale), to_reflectance(ms, *scale))
+    with PairReader(pair) as reader, reading_errors(pair):
+        for row in places(height - down, pair.ratio):
+            for column in places(width - across, pair.ratio):
+                ms, pan, nodata = read_block(reader, (left + column, top + row, across, down), scale)
+                here = reduce_box(nodata.float(), pair.ratio) == 0
+                pans.append(reduce_box(pan, pair.ratio)[here].numpy())
+                coarse = reduce_box(here.float(), pair.ratio)[0, 0] == 1
+                bands.append(reduce_box(ms, pair.ratio)[0][:, coarse].numpy())
+    pan, bands = np.concatenate(pans), np.concatenate(bands, axis=1)
+    return statistics_of(pan, bands) if pan.size and bands.size else None
+
+
+def places(room, ratio):
+    """Where windows begin that may be moved by so many ms pixels: at pixels of the reduced image."""
+    return sorted({int(place) // ratio * ratio for place in np.linspace(0, room, GRID)})
 
 
 @dataclass(frozen=True)

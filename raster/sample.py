@@ -16,18 +16,18 @@ ENOUGH = 1000  # valid pixels
 THINNED = 512  # pixels of the longer side of a reading of overviews
 
 
-def sample_values(path, indexes, nodata=None, masked=None, grids=GRIDS):
+def sample_values(path, indexes, nodata=None, masked=None):
     """
     (C, N) float64 stored values of valid pixels, the same ones each time; N is 0 where no window can be read or is valid. RunError where
     a server stops answering.
 
     indexes: bands from 1. nodata: one value, one a band, or None; a pixel that is 0 in all bands is never valid here.
-    masked: see raster.hidden.DataBands. grids: windows along a side, each but the first where there was too little.
+    masked: see raster.hidden.DataBands.
     """
     with open_raster(path) as dataset:
         if getattr(dataset, "has_overviews", False) and (thinned := read_thinned(dataset, indexes, nodata, masked)) is not None:
             return thinned
-        for grid in grids:
+        for grid in GRIDS:
             values = read_windows(path, dataset, indexes, nodata, masked, grid)
             if values.shape[1] >= ENOUGH or max(dataset.width, dataset.height) <= SIDE:
                 break
