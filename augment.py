@@ -52,6 +52,7 @@ class Draws:
     noise: np.ndarray  # (B,) standard deviation, reflectance
     noise_seed: np.ndarray  # (B,)
     size: int  # side of the crop, 0 for the whole patch
+    pasted: np.ndarray  # (B, 4) top, left, height, width of the rectangle that is another patch's; 0 high and wide: none
 
     def rows(self, part):
         """The draws of some patches of the batch. part: a slice."""
@@ -59,8 +60,11 @@ class Draws:
         return Draws(**{name: value[part] if isinstance(value, np.ndarray) else value for name, value in fields.items()})
 
 
-def draw(policies, bands, height, width, seed, epoch, step, crop=0):
-    """Draws for a batch. policies: one Policy for each patch; the stream of random numbers does not depend on which."""
+def draw(policies, bands, height, width, seed, epoch, step, crop=0, cutmix=0.0):
+    """
+    Draws for a batch. policies: one Policy for each patch; the stream of random numbers does not depend on which. cutmix: probability that
+    a rectangle of a patch is another's.
+    """
     count = len(policies)
     random = np.random.default_rng(derived_seed(seed, epoch, step))
     limit = {name: np.array([getattr(p, name) for p in policies]) for name in ("gain", "offset", "noise")}
@@ -75,7 +79,15 @@ def draw(policies, bands, height, width, seed, epoch, step, crop=0):
     noise = (random.random(count) < happens["noise"]) * limit["noise"] * random.random(count)
     noise_seed = random.integers(0, 2**62, count)
     corner = np.stack([random.integers(0, side - min(crop or side, side) + 1, count) for side in (height, width)], axis=1)
-    return Draws(flip, turns, corner, gain, offset, noise, noise_seed, crop)
+    pasted = draw_rectangles(random, count, [min(crop or side, side) for side in (height, width)], cutmix)
+    return Draws(flip, turns, corner, gain, offset, noise, noise_seed, crop, pasted)
+
+
+def draw_rectangles(random, count, sides, chance):
+    """(count, 4) top, left, height, width inside (height, width) = sides; their share of the area is even over 0..1, 0 where none is."""
+    happens, share, place = random.random(count) < chance, random.random(count), random.random((count, 2))
+    extent = np.rint(np.sqrt(share * happens)[:, None] * sides).astype(int)
+    return np.concatenate([np.floor(place * (np.array(sides) - extent + 1)).astype(int), extent], axis=1)
 
 
 @functools.lru_cache
@@ -123,7 +135,26 @@ def prepare(images, masks, divide_by, offset, draws=None, nodata=None):
         for band, value in enumerate(nodata):
             is_nodata &= images[:, band] == value
         reflectance.masked_fill_(is_nodata[:, None], 0.0)
-    return (disturb(reflectance, draws) if draws is not None else reflectance), masks
+    if draws is None:
+        return reflectance, masks
+    return paste(disturb(reflectance, draws), masks, draws.pasted)
+
+
+def paste(images, masks, rectangles):
+    """
+    CutMix (Yun et al. 2019): rectangles of each patch become those of the patch half a batch further, labels and ignored pixels included.
+
+    images: (B, C, H, W). masks: (B, H, W). rectangles: see Draws. Half a batch further is the same patch for any number of processes that
+    a batch can be dealt out to in pairs.
+    """
+    if not rectangles.any():
+        return images, masks
+    others, half = (images.clone(), masks.clone()), len(images) // 2
+    for i, (top, left, high, wide) in enumerate(rectangles.tolist()):
+        there = (..., slice(top, top + high), slice(left, left + wide))
+        for target, source in zip((images, masks), others, strict=True):
+            target[i][there] = source[(i + half) % len(images)][there]
+    return images, masks
 
 
 def move(images, masks, draws):

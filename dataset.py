@@ -158,12 +158,16 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How an epoch is put together. crop: side of random squares in pixels, 0 for whole patches; steps_per_epoch: 0 for one pass."""
+    """
+    How an epoch is put together. crop: side of random squares in pixels, 0 for whole patches; steps_per_epoch: 0 for one pass; cutmix:
+    probability that a rectangle of a patch is another's.
+    """
 
     augment: bool = True
     crop: int = 0
     steps_per_epoch: int = 0
     seed: int = 0
+    cutmix: float = 0.0
 
 
 def patch_order(count, batch_size, *, seed, steps=0, weights=None):
@@ -226,6 +230,9 @@ class PatchDataModule:
         self.sample_weights = weights
         order, batch_size = patch_order(len(self.train), self.batch_size, seed=self.sampling.seed,
                                         steps=self.sampling.steps_per_epoch, weights=weights)
+        if self.sampling.cutmix and size > 1 and batch_size % (2 * size):
+            raise UserError(f"--cutmix needs pairs of patches in each of {size} processes, but a batch has {batch_size}; pass a multiple "
+                            f"of {2 * size} as --batch-size")
         self.batches = EpochBatches(order, batch_size, self.processes)
         self.is_fire = [answers_classes(self.labels.task) and is_fire_patch(patch) for patch in self.train.patches]
         self.coming, self.train_loader, self.val_loader = ChangingBatches(), None, None
@@ -244,7 +251,8 @@ class PatchDataModule:
         """The augmentation of a step for this process's patches; drawn for the global batch of `indices`."""
         policies = [self.policy(index) for index in indices]
         height, width = self.train.height, self.train.width
-        drawn = augment.draw(policies, self.train.bands, height, width, self.sampling.seed, epoch, step, self.sampling.crop)
+        drawn = augment.draw(policies, self.train.bands, height, width, self.sampling.seed, epoch, step, self.sampling.crop,
+                             self.sampling.cutmix)
         return drawn.rows(slice(self.processes.rank, None, self.processes.size))
 
     def policy(self, index):

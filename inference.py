@@ -48,13 +48,14 @@ if __name__ == "__main__":
 
 import os
 import sys
+from types import SimpleNamespace
 
 from classes import classes_of_checkpoint, parse_colours
 from nets.model_config import PATCH_CLASS, PATCH_LABELS, PIXEL_CLASSES, PIXEL_VALUES, TASKS, answers_labels, answers_pixels
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
-from runtime.values import dates, listed, names, number, numbers, side_or_size, whole
+from runtime.values import dates, listed, names, number, numbers, sides_or_size, whole
 
 # Names of further checkpoints end like this, or they are folders of a run; what else stands behind the first is a scene.
 FORMS = (".pt", ".onnx", ".safetensors")
@@ -103,6 +104,8 @@ def build_parser():
     group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines or boxes as GeoJSON in lon/lat, "
                        "or as a GeoPackage in the scene's CRS")
     group.add_argument("--stac", action="store_true", help="also write a STAC item that names scene, place, date, classes and files")
+    group.add_argument("--index-check", nargs="?", const=0.1, type=number(0, 1), metavar="SHARE", help="leave out areas of which fewer "
+                       "pixels than this share (default: 0.1) are beyond the training scenes' threshold on NBR (MNDWI of water …)")
     group.add_argument("--simplify", type=number(0), default=0.0, metavar="METRES", help="outlines with fewer corners: borders move by "
                        "about so much, and neighbours keep theirs in common (0: along the pixels)")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
@@ -130,9 +133,9 @@ def build_parser():
                        "rounded up to whole ms pixels (default: as far as the network or method looks)")
 
     group = parser.add_argument_group("speed")
-    group.add_argument("-b", "--window", "--block-side", "--tile-size", type=side_or_size, metavar="PIXELS",
-                       help="side of the windows, of a detector also WIDTHxHEIGHT (default: the patches or tiles of the training); in "
-                       "sharpening pan pixels of a block without its apron (default: 512)")
+    group.add_argument("-b", "--window", "--block-side", "--tile-size", type=sides_or_size, metavar="PIXELS",
+                       help="side of the windows, of a detector also WIDTHxHEIGHT (default: the patches or tiles of the training), or "
+                       "128,192: the mean over several sizes; in sharpening pan pixels of a block without its apron (default: 512)")
     group.add_argument("--overlap", type=number(0, 0.9), help="share of a window that the next one covers too, 0..0.9 (default: 0.25; "
                        "of a detector as its training tiles)")
     group.add_argument("--batch-size", type=whole(1, 4096), default=8, help="windows at once; more need more memory")
@@ -156,6 +159,7 @@ def main(argv=None):
         if "match_inputs" in given:
             raise UserError("--match-inputs is for networks: a classical method fits pan to the bands by itself; leave it out")
         refuse_oblong(args.window)
+        refuse_several(args.window)
         return sharpen(args, given, None)
 
     from runtime.checkpoint import require_parts
@@ -171,6 +175,8 @@ def main(argv=None):
     require_parts(checkpoint, {"model": (), "state": ("model",), "data": needed})
     if checkpoint["kind"] != "detection":
         refuse_oblong(args.window)
+    if checkpoint["kind"] not in TASKS or not answers_pixels(checkpoint["kind"]):
+        refuse_several(args.window)
     if further:
         from mapping.ensemble import require_alike
 
@@ -225,13 +231,15 @@ def load(path, args, given):
 
 def window_of(args, checkpoint, usual):
     """
-    The side of windows: --window, or `usual`. Of an .onnx (width, height), those that it takes, unless it takes any.
+    The side of windows, or a list of several: --window, or `usual`. Of an .onnx (width, height), those that it takes, unless it takes any.
 
     UserError where --window asks for others than an .onnx takes.
     """
     if "network" not in checkpoint:
         return args.window or usual
     fixed, multiple = checkpoint["window"], checkpoint["multiple"]
+    if isinstance(args.window, list):
+        return [square(window_of(SimpleNamespace(window=side), checkpoint, usual), checkpoint) for side in args.window]
     asked = args.window or fixed or usual
     sides = tuple(asked) if isinstance(asked, (tuple, list)) else (asked, asked)
     wrong = sides != tuple(fixed) if fixed else any(side % multiple for side in sides)
@@ -265,6 +273,12 @@ def refuse_oblong(window):
         raise UserError(f"--window {window[0]}x{window[1]}: only the windows of detectors may be oblong; pass one number")
 
 
+def refuse_several(window):
+    """UserError for a --window of several sizes, which only maps of pixels are the mean of."""
+    if isinstance(window, list):
+        raise UserError(f"--window {','.join(map(str, window))}: only a map of pixels is the mean over several sizes; pass one number")
+
+
 def map_scenes(args, given, checkpoint):
     """Maps of classes, values or labels of tiles, as the checkpoint's task has it. Returns the exit code."""
     task = checkpoint["kind"]
@@ -274,6 +288,7 @@ def map_scenes(args, given, checkpoint):
     import datetime
 
     from mapping.ensemble import common_data, common_threshold, windows_words
+    from mapping.index_check import check_of
     from mapping.inputs import InputFlags
     from mapping.many_scenes import MapRun, map_all
     from mapping.messages import decision_words
@@ -293,13 +308,15 @@ def map_scenes(args, given, checkpoint):
         chosen = common_threshold(thresholds)
     shown_only = args.report and TASKS[task] == PIXEL_CLASSES and not args.probabilities
     overlap = (0.25 if answers_pixels(task) else 0.0) if args.overlap is None else args.overlap
+    asked = window_of(args, checkpoint, data["chip_size"] or 256)
+    window, *further = asked if isinstance(asked, list) else [square(asked, checkpoint)]
     settings = MapSettings(
-        window=square(window_of(args, checkpoint, data["chip_size"] or 256), checkpoint), overlap=overlap, tta=args.tta,
+        window=window, further_windows=tuple(further), overlap=overlap, tta=args.tta,
         precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities or ("uint8" if shown_only else None), min_area=args.min_area, aoi=args.aoi,
         strict=args.strict, vectors=args.vectors, simplify=args.simplify, stac=args.stac,
-        networks=len(members),
+        networks=len(members), index_check=None if args.index_check is None else check_of(members, args.index_check),
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                not args.no_clouds)
@@ -339,15 +356,15 @@ ONLY_FOR = {
 }
 # Of maps that are not of classes of pixels.
 NOT_FOR_ANSWERS = {
-    PIXEL_VALUES: {"threshold", "probabilities", "min_area", "simplify", "vectors", "class_colours"},
-    PATCH_CLASS: {"threshold", "probabilities", "min_area", "simplify", "report"},
-    PATCH_LABELS: {"probabilities", "min_area", "simplify", "report"},
+    PIXEL_VALUES: {"threshold", "index_check", "probabilities", "min_area", "simplify", "vectors", "class_colours"},
+    PATCH_CLASS: {"threshold", "index_check", "probabilities", "min_area", "simplify", "report"},
+    PATCH_LABELS: {"index_check", "probabilities", "min_area", "simplify", "report"},
 }
 NOT_FOR_SHARPENING = {"report", "aoi", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "overlap", "nodata",
                       "compile", "batch_size", "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
-                      "encoder_weights", "dates"}
+                      "encoder_weights", "dates", "index_check"}
 NOT_FOR_ONNX = {"precision", "compile", "channels_last", "model"}
-NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model"}
+NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model", "index_check"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
                                       "max_detections", "class_colours", "dates", "stac"}
 

@@ -74,6 +74,8 @@ def build_parser():
     group.add_argument("--no-augment", action="store_true", help="patches as they are: no flips, turns, gain, offset or noise")
     group.add_argument("--no-fire-augment", action="store_true", help="augment fire patches (see --fire-weight) like all others")
     group.add_argument("--crop", type=whole(), default=0, metavar="PIXELS", help="train on random squares of this side; 0: whole patches")
+    group.add_argument("--cutmix", type=number(0, 1), default=0.0, metavar="P", help="with this probability a rectangle of a patch is "
+                       "another's, with its labels; 0: never")
     group.add_argument("--steps-per-epoch", type=whole(), default=0, help="optimiser steps between validations; 0: one pass over them")
 
     group = parser.add_argument_group("model")
@@ -152,6 +154,8 @@ def check_flags(args):
                 raise UserError(f"--{flag.replace('_', '-')} is for classes of pixels, not for --task {args.task}; leave it out")
     elif args.num_classes < 2:
         raise UserError("--num-classes 1: a pixel needs two classes to tell apart; pass 2 or more, or --task regression for values")
+    if args.cutmix and not answers_pixels(args.task):
+        raise UserError(f"--cutmix mixes labels of pixels, and --task {args.task} has labels of whole patches; leave it out")
     if args.accumulate > args.batch_size:
         raise UserError(f"--accumulate {args.accumulate} pieces are more than the {args.batch_size} patches of a batch; pass fewer")
 
@@ -174,7 +178,7 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
     global final_reaches, adopt_settings, settings_of, write_scores, load_checkpoint, require_parts, result_of
-    global assemble, in_words, optimiser_groups, load_user_model, name_base, save_adapters
+    global facts_of, assemble, in_words, optimiser_groups, load_user_model, name_base, save_adapters
     global find_result, ended_as_planned, path_length, warn_of_short_path, spread_patches
     import numpy as np
     import torch
@@ -191,6 +195,7 @@ def import_libraries():
     from dataset import Labels, PatchDataModule, Sampling
     from losses import CombinedLoss, Criterion, LossFacts, make_loss, require_terms
     from mapping import patch_scores, scoring
+    from mapping.index_check import facts_of
     from mapping.score_files import write_scores
     from mapping.validation_baseline import spread_patches
     from model import assemble, create_segmentation_model, model_from_checkpoint, require_fitting_size
@@ -245,7 +250,8 @@ def main(argv=None):
         data = PatchDataModule(
             args.patches_dir, args.batch_size, min(args.num_workers, usable_cores()), args.weighted_sampling, args.fire_weight,
             not args.no_fire_augment, labels=Labels(num_classes=num_classes, layer=args.layer, task=options.task),
-            sampling=Sampling(augment=not args.no_augment, crop=args.crop, steps_per_epoch=args.steps_per_epoch, seed=args.seed),
+            sampling=Sampling(augment=not args.no_augment, crop=args.crop, steps_per_epoch=args.steps_per_epoch, seed=args.seed,
+                              cutmix=args.cutmix),
             processes=processes, pin_memory=compute.device.type == "cuda")
         if args.test_only:
             score = test if answers_classes(options.task) else test_patches
@@ -362,6 +368,9 @@ def train(options, data, choice, settings, checkpoint, compute, processes, conso
     state = RunState(position, model=model, optimizer=optimizer, schedule=schedule, scaler=learner.scaler, running=running,
                      unreadable=unreadable)
     header = {"kind": options.task, "model": model.config.to_dict(), "settings": settings, "data": describe_data(data, options)}
+    if answers_classes(options.task):
+        known = checkpoint["data"].get("index_check") if checkpoint else None
+        header["data"]["index_check"] = known or facts_of(threshold_on_index(data, options, processes))
     if checkpoint:
         resume(checkpoint, state, header["data"], steps, console)
 
@@ -730,14 +739,21 @@ def project_of(task, classes):
 
 def baselines_of_validation(data, task, options, processes, scored=None):
     """{name: scores} of what the network has to beat, over the validation patches or those of the dataset `scored`; {} if there is none."""
-    cpu = Compute(device=torch.device("cpu"))
+    train, val = (spread_batches(dataset, data.patch_set, options, processes) for dataset in (data.train, scored or data.val))
+    return task.baselines(data, scored or data.val, train, val, processes)
 
-    def batches(dataset):
-        indices = spread_patches(len(dataset), processes)
-        for start in range(0, len(indices), options.batch_size):
-            yield to_device(dataset.__getitems__(indices[start : start + options.batch_size]), data.patch_set, cpu)
 
-    return task.baselines(data, scored or data.val, batches(data.train), batches(scored or data.val), processes)
+def spread_batches(dataset, patch_set, options, processes):
+    """(reflectance, labels) on the CPU of this process's part of patches that are evenly spread over a dataset."""
+    cpu, indices = Compute(device=torch.device("cpu")), spread_patches(len(dataset), processes)
+    for start in range(0, len(indices), options.batch_size):
+        yield to_device(dataset.__getitems__(indices[start : start + options.batch_size]), patch_set, cpu)
+
+
+def threshold_on_index(data, options, processes):
+    """The Baseline whose threshold separates what is mapped best on the training patches; None where the bands have no index for it."""
+    baseline = scoring.baseline_of(data.patch_set.class_set, data.patch_set.bands)
+    return baseline and scoring.choose_threshold(spread_batches(data.train, data.patch_set, options, processes), baseline, processes)
 
 
 def say_baselines(baselines, score, task, classes):

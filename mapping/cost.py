@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from mapping.scene import window_grid
+from mapping.scene import window_grids
 from runtime.errors import UserError
 from runtime.files import free_bytes
 from runtime.words import duration, in_bytes
@@ -22,10 +22,16 @@ def tell_large(run, plan, name, console):
     info, settings, files = plan.info, run.settings, run.files(name)
     least, most = (max(0, size - files.journal_size()) for size in disk_of(info, settings))
     require_disk(f"{name} ({info.width} × {info.height} pixels)", least, run.output_dir, "mapped")
-    count = window_grid(info, settings).count
+    count, sides = windows_of(info, settings)
     if count >= LARGE:
-        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes) * settings.networks)
-        console.say(f"{name}: {cost_words(count, 'window', count * seconds_a_window(run, plan), memory, (least, most))}")
+        memory = sum(memory_of(info, side, len(plan.indexes), len(run.facts.classes) * settings.networks) for side in settings.windows)
+        console.say(f"{name}: {cost_words(count, 'window', sides * seconds_a_window(run, plan), memory, (least, most))}")
+
+
+def windows_of(info, settings):
+    """(how many windows a scene (RasterInfo) has, how many of the first size take as long)."""
+    counts = [grid.count for grid in window_grids(info, settings)]
+    return sum(counts), sum(count * (side / settings.window) ** 2 for count, side in zip(counts, settings.windows, strict=True))
 
 
 def require_disk(what, least, folder, done):

@@ -1,8 +1,7 @@
 """Tells for each scene what mapping it would take: windows, seconds, memory, disk."""
 
-from mapping.cost import disk_of, memory_of, seconds_a_window
+from mapping.cost import disk_of, memory_of, seconds_a_window, windows_of
 from mapping.messages import plan_words, reflectance_table
-from mapping.scene import window_grid
 from runtime.errors import UserError
 from runtime.logs import print_result
 
@@ -19,11 +18,12 @@ def dry_run(run, scenes):
             continue
         info, settings = plan.info, run.settings
         seconds = seconds_a_window(run, plan) if seconds is None else seconds
-        count = window_grid(info, settings).count
-        memory = memory_of(info, settings.window, len(plan.indexes), len(run.facts.classes) * settings.networks)
+        count, sides = windows_of(info, settings)
+        memory = sum(memory_of(info, side, len(plan.indexes), len(run.facts.classes) * settings.networks) for side in settings.windows)
         _, disk = disk_of(info, settings)
+        sizes = " and ".join(map(str, settings.windows))
         print_result(
-            f"{name}: {plan_words(plan, run.facts)}; {count} windows of {settings.window}, about {count * seconds:.0f} s, "
+            f"{name}: {plan_words(plan, run.facts)}; {count} windows of {sizes}, about {sides * seconds:.0f} s, "
             f"{memory / 2**20:.0f} MB of memory beside the network, at most {disk / 2**20:.0f} MB of disk on the way"
             + (f"; {plan.doubt}" if plan.doubt else ""),
             *reflectance_table(plan, run.facts),

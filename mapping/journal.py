@@ -32,6 +32,7 @@ class StoredBand:
 
     classes: (rows, W) uint8. probability: (rows, W) uint8 in 1/254 (0 where not valid), or float32. thumbnail: (C, n, m) float16.
     windows, highest, unreadable: see mapping.segmentation.Band. spread, votes: of an ensemble, the former in the probability's type.
+    beyond: of mapping.index_check, (rows, W) uint8 of 0 and 1.
     """
 
     row: int
@@ -43,12 +44,15 @@ class StoredBand:
     unreadable: list
     spread: np.ndarray | None = None
     votes: np.ndarray | None = None
+    beyond: np.ndarray | None = None
 
     @classmethod
     def of(cls, band, probability_type):
         probability, spread = (values if values is None or probability_type == "float32" else np.rint(values * 254).astype(np.uint8)
                                for values in (band.probability, band.spread))
-        return cls(band.row, band.classes, probability, band.thumbnail, band.windows, band.highest, band.unreadable, spread, band.votes)
+        beyond = None if band.beyond is None else band.beyond.astype(np.uint8)
+        return cls(band.row, band.classes, probability, band.thumbnail, band.windows, band.highest, band.unreadable, spread, band.votes,
+                   beyond)
 
 
 class RowJournal:
@@ -196,13 +200,16 @@ class Journal(RowJournal):
         return {
             "shape": list(band.classes.shape), "thumbnail": list(band.thumbnail.shape), "type": band.probability.dtype.name, "form": FORM,
             "windows": band.windows, "highest": band.highest, "unreadable": band.unreadable,
-        }, [deflate(part) for part in (band.classes, band.probability, band.thumbnail, band.spread, band.votes) if part is not None]
+        }, [deflate(part) for part in (band.classes, band.probability, band.thumbnail, band.spread, band.votes, band.beyond)
+            if part is not None]
 
     def unpack(self, line, parts):
         shapes = (line["shape"], np.uint8), (line["shape"], line["type"]), (line["thumbnail"], np.float16)
-        shapes += ((line["shape"], line["type"]), (line["shape"], np.uint8)) if len(parts) == 5 else ()
+        shapes += ((line["shape"], line["type"]), (line["shape"], np.uint8)) if len(parts) >= 5 else ()
+        shapes += ((line["shape"], np.uint8),) if len(parts) in (4, 6) else ()
         arrays = [inflate(data, *shape) for data, shape in zip(parts, shapes, strict=True)]
-        return StoredBand(line["row"], *arrays[:3], line["windows"], line["highest"], line["unreadable"], *arrays[3:])
+        further = [None, None, *arrays[3:]] if len(arrays) == 4 else arrays[3:]
+        return StoredBand(line["row"], *arrays[:3], line["windows"], line["highest"], line["unreadable"], *further)
 
     def rows_of(self, line):
         return line["shape"][0]
@@ -212,7 +219,7 @@ class Journal(RowJournal):
         numbers = rows, width, bands, high, wide, line["windows"]
         return (
             all(type(n) is int and n >= 0 for n in numbers)
-            and line["form"] == FORM and line["type"] in ("uint8", "float32") and len(line["bytes"]) in (3, 5)
+            and line["form"] == FORM and line["type"] in ("uint8", "float32") and len(line["bytes"]) in (3, 4, 5, 6)
             and isinstance(line["highest"], int | float) and isinstance(line["unreadable"], list)
         )
 

@@ -14,12 +14,11 @@ from classes import classes_of_checkpoint
 from mapping.coordinates import scene_coordinates
 from mapping.inputs import InputFlags, describe_for, plan_input
 from mapping.reading import read_slabs
-from mapping.segmentation import Predictor, stride_of, whole_map
+from mapping.segmentation import Predictor, grids_of, whole_map
 from model import model_from_checkpoint
 from raster.places import dated_scenes
 from raster.products import list_scenes
 from raster.source import scene_name
-from raster.windows import WindowGrid
 from runtime.checkpoint import load_checkpoint, require_parts
 from runtime.device import Compute, choose_device
 from runtime.errors import UserError
@@ -76,10 +75,10 @@ def predict_file(path, checkpoint, *, bands=None, divide_by=None, offset=None, n
             unreadable.extend(slab.unreadable)
             yield slab
 
-    grid = WindowGrid(plan.info.height, plan.info.width, window, stride_of(window, overlap))
+    grids = grids_of(plan.info.height, plan.info.width, window, overlap)
     class_set = classes_of_checkpoint(data)
     threshold = class_set.threshold(data.get("threshold")) if threshold is None else threshold
-    classes, probabilities = whole_map(predictor, slabs(), grid, threshold, each=not class_set.has_background)
+    classes, probabilities = whole_map(predictor, slabs(), grids, threshold, each=not class_set.has_background)
     return FileMap(classes, probabilities, plan.info.transform, plan.info.crs, tuple(data["classes"]), tuple(map(tuple, unreadable)))
 
 

@@ -100,7 +100,7 @@ def facts_of_run(run):
     return (
         ("Network" if settings.networks == 1 else f"Mean of {settings.networks} networks", f"weights {facts.weights[:12]}"),
         ("Sees", ", ".join(facts.bands)), ("Decides", words),
-        ("Windows", f"{settings.window} pixels, {settings.overlap:.0%} of each shared with the next"
+        ("Windows", f"{', '.join(map(str, settings.windows))} pixels, {settings.overlap:.0%} of each shared with the next"
          + (", mean over eight flips and turns" if settings.tta else "")),
     )
 

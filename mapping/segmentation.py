@@ -7,6 +7,7 @@ Pixel-wise maps of anything from one pixel to a hundred thousand rows: windows, 
 A band is the rows that no later window touches. Only one row of windows is in memory at any time.
 """
 
+import collections
 import warnings
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class Band:
     float32, only if asked for. highest: the highest probability of a valid pixel, 0 without one. windows: how many were run. unreadable:
     see Slab; those whose first row is in the band. thumbnail: (C, n, m) float16 reflectance of every so many-th row and column of the
     scene, n may be 0; None if not asked for. spread, votes: see mapping.blending.together, 0 where not valid; None of one network.
+    beyond: (rows, W) bool, see mapping.index_check; None if not asked for.
     """
 
     row: int
@@ -50,6 +52,7 @@ class Band:
     thumbnail: np.ndarray | None = None
     spread: np.ndarray | None = None
     votes: np.ndarray | None = None
+    beyond: np.ndarray | None = None
 
 
 class Predictor:
@@ -174,6 +177,11 @@ class Strip:
         stored = torch.stack([self.pixels[:, :, c : c + self.across] for c in columns])
         return stored, torch.stack([self.valid[:, c : c + self.across] for c in columns])
 
+    def reflectance(self, predictor, first, stop):
+        """(1, C, rows, W) float32 of the rows first … stop of the scene, which lie in the strip."""
+        here = slice(first - self.row, stop - self.row)
+        return predictor.reflectance(self.pixels[None, :, here, : self.width], self.valid[None, here, : self.width], self.unsigned)
+
     def unreadable_above(self, row):
         """Unreadable blocks that begin above `row`; each is returned once."""
         above = [u for u in self.unreadable if u[0] < row]
@@ -181,47 +189,111 @@ class Strip:
         return above
 
 
-def predict_bands(predictor, slabs, grid, *, threshold=None, each=False, start_row=0, keep_probabilities=False, thumbnail_step=None,
-                  progress=None):
+def predict_bands(predictor, slabs, grids, *, threshold=None, each=False, start_row=0, keep_probabilities=False, thumbnail_step=None,
+                  progress=None, beyond=None):
     """
     Bands of a scene's map from row `start_row` on, in order.
 
-    slabs: Slabs that cover rows `grid.first_row_for(start_row)` … to the end. grid: WindowGrid. threshold, each: see decide_classes.
-    start_row: a band's first row; what is above is finished already, and windows that reach below it are run again. thumbnail_step: keep
-    every so many-th row and column of the reflectance in the bands. progress: called with the number of windows that are done.
+    slabs: Slabs that cover rows `first_row_for(start_row)` of every grid … to the end. grids: a WindowGrid, or several, whose probabilities
+    are averaged. threshold, each: see decide_classes. start_row: a band's first row; what is above is finished already, and windows that
+    reach below it are run again. thumbnail_step: keep every so many-th row and column of the reflectance in the bands. progress: called
+    with the number of windows that are done. beyond: of mapping.index_check.IndexCheck, for the bands to hold, or None.
     """
-    blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device,
-                      shares=not answers_values(predictor.task))
-    strip = Strip(slabs, grid.size, grid.width, predictor.device)
-    first_k = blender.first_needed(start_row)
-    blender.skip_to(first_k)
-    for k in range(first_k, len(blender.rows)):
+    grids = (grids,) if isinstance(grids, WindowGrid) else tuple(grids)
+    # Grids advance in turn, so that a slab waits for no more than the largest window.
+    sizes = [WindowSize(predictor, part, grid, start_row, progress) for part, grid in zip(shared(slabs, len(grids)), grids, strict=True)]
+    row = start_row
+    while row < grids[0].height:
+        last = min(sizes, key=lambda size: size.stop)
+        last.advance()
+        stop = min(size.stop for size in sizes)
+        if stop <= row:
+            continue
+        parts = [size.take(row, stop) for size in sizes]
+        probability = parts[0] if len(parts) == 1 else sum(parts) / len(parts)
+        spread = votes = None
+        if predictor.members > 1:
+            probability, spread, votes = together(probability, predictor.members, threshold, each)
+        decided = values_only(probability) if answers_values(predictor.task) else decide_classes(probability, threshold, each)
+        band = make_band(last.strip, row, stop, *decided)
+        if spread is not None:
+            band.spread, band.votes = (np.where(band.valid, values.cpu().numpy(), 0).astype(kind)
+                                       for values, kind in ((spread, np.float32), (votes, np.uint8)))
+        band.windows = sum(size.count_above(stop) for size in sizes)
+        band.probabilities = probability.cpu().numpy() if keep_probabilities else None
+        if thumbnail_step:
+            band.thumbnail = thumbnail_rows(predictor, last.strip, row, stop, thumbnail_step)
+        if beyond:
+            band.beyond = beyond(last.strip.reflectance(predictor, row, stop))[0].cpu().numpy() & band.valid
+        yield band
+        row = stop
+
+
+class WindowSize:
+    """
+    The windows of one WindowGrid over a scene, row of windows by row of windows: advance() runs the next, take() hands out finished rows.
+
+    stop: rows above it are finished. strip: the rows under the windows that were run last.
+    """
+
+    def __init__(self, predictor, slabs, grid, start_row, progress=None):
+        self.predictor, self.grid, self.start_row, self.progress = predictor, grid, start_row, progress
+        self.blender = Blender(grid.height, grid.width, predictor.num_classes, grid.size, grid.stride, predictor.device,
+                               shares=not answers_values(predictor.task))
+        self.strip = Strip(slabs, grid.size, grid.width, predictor.device)
+        self.k = self.blender.first_needed(start_row)
+        self.blender.skip_to(self.k)
+        self.finished, self.stop, self.counts = None, start_row, []  # (classes, rows, W) that end at `stop`; [(stop, windows), …]
+
+    def advance(self):
+        blender, strip, grid, predictor, k = self.blender, self.strip, self.grid, self.predictor, self.k
         strip.move_to(blender.rows[k])
         # One pass over the strip tells which windows have a pixel to be mapped.
         before = np.concatenate([[0], np.cumsum(strip.mapped.any(axis=0))])
         wanted = [i for i, c in enumerate(blender.columns) if before[min(c + grid.size, len(before) - 1)] > before[c]]
         for n in range(0, len(wanted), predictor.batch_size):
             indices = wanted[n : n + predictor.batch_size]
-            stored, valid = strip.crops([blender.columns[i] for i in indices])
             columns = [blender.columns[i] for i in indices]
+            stored, valid = strip.crops(columns)
             blender.add(k, indices, predictor.probabilities(predictor.reflectance(stored, valid, strip.unsigned), blender.rows[k], columns))
-        if progress:
-            progress(len(blender.columns))
+        if self.progress:
+            self.progress(len(blender.columns))
         first, stop, probability = blender.finish(k)
-        if first < start_row:
-            continue
-        spread = votes = None
-        if predictor.members > 1:
-            probability, spread, votes = together(probability, predictor.members, threshold, each)
-        decided = values_only(probability) if answers_values(predictor.task) else decide_classes(probability, threshold, each)
-        band = make_band(strip, first, stop, *decided)
-        if spread is not None:
-            band.spread, band.votes = (np.where(band.valid, values.cpu().numpy(), 0).astype(kind)
-                                       for values, kind in ((spread, np.float32), (votes, np.uint8)))
-        band.windows, band.probabilities = len(wanted), probability.cpu().numpy() if keep_probabilities else None
-        if thumbnail_step:
-            band.thumbnail = thumbnail_rows(predictor, strip, first, stop, thumbnail_step)
-        yield band
+        self.k += 1
+        if stop <= self.start_row:
+            return
+        probability = probability[:, max(0, self.start_row - first) :]
+        self.finished = probability if self.finished is None else torch.cat([self.finished, probability], dim=1)
+        self.stop = stop
+        self.counts.append((stop, len(wanted)))
+
+    def take(self, row, stop):
+        """(classes, rows, W) of the finished rows row … stop, which are forgotten; row: the first that was not taken."""
+        taken, self.finished = self.finished[:, : stop - row], self.finished[:, stop - row :]
+        return taken
+
+    def count_above(self, stop):
+        """How many windows were run for rows that end at `stop` or above; each is counted once, also in a run that is continued."""
+        above = [count for end, count in self.counts if end <= stop]
+        self.counts = self.counts[len(above) :]
+        return sum(above)
+
+
+def shared(slabs, readers):
+    """As many iterators over all slabs; one is kept until the last of them has it."""
+    slabs, waiting = iter(slabs), [collections.deque() for _ in range(readers)]
+
+    def read(mine):
+        while True:
+            if not mine:
+                slab = next(slabs, None)
+                if slab is None:
+                    return
+                for queue in waiting:
+                    queue.append(slab)
+            yield mine.popleft()
+
+    return [read(mine) for mine in waiting]
 
 
 def values_only(values):
@@ -236,7 +308,8 @@ def make_band(strip, first, stop, classes, probability):
     classes, probability = classes.cpu().numpy(), probability.cpu().numpy()
     classes[~valid] = IGNORE
     probability[~valid] = 0
-    return Band(first, classes, probability, valid, highest=float(probability.max(initial=0)), unreadable=strip.unreadable_above(stop))
+    unreadable = [u for u in strip.unreadable_above(stop) if u[0] >= first]  # of several strips, another one told of those above
+    return Band(first, classes, probability, valid, highest=float(probability.max(initial=0)), unreadable=unreadable)
 
 
 @torch.inference_mode()
@@ -256,7 +329,8 @@ def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window
 
     image: (C, H, W) reflectance, or stored values with divide_by and offset (numbers, or one a band). valid: (H, W) bool or None; NaN and
     infinite pixels are never valid. threshold: None for the most likely class, else see decide_classes. num_classes: that of the model's
-    config where not given. The model is left on the device and in eval mode.
+    config where not given. window: pixels a side, or several, over which the mean is taken. The model is left on the device and in
+    eval mode.
 
     UserError for a shape that is not that of an image with the model's bands, and for reflectance that is not that of its training; a
     warning where that is only unusual. accept_scale: neither is said of the reflectance.
@@ -270,12 +344,18 @@ def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window
     compute = Compute(device=device if isinstance(device, torch.device) else choose_device(device), precision=precision)
     predictor = Predictor(model, num_classes or classes_of(model), scale, compute, tta=tta, batch_size=batch_size)
     slabs = [Slab(0, np.ascontiguousarray(image), valid, [])]
-    return whole_map(predictor, slabs, WindowGrid(*valid.shape, window, stride_of(window, overlap)), threshold)
+    return whole_map(predictor, slabs, grids_of(*valid.shape, window, overlap), threshold)
 
 
-def whole_map(predictor, slabs, grid, threshold, each=False):
-    """(classes (H, W) uint8, probabilities (classes, H, W) float32) of slabs that cover a grid. each: see decide_classes."""
-    bands = list(predict_bands(predictor, slabs, grid, threshold=threshold, each=each, keep_probabilities=True))
+def grids_of(height, width, window, overlap):
+    """WindowGrids of a raster. window: pixels a side, or several. overlap: share of each."""
+    sides = window if isinstance(window, (tuple, list)) else (window,)
+    return [WindowGrid(height, width, side, stride_of(side, overlap)) for side in sides]
+
+
+def whole_map(predictor, slabs, grids, threshold, each=False):
+    """(classes (H, W) uint8, probabilities (classes, H, W) float32) of slabs that cover grids. grids, each: see predict_bands."""
+    bands = list(predict_bands(predictor, slabs, grids, threshold=threshold, each=each, keep_probabilities=True))
     return np.concatenate([b.classes for b in bands]), np.concatenate([b.probabilities for b in bands], axis=1)
 
 

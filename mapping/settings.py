@@ -1,9 +1,11 @@
 """What decides a map: the settings that its journal and its record are compared by."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
 from classes import ClassSet
+from mapping.index_check import IndexCheck
 from nets.model_config import answers_classes, answers_values
 from raster.hidden import own_mask
 from raster.source import mask_stamps
@@ -16,11 +18,12 @@ class MapSettings:
     """
     What decides a map's content beside the model and the scene.
 
-    window: pixels a side. overlap: share of it. threshold: probability from which a pixel is mapped (burned, water …), None for the
-    likeliest class. tta: flips and turns. probabilities: None, "uint8" or "float32". min_area: hectares. aoi: file of polygons or None.
-    strict: unreadable blocks end the scene. vectors: form of the outlines, "geojson" or "gpkg". task: what the network was trained for.
-    stac: a STAC item beside the map.
-    networks: how many map together. simplify: metres by which outlines may move to have fewer corners, 0 for those of the pixels.
+    window: pixels a side. further_windows: other sides, over which the mean is taken. overlap: share of each. threshold: probability from
+    which a pixel is mapped (burned, water …), None for the likeliest class. tta: flips and turns. probabilities: None, "uint8" or
+    "float32". min_area: hectares. aoi: file of polygons or None. strict: unreadable blocks end the scene. vectors: form of the outlines,
+    "geojson" or "gpkg". task: what the network was trained for. stac: a STAC item beside the map. networks: how many map together.
+    simplify: metres by which outlines may move to have fewer corners, 0 for those of the pixels. index_check: None
+    keeps all areas.
     """
 
     window: int = 256
@@ -37,6 +40,13 @@ class MapSettings:
     stac: bool = False
     simplify: float = 0.0
     networks: int = 1
+    further_windows: tuple = ()
+    index_check: IndexCheck | None = None
+
+    @property
+    def windows(self):
+        """Sides of all windows, in pixels."""
+        return (self.window, *self.further_windows)
 
     @property
     def kept_as(self):
@@ -72,6 +82,8 @@ def band_settings(plan, model, settings):
     if settings.task != "segmentation":
         each = {"task": settings.task}
     hides = {} if plan.masked == own_mask(info) else {"masked": plan.masked}  # records of before know what GDAL says alone
+    more = {"further_windows": settings.further_windows} if settings.further_windows else {}
+    more |= {"index_check": dataclasses.asdict(settings.index_check)} if settings.index_check else {}
     product = {"product": {"bands": info.descriptions, "clouds": plan.clouds and plan.clouds.layer.form}} if plan.product else {}
     dates = {"dates": {"days": plan.days, "paths": plan.sources, "bands": info.path.choices(),
                        "masks": [mask_stamps(path) for path in plan.sources]}} if plan.days else {}
@@ -80,7 +92,7 @@ def band_settings(plan, model, settings):
         "model": model.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "window": settings.window, "overlap": settings.overlap,
         "threshold": settings.threshold, "tta": settings.tta, "precision": settings.precision,
-        "probabilities": settings.kept_as, "aoi": area, **hides, **each, **product, **dates,
+        "probabilities": settings.kept_as, "aoi": area, **hides, **each, **product, **dates, **more,
     })
 
 

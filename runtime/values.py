@@ -204,6 +204,16 @@ def side_or_size(text):
     return whole(8, 8192)(text) if len(words) == 1 else tuple(whole(8, 8192)(side) for side in size(text))
 
 
+def sides_or_size(text):
+    """side_or_size, or several sides, `128,192` as a list of different ones."""
+    if "," not in text:
+        return side_or_size(text)
+    sides = [whole(8, 8192)(side) for side in text.split(",")]
+    if len(set(sides)) < len(sides):
+        raise refused(text, "sides that differ, such as 128,192")
+    return sides
+
+
 def refused(text, expected):
     return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
