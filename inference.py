@@ -105,7 +105,7 @@ def build_parser():
                        "or as a GeoPackage in the scene's CRS")
     group.add_argument("--stac", action="store_true", help="also write a STAC item that names scene, place, date, classes and files")
     group.add_argument("--index-check", nargs="?", const=0.1, type=number(0, 1), metavar="SHARE", help="leave out areas of which fewer "
-                       "pixels than this share (default: 0.1) are beyond the training scenes' threshold on NBR (MNDWI of water …)")
+                       "pixels than this share (default: 0.1; 0: off) are beyond the training scenes' threshold on NBR (MNDWI of water …)")
     group.add_argument("--simplify", type=number(0), default=0.0, metavar="METRES", help="outlines with fewer corners: borders move by "
                        "about so much, and neighbours keep theirs in common (0: along the pixels)")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
@@ -316,7 +316,7 @@ def map_scenes(args, given, checkpoint):
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities or ("uint8" if shown_only else None), min_area=args.min_area, aoi=args.aoi,
         strict=args.strict, vectors=args.vectors, simplify=args.simplify, stac=args.stac,
-        networks=len(members), index_check=None if args.index_check is None else check_of(members, args.index_check),
+        networks=len(members), index_check=check_of(members, args.index_check),
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                not args.no_clouds)

@@ -135,7 +135,7 @@ def main():
     from runtime.checkpoint import load_checkpoint
 
     members = [load_checkpoint(path) for path in args.checkpoint]
-    check = None if args.index_check is None else check_of(members, args.index_check)
+    check = check_of(members, args.index_check)
     models, way = [model_from_checkpoint(member).eval() for member in members], Way(args.window, args.overlap, check)
     print("| ground | burned | moved: probability | moved: class |", "|---|---|---|---|", sep="\n")
     for name, images in unburned_ground(args.data).items():

@@ -53,13 +53,18 @@ def facts_of(baseline):
 
 
 def check_of(members, share):
-    """The IndexCheck of checkpoints (dicts), with the mean of their thresholds. UserError where one names none, or another index."""
+    """
+    The IndexCheck of checkpoints (dicts), with the mean of their thresholds; None where the share is 0 or None. UserError where one names
+    no threshold, or another index.
+    """
+    if not share:
+        return None
     found = [member["data"].get("index_check") for member in members]
     for member, facts in zip(members, found, strict=True):
         if not facts:
-            raise UserError(f"{member['path']} names no threshold on an index; train it again, or leave --index-check out")
+            raise UserError(f"{member['path']} names no threshold on an index; train it again, or pass --index-check 0")
     if len({(facts["index"], facts["above"]) for facts in found}) > 1:
-        raise UserError("the networks of the ensemble were trained with different indices; leave --index-check out")
+        raise UserError("the networks of the ensemble were trained with different indices; pass --index-check 0")
     limit = sum(facts["threshold"] for facts in found) / len(found)
     return IndexCheck(found[0]["index"], limit, found[0]["above"], share)
 

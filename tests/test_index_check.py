@@ -117,7 +117,8 @@ def test_a_map_leaves_out_what_has_high_nbr_and_says_so(make_raster, tmp_path, c
 def test_checkpoints_that_name_no_threshold_or_another_index_are_refused():
     one, two = {"path": "a.pt", "data": {"index_check": CHECK}}, {"path": "b.pt", "data": {"index_check": {**CHECK, "threshold": 0.3}}}
     assert check_of([one, two], 0.2) == IndexCheck("nbr", pytest.approx(0.2), False, 0.2)
-    with pytest.raises(UserError, match="b.pt names no threshold"):
+    assert check_of([one], 0) is None and check_of([{"path": "b.pt", "data": {}}], None) is None
+    with pytest.raises(UserError, match="b.pt names no threshold.*--index-check 0"):
         check_of([one, {"path": "b.pt", "data": {}}], 0.1)
     with pytest.raises(UserError, match="different indices"):
         check_of([one, {"path": "b.pt", "data": {"index_check": {**CHECK, "index": "nbr2"}}}], 0.1)
