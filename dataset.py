@@ -230,6 +230,8 @@ class PatchDataModule:
         self.sample_weights = weights
         order, batch_size = patch_order(len(self.train), self.batch_size, seed=self.sampling.seed,
                                         steps=self.sampling.steps_per_epoch, weights=weights)
+        if self.sampling.cutmix and batch_size < 2:
+            raise UserError("--cutmix needs pairs of patches, but a batch has one; pass --batch-size 2 or more, or leave --cutmix out")
         if self.sampling.cutmix and size > 1 and batch_size % (2 * size):
             raise UserError(f"--cutmix needs pairs of patches in each of {size} processes, but a batch has {batch_size}; pass a multiple "
                             f"of {2 * size} as --batch-size")

@@ -94,7 +94,8 @@ def build_parser():
     group.add_argument("--copies", type=auto_or(whole(0, 20)), default="auto", metavar="N",
                        help="half of the crops get up to N objects of their tile pasted in again, turned, on other ground and beside "
                        "others; 0: none (auto: 8 where objects cover less than a twentieth of the images, for centre)")
-    group.add_argument("--no-augment", action="store_true", help="leave brightness and colour as they are; crops, turns and flips stay")
+    group.add_argument("--no-augment", action="store_true", help="leave brightness and colour as they are, and --copies out; crops, turns "
+                       "and flips stay")
     group.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: with momentum 0.9")
     group.add_argument("--lr", type=number(above=0, high=10), help="learning rate (default: 2e-3 for centre, else 2e-4; sgd 1e-2)")
     group.add_argument("--weight-decay", type=number(0), default=1e-2, help="of the optimiser")
@@ -157,6 +158,15 @@ def check_flags(args):
         sizes = args.anchors.split(",")
         if len(sizes) != 4 or not all(word.replace(".", "", 1).isdigit() and float(word) > 0 for word in sizes):
             raise UserError(f"--anchors expects auto or four sizes in pixels like 16,32,64,128, got {args.anchors!r}")
+
+
+def refuse_unread(args, given):
+    """UserError for flags that were given and that this training does not read."""
+    for name, value in (("stride", args.stride), ("copies", args.copies)):
+        if name in given and value not in ("auto", 0) and args.framework != "centre":
+            raise UserError(f"--{name} is for --framework centre, and {args.framework} does not read it: leave it out")
+    if "copies" in given and args.copies not in ("auto", 0) and args.no_augment:
+        raise UserError("--no-augment leaves copies out, and --copies asks for them: pass one of the two")
 
 
 def import_libraries():
@@ -229,6 +239,7 @@ def main(argv=None):
         checkpoint = open_checkpoint(args, given) if args.resume else None
         if "threshold" in given and (args.val or args.val_images):
             raise UserError("--threshold is for trainings without validation, which would choose it: pass one of the two")
+        refuse_unread(args, given)
         args.lr = args.lr or usual_rate(args)
         args.threshold = read_threshold(args.threshold)
         compute = Compute(device=choose_device(args.device, processes.local_rank), precision=args.precision)
@@ -350,7 +361,11 @@ def open_checkpoint(args, given):
         name_base(checkpoint, args.encoder_weights)
     # what runs had from before these flags
     settings = {"tone": 0.0, "copies": 0, "stride": "4", "encoder_args": [], "lora": 0, **checkpoint["settings"]}
-    adopt_settings(args, given, settings, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
+    stride = str(checkpoint["model"].get("stride", STRIDE))  # what an "auto" has become
+    same = args.stride in ("auto", stride)
+    if "stride" in given and not same:
+        settings["stride"] = stride
+    adopt_settings(args, set(given) - {"stride"} if same else given, settings, run_flags=RUN_FLAGS, shape_flags=MODEL_FLAGS)
     if args.test_only and "train_images" not in given and not os.path.exists(args.train_images or ""):
         args.train_images = args.train_annotations = None  # gone since the training: scored without a baseline
     check_flags(args)

@@ -71,11 +71,22 @@ def read_reflectances(path, bands=8):
             rows.append([float(word) for word in words[:count]])
         except ValueError as error:
             raise UserError(f"{path}, line {number}: expected {expected} numbers separated by commas, got {line[:60]!r}") from error
+        if len(words) > count and is_number(words[count]):
+            raise UserError(f"{path}, line {number} has more than {expected} numbers (pan and {of_bands} bands); pass the --bands that the "
+                            "file has, or a file of these")
         if len(rows[-1]) != count or not np.isfinite(rows[-1]).all():
             raise UserError(f"{path}, line {number}: expected {expected} numbers (pan and {of_bands} bands), got {len(rows[-1])}")
     if len(rows) < LEAST_LINES:
         raise UserError(f"{path} has {len(rows)} reflectances; at least {LEAST_LINES} are needed")
     return np.array(rows, np.float32) / np.float32(SCALE)
+
+
+def is_number(word):
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def noise(rng, side, power):
@@ -140,10 +151,12 @@ def make_fake_chips(reflectance_file, folder, count, recipe, overwrite=False, on
     """
     if recipe.side < 8 or recipe.side % RATIO:
         raise UserError(f"--side must be a multiple of {RATIO} and at least 8, got {recipe.side}")
+    if len(set(recipe.bands)) < len(recipe.bands):
+        raise UserError(f"--bands names a band twice: {','.join(recipe.bands)}; each needs a name of its own")
     reflectances = read_reflectances(reflectance_file, len(recipe.bands))
     digest = hashlib.sha256(reflectances.tobytes()).hexdigest()[:16]
     settings = {"side": recipe.side, "seed": recipe.seed, "store": recipe.store, "dtype": recipe.dtype, "reduction": recipe.reduction,
-                "reflectances": digest}
+                "reflectances": digest, **({"bands": list(recipe.bands)} if recipe.bands != WORLDVIEW_BANDS else {})}
     description = pansharpen_description(
         settings, chip_size=recipe.side, bands=recipe.bands, ratio=RATIO, store=recipe.store, dtype=recipe.dtype, divide_by=SCALE,
         offset=0.0, sampler="fake", seed=recipe.seed,

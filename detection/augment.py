@@ -138,8 +138,10 @@ def with_copies(image, target, window, draws):
         box = [left, top, left + wide, top + high]
         if not (wide and high and inside(box, window)) or any(covers(box, other) for other in known):
             continue
-        alpha = soft_ellipse(high, wide, image.device)
         spot = image[:, top : top + high, left : left + wide]
+        if (spot == 0).all(dim=0).any():  # padding, or nodata
+            continue
+        alpha = soft_ellipse(high, wide, image.device)
         image[:, top : top + high, left : left + wide] = spot + alpha * (piece - spot)
         known.append(box)
         added.append(box)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from detection.centre import STRIDE
 from detection.detectors import CENTRE, detector_from_checkpoint
 from detection.encoders import count_weights
 from detection.small_detectors import BANDS, NAMES, small_detector_from_checkpoint
@@ -246,7 +245,7 @@ def of_boxes(checkpoint, *, size, free, limit, user_model):
     wide, tall = data["chip_size"]
     height, width = size or (tall, wide)
     limit = limit or data.get("max_detections") or 300
-    count = min(limit + 1, -(-height // STRIDE) * -(-width // STRIDE) * len(config.classes))
+    count = min(limit + 1, -(-height // config.stride) * -(-width // config.stride) * len(config.classes))
     shape, dims = windows(len(config.bands), (height, width), False, 1)
     return Exportable(
         title=f"centre detector on {config.encoder}", module=AsTuple(CentreBoxes(detector, count)).eval(), weights=detector.state_dict(),

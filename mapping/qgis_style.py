@@ -43,7 +43,7 @@ def keep_or_write(paths, write):
     if not is_of_the_user(paths["style"]):
         write(paths["style"])
         return []
-    return [f"{paths.pop('style').name} was saved in QGIS or by hand: it stays as it is"]
+    return [f"{paths.pop('style').name} was saved in QGIS: it stays as it is"]
 
 
 def write_class_style(path, class_set):

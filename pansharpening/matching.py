@@ -139,27 +139,32 @@ def typical(times):
     return float(np.exp(math.copysign(np.abs(logs).mean(), np.median(logs))))
 
 
+def require_matching(checkpoint):
+    """UserError where a checkpoint (dict) is none whose inputs can be matched."""
+    if checkpoint["data"]["target"] != "bands":
+        raise UserError("--match-inputs yes is for networks that sharpen bands; this one makes pictures, in no unit of ms")
+    if training_statistics(checkpoint) is None:
+        raise UserError("--match-inputs yes: the checkpoint does not say which values it was trained on; train or export it again")
+
+
 def matching_of(pair, checkpoint, scale, wanted, console, path):
     """
     The Matching of a Pair that a checkpoint (dict) sharpens, or None where its inputs stay as they are; what is done is said.
 
-    scale: (divide_by, offset). wanted: "auto", "yes" or "no". path: what lines begin with.
+    scale: (divide_by, offset). wanted: "auto", "yes" or "no". path: what lines begin with. Reads pixels: RunError where it can't.
     """
-    if checkpoint["data"]["target"] != "bands":
-        if wanted == "yes":
-            raise UserError("--match-inputs yes is for networks that sharpen bands; this one makes pictures, in no unit of ms")
-        return None
-    if wanted == "no":
+    if wanted == "no" or checkpoint["data"]["target"] != "bands":
         return None
     training = training_statistics(checkpoint)
     if training is None:
-        if wanted == "yes":
-            raise UserError("--match-inputs yes: the checkpoint does not say which values it was trained on; train or export it again")
         console.say(f"{path}: the checkpoint does not say which values it was trained on; these are taken as they are")
         return None
     scene = pair_statistics(pair, scale)
-    found = scene and match(scene, training)
-    if not found or wanted == "auto" and not found.is_foreign:
+    if scene is None:
+        console.say(f"{path}: too few valid pixels to match it to the training; left as it is")
+        return None
+    found = match(scene, training)
+    if wanted == "auto" and not found.is_foreign:
         return None
     if wanted == "auto" and not found.is_needed:
         console.say(f"{path}: {found.words}: too flat to be matched to it, left as it is (--match-inputs yes: matched)")

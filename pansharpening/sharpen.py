@@ -9,7 +9,7 @@ import numpy as np
 from mapping.stac_item import WITHOUT_DATE
 from pansharpening.cost import tell_cost
 from pansharpening.fuse import FuseSettings, fuse, is_done, refuse_inputs
-from pansharpening.matching import Matching, matching_of
+from pansharpening.matching import matching_of, require_matching
 from pansharpening.output_form import OutputForm, choose_form
 from pansharpening.pair_bands import check_ratio, select_bands
 from pansharpening.preview import preview_of, write_preview
@@ -64,13 +64,12 @@ class SharpenRun:
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings. form: OutputForm. matching: of the inputs, or None."""
+    """path: of the sharpened raster. pair: raster.pair.Pair. settings: FuseSettings. form: OutputForm."""
 
     path: str
     pair: Pair
     settings: FuseSettings
     form: OutputForm
-    matching: Matching | None = None
 
 
 def sharpen_all(run, pans, mss, processes, first):
@@ -81,8 +80,9 @@ def sharpen_all(run, pans, mss, processes, first):
     """
     planned = plan_sharpening(run, pans, mss, first)
     if run.dry_run:
-        for one, sharpener in with_sharpeners(run, planned):
-            tell_cost(run, one, sharpener, first)
+        model = network_of(run.checkpoint, run.compute) if run.checkpoint and planned else None
+        for one in planned:
+            tell_cost(run, one, sharpener_of(run, one, model, first), first)
         return 0
     require_writable(run.output_dir)
     # Each process tells of its own pairs, so none of them is silent.
@@ -95,6 +95,8 @@ def sharpen_all(run, pans, mss, processes, first):
 
 def plan_sharpening(run, pans, mss, console):
     """[PlannedPair] of two lists of patterns, with all checks that headers allow; tells how each will be sharpened."""
+    if run.checkpoint and run.match_inputs == "yes":
+        require_matching(run.checkpoint)
     planned = {}
     for pan, ms in match_paths(pans, mss):
         one = plan_pair(run, pan, ms, console)
@@ -125,8 +127,7 @@ def plan_pair(run, pan, ms, console):
     console.say(f"{path}: bands of ms {how}: {', '.join(numbered)}")
     if size != of_pan:
         console.say(f"{path}: {size} of pan's {of_pan} pixels; there is no whole ms pixel under the others")
-    matching = matching_of(pair, run.checkpoint, scale, run.match_inputs, console, path) if run.checkpoint else None
-    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron), form, matching)
+    return PlannedPair(path, pair, FuseSettings(scale=scale, rgb=run.rgb, block=run.block, apron=run.apron), form)
 
 
 def choose_scale(run, pair):
@@ -162,10 +163,11 @@ def sharpen_pairs(run, planned, processes, console):
 
     With run.strict, or where there is only one pair, its error ends the run. console: this process's.
     """
-    failed = []
-    for one, sharpener in with_sharpeners(run, planned[processes.rank :: processes.size]):
+    failed, own = [], planned[processes.rank :: processes.size]
+    model = network_of(run.checkpoint, run.compute) if run.checkpoint and own else None
+    for one in own:
         try:
-            sharpen_pair(run, one, sharpener, console)
+            sharpen_pair(run, one, sharpener_of(run, one, model, console), console)
         except (UserError, RunError) as error:
             if len(planned) == 1 or run.strict:
                 raise
@@ -174,14 +176,12 @@ def sharpen_pairs(run, planned, processes, console):
     return [path for part in processes.gather(failed) for path in part]
 
 
-def with_sharpeners(run, planned):
-    """(PlannedPair, what sharpens it) of each."""
-    model = network_of(run.checkpoint, run.compute) if run.checkpoint and planned else None
-    for one in planned:
-        if model is None:
-            yield one, classical_sharpener(run.method, one.pair, one.settings.scale, run.block, run.back_projection)
-        else:
-            yield one, network_sharpener(run.checkpoint, run.compute, run.back_projection, one.matching, model)
+def sharpener_of(run, planned, model, console):
+    """What sharpens a PlannedPair. model: the network, None for a classical method."""
+    if model is None:
+        return classical_sharpener(run.method, planned.pair, planned.settings.scale, run.block, run.back_projection)
+    matching = matching_of(planned.pair, run.checkpoint, planned.settings.scale, run.match_inputs, console, planned.path)
+    return network_sharpener(run.checkpoint, run.compute, run.back_projection, matching, model)
 
 
 def sharpen_pair(run, planned, sharpener, console):

@@ -214,6 +214,9 @@ def sides_or_size(text):
     return sides
 
 
+sides_or_size.separated = True
+
+
 def refused(text, expected):
     return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 

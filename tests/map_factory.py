@@ -1,6 +1,8 @@
 """Tiny checkpoints and scenes for the tests of inference.py."""
 
+import contextlib
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import torch
@@ -55,3 +57,22 @@ def numbers(height, width, seed=0, bands=3):
 def run(*words):
     """inference.main in this process; words may be paths and numbers. Returns the exit code; UserError and RunError are raised."""
     return inference.main([str(w) for w in words])
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours may catch it."""
+
+
+@contextlib.contextmanager
+def killed_at_call(number, owner, name):
+    """The call of owner.name with this number, from 1, ends everything before it does anything."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments, **more):
+        calls.append(1)
+        if len(calls) == number:
+            raise Killed
+        return original(*arguments, **more)
+
+    with mock.patch.object(owner, name, counted), contextlib.suppress(Killed):
+        yield

@@ -18,6 +18,7 @@ import shapely
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from map_factory import killed_at_call
 from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine, from_origin
 
@@ -62,25 +63,6 @@ def write_pointwise(path):
             "chip_size": 128, "ground_resolution": 10.0, "layer": "mask", "threshold": 0.5, "patches_dir": "nowhere"}
     save_checkpoint(path, {"kind": "segmentation", "model": {}, "settings": {}, "state": {"model": {}}, "data": data})
     return path
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing of ours may catch it."""
-
-
-@contextlib.contextmanager
-def killed_at_call(number, owner, name):
-    """The call of owner.name with this number, from 1, ends everything before it does anything."""
-    original, calls = getattr(owner, name), []
-
-    def counted(*arguments, **more):
-        calls.append(1)
-        if len(calls) == number:
-            raise Killed
-        return original(*arguments, **more)
-
-    with mock.patch.object(owner, name, counted), contextlib.suppress(Killed):
-        yield
 
 
 def write_raster(path, array, step=10.0, block=None, nodata=None, west=500_000):

@@ -105,3 +105,9 @@ def test_a_run_that_is_killed_inside_an_epoch_ends_with_the_same_weights_and_oth
     train.main(["--resume", str(tmp_path / "killed" / "checkpoints" / "last.pt"), "--quiet"])
     assert all(torch.equal(value, weights("killed")[key]) for key, value in weights("mixed").items())
     assert any(not torch.equal(value, weights("plain")[key]) for key, value in weights("mixed").items())
+
+
+def test_a_batch_of_one_patch_has_no_pair(tmp_path):
+    patches = write_patch_set(tmp_path / "patches", {"train": 6, "val": 1}, size=32)
+    with pytest.raises(UserError, match="--batch-size 2 or more"):
+        PatchDataModule(patches, 1, 0, sampling=Sampling(cutmix=0.5)).setup(("train",))

@@ -149,6 +149,17 @@ def test_copies_lie_in_the_window_hide_no_object_and_leave_all_else_as_it_was(se
     assert not (changed & ~covered).any()
 
 
+def test_no_copy_lies_where_there_is_no_data():
+    image = torch.zeros(2, 60, 60)
+    image[:, :30, :30] = 0.3
+    known = target([[4, 4, 12, 12]])
+    for seed in range(40):
+        draws = np.random.default_rng(seed).random((6, 6))
+        draws[0, 0] = 0.9
+        after, found = box_augment.with_copies(image, known, (0, 0, 60, 60), draws)
+        assert (found["boxes"] <= 30).all() and not after[:, 30:].any() and not after[:, :, 30:].any()
+
+
 def test_half_of_the_crops_get_copies_and_a_policy_of_none_draws_none():
     several = box_augment.draw(400, 3, 0, 0, 0, box_augment.CropPolicy(size=8, copies=3)).copies
     assert several.shape == (400, 3, 6) and (several[:, 0, 0] >= 0.5).mean() == pytest.approx(0.5, abs=0.08)

@@ -152,3 +152,13 @@ def test_chips_of_four_bands_have_their_names_and_spectra_seen_through_the_edges
     chip.main(["fake-chips", "-o", str(tmp_path / "d"), *words])
     with pytest.raises(UserError, match="expected five numbers"):
         fake.read_reflectances(tmp_path / "r.csv", 4)
+
+
+def test_bands_that_are_not_those_of_the_file_or_of_the_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match="more than five numbers"):
+        fake.read_reflectances(fake.OUR_REFLECTANCES, 4)
+    with pytest.raises(UserError, match="names a band twice"):
+        fake.make_fake_chips(fake.OUR_REFLECTANCES, tmp_path, 1, fake.FakeRecipe(side=32, bands=("blue", "blue", "red", "nir")))
+    make(tmp_path, 1)
+    with pytest.raises(UserError, match="bands"):
+        fake.make_fake_chips(fake.OUR_REFLECTANCES, tmp_path, 2, fake.FakeRecipe(side=32, bands=tuple("abcdefgh")))

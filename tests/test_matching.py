@@ -1,5 +1,8 @@
 """Inputs brought to the values of a network's training, and its output brought back: pytest tests/test_matching.py"""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -148,3 +151,17 @@ def test_a_scene_and_its_contrast_stretched_are_sharpened_alike():
         found = match(statistics_of(b.flatten().numpy(), a[0].flatten(1).numpy()), training_statistics(checkpoint))
         images.append((network_sharpener(checkpoint, matching=found).run(a, b) - offset) / gain)
     assert torch.allclose(*images, atol=1e-4)
+
+
+def test_a_pair_that_cannot_be_read_does_not_stop_the_others(pair, tmp_path, capsys):
+    folder = Path(pair.ms).parent
+    for name in ("pan", "ms"):
+        shutil.copy(folder / f"a-{name}.tif", folder / f"b-{name}.tif")
+    with open(folder / "b-pan.tif", "r+b") as file:
+        file.truncate((folder / "b-pan.tif").stat().st_size - 8000)
+    save_checkpoint(tmp_path / "model.pt", trained(0.3, 0.1))
+    words = ["--checkpoint", tmp_path / "model.pt", "--pan", folder / "*-pan.tif", "--ms", folder / "*-ms.tif",
+             "--divide-by", 10_000, "--device", "cpu", "--output-dir", tmp_path / "maps"]
+    assert inference.main([str(word) for word in words]) == 1
+    assert "sharpened 1 of 2" in "".join(capsys.readouterr())
+    assert (tmp_path / "maps" / "a_sharpened.tif").exists() and not (tmp_path / "maps" / "b_sharpened.tif").exists()

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_factory import data, numbers, run, tiny_model, write_checkpoint
+from map_factory import data, killed_at_call, numbers, run, tiny_model, write_checkpoint
 
+from mapping.journal import Journal
 from mapping.reading import Slab
 from mapping.segmentation import Predictor, grids_of, predict_array, predict_bands, shared, whole_map
 from raster.scale import Scale
@@ -59,7 +60,7 @@ def test_slabs_wait_no_longer_than_the_slowest_reader_needs():
     assert most <= 4 and list(first) == list(range(90, 100)) and list(second) == list(range(87, 100))
 
 
-def test_a_map_of_two_sizes_is_continued_with_the_same_bytes_and_says_its_windows(make_raster, tmp_path, capsys):
+def test_a_map_of_two_sizes_is_the_mean_and_says_its_windows(make_raster, tmp_path, capsys):
     scene, checkpoint = make_raster("scene.tif", numbers(150, 70), descriptions=["B04", "B08", "B12"]), write_checkpoint(tmp_path / "a.pt")
     run("--checkpoint", checkpoint, scene, "--output-dir", tmp_path / "maps", "--window", "32,48", "--probabilities", "float32")
     import rasterio
@@ -87,3 +88,19 @@ def test_only_maps_of_pixels_are_a_mean(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "a.pt", kind="classification", **{k: v for k, v in data().items() if k == "layer"})
     with pytest.raises(UserError, match="only a map of pixels"):
         run("--checkpoint", checkpoint, "x.tif", "--window", "32,48")
+
+
+@pytest.mark.parametrize("kill", [1, 3])
+def test_a_map_of_two_sizes_that_is_killed_goes_on_to_the_same_bytes(make_raster, tmp_path, kill):
+    scene, checkpoint = make_raster("scene.tif", numbers(150, 70), descriptions=["B04", "B08", "B12"]), write_checkpoint(tmp_path / "a.pt")
+
+    def make(folder):
+        run("--checkpoint", checkpoint, scene, "--output-dir", tmp_path / folder, "--window", "32,48", "--probabilities", "float32")
+
+    make("whole")
+    with killed_at_call(kill, Journal, "append"):
+        make("again")
+    assert not (tmp_path / "again" / "scene_classes.tif").exists()
+    make("again")
+    for name in ("scene_classes.tif", "scene_probability.tif"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

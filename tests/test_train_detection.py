@@ -129,3 +129,26 @@ def test_detections_count_from_the_chosen_score_on_then_from_the_stated_one():
     assert score_of({"threshold": 0.0, "stated_threshold": 0.2}) == 0.0
     assert score_of({"threshold": None, "stated_threshold": 0.2}) == 0.2
     assert score_of({}) == UNCHOSEN
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--framework", "mask-rcnn", "--copies", "8"], "--copies is for --framework centre"),
+    (["--framework", "fcos", "--stride", "2"], "--stride is for --framework centre"),
+    (["--no-augment", "--copies", "4"], "pass one of the two"),
+])
+def test_flags_that_a_training_would_not_read_are_refused(words, says):
+    with pytest.raises(UserError, match=says):
+        train_detection.main(["--train-images", "a", "--train-annotations", "b.json", "--device", "cpu", *words])
+
+
+def test_a_run_goes_on_with_the_stride_that_it_has_also_where_that_is_said(words, tmp_path):
+    """Objects of the squares are small, so auto means cells of two pixels."""
+    assert train_detection.main([str(word) for word in (*words, "--max-steps", 1, "--stride", 2)]) == 0
+    last = str(tmp_path / "run" / "checkpoints" / "last.pt")
+    saved = load_checkpoint(last)
+    saved["settings"]["stride"] = "auto"
+    save_checkpoint(last, {key: value for key, value in saved.items() if key != "path"})
+    for stride in ("2", "auto"):
+        assert train_detection.main(["--resume", last, "--stride", stride, "--device", "cpu", "--quiet"]) == 0
+    with pytest.raises(UserError, match="--stride 4 disagrees with the checkpoint, which has 2"):
+        train_detection.main(["--resume", last, "--stride", "4", "--device", "cpu", "--quiet"])
