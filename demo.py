@@ -442,6 +442,9 @@ def map_scenes(checkpoint, class_set, request, console):
     from raster.source import list_rasters, scene_name
 
     data = checkpoint["data"]
+    if data.get("dates", 1) > 1:
+        raise UserError(f"the checkpoint maps samples of {data['dates']} dates, of which demo.py shows none; pass them to inference.py "
+                        "--report")
     scenes = list_scenes(request.scenes)
     masks = list_rasters(request.masks) if request.masks else []
     maps = request.folder / "maps"

@@ -18,7 +18,7 @@ from torch import nn
 from constants import CEMS_BANDS
 from losses import CombinedLoss, DiceLoss, FocalLoss  # noqa: F401  (`from model import CombinedLoss` is part of the interface)
 from nets.adapter_file import with_base
-from nets.assembled import answers_by_itself, build_model, padded
+from nets.assembled import AssembledModel, answers_by_itself, build_model, padded
 from nets.contrast_unet import ContrastUNet
 from nets.encoder_weights import fill_encoder
 from nets.foundation import FoundationEncoder
@@ -271,7 +271,7 @@ class FireSegmentationModel(nn.Module):
     @property
     def coordinates_read(self):
         """What its encoder could take beside pixels."""
-        return getattr(getattr(self.network, "encoder", None), "coordinates_read", ())
+        return getattr(self.network.encoder, "coordinates_read", ()) if isinstance(self.network, AssembledModel) else ()
 
     @property
     def coordinates(self):
@@ -340,17 +340,17 @@ class FireSegmentationModel(nn.Module):
         with predicting(self):
             return self(x, **coordinates)[:, 0]
 
-    def predict_fire_detection(self, x):
+    def predict_fire_detection(self, x, **coordinates):
         """→ is any pixel of a class above 0? (B,) bool."""
-        return (self.predict_segmentation(x) > 0).flatten(1).any(dim=1)
+        return (self.predict_segmentation(x, **coordinates) > 0).flatten(1).any(dim=1)
 
-    def predict_fire_confidence(self, x):
+    def predict_fire_confidence(self, x, **coordinates):
         """→ the highest probability of that, (B,) in [0, 1]. 1 - p_0, clamped: a sum of rounded parts can exceed 1."""
-        return (1.0 - self.predict_probabilities(x)[:, 0]).clamp(0.0, 1.0).flatten(1).amax(dim=1)
+        return (1.0 - self.predict_probabilities(x, **coordinates)[:, 0]).clamp(0.0, 1.0).flatten(1).amax(dim=1)
 
-    def predict_fire_fraction(self, x):
+    def predict_fire_fraction(self, x, **coordinates):
         """→ the share of such pixels, (B,) in [0, 1]."""
-        return (self.predict_segmentation(x) > 0).float().flatten(1).mean(dim=1)
+        return (self.predict_segmentation(x, **coordinates) > 0).float().flatten(1).mean(dim=1)
 
 
 def cut(values, height, width):

@@ -627,7 +627,7 @@ def with_dates(choice, patch_set):
     if row is None or "dates" not in patch_set.sensing or choice.model:
         return choice
     stated = [word.partition("=")[2] for word in choice.encoder_args if word.partition("=")[0] == "dates"]
-    if stated and stated[0] != str(count):
+    if stated and count > 1 and stated[0] != str(count):
         raise UserError(f"--encoder-args dates={stated[0]}, but the patches of {patch_set.folder} have {count} dates; leave it out")
     if count > 1 and "dates" not in row.reads:
         raise UserError(f"encoder {choice.encoder} reads one date, the patches of {patch_set.folder} have {count}; pass a Prithvi, or cut "

@@ -51,7 +51,10 @@ class Patch:
 
 @dataclasses.dataclass(frozen=True)
 class PatchDays:
-    """When patches were taken. bands: names of the set's; stated: its patches state all dates of their samples."""
+    """
+    When patches were taken. bands: names of the set's, () where they are not those of each of its scenes; stated: its patches state all
+    dates of their samples.
+    """
 
     bands: tuple
     stated: bool
@@ -101,7 +104,7 @@ class PatchSet:
 
     @property
     def days(self):
-        return PatchDays(self.bands, "dates" in self.sensing)
+        return PatchDays(self.bands if len({patch.scene for patch in self.patches}) == 1 else (), "dates" in self.sensing)
 
     def of_split(self, split):
         return [patch for patch in self.patches if patch.split == split]

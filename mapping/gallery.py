@@ -112,12 +112,14 @@ def patch_predictions(checkpoint, class_set, patch_set, patches, device, batch_s
     threshold = class_set.threshold(checkpoint["data"].get("threshold"))
     model = model_from_checkpoint(checkpoint).to(device)
     dataset = PatchDataset(patch_set, patches)
+    names = [name for name in model.coordinates if name in patch_set.known_coordinates(model.dates)]
     for first in range(0, len(patches), batch_size):
         batch = dataset.__getitems__(list(range(first, min(first + batch_size, len(patches)))))
         unreadable = {problem.index for problem in batch.problems}
         stored, truth = batch.images.numpy().astype(np.float32), batch.masks.numpy()
         reflectance = finite_reflectance(stored, patch_set)
-        probability = model.predict_probabilities(torch.from_numpy(reflectance).to(device)).cpu()
+        known = dataset.coordinates(batch.indices, names, model.dates, device) if names else {}
+        probability = model.predict_probabilities(torch.from_numpy(reflectance).to(device), **known).cpu()
         for place, index in enumerate(batch.indices):
             progress(1)
             if index not in unreadable:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from constants import plain_band
 from raster.bands import is_cems_image, match_bands
 from raster.dated import Dated, DatedClouds, match_stack, undated
 from raster.hidden import data_bands
@@ -158,12 +159,22 @@ def match_raster(info, data, flags):
     """(1-based bands, how they were found) of a raster, see raster.bands.match_bands; of several dates that are named by their days too."""
     wanted = list(data["bands"])
     try:
-        return match_bands(info, wanted, flags.bands)
+        found, how = match_bands(info, wanted, flags.bands)
+        if how == "by order" and flags.bands is None and has_one_date(info, wanted, data.get("dates", 1)):
+            raise UserError(f"{info.path} has the bands of one date, and the checkpoint wants {data['dates']}; name the scenes of all "
+                            "dates, or pass --bands")
+        return found, how
     except UserError:
         found = match_stack(info, wanted, data["dates"]) if data.get("dates", 1) > 1 and flags.bands is None else None
         if found is None:
             raise
         return found, "by name, date after date"
+
+
+def has_one_date(info, wanted, dates):
+    """Whether a raster has bands that are called as those of one of several dates."""
+    names = {plain_band(name or "") for name in info.descriptions}
+    return dates > 1 and all(plain_band(name) in names for name in undated(wanted, dates))
 
 
 def holds_all_dates(path, data, flags):

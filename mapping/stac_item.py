@@ -44,8 +44,8 @@ def item_of(name, info, time, *, made_from, folder, assets, more):
     """
     The item of files in a folder that were made of one or several scenes, None without a time.
 
-    info: RasterInfo of their grid. time: of time_of_scene. made_from: the scenes, paths or ProductScenes, the first of which says by which
-    satellite. assets: {kind: fields}. more: further properties.
+    info: RasterInfo of their grid. time: of time_of_scene. made_from: the scenes, paths or ProductScenes. assets: {kind: fields}. more:
+    further properties.
     """
     if time is None:
         return None
@@ -54,7 +54,7 @@ def item_of(name, info, time, *, made_from, folder, assets, more):
         "type": "Feature", "stac_version": STAC, "stac_extensions": list(EXTENSIONS), "id": name,
         "geometry": geometry, **({"bbox": bbox} if bbox else {}),
         "properties": {
-            **words_of_time(time), **platform_of(getattr(made_from[0], "product", None)), **projection_of(info),
+            **words_of_time(time), **platform_of(made_from), **projection_of(info),
             "processing:software": {"chipmill": VERSION}, **more,
         },
         "links": [source_link(path, folder) for path in made_from],
@@ -76,9 +76,11 @@ def span_of(plan):
     return {"start_datetime": f"{plan.days[0]}T00:00:00Z", "end_datetime": f"{plan.days[-1]}T23:59:59Z"}
 
 
-def platform_of(product):
-    satellite = dict(product.facts).get("satellite") if product else None
-    return {"platform": satellite.lower().replace(" ", "-")} if satellite not in (None, "not stated") else {}
+def platform_of(scenes):
+    """The field of the satellite, where all scenes that name one name the same."""
+    products = [product for scene in scenes if (product := getattr(scene, "product", None))]
+    found = {dict(product.facts).get("satellite") for product in products} - {None, "not stated"}
+    return {"platform": found.pop().lower().replace(" ", "-")} if len(found) == 1 else {}
 
 
 def projection_of(info):

@@ -15,6 +15,7 @@ from raster.acquired import time_in_name
 from raster.bands import alike, band_positions
 from raster.hidden import data_bands
 from raster.product_scene import CACHE_BYTES, ProductScene
+from raster.scale import scale_in_tags
 from raster.scene_path import ScenePath
 from raster.source import (
     LOCAL_OPTIONS,
@@ -105,8 +106,8 @@ class Dated:
             return RasterInfo(
                 path=self, width=dataset.width, height=dataset.height, count=dataset.count, dtypes=dataset.dtypes, crs=dataset.crs,
                 transform=dataset.transform, nodata=dataset.nodata, nodatavals=dataset.nodatavals,
-                descriptions=numbered(self.band_names(dataset), len(self.members)), scales=dataset.scales, offsets=dataset.offsets,
-                block_shapes=dataset.block_shapes, has_mask=dataset.has_mask, **facts,
+                descriptions=numbered(self.band_names(dataset), len(self.members)), block_shapes=dataset.block_shapes,
+                has_mask=dataset.has_mask, **{"scales": dataset.scales, "offsets": dataset.offsets, **facts},
             )
 
 
@@ -193,7 +194,10 @@ class DatedRasters(Dated, ScenePath):
 
     def facts(self, dataset):
         infos = self.infos()
-        return {"tags": infos[-1].tags, "size": [info.size for info in infos], "mtime": [info.mtime for info in infos]}
+        scales = [stated_scale(info, part) for info, part in zip(infos, dataset.parts, strict=True)]
+        tags = {key: value for key, value in infos[-1].tags.items() if key.lower() not in ("scale_factor", "add_offset")}
+        return {"tags": tags, "size": [info.size for info in infos], "mtime": [info.mtime for info in infos],
+                **{fact: tuple(value for part in scales for value in part[fact]) for fact in ("scales", "offsets")}}
 
     def choices(self):
         if self.chosen is None:
@@ -215,7 +219,16 @@ class DatedRasters(Dated, ScenePath):
             named = [name or f"band_{number}" for name, number in zip(part.descriptions, part.bands, strict=True)]
             if [plain_band(name) for name in named] != [plain_band(name) for name in own]:
                 raise Mismatch(f"{path} has the bands {', '.join(named)}, {self} has {', '.join(own)}; pass --bands")
-        return [without_date(name) for name in own]
+        short = [without_date(name) for name in own]
+        return short if len(set(short)) == len(short) else own
+
+
+def stated_scale(info, part):
+    """{"scales", "offsets"} of the bands of one date: GDAL's, or those that the tags of its file state for all of them."""
+    found = {fact: part.of_bands(fact) for fact in ("scales", "offsets")}
+    silent = set(zip(*found.values(), strict=True)) == {(1, 0)}
+    stated = scale_in_tags(info.tags) if silent else None
+    return dict(zip(found, ((number,) * len(part.bands) for number in stated), strict=True)) if stated else found
 
 
 def without_date(name):

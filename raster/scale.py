@@ -83,12 +83,10 @@ def scale_from_tags(info, bands):
     scales, offsets = [info.scales[b] for b in bands], [info.offsets[b] for b in bands]
     silent = [s == 1 and o == 0 for s, o in zip(scales, offsets, strict=True)]
     if all(silent):
-        tags = {key.lower(): value for key, value in info.tags.items()}
-        try:
-            scales = [float(tags["scale_factor"])] * len(bands)
-            offsets = [float(tags.get("add_offset", 0))] * len(bands)
-        except (KeyError, ValueError):
+        stated = scale_in_tags(info.tags)
+        if stated is None:
             return None
+        scales, offsets = ([number] * len(bands) for number in stated)
     elif bare := [b for b, s in zip(bands, silent, strict=True) if s and not info.dtypes[b].startswith("float")]:
         without = ", ".join(band_words(info, b) for b in bare)
         raise UserError(f"{info.path} states a scale for some bands and none for {without}; pass --divide-by and --offset for all bands")
@@ -96,6 +94,15 @@ def scale_from_tags(info, bands):
         raise UserError(f"{info.path} states a scale of 0 for a band; pass --divide-by and --offset")
     # 1 / 0.0001 is 10000.000000000002 in some spellings: what is within rounding of a whole number is that number.
     return Scale(tuple(tidy(1 / s) for s in scales), tuple(tidy(o / s) for o, s in zip(offsets, scales, strict=True)))
+
+
+def scale_in_tags(tags):
+    """(scale, offset) of the tags scale_factor and add_offset of a whole file, None without."""
+    tags = {key.lower(): value for key, value in tags.items()}
+    try:
+        return float(tags["scale_factor"]), float(tags.get("add_offset", 0))
+    except (KeyError, ValueError):
+        return None
 
 
 def band_words(info, band):

@@ -36,9 +36,11 @@ from mapping.inputs import describe_for, plan_of_header
 from mapping.predict_file import predict_file
 from model import FireSegmentationModel, SegmentationConfig, assemble, model_from_checkpoint
 from nets.model_config import ModelConfig
-from raster.dated import match_stack, undated
+from nets.user_model import load_user_model
+from raster.dated import DatedRasters, match_stack, undated
 from raster.places import dated_scenes
 from raster.products import list_scenes
+from raster.scale import Scale, scale_from_tags
 from raster.source import describe, open_raster
 from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
@@ -613,3 +615,61 @@ def test_an_onnx_maps_dates_without_coordinates_and_says_so(small_rows, capsys):
     assert "with.onnx takes no times and place, with which it was trained" in "".join(capsys.readouterr())
     one, other = (read(f"{folder}/lake_{DAYS[1]}_probability.tif") for folder in ("without", "with.o"))
     assert np.allclose(one, other, atol=1e-4, equal_nan=True) and np.isfinite(one).any()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_scales_in_the_tags_of_files_are_those_of_their_dates(silent):
+    write_series(days=DAYS[:2], bands=TWO)
+    for day, offset in zip(DAYS[: 1 if silent else 2], ("-0.1", "0.05"), strict=False):
+        with rasterio.open(f"images/lake_{day}.tif", "r+") as file:
+            file.update_tags(scale_factor="0.0001", add_offset=offset)
+    scene = DatedRasters([f"images/lake_{day}.tif" for day in DAYS[:2]], ["2024-01-01", "2024-03-11"], ["a", "b"])
+    info = describe(scene.with_bands(None))
+    if silent:
+        with pytest.raises(UserError, match="states a scale for some bands and none for band 3"):
+            scale_from_tags(info, range(4))
+    else:
+        assert scale_from_tags(info, range(4)) == Scale((10_000,) * 4, (-1000, -1000, 500, 500))
+
+
+def test_rasters_stacked_by_hand_with_other_days_have_no_days_that_are_known(small_rows):  # noqa: F811
+    pixels = np.random.default_rng(0).integers(1, 5000, (4, 40, 70)).astype(np.uint16)
+    for name, days, corner in (("lake", DAYS[:2], (600_000, 4_900_020)), ("hill", ("20190701", "20200815"), (609_000, 4_900_020))):
+        write_stack(f"images/{name}.tif", pixels, [f"{day}_{band}" for day in days for band in TWO], corner=corner)
+        write_raster(f"masks/{name}.tif", np.eye(40, 70, dtype=np.uint8), 10, corner=corner)
+    cut("--images", "images", "--masks", "masks")
+    assert read_patch_set("patches").known_coordinates(2) == ("place",)
+
+
+def test_a_raster_of_one_date_is_not_mapped_as_all(flat_statistics):
+    names = ("VV", "VH", "DEM", "ANG")
+    write_series(days=DAYS[:1], shape=(4, 70, 90), bands=names)
+    model = numbered_checkpoint(bands=("VV", "VH"))
+    with pytest.raises(UserError, match="1 date"):
+        run(f"images/lake_{DAYS[0]}.tif", "--checkpoint", model, "--accept-scale", "--device", "cpu")
+
+
+def test_one_date_of_a_stack_keeps_the_names_that_tell_its_bands_apart():
+    pixels = np.random.default_rng(0).integers(1, 5000, (4, 40, 70)).astype(np.uint16)
+    write_stack("images/lake_20240311.tif", pixels, [f"{day}_{band}" for day in DAYS[:2] for band in TWO])
+    write_raster("masks/lake_20240311.tif", np.eye(40, 70, dtype=np.uint8), 10)
+    cut("--images", "images", "--masks", "masks", "--dates", 1)
+    assert read_json("patches/chipset.json")["bands"] == [f"{day}_{band}" for day in DAYS[:2] for band in TWO]
+
+
+def test_a_users_network_around_an_encoder_that_reads_dates_takes_pixels_alone():
+    Path("my.py").write_text("""
+from torch import nn
+class Reader(nn.Identity):
+    coordinates_read = ("times", "place")
+class Net(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.encoder, self.head = Reader(), nn.Conv2d(len(config.bands), config.outputs, 1)
+    def forward(self, x):
+        return self.head(self.encoder(x))
+def build_model(config):
+    return Net(config)
+""")
+    model = assemble(ModelConfig(outputs=2), BANDS, user_model=load_user_model("my.py:build_model"))
+    assert model.coordinates_read == () and model(torch.rand(1, len(BANDS), 32, 32)).shape == (1, 2, 32, 32)
