@@ -30,7 +30,7 @@ def main(argv):
     from constants import CEMS_BANDS
     from mapping.inputs import plan_input
     from mapping.map_files import MapFiles
-    from mapping.scene import map_scene, window_grid
+    from mapping.scene import map_scene, window_grids
     from mapping.segmentation import Predictor
     from mapping.settings import MapSettings, ModelFacts
     from model import create_segmentation_model
@@ -49,7 +49,7 @@ def main(argv):
         scene = write_scene(Path(folder) / "scene.tif", args.side)
         plan = plan_input(describe(scene), data, mean=model.config.mean)
         predictor = Predictor(model, 2, plan.scale, Compute(device=torch.device("cpu")), batch_size=args.batch_size)
-        grid = window_grid(plan.info, settings)
+        (grid,) = window_grids(plan.info, settings)
         # The windows of one row make up batches; so do those of the bare passes.
         in_row = len(grid.columns)
         batches = [min(args.batch_size, in_row - n) for n in range(0, in_row, args.batch_size)] * len(grid.rows)

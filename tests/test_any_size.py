@@ -32,7 +32,7 @@ from mapping.journal import Journal
 from mapping.map_files import MapFiles
 from mapping.map_writer import Outlines
 from mapping.polygons import AreaFinder
-from mapping.scene import map_scene, window_grid
+from mapping.scene import map_scene, window_grids
 from mapping.scoring import ScoreRules, Stitcher, score_scene
 from mapping.segmentation import Predictor
 from mapping.settings import MapSettings, ModelFacts
@@ -347,7 +347,7 @@ def test_a_map_and_outlines_that_were_killed_at_any_row_are_those_of_an_undistur
         if vectors == "gpkg" and len(polygons):
             burned = rasterize(((p, 1) for p in polygons), classes.shape, transform=plan.info.transform)
             assert np.array_equal(burned == 1, classes == 1)
-        bands = len(window_grid(plan.info, chosen).rows)
+        bands = len(window_grids(plan.info, chosen)[0].rows)
         for owner, name in ((Journal, "append"), (Outlines, "add"), (Outlines, "add_piece")):
             with killed_at_call(1 + kill % bands, owner, name):
                 make_map("again")
