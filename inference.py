@@ -55,7 +55,7 @@ from nets.model_config import PATCH_CLASS, PATCH_LABELS, PIXEL_CLASSES, PIXEL_VA
 from runtime.errors import Advice, UserError, run_program
 from runtime.flags import Parser, add_common_flags, add_config_flag, parse_with_config
 from runtime.network import add_network_flag, permit
-from runtime.values import dates, listed, names, number, numbers, sides_or_size, whole
+from runtime.values import auto_or, dates, listed, names, number, numbers, sides_or_size, whole
 
 # Names of further checkpoints end like this, or they are folders of a run; what else stands behind the first is a scene.
 FORMS = (".pt", ".onnx", ".safetensors")
@@ -104,8 +104,9 @@ def build_parser():
     group.add_argument("--vectors", choices=("geojson", "gpkg"), default="geojson", help="outlines or boxes as GeoJSON in lon/lat, "
                        "or as a GeoPackage in the scene's CRS")
     group.add_argument("--stac", action="store_true", help="also write a STAC item that names scene, place, date, classes and files")
-    group.add_argument("--index-check", nargs="?", const=0.1, type=number(0, 1), metavar="SHARE", help="leave out areas of which fewer "
-                       "pixels than this share (default: 0.1; 0: off) are beyond the training scenes' threshold on NBR (MNDWI of water …)")
+    group.add_argument("--index-check", nargs="?", const=0.1, type=auto_or(number(0, 1)), metavar="SHARE", help="leave out areas of which "
+                       "fewer pixels than this share (default: 0.1; 0: off) are beyond the training scenes' threshold on NBR (MNDWI of "
+                       "water …); auto: where the checkpoint has one")
     group.add_argument("--simplify", type=number(0), default=0.0, metavar="METRES", help="outlines with fewer corners: borders move by "
                        "about so much, and neighbours keep theirs in common (0: along the pixels)")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
@@ -152,6 +153,7 @@ def build_parser():
 
 def main(argv=None):
     args, given = parse_with_config(build_parser(), sys.argv[1:] if argv is None else argv)
+    given -= {"index_check"} if args.index_check == "auto" else set()  # it asks for nothing where there is no such check
     further = take_checkpoints(args)
     check_combinations(args)
     permit(vars(args).values(), args.allow_network)
@@ -310,13 +312,14 @@ def map_scenes(args, given, checkpoint):
     overlap = (0.25 if answers_pixels(task) else 0.0) if args.overlap is None else args.overlap
     asked = window_of(args, checkpoint, data["chip_size"] or 256)
     window, *further = asked if isinstance(asked, list) else [square(asked, checkpoint)]
+    check = check_of(members, args.index_check)
     settings = MapSettings(
         window=window, further_windows=tuple(further), overlap=overlap, tta=args.tta,
         precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities or ("uint8" if shown_only else None), min_area=args.min_area, aoi=args.aoi,
         strict=args.strict, vectors=args.vectors, simplify=args.simplify, stac=args.stac,
-        networks=len(members), index_check=check_of(members, args.index_check),
+        networks=len(members), index_check=check,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                not args.no_clouds)
@@ -334,6 +337,8 @@ def map_scenes(args, given, checkpoint):
         paths = ", ".join(str(member["path"]) for member in members)
         if (words := windows_words(members)) and not args.window:
             console.warn(words)
+        if args.index_check == "auto" and TASKS[task] == PIXEL_CLASSES and check is None:
+            console.say(f"{paths}: no threshold on an index is known, so areas are not checked by one")
         console.say(f"{paths}: {decision_words(settings.threshold, args.threshold is not None, data['classes'], task)}")
         return map_all(run, args.scenes, processes, console)
 

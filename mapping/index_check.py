@@ -55,11 +55,12 @@ def facts_of(baseline):
 def check_of(members, share):
     """
     The IndexCheck of checkpoints (dicts), with the mean of their thresholds; None where the share is 0 or None. UserError where one names
-    no threshold, or another index.
+    no threshold, or another index. "auto": the usual share, None where one names no threshold.
     """
-    if not share:
-        return None
     found = [member["data"].get("index_check") for member in members]
+    if not share or share == "auto" and not all(found):
+        return None
+    share = USUAL_SHARE if share == "auto" else share
     for member, facts in zip(members, found, strict=True):
         if not facts:
             raise UserError(f"{member['path']} names no threshold on an index; train it again, or pass --index-check 0")

@@ -117,6 +117,7 @@ def test_a_map_leaves_out_what_has_high_nbr_and_says_so(make_raster, tmp_path, c
 def test_checkpoints_that_name_no_threshold_or_another_index_are_refused():
     one, two = {"path": "a.pt", "data": {"index_check": CHECK}}, {"path": "b.pt", "data": {"index_check": {**CHECK, "threshold": 0.3}}}
     assert check_of([one, two], 0.2) == IndexCheck("nbr", pytest.approx(0.2), False, 0.2)
+    assert check_of([one], "auto").share == 0.1 and check_of([one, {"path": "b.pt", "data": {}}], "auto") is None
     assert check_of([one], 0) is None and check_of([{"path": "b.pt", "data": {}}], None) is None
     with pytest.raises(UserError, match="b.pt names no threshold.*--index-check 0"):
         check_of([one, {"path": "b.pt", "data": {}}], 0.1)
@@ -132,3 +133,12 @@ def test_training_keeps_the_threshold_of_its_training_patches(tmp_path):
     for name in ("best_model", "final_model", "last"):
         facts = load_checkpoint(tmp_path / "run" / "checkpoints" / f"{name}.pt")["data"]["index_check"]
         assert facts["index"] == "nbr" and -1 < facts["threshold"] < 1 and facts["above"] in (True, False)
+
+
+def test_auto_maps_without_a_check_where_no_threshold_is_known_and_says_so(tmp_path, make_raster, capsys):
+    scene = make_raster("scene.tif", numbers(40, 50), descriptions=["B04", "B08", "B12"])
+    run("--checkpoint", write_checkpoint(tmp_path / "a.pt"), scene, "--output-dir", tmp_path / "maps", "--accept-scale", "--config",
+        "few-scenes")
+    assert "areas are not checked" in "".join(capsys.readouterr())
+    record = json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"][0]
+    assert "index_check" not in record
