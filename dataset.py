@@ -128,6 +128,11 @@ class PatchDataset(Dataset):
             found["place"] = torch.tensor([[lat, lon] for lon, lat in (patch.place for patch in patches)], dtype=torch.float32)
         return {name: values.to(device) for name, values in found.items()}
 
+    def coordinates_for(self, model, indices, device):
+        """What a model takes of some patches beside their pixels (FireSegmentationModel.coordinates), {} of most."""
+        names = getattr(model, "coordinates", ())
+        return self.coordinates(indices, names, model.dates, device) if names else {}
+
     def empty_labels(self, count):
         """The labels of a batch, of which none is known."""
         if answers_classes(self.task):
@@ -168,6 +173,16 @@ class Sampling:
     steps_per_epoch: int = 0
     seed: int = 0
     cutmix: float = 0.0
+
+
+def require_coordinates(checkpoint, patch_set):
+    """UserError where a checkpoint's model takes dates or places of each patch that some patches do not state."""
+    model = checkpoint["model"]
+    wanted = model.get("coordinates") or ()
+    dates = ((model.get("parts") or {}).get("encoder_args") or {}).get("dates", 1) if wanted else 1
+    if lost := [name for name in wanted if name not in patch_set.known_coordinates(dates)]:
+        raise UserError(f"the checkpoint was trained with {' and '.join(lost)} of each patch, which some of {patch_set.folder} do not "
+                        "state; cut them again with --dates")
 
 
 def patch_order(count, batch_size, *, seed, steps=0, weights=None):

@@ -178,7 +178,7 @@ def import_libraries():
     global follow_changed_data, require_finite_loss, require_finite_weights, claim_scores, Schedule
     global Position, RunState, RunFolder, output_dir_of_run, RunLog, RunningSums, Saver, BEST, FINAL, LAST, Unreadable
     global final_reaches, adopt_settings, settings_of, write_scores, load_checkpoint, require_parts, result_of
-    global facts_of, assemble, in_words, optimiser_groups, load_user_model, name_base, save_adapters
+    global facts_of, require_coordinates, assemble, in_words, optimiser_groups, load_user_model, name_base, save_adapters
     global find_result, ended_as_planned, path_length, warn_of_short_path, spread_patches
     import numpy as np
     import torch
@@ -192,7 +192,7 @@ def import_libraries():
         scale_doubt,
         target_statistics,
     )
-    from dataset import Labels, PatchDataModule, Sampling
+    from dataset import Labels, PatchDataModule, Sampling, require_coordinates
     from losses import CombinedLoss, Criterion, LossFacts, make_loss, require_terms
     from mapping import patch_scores, scoring
     from mapping.index_check import facts_of
@@ -465,7 +465,7 @@ def train_step(learner, batch, draws, step, options, patch_set):
     processes, task = learner.processes, TASKS[options.task]
     seed_step(options.seed, step, processes.rank)
     images, target = to_device(batch, patch_set, learner.compute, draws)
-    coordinates = coordinates_of(learner.model, batch, learner.train, images.device)
+    coordinates = learner.train.coordinates_for(learner.model, batch.indices, images.device)
     learner.optimizer.zero_grad(set_to_none=True)
     # Each piece counts by its share of the valid pixels. (The cross-entropy is then nearly that of the whole batch, Dice only roughly.)
     valid = processes.sum(augment.known(target).sum()).clamp(min=1) if options.accumulate > 1 else None
@@ -484,12 +484,6 @@ def train_step(learner, batch, draws, step, options, patch_set):
     return losses, torch.cat(predictions), target
 
 
-def coordinates_of(model, batch, dataset, device):
-    """What the model takes of each patch of a batch beside its pixels, see FireSegmentationModel.coordinates; {} of most."""
-    names = getattr(model, "coordinates", ())
-    return dataset.coordinates(batch.indices, names, model.dates, device) if names else {}
-
-
 def validate(learner, data, options, unreadable):
     """
     → (scores of the whole validation split, threshold that maps best or None where there is none). The loss is that of the main head.
@@ -506,7 +500,7 @@ def validate(learner, data, options, unreadable):
             unreadable.note(batch.problems)
             images, target = to_device(batch, patch_set, learner.compute)
             with learner.compute.autocast():
-                output = learner.network(images, **coordinates_of(learner.model, batch, data.val, images.device))
+                output = learner.network(images, **data.val.coordinates_for(learner.model, batch.indices, images.device))
             sums[index * processes.size + processes.rank] = learner.criterion.sums(output, target)
             metrics.update(output, target, batch.indices)
     for tensor in metrics.tensors().values():
@@ -529,7 +523,7 @@ class Learner:
     """
     The network with what trains it. network: model, compiled where asked for; the two share their weights. outputs: the same for a
     training step, which needs the auxiliary heads too (→ ModelOutput); None of whole networks, which have none. train: the
-    PatchDataset whose patches a step takes, for a model that takes their dates and places.
+    PatchDataset whose patches a step takes.
     """
 
     model: object
@@ -538,7 +532,7 @@ class Learner:
     criterion: object
     optimizer: object
     scaler: object
-    train: object = None
+    train: object
     compute: object
     processes: object
 
@@ -550,9 +544,8 @@ def set_up(data, needs, checkpoint, accept_scale, console):
         if list(checkpoint["data"][name]) != list(found):
             raise UserError(f"the checkpoint was trained on the {name} {', '.join(checkpoint['data'][name])}, {data.root} has "
                             f"{', '.join(found)}; pass the --patches-dir that goes with it")
-    if checkpoint and (lost := lost_coordinates(checkpoint["model"], data.patch_set)):
-        raise UserError(f"the checkpoint was trained with {' and '.join(lost)} of each patch, which some of {data.root} do not state; cut "
-                        "them again with --dates")
+    if checkpoint:
+        require_coordinates(checkpoint, data.patch_set)
     if checkpoint and not accept_scale:
         patches = getattr(data, needs[0]).patches
         doubt, is_wrong = scale_doubt(data.patch_set, patches, checkpoint["data"], checkpoint["model"].get("mean"))
@@ -560,13 +553,6 @@ def set_up(data, needs, checkpoint, accept_scale, console):
             raise UserError(f"{doubt}; pass the --patches-dir that goes with the checkpoint, or --accept-scale")
         if doubt:
             console.warn(f"{doubt}, unlike the checkpoint's training; is their scale right?")
-
-
-def lost_coordinates(model, patch_set):
-    """What a checkpoint's model ({…}) takes of each patch beside its pixels, and some patches do not state."""
-    wanted = model.get("coordinates") or ()
-    dates = ((model.get("parts") or {}).get("encoder_args") or {}).get("dates", 1) if wanted else 1
-    return [name for name in wanted if name not in patch_set.known_coordinates(dates)]
 
 
 def make_learner(options, data, choice, checkpoint, compute, processes, console):
@@ -832,7 +818,7 @@ def test(options, data, choice, checkpoint, split, compute, processes, console):
     def predict(batch):
         images, target = to_device(batch, patch_set, compute)
         with torch.no_grad(), compute.autocast():
-            coordinates = coordinates_of(model, batch, dataset, images.device)
+            coordinates = dataset.coordinates_for(model, batch.indices, images.device)
             probabilities = network(images, **coordinates).float().softmax(dim=1)
         return probabilities.cpu(), images.cpu(), target.cpu()
 
@@ -891,7 +877,7 @@ def test_patches(options, data, choice, checkpoint, split, compute, processes, c
             unreadable.note(batch.problems)
             images, target = to_device(batch, patch_set, compute)
             with compute.autocast():
-                output = network(images, **coordinates_of(model, batch, dataset, images.device))
+                output = network(images, **dataset.coordinates_for(model, batch.indices, images.device))
             metrics.update(output, target, batch.indices)
             bar.update()
     for tensor in metrics.tensors().values():

@@ -14,7 +14,7 @@ import torch
 from rasterio.enums import Resampling
 
 from constants import IGNORE
-from dataset import PatchDataset, read_patch_set
+from dataset import PatchDataset, read_patch_set, require_coordinates
 from mapping.blending import decide_classes
 from metrics import SegmentationMetrics, confusion_scores
 from model import model_from_checkpoint
@@ -112,13 +112,13 @@ def patch_predictions(checkpoint, class_set, patch_set, patches, device, batch_s
     threshold = class_set.threshold(checkpoint["data"].get("threshold"))
     model = model_from_checkpoint(checkpoint).to(device)
     dataset = PatchDataset(patch_set, patches)
-    names = [name for name in model.coordinates if name in patch_set.known_coordinates(model.dates)]
+    require_coordinates(checkpoint, patch_set)
     for first in range(0, len(patches), batch_size):
         batch = dataset.__getitems__(list(range(first, min(first + batch_size, len(patches)))))
         unreadable = {problem.index for problem in batch.problems}
         stored, truth = batch.images.numpy().astype(np.float32), batch.masks.numpy()
         reflectance = finite_reflectance(stored, patch_set)
-        known = dataset.coordinates(batch.indices, names, model.dates, device) if names else {}
+        known = dataset.coordinates_for(model, batch.indices, device)
         probability = model.predict_probabilities(torch.from_numpy(reflectance).to(device), **known).cpu()
         for place, index in enumerate(batch.indices):
             progress(1)

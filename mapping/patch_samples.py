@@ -18,7 +18,7 @@ def write_samples(path, model, dataset, patch_set, class_set, to_device, compute
     full = [i for i, patch in enumerate(patches) if patch.class_pixels and sum(patch.class_pixels[1:])] or list(range(len(patches)))
     chosen = sorted({full[k * (len(full) - 1) // max(1, count - 1)] for k in range(count)})
     images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
-    predicted = model.predict_segmentation(images, **coordinates_of(model, dataset, chosen, images))
+    predicted = model.predict_segmentation(images, **dataset.coordinates_for(model, chosen, images.device))
     arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
     make_own_folder(path.parent)
     save_png(path, sample_sheet(*arrays, patch_set.bands, class_set, [patches[i].image.stem for i in chosen], title_of(path)))
@@ -28,7 +28,7 @@ def write_value_samples(path, model, dataset, patch_set, class_set, to_device, c
     """As write_samples, of values: image, truth, prediction, error."""
     chosen = spread(len(dataset), count)
     images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
-    predicted = model.predict_values(images, **coordinates_of(model, dataset, chosen, images))
+    predicted = model.predict_values(images, **dataset.coordinates_for(model, chosen, images.device))
     arrays = [tensor.cpu().numpy() for tensor in (images, target, predicted)]
     make_own_folder(path.parent)
     save_png(path, value_sheet(*arrays, patch_set.bands, class_set.names[0], [dataset.patches[i].image.stem for i in chosen],
@@ -39,7 +39,7 @@ def write_label_samples(path, model, dataset, patch_set, class_set, to_device, c
     """As write_samples, of labels of whole patches, which are told below each."""
     chosen, names = spread(len(dataset), count), class_set.names
     images, target = to_device(dataset.__getitems__(chosen), patch_set, compute)
-    said = model.predict_probabilities(images, **coordinates_of(model, dataset, chosen, images)).cpu().numpy()
+    said = model.predict_probabilities(images, **dataset.coordinates_for(model, chosen, images.device)).cpu().numpy()
     captions = []
     for index, labels, probabilities in zip(chosen, target.cpu().numpy(), said, strict=True):
         truth = np.flatnonzero(labels == 1) if labels.ndim else [labels] if labels != IGNORE else []
@@ -49,11 +49,6 @@ def write_label_samples(path, model, dataset, patch_set, class_set, to_device, c
     make_own_folder(path.parent)
     save_png(path, label_answers_sheet(images.cpu().numpy(), patch_set.bands, captions,
                                        f"{title_of(path)}; below each patch its predicted labels, and the true ones in brackets"))
-
-
-def coordinates_of(model, dataset, chosen, images):
-    """What a model takes of patches beside their pixels, {} of most."""
-    return dataset.coordinates(chosen, model.coordinates, model.dates, images.device) if getattr(model, "coordinates", ()) else {}
 
 
 def title_of(path):

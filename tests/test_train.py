@@ -264,7 +264,8 @@ def options_of(*flags):
 def learner_of(model, optimizer=None, criterion=None, precision="fp32"):
     train.import_libraries()
     cpu = torch.device("cpu")
-    return train.Learner(model=model, network=model, criterion=criterion or CombinedLoss(), optimizer=optimizer,
+    pixels_alone = types.SimpleNamespace(coordinates_for=lambda model, indices, device: {})
+    return train.Learner(model=model, network=model, train=pixels_alone, criterion=criterion or CombinedLoss(), optimizer=optimizer,
                          scaler=gradient_scaler(cpu, precision), compute=Compute(device=cpu, precision=precision), processes=Processes())
 
 
