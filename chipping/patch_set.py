@@ -99,7 +99,8 @@ class PatchSet:
 
     def known_coordinates(self, dates):
         """("times", "place"), those of the two that are known of each patch. dates: that a model reads."""
-        found = (all(len(self.days.of(patch, dates)) == dates for patch in self.patches), all(patch.place for patch in self.patches))
+        days = self.days
+        found = (all(len(days.of(patch, dates)) == dates for patch in self.patches), all(patch.place for patch in self.patches))
         return tuple(name for name, is_known in zip(("times", "place"), found, strict=True) if is_known)
 
     @property
