@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -319,12 +320,12 @@ def refuse_existing(paths, overwrite):
 
 def require_writable(folder):
     """Make `folder`; UserError now, not after an hour of work, where it cannot be written to."""
-    folder = Path(folder)
-    probe = folder / f".{os.getpid()}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        create_new(probe)
-        probe.unlink()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file, probe = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)  # a name of its own: several may ask at the same time
+        os.close(file)
+        with contextlib.suppress(FileNotFoundError):  # remove_leftovers() of another run
+            os.unlink(probe)
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder or change its rights") from error
 

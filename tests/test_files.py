@@ -94,6 +94,13 @@ def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path):
     assert os.listdir(tmp_path / "new" / "deep") == []
 
 
+def test_several_may_ask_at_once_whether_a_folder_can_be_written_while_another_clears_it(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(task, tmp_path) for task in (require_writable, require_writable, remove_leftovers) * 300]
+        assert [future.result() for future in asked] == [None] * len(asked)
+    assert os.listdir(tmp_path) == []
+
+
 def test_plain_leaves_json_types_alone():
     assert plain({"a": [True, None, 1, "x"], 2: {3, 1}}) == {"a": [True, None, 1, "x"], "2": [1, 3]}
 
