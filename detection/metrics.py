@@ -100,7 +100,9 @@ def choose_threshold(truths, detections, *, iou=0.5, start=0.5):
     """
     (score from which on detections should count, F1 there): the highest F1 by IoU, or by centre where `iou` is None.
 
-    It lies half-way to the next lower score. Of equally good ones the highest; (start, NaN) without an object or a detection.
+    Where objects are few the best score itself is chance. Of an F1 of 1, an object that is missed costs 1 / (2 objects - 1): the
+    threshold is the middle of all scores whose F1 is no further below the highest, or of two neighbours of them if it is no such score
+    itself. (start, NaN) without an object or a detection.
     """
     objects, regions, found = gather(truths, detections)
     matches = match(objects, regions, found, pairs_with(found, objects, regions), iou)
@@ -112,9 +114,14 @@ def choose_threshold(truths, detections, *, iou=0.5, start=0.5):
     scores, hits = scores[order], np.cumsum(hit[order])
     last = np.append(scores[1:] < scores[:-1], True)  # of equal scores all count, or none
     f1 = np.where(last, 2 * hits / (np.arange(1, len(scores) + 1) + matches.objects), -1)
-    best = int(f1.argmax())
-    below = scores[best + 1] if best + 1 < len(scores) else 0.0
-    return float((scores[best] + below) / 2), float(f1[best])
+    below = np.append(scores[1:], 0.0)
+    good = np.flatnonzero(f1 >= f1.max() - 1 / (2 * matches.objects - 1) - 1e-9)
+    threshold = (scores[good[0]] + below[good[-1]]) / 2
+    best = np.count_nonzero(scores >= threshold) - 1
+    if best not in good:
+        best = good[np.abs((scores + below)[good] / 2 - threshold).argmin()]
+        threshold = (scores[best] + below[best]) / 2
+    return float(threshold), float(f1[best])
 
 
 # ------------------------------------------------------------------------------------------------------------- together
