@@ -209,6 +209,7 @@ def test_a_single_0_in_one_band_is_a_dark_pixel_unless_the_file_says_nodata(make
         assert expected[0] <= read(tmp_path / "out.tif")[3, 46:50, 46:50].mean() <= expected[1]
 
 
+@pytest.mark.slow
 def test_the_edge_of_a_real_image_is_that_of_the_image_without_nodata(real_data, tmp_path):
     pairs, maps = {}, {}
     for name in ("whole", "cut"):

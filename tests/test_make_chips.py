@@ -217,6 +217,7 @@ def test_nulls_change_no_bit_of_what_lies_beyond_the_filters_reach(make_raster, 
     assert torch.equal(whole["bands"][:, holed["valid"][0]], holed["bands"][:, holed["valid"][0]])
 
 
+@pytest.mark.slow
 def test_blurred_chips_with_nulls_are_the_same_bytes_for_two_workers(make_raster, tmp_path):
     rng = np.random.default_rng(0)
     pan, ms = rng.integers(1, 9999, (1, 512, 512)).astype(np.uint16), rng.integers(1, 9999, (4, 128, 128)).astype(np.uint16)

@@ -62,8 +62,8 @@ def test_pan_that_is_twice_or_eight_times_as_fine_goes_the_whole_road(make_raste
 @pytest.mark.parametrize(
     ("name", "divisor", "shift", "names", "doubled"),
     [
-        ("worldview2", 2047, (0, 0), "coastal,blue,green,yellow,red,rededge,nir1,nir2", 1),
-        ("geoeye1", 255, (0.5, -0.5), "blue,green,red,nir", 1),
+        pytest.param("worldview2", 2047, (0, 0), "coastal,blue,green,yellow,red,rededge,nir1,nir2", 1, marks=pytest.mark.slow),
+        pytest.param("geoeye1", 255, (0.5, -0.5), "blue,green,red,nir", 1, marks=pytest.mark.slow),
         ("spacenet6", 2047, (1.5, -1), "blue,green,red,nir", 2),  # every pixel of its ms is stored twice, both ways
     ],
 )

@@ -160,6 +160,7 @@ def test_a_decoder_of_the_library_behind_our_encoder_is_the_librarys_network():
         assert torch.equal(ours.decoder.decoder(ours.features(x)[0]), theirs.decoder(theirs.encoder(x)))
 
 
+@pytest.mark.slow
 def test_an_encoder_of_one_size_is_built_for_the_patches_and_takes_no_other():
     encoder = build_encoder("tu-hiera_tiny_224", BANDS, {"embed_dim": 16, "num_heads": 1}, image_size=(100, 64)).eval()
     assert encoder.fixed_size == (128, 64)

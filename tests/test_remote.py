@@ -140,6 +140,7 @@ def test_nobody_at_an_address_is_one_line(checkpoint, impatient, tmp_path):
         run("http://127.0.0.1:9/scene.tif", "--checkpoint", checkpoint, "--output-dir", tmp_path / "maps", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_a_server_that_stalls_is_given_up_and_the_map_goes_on_later(checkpoint, scene, server, impatient, tmp_path, monkeypatch):
     header = MapRun.plan_of_header
 

@@ -206,6 +206,7 @@ def most_bytes_held(height):
     return max(held) - before
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_scenes_height():
     low, high = most_bytes_held(64), most_bytes_held(512)
     assert high == low < 120_000  # 17 KB of rows and two batches; the whole of the higher scene would be 557 KB

@@ -637,6 +637,7 @@ def test_losses_on_other_test_chips_are_never_compared(chips, tmp_path, three_ep
     assert json.loads((tmp_path / "s" / "baselines.json").read_text()) != before
 
 
+@pytest.mark.slow
 def test_training_losses_on_other_chips_are_never_compared_either(chips, tmp_path):
     """Without test chips the best epoch is that of the lowest training loss: of the same chips, as many of them."""
     train(tmp_path, chips, epochs=1, test_chips=None)

@@ -284,6 +284,7 @@ def test_more_epochs_train_on_and_leave_the_rows_before(program, data, finished,
     assert load(finished, FINAL)["state"]["step"] == (EPOCHS + 1) * STEPS
 
 
+@pytest.mark.slow
 def test_flags_of_the_optimiser_win_when_a_run_goes_on_and_stay_otherwise(program, data, run):
     assert program.run(program.begin(data, run, "--epochs", 1, "--weight-decay", 0.25, "--lr", 0.004)) == 0
     for epochs, words, expected in ((2, [], (0.25, 0.004)), (3, ["--weight-decay", 0.5, "--lr", 0.002], (0.5, 0.002))):
@@ -292,6 +293,7 @@ def test_flags_of_the_optimiser_win_when_a_run_goes_on_and_stay_otherwise(progra
         assert (group["weight_decay"], group["lr"]) == expected and float(rows(run)[-1]["lr"]) == expected[1]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_precision(program, data, finished):
     for epochs, precision in ((3, "fp16"), (4, "fp32")):
         assert program.run(program.go_on(data, finished, "--epochs", epochs, "--precision", precision)) == 0
@@ -299,6 +301,7 @@ def test_a_run_goes_on_in_another_precision(program, data, finished):
     assert [row["epoch"] for row in rows(finished)] == [str(epoch) for epoch in range(4)]
 
 
+@pytest.mark.slow
 def test_a_run_in_float16_goes_on_with_its_loss_scale(program, data, finished):
     assert program.run(program.go_on(data, finished, "--epochs", EPOCHS + 1, "--precision", "fp16")) == 0
     change(finished, LAST, lambda checkpoint: checkpoint["state"]["scaler"].update(scale=64.0, _growth_tracker=7))

@@ -65,6 +65,7 @@ def test_chips_that_a_stopped_run_has_left_are_trained_on_with_a_word(tmp_path, 
     assert train_on(tmp_path / "chips", tmp_path, capsys) == [] and "unfinished" not in read_chipset(tmp_path / "chips")
 
 
+@pytest.mark.slow
 def test_patches_that_a_stopped_run_has_left_are_trained_on_with_a_word(tmp_path, make_raster, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
