@@ -1,7 +1,7 @@
 """
 Scores of the detection recipes on real trees and livestock, with the very commands a user types.
 
-    python -m benchmarks.detection_quality WORK_FOLDER trees --seeds 0 1 2        # about eight minutes a seed on two cores
+    python -m benchmarks.detection_quality WORK_FOLDER trees --seeds 0 1 2        # about fourteen minutes a seed on two cores
     python -m benchmarks.detection_quality WORK_FOLDER livestock --seeds 0 1 2
     python -m benchmarks.detection_quality WORK_FOLDER frame-1200 frame-10020     # one frame trains, the other is scored
     python -m benchmarks.detection_quality WORK_FOLDER trees --config detection-from-scratch
