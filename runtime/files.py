@@ -322,10 +322,8 @@ def require_writable(folder):
     """Make `folder`; UserError now, not after an hour of work, where it cannot be written to."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        file, probe = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)  # a name of its own: several may ask at the same time
-        os.close(file)
-        with contextlib.suppress(FileNotFoundError):  # remove_leftovers() of another run
-            os.unlink(probe)
+        with tempfile.TemporaryFile(prefix=".", suffix=".part", dir=folder):  # without a name on Linux: a killed run leaves none
+            pass
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder or change its rights") from error
 

@@ -94,6 +94,17 @@ def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path):
     assert os.listdir(tmp_path / "new" / "deep") == []
 
 
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="other systems need a name for a moment")
+def test_asking_whether_a_folder_can_be_written_makes_no_name_that_a_killed_run_would_leave(tmp_path):
+    try:
+        os.close(os.open(tmp_path, os.O_WRONLY | os.O_TMPFILE))
+    except OSError:
+        pytest.skip("this file system has no files without a name")
+    os.utime(tmp_path, (0, 0))
+    require_writable(tmp_path)
+    assert tmp_path.stat().st_mtime == 0  # nothing was entered into the folder
+
+
 def test_several_may_ask_at_once_whether_a_folder_can_be_written_while_another_clears_it(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(task, tmp_path) for task in (require_writable, require_writable, remove_leftovers) * 300]
