@@ -71,7 +71,7 @@ def read_reflectances(path, bands=8):
             rows.append([float(word) for word in words[:count]])
         except ValueError as error:
             raise UserError(f"{path}, line {number}: expected {expected} numbers separated by commas, got {line[:60]!r}") from error
-        if len(words) > count and is_number(words[count]):
+        if len(words) > count and reads_as_number(words[count]):
             raise UserError(f"{path}, line {number} has more than {expected} numbers (pan and {of_bands} bands); pass the --bands that the "
                             "file has, or a file of these")
         if len(rows[-1]) != count or not np.isfinite(rows[-1]).all():
@@ -81,7 +81,7 @@ def read_reflectances(path, bands=8):
     return np.array(rows, np.float32) / np.float32(SCALE)
 
 
-def is_number(word):
+def reads_as_number(word):
     try:
         float(word)
     except ValueError:

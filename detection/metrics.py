@@ -101,8 +101,8 @@ def choose_threshold(truths, detections, *, iou=0.5, start=0.5):
     (score from which on detections should count, F1 there): the highest F1 by IoU, or by centre where `iou` is None.
 
     Where objects are few the best score itself is chance. Of an F1 of 1, an object that is missed costs 1 / (2 objects - 1): the
-    threshold is the middle of all scores whose F1 is no further below the highest, or of two neighbours of them if it is no such score
-    itself. (start, NaN) without an object or a detection.
+    threshold is the middle of the scores whose F1 is no further below the highest. Where F1 dips in the middle, it lies half-way between
+    the nearest such score and the next lower one. (start, NaN) without an object or a detection.
     """
     objects, regions, found = gather(truths, detections)
     matches = match(objects, regions, found, pairs_with(found, objects, regions), iou)
