@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detection.detections import Detections, box_giou
+from detection.detections import Detections, averaged_boxes, box_giou
 from detection.encoders import ConvBlock, Neck, make_encoder, padded
 
 STRIDE = 4  # pixels of a cell, in the image that the encoder sees
 SPREAD = 0.54  # of a box's side that its peak covers (TTFNet's alpha); a standard deviation is a sixth of that
 WEIGHTS = {"heat": 1.0, "box": 5.0}
 PRIOR = 0.01  # heat of an untrained network
-REACH, AGREE = 3, 0.5  # cells around a peak whose boxes are averaged with its own, where their GIoU is at least this
+REACH = 3  # cells around a peak whose boxes are averaged with its own
 
 
 class CentreDetector(nn.Module):
@@ -76,7 +76,8 @@ class CentreDetector(nn.Module):
         heat = logits.sigmoid()
         peak = (heat * (F.max_pool2d(heat, 3, 1, 1) == heat)).flatten(1)
         scores, index = peak.topk(min(count, peak.shape[1]), dim=1)
-        x0, y0, x1, y1 = averaged_boxes(heat, boxes, index).unbind(2)
+        around, warmth = boxes_around(heat, boxes, index)
+        x0, y0, x1, y1 = averaged_boxes(around[..., around.shape[2] // 2, :], around, warmth).unbind(2)
         places = torch.stack([x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], dim=2)
         return places, scores, index // (boxes.shape[-2] * boxes.shape[-1]) + 1
 
@@ -85,24 +86,21 @@ class CentreDetector(nn.Module):
         return [above(*one, score_threshold, limit) for one in zip(*self.best(images, limit + 1), strict=True)]
 
 
-def averaged_boxes(heat, boxes, index):
+def boxes_around(heat, boxes, index):
     """
-    (B, N, 4): boxes of the cells `index` (B, N) of heat.flatten(1). Each is the mean of the boxes of 7 x 7 cells around it that agree with
-    its own (GIoU of at least a half), weighted by their heat for its class: box voting after Gidaris and Komodakis (2015). One cell's box
-    alone is noisier.
+    (boxes (B, N, 49, 4), heat (B, N, 49) for the class of the peak) of the 7 x 7 cells around each of `index` (B, N) of heat.flatten(1),
+    row by row. Cells beyond the border have no heat.
 
     heat: (B, K, h, w). boxes: (B, 4, h, w).
     """
     h, w = heat.shape[-2:]
     label, row, column = index // (h * w), index % (h * w) // w, index % w
-    tall, wide = h + 2 * REACH, w + 2 * REACH  # with a frame of cells without heat
+    tall, wide = h + 2 * REACH, w + 2 * REACH
     steps = torch.arange(-REACH, REACH + 1, device=heat.device)
-    near = (row + REACH)[..., None] * wide + (column + REACH)[..., None] + (steps[:, None] * wide + steps).flatten()  # (B, N, 49)
-    others = F.pad(boxes, (REACH,) * 4).flatten(2).gather(2, near.flatten(1)[:, None].expand(-1, 4, -1)).unflatten(2, near.shape[1:])
-    weight = F.pad(heat, (REACH,) * 4).flatten(1).gather(1, (near + label[..., None] * tall * wide).flatten(1)).unflatten(1, near.shape[1:])
-    own = others[..., len(steps) ** 2 // 2, None]
-    weight = (weight + 1e-12) * (box_giou(own, others, dim=1) >= AGREE)  # its own box counts, however cold the cell
-    return ((others * weight[:, None]).sum(dim=3) / weight.sum(dim=2)[:, None]).transpose(1, 2)
+    near = (row + REACH)[..., None] * wide + (column + REACH)[..., None] + (steps[:, None] * wide + steps).flatten()
+    around = F.pad(boxes, (REACH,) * 4).flatten(2).gather(2, near.flatten(1)[:, None].expand(-1, 4, -1)).unflatten(2, near.shape[1:])
+    heat = F.pad(heat, (REACH,) * 4).flatten(1).gather(1, (near + label[..., None] * tall * wide).flatten(1)).unflatten(1, near.shape[1:])
+    return around.permute(0, 2, 3, 1), heat
 
 
 def above(boxes, scores, labels, score_threshold, limit):

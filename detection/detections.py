@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 UNCHOSEN = 0.3  # score from which detections count, where nothing has chosen one
+AGREE = 0.4  # GIoU from which the boxes of two cells are taken for those of one object, and averaged
 
 
 class Detections(NamedTuple):
@@ -37,3 +38,14 @@ def box_giou(one, other, dim=-1):
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner
     outer = (torch.maximum(a[2], b[2]) - torch.minimum(a[0], b[0])) * (torch.maximum(a[3], b[3]) - torch.minimum(a[1], b[1]))
     return inner / union.clamp(min=1e-6) - (outer - union) / outer.clamp(min=1e-6)
+
+
+def averaged_boxes(own, others, weights):
+    """
+    (..., 4): the weighted mean of the boxes that agree with each one, its own among them: box voting after Gidaris and Komodakis (2015),
+    here among cells of a grid, since the box of one cell alone is noisy.
+
+    own: (..., 4). others: (..., P, 4), own among them. weights: (..., P), scores from 0. Boxes agree from a GIoU of AGREE.
+    """
+    weights = (weights + 1e-12) * (box_giou(own[..., None, :], others) >= AGREE)  # where all weigh nothing, own is left
+    return (weights[..., None] * others).sum(dim=-2) / weights.sum(dim=-1, keepdim=True)

@@ -6,7 +6,8 @@ TinyDet and BigDet: boxes in frames of one size, from their pixels alone.
 
 boxes (B, M, 4): x0, y0, x1, y1 as shares of width and height. logits (B, M): whether there is an object; the best first. labels (B, M)
 int64: classes 1 … K. TinyDet gives one box a frame, that of the largest object; BigDet gives max_boxes of them. Every cell of a grid
-proposes a box, at a stride of 16 pixels in TinyDet and of 8 in BigDet, and the best proposals are the output.
+proposes a box, at a stride of 16 pixels in TinyDet and of 8 in BigDet. The best proposals are the output, each averaged with those that
+agree with it.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from detection.centre import cells
+from detection.detections import averaged_boxes
 from detection.encoders import SMALL, Neck, PublishedEncoder, load_pretrained, make_encoder, padded
 from nets.small_encoder import ConvBlock, ResidualBlock
 from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
@@ -98,8 +100,10 @@ class SmallDetector(nn.Module):
     def best(self, found):
         """What forward gives, of Proposals."""
         logits, best = found.logits.topk(min(self.kept, found.logits.shape[1]), dim=1)
-        boxes = found.boxes.gather(1, best[..., None].expand(-1, -1, 4)).clamp(0.0, 1.0)
-        return boxes, logits, found.classes.argmax(dim=2).gather(1, best) + 1
+        own, kind = found.boxes.gather(1, best[..., None].expand(-1, -1, 4)), found.classes.argmax(dim=2)
+        kinds = kind.gather(1, best)
+        same = found.logits.sigmoid()[:, None] * (kind[:, None] == kinds[..., None])
+        return averaged_boxes(own, found.boxes[:, None], same).clamp(0.0, 1.0), logits, kinds + 1
 
 
 class TinyTrunk(nn.Module):

@@ -55,6 +55,19 @@ def test_an_untrained_network_proposes_the_usual_box_around_each_cell(model):
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+@given(st.integers(0, 10**6), st.integers(1, 30))
+@settings(max_examples=20)
+def test_the_best_boxes_are_averaged_with_those_of_their_class_that_agree(seed, count):
+    random = np.random.default_rng(seed)
+    boxes, logits, kinds = random_boxes(random, count), torch.tensor(random.normal(0, 3, count)).float(), random.integers(0, 2, count)
+    found = Proposals(boxes[None], logits[None], torch.nn.functional.one_hot(torch.tensor(kinds), 2)[None].float())
+    averaged, _, labels = detector(classes=("a", "b")).best(found)
+    for place, k in enumerate(logits.argsort(descending=True)[:4].tolist()):
+        agree = [m for m in range(count) if kinds[m] == kinds[k] and generalized_box_iou(boxes[k : k + 1], boxes[m : m + 1]) >= 0.4]
+        mean = np.average(boxes[agree], axis=0, weights=logits[agree].sigmoid())
+        assert averaged[0, place].tolist() == pytest.approx(mean.tolist(), abs=1e-5) and labels[0, place] == kinds[k] + 1
+
+
 @pytest.mark.slow
 @BOTH
 def test_torch_export_takes_the_networks(model):
