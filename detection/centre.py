@@ -76,8 +76,8 @@ class CentreDetector(nn.Module):
         heat = logits.sigmoid()
         peak = (heat * (F.max_pool2d(heat, 3, 1, 1) == heat)).flatten(1)
         scores, index = peak.topk(min(count, peak.shape[1]), dim=1)
-        around, warmth = boxes_around(heat, boxes, index)
-        x0, y0, x1, y1 = averaged_boxes(around[..., around.shape[2] // 2, :], around, warmth).unbind(2)
+        around, weights = boxes_around(heat, boxes, index)
+        x0, y0, x1, y1 = averaged_boxes(around[..., around.shape[2] // 2, :], around, weights).unbind(2)
         places = torch.stack([x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], dim=2)
         return places, scores, index // (boxes.shape[-2] * boxes.shape[-1]) + 1
 

@@ -45,7 +45,9 @@ def averaged_boxes(own, others, weights):
     (..., 4): the weighted mean of the boxes that agree with each one, its own among them: box voting after Gidaris and Komodakis (2015),
     here among cells of a grid, since the box of one cell alone is noisy.
 
-    own: (..., 4). others: (..., P, 4), own among them. weights: (..., P), scores from 0. Boxes agree from a GIoU of AGREE.
+    own: (..., 4). others: (..., P, 4), own among them. weights: (..., P), scores from 0. Boxes agree from a GIoU of AGREE. Where what
+    agrees weighs nothing, a box stays as it is.
     """
-    weights = (weights + 1e-12) * (box_giou(own[..., None, :], others) >= AGREE)  # where all weigh nothing, own is left
-    return (weights[..., None] * others).sum(dim=-2) / weights.sum(dim=-1, keepdim=True)
+    weights = weights * (box_giou(own[..., None, :], others) >= AGREE)
+    total = weights.sum(dim=-1, keepdim=True)
+    return torch.where(total > 1e-12, (weights[..., None] * others).sum(dim=-2) / total.clamp(min=1e-12), own)

@@ -102,8 +102,8 @@ class SmallDetector(nn.Module):
         logits, best = found.logits.topk(min(self.kept, found.logits.shape[1]), dim=1)
         own, kind = found.boxes.gather(1, best[..., None].expand(-1, -1, 4)), found.classes.argmax(dim=2)
         kinds = kind.gather(1, best)
-        same = found.logits.sigmoid()[:, None] * (kind[:, None] == kinds[..., None])
-        return averaged_boxes(own, found.boxes[:, None], same).clamp(0.0, 1.0), logits, kinds + 1
+        weights = found.logits.sigmoid()[:, None] * (kind[:, None] == kinds[..., None])
+        return averaged_boxes(own, found.boxes[:, None], weights).clamp(0.0, 1.0), logits, kinds + 1
 
 
 class TinyTrunk(nn.Module):

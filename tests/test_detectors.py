@@ -232,8 +232,8 @@ def test_a_peak_has_the_mean_box_of_the_cells_around_it_that_agree_weighted_by_t
     corner = random.uniform(0, 6, (2, 2, h, w))
     boxes = np.concatenate([corner, corner + random.uniform(8, 14, (2, 2, h, w))], axis=1)
     index = random.integers(0, classes * h * w, (2, 5))
-    around, warmth = boxes_around(*map(torch.tensor, (heat, boxes, index)))
-    averaged = averaged_boxes(around[:, :, 24], around, warmth)
+    around, weights = boxes_around(*map(torch.tensor, (heat, boxes, index)))
+    averaged = averaged_boxes(around[:, :, 24], around, weights)
     for image, peak in np.ndindex(2, 5):
         label, row, column = np.unravel_index(index[image, peak], (classes, h, w))
         own, total, weight = boxes[image, :, row, column], np.zeros(4), 0.0
@@ -241,16 +241,22 @@ def test_a_peak_has_the_mean_box_of_the_cells_around_it_that_agree_weighted_by_t
             for x in range(max(0, column - 3), min(w, column + 4)):
                 other = boxes[image, :, y, x]
                 if generalized_box_iou(torch.tensor(own[None]), torch.tensor(other[None])).item() >= 0.4:
-                    total, weight = total + (heat[image, label, y, x] + 1e-12) * other, weight + heat[image, label, y, x] + 1e-12
-        assert averaged[image, peak].tolist() == pytest.approx((total / weight).tolist(), rel=1e-6)
+                    total, weight = total + heat[image, label, y, x] * other, weight + heat[image, label, y, x]
+        assert averaged[image, peak].tolist() == pytest.approx((total / weight if weight else own).tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("side, weight", [(0.0, 1.0), (1e-4, 1.0), (0.5, 0.0)])
+def test_a_box_that_nothing_agrees_with_stays_as_it_is(side, weight):
+    own = torch.tensor([[0.2, 0.3, 0.2 + side, 0.3 + side]])
+    assert torch.equal(averaged_boxes(own, torch.stack([own, own + 0.4], dim=1), torch.full((1, 2), weight)), own)
 
 
 def test_a_box_is_not_averaged_with_those_of_the_object_beside_it():
     heat, boxes = torch.zeros(1, 1, 8, 8), torch.zeros(1, 4, 8, 8)
     heat[0, 0, 4, 2], heat[0, 0, 4, 4] = 0.4, 0.9
     boxes[0, :, 4, 2], boxes[0, :, 4, 4] = torch.tensor([6.0, 6, 12, 30]), torch.tensor([13.0, 6, 20, 30])
-    around, warmth = boxes_around(heat, boxes, torch.tensor([[4 * 8 + 2]]))
-    assert averaged_boxes(around[:, :, 24], around, warmth)[0, 0].tolist() == [6, 6, 12, 30]
+    around, weights = boxes_around(heat, boxes, torch.tensor([[4 * 8 + 2]]))
+    assert averaged_boxes(around[:, :, 24], around, weights)[0, 0].tolist() == [6, 6, 12, 30]
 
 
 def test_two_narrow_objects_side_by_side_have_two_peaks_in_cells_of_two_pixels_and_one_in_cells_of_four():
