@@ -467,7 +467,7 @@ def train(options, sources, settings, checkpoint, compute, processes, console):
             if due or not data.val:
                 score = val["map_50"] if data.val else -row["train_loss"]
                 score = score if score == score else float("-inf")
-                is_best = position.best_score is None or score > position.best_score
+                is_best = position.best_score is None or score >= position.best_score  # of equal ones the later: its rate is lower
                 position.judge(score, is_best)
                 header["data"]["threshold"] = val.get("threshold")
                 schedule.step_epoch(score)

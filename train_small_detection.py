@@ -324,7 +324,7 @@ def train(options, settings, checkpoint, compute, processes, console):
             # What follows from them: best so far? enough?
             score = val["ap50"] if val else -row["train_loss"]
             score = score if score == score else float("-inf")
-            is_best = position.best_score is None or score > position.best_score
+            is_best = position.best_score is None or score >= position.best_score  # of equal ones the later: its rate is lower
             position.judge(score, is_best)
             position.after_epoch()
             running.reset()

@@ -26,11 +26,11 @@ class Position:
         self.step_in_epoch = 0
 
     def judge(self, score, is_best):
-        """Keep the score of the current epoch if it is the best so far, else count the epoch."""
+        """Keep the score of the current epoch if it is the best so far. An epoch that is as good as the best one is no gain."""
+        gained = is_best and score != self.best_score
+        self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
         if is_best:
-            self.best_score, self.best_epoch, self.epochs_without_gain = score, self.epoch, 0
-        else:
-            self.epochs_without_gain += 1
+            self.best_score, self.best_epoch = score, self.epoch
 
     def restart_epoch(self, steps_per_epoch):
         """Back to the beginning of the current epoch, counted in steps of other data."""

@@ -82,6 +82,16 @@ def test_only_some_epochs_and_the_last_validate(words, tmp_path):
     assert [bool(row["val_map_50"]) for row in rows] == [False, True, True] and rows[0]["best"] == "0" and rows[1]["best"] == "1"
 
 
+def test_of_epochs_that_are_equally_good_the_last_is_kept_and_patience_counts_them(words, tmp_path, monkeypatch):
+    scores, validate = iter([0.25, 0.5, 0.5, 0.5, 0.5]), train_detection.validate
+    monkeypatch.setattr(train_detection, "validate", lambda *given: {**validate(*given), "map_50": next(scores)})
+    more = ["--val", "0.5", "--epochs", 5, "--patience", 2, "--steps-per-epoch", 1]
+    assert train_detection.main([str(word) for word in (*words, *more)]) == 0
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        assert [row["best"] for row in csv.DictReader(file)] == ["1"] * 4
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best_model.pt")["state"]["best_epoch"] == 3
+
+
 def options_of(words):
     args = train_detection.build_parser().parse_args([str(word) for word in words])
     train_detection.import_libraries()

@@ -89,6 +89,19 @@ def test_frames_of_an_earlier_benchmark_take_no_part_in_the_next(tmp_path, monke
     assert found == [[], []]
 
 
+def test_of_epochs_that_are_equally_good_the_last_is_kept_and_patience_counts_them(words, tmp_path, monkeypatch):
+    scores, validate = iter([0.25, 0.5, 0.5, 0.5, 0.5]), train_small_detection.validate
+
+    def scored(*given):
+        val, samples = validate(*given)
+        return {**val, "ap50": next(scores)}, samples
+
+    monkeypatch.setattr(train_small_detection, "validate", scored)
+    assert train_small_detection.main([*words, "--quiet", "--epochs", "5", "--patience", "2"]) == 0
+    assert [row["best"] for row in table(tmp_path / "checkpoints" / "demo.run")] == ["1"] * 4
+    assert load_checkpoint(tmp_path / "checkpoints" / "demo.pt")["state"]["best_epoch"] == 3
+
+
 def test_the_names_of_the_files_are_those_of_the_model(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--manifest", str(data / "warehouse"), "--max-steps", "1", "--device", "cpu", "--quiet"]
