@@ -1,10 +1,13 @@
 """Batches of each epoch as lists of indices, dealt out to processes, read by a DataLoader."""
 
+import signal
+
 from torch.utils.data import DataLoader
 
 from runtime.distributed import Processes
 from runtime.errors import UserError
 from runtime.interrupts import worker_init
+from runtime.stop_signals import kept_back
 
 
 class EpochBatches:
@@ -61,12 +64,20 @@ def as_it_is(batch):
     return batch
 
 
+class Loader(DataLoader):
+    """A DataLoader whose workers start with SIGTERM kept back: it would end those that do not yet leave it to their parent."""
+
+    def __iter__(self):
+        with kept_back(signal.SIGTERM):
+            return super().__iter__()
+
+
 def make_loader(dataset, batches, collate, *, workers=0, pin_memory=False, persistent=False):
     """
     A DataLoader over lists of indices. Its workers leave signals to this process (runtime/interrupts.py). persistent: workers outlive a
     pass; what changes in `dataset` afterwards does not reach them.
     """
-    return DataLoader(
+    return Loader(
         dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin_memory,
         worker_init_fn=worker_init() if workers else None, persistent_workers=persistent and workers > 0,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import epoch_batches
 from runtime.errors import Terminated
 from runtime.interrupts import INTERRUPT, NOTHING, TERMINATE, StopRequest, leaving_flag, worker_init
 
@@ -59,6 +60,29 @@ def test_a_signal_ends_a_worker_only_when_its_parent_leaves(method):
     finally:
         leaving_flag().value = 0
         process.kill()
+
+
+class Numbers:
+    def __getitems__(self, indices):
+        return list(indices)
+
+    def __len__(self):
+        return 4
+
+
+def test_a_signal_does_not_end_a_worker_of_a_loader_that_is_only_starting(monkeypatch):
+    begin, before = worker_init(), set(multiprocessing.active_children())
+
+    def slow_init():
+        return lambda worker: (time.sleep(1), begin(worker))
+
+    monkeypatch.setattr(epoch_batches, "worker_init", slow_init)
+    batches = iter(epoch_batches.make_loader(Numbers(), [[0, 1], [2, 3]], epoch_batches.as_it_is, workers=1))
+    (worker,) = set(multiprocessing.active_children()) - before
+    time.sleep(0.3)  # in which torch has set its own handler
+    os.kill(worker.pid, signal.SIGTERM)
+    assert list(batches) == [[0, 1], [2, 3]]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_process_that_got_no_signal_leaves_as_the_one_that_did():
