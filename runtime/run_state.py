@@ -26,7 +26,7 @@ class Position:
         self.step_in_epoch = 0
 
     def judge(self, score, is_best):
-        """Keep the score of the current epoch if it is the best so far. An epoch that is as good as the best one is no gain."""
+        """Keep the score of the current epoch if it is the best so far; count the epoch unless it is better than all before."""
         gained = is_best and score != self.best_score
         self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
         if is_best:

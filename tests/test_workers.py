@@ -66,9 +66,6 @@ class Numbers:
     def __getitems__(self, indices):
         return list(indices)
 
-    def __len__(self):
-        return 4
-
 
 def test_a_signal_does_not_end_a_worker_of_a_loader_that_is_only_starting(monkeypatch):
     begin, before = worker_init(), set(multiprocessing.active_children())
