@@ -37,7 +37,9 @@ def main():
     from nets.encoders import build_encoder
     from nets.layout import TOKENS
     from nets.model_config import ModelConfig, Neck
+    from runtime.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the programs do
     bands = ("B02", "B03", "B04", "B08", "B11", "B12")
 
     def parts(encoder):

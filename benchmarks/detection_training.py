@@ -28,7 +28,9 @@ def main(argv):
     args = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import train_detection
+    from runtime.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the programs do
     train_detection.import_libraries()
     with tempfile.TemporaryDirectory() as folder:
         tile_set, classes = make_tile_set(Path(folder))

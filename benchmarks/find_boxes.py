@@ -27,6 +27,10 @@ def main(argv):
     parser.add_argument("--sides", type=int, nargs=2, default=(4_000, 40_000))
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)  # image and folder: what the processes do
     args = parser.parse_args(argv)
+
+    from runtime.memory import keep_freed_memory
+
+    keep_freed_memory()  # as the programs do
     if args.peak:
         print(peak_of(*args.peak))
         return

@@ -33,7 +33,9 @@ def main():
 
     from nets.encoders import build_encoder
     from nets.foundation import FOUNDATIONS, V2, prithvi
+    from runtime.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the programs do
     FOUNDATIONS["prithvi:measured"] = prithvi((args.width, args.depth, args.heads), *V2, hub=("", ""))
     ours = build_encoder("prithvi:measured", BANDS).eval()
     theirs = VisionTransformer(img_size=args.size, in_chans=len(BANDS), embed_dim=args.width, depth=args.depth, num_heads=args.heads,

@@ -44,7 +44,9 @@ def only(what, folder, width, height):
     from pansharpening.sharpeners import network_sharpener
     from raster.pair import PairReader, match_pair
     from runtime.checkpoint import load_checkpoint
+    from runtime.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the programs do
     pair = match_pair(folder / f"{width}x{height}-pan.tif", folder / f"{width}x{height}-ms.tif")
     sharpener = network_sharpener(load_checkpoint(ROOT / "weights" / "pansharpen-fake.pt", "pansharpen"))
     if what == "fuse":

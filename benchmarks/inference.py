@@ -36,7 +36,9 @@ def main(argv):
     from model import create_segmentation_model
     from raster.source import describe
     from runtime.device import Compute
+    from runtime.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the programs do
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)

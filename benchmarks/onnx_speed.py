@@ -54,7 +54,9 @@ def main():
     from exporting.exportable import exportable_of
     from exporting.onnx_reader import load_onnx
     from exporting.to_onnx import write_onnx
+    from runtime.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the programs do
     for name in args.networks:
         torch.manual_seed(0)
         model = networks()[name](args.size).eval()

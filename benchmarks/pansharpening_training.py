@@ -20,6 +20,7 @@ from pansharpening.augment import augment_pair  # noqa: E402
 from pansharpening.dataset import PanChips, collate, statistics  # noqa: E402
 from pansharpening.losses import WEIGHTS, weighted_losses  # noqa: E402
 from pansharpening.network import Pansharpener, PansharpenerConfig  # noqa: E402
+from runtime.memory import keep_freed_memory  # noqa: E402
 
 
 def main(argv):
@@ -30,6 +31,7 @@ def main(argv):
     parser.add_argument("--steps", type=int, default=3)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the programs do
     folder = args.folder / f"fake{args.side}"
     make_fake_chips(OUR_REFLECTANCES, folder, args.batch, FakeRecipe(side=args.side))
     chips = PanChips(folder, turned=True)

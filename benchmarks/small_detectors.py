@@ -30,6 +30,7 @@ from detection.small_losses import NAMES  # noqa: E402
 from raster.frames import read_frame  # noqa: E402
 from runtime.device import Compute  # noqa: E402
 from runtime.distributed import Processes  # noqa: E402
+from runtime.memory import keep_freed_memory  # noqa: E402
 from runtime.running_sums import RunningSums  # noqa: E402
 from runtime.settings import group_of  # noqa: E402
 
@@ -100,6 +101,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=8)
     options = parser.parse_args()
     program.import_libraries()
+    keep_freed_memory()  # as the programs do
     with tempfile.TemporaryDirectory() as folder:
         folder, count = Path(folder), options.batch_size * (options.steps + 2)
         chip.main(["fake-captures", "-o", str(folder / "captures"), "--runs", "2", "--frames", str(count), "--quiet"])

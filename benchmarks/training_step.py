@@ -40,11 +40,13 @@ def main():
     from model import create_segmentation_model
     from runtime.device import Compute, autocast, choose_device, gradient_scaler
     from runtime.distributed import Processes
+    from runtime.memory import keep_freed_memory
     from runtime.running_sums import RunningSums
     from runtime.schedule import Schedule
     from runtime.settings import group_of
     from runtime.unreadable import Unreadable
 
+    keep_freed_memory()  # as the programs do
     train.import_libraries()
 
     device, processes = choose_device(args.device), Processes()
