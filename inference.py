@@ -46,6 +46,7 @@ if __name__ == "__main__":
 
     catch_stop_signals("What is finished is safe; run the same command again to continue")  # before the imports, which take a moment
 
+import argparse
 import os
 import sys
 from types import SimpleNamespace
@@ -111,7 +112,8 @@ def build_parser():
                        "about so much, and neighbours keep theirs in common (0: along the pixels)")
     group.add_argument("--class-colours", type=parse_colours, metavar="LIST",
                        help="colours of the classes: water=#1f77b4,forest=#006400 (default: the checkpoint's, or by their names)")
-    group.add_argument("--tta", action="store_true", help="mean over the eight flips and turns: eight times the work, a little better")
+    group.add_argument("--tta", action=argparse.BooleanOptionalAction, help="mean over the eight flips and turns: eight times the work, a "
+                       "little better (default: off; of objects, as the checkpoint says)")
 
     group = parser.add_argument_group("objects (by default as the checkpoint says)")
     group.add_argument("--score-threshold", type=number(0, 1), metavar="S", help="lowest score of a detection (default: the one chosen on "
@@ -314,7 +316,7 @@ def map_scenes(args, given, checkpoint):
     window, *further = asked if isinstance(asked, list) else [square(asked, checkpoint)]
     check = check_of(members, args.index_check)
     settings = MapSettings(
-        window=window, further_windows=tuple(further), overlap=overlap, tta=args.tta,
+        window=window, further_windows=tuple(further), overlap=overlap, tta=bool(args.tta),
         precision=args.precision, task=task,
         threshold=args.threshold if args.threshold is not None else chosen,
         probabilities=args.probabilities or ("uint8" if shown_only else None), min_area=args.min_area, aoi=args.aoi,
@@ -369,9 +371,9 @@ NOT_FOR_SHARPENING = {"report", "aoi", "no_clouds", "threshold", "probabilities"
                       "compile", "batch_size", "vectors", "class_colours", "score_threshold", "iou_threshold", "max_detections", "model",
                       "encoder_weights", "dates", "index_check"}
 NOT_FOR_ONNX = {"precision", "compile", "channels_last", "model"}
-NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "tta", "compile", "model", "index_check"}
+NOT_FOR_DETECTION = {"report", "no_clouds", "threshold", "probabilities", "min_area", "simplify", "compile", "model", "index_check"}
 NOT_FOR_FRAMES = NOT_FOR_DETECTION | {"bands", "divide_by", "offset", "accept_scale", "nodata", "aoi", "vectors", "window", "overlap",
-                                      "max_detections", "class_colours", "dates", "stac"}
+                                      "max_detections", "class_colours", "dates", "stac", "tta"}
 
 
 def find_objects(args, given, checkpoint):
@@ -382,7 +384,7 @@ def find_objects(args, given, checkpoint):
     import datetime
 
     from detection import detectors
-    from detection.detections import score_of
+    from detection.detections import CENTRE, score_of, tta_of
     from detection.image_map import FindSettings
     from detection.maps import FindRun, find_all
     from mapping.inputs import InputFlags
@@ -397,16 +399,23 @@ def find_objects(args, given, checkpoint):
     window = window if isinstance(window, tuple) else (window, window)
     shares = [args.overlap] * 2 if args.overlap is not None else [data.get("overlap", 0.25 * min(trained)) / side for side in trained]
     stride = tuple(max(1, round(side * (1 - share))) for side, share in zip(window, shares, strict=True))
+    detector = checkpoint.get("network") or detectors.detector_from_checkpoint(checkpoint)
+    able = detector.config.framework == CENTRE and "network" not in checkpoint
+    tta, doubt = tta_of(data, args.tta, able, stated=args.score_threshold is not None)
     settings = FindSettings(
         window=window, stride=stride, score_threshold=score_of(data) if args.score_threshold is None else args.score_threshold,
         iou=told(args.iou_threshold, "iou_threshold", 0.5), limit=told(args.max_detections, "max_detections", 300), aoi=args.aoi,
-        strict=args.strict, vectors=args.vectors, precision=args.precision, stac=args.stac,
+        strict=args.strict, vectors=args.vectors, precision=args.precision, stac=args.stac, tta=tta,
     )
     flags = InputFlags.of_text(len(data["bands"]), args.bands, args.divide_by, args.offset, args.nodata, args.accept_scale,
                                clouds=False)
     with program("cpu", args.quiet, patience=datetime.timedelta(days=30)) as (processes, console):
+        if doubt:
+            console.warn(doubt)
+        if tta and args.tta is None:
+            console.say("eight flips and turns of each tile, as in the training's validation; --no-tta leaves them out")
         run = FindRun(
-            detector=checkpoint.get("network") or detectors.detector_from_checkpoint(checkpoint), data=data, flags=flags, settings=settings,
+            detector=detector, data=data, flags=flags, settings=settings,
             compute=choose_compute(args, processes.local_rank, checkpoint), batch_size=args.batch_size, output_dir=args.output_dir,
             colours=classes_of_checkpoint(data, args.class_colours).given, dates=args.dates, overwrite=args.overwrite,
             dry_run=args.dry_run, quiet=args.quiet,

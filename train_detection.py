@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
     catch_stop_signals()  # before the imports, which take a moment
 
+import argparse
 import dataclasses
 import os
 import sys
@@ -117,6 +118,8 @@ def build_parser():
     group.add_argument("--score-threshold", type=number(0, 1), default=0.05, help="detections below take no part in the scores")
     group.add_argument("--iou-threshold", type=number(0, 1), default=0.5, help="boxes of one class above it are the same object")
     group.add_argument("--max-detections", type=whole(1), default=300, help="in a tile; a tile that reaches it is counted and told")
+    group.add_argument("--tta", action=argparse.BooleanOptionalAction, default=False, help="validation, scores and maps take the mean over "
+                       "the eight flips and turns: eight times their work, better boxes; for centre")
 
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
@@ -162,8 +165,8 @@ def check_flags(args):
 
 def refuse_unread(args, given):
     """UserError for flags that were given and that this training does not read."""
-    for name, value in (("stride", args.stride), ("copies", args.copies)):
-        if name in given and value not in ("auto", 0) and args.framework != "centre":
+    for name, value in (("stride", args.stride), ("copies", args.copies), ("tta", args.tta)):
+        if name in given and value not in ("auto", 0, False) and args.framework != "centre":
             raise UserError(f"--{name} is for --framework centre, and {args.framework} does not read it: leave it out")
     if "copies" in given and args.copies not in ("auto", 0) and args.no_augment:
         raise UserError("--no-augment leaves copies out, and --copies asks for them: pass one of the two")
@@ -171,7 +174,7 @@ def refuse_unread(args, given):
 
 def import_libraries():
     """What the functions below use. torch takes seconds to import, so this waits until the flags are known to be right."""
-    global torch, augment_boxes, fit_anchors, usual_size, band_statistics, truths_of, detect_images, on_cpu, Rules, score_of
+    global torch, augment_boxes, fit_anchors, usual_size, band_statistics, truths_of, detect_images, on_cpu, Rules, score_of, tta_of
     global DetectorConfig, build_detector, detector_from_checkpoint, metrics, write_samples, to_input, Labelled, Reading, TileOptions
     global open_tiles, read_sets, Sampling, TrainingData, DetectionTiles, baseline, write_scores, printed_table, count_weights, Caches
     global Compute, choose_device, gradient_scaler, seed_everything, seed_step, usable_cores, share_batch_statistics, optimiser_step
@@ -191,7 +194,7 @@ def import_libraries():
     from detection.dataset import DetectionTiles, band_statistics
     from detection.dataset import truths as truths_of
     from detection.detect import Rules, detect_images, on_cpu
-    from detection.detections import score_of
+    from detection.detections import score_of, tta_of
     from detection.detectors import DetectorConfig, build_detector, detector_from_checkpoint
     from detection.encoders import count_weights
     from detection.learner import Learner
@@ -326,6 +329,7 @@ class Options:
     score_threshold: float
     iou_threshold: float
     max_detections: int
+    tta: bool
     save_every: int
     save_minutes: float
     overwrite: bool
@@ -360,7 +364,7 @@ def open_checkpoint(args, given):
     if "base" in checkpoint and "encoder_weights" in given:
         name_base(checkpoint, args.encoder_weights)
     # what runs had from before these flags
-    settings = {"tone": 0.0, "copies": 0, "stride": "4", "encoder_args": [], "lora": 0, **checkpoint["settings"]}
+    settings = {"tone": 0.0, "copies": 0, "stride": "4", "encoder_args": [], "lora": 0, "tta": False, **checkpoint["settings"]}
     stride = str(checkpoint["model"].get("stride", STRIDE))  # what an "auto" has become
     same = args.stride in ("auto", stride)
     if "stride" in given and not same:
@@ -633,11 +637,12 @@ def rules_of(options):
 
 def predictor(model, tile_set, compute, options):
     """batch → [Detections] on the CPU."""
+    views = {"tta": True} if options.tta else {}
 
     def predict(batch):
         images, _ = to_device(batch, tile_set, compute)
         with compute.autocast():
-            found = model.predict(images, options.score_threshold, options.max_detections)
+            found = model.predict(images, options.score_threshold, options.max_detections, **views)
         return [on_cpu(detections) for detections in found]
 
     return predict
@@ -666,7 +671,7 @@ def describe_data(data, classes, options):
         "classes": list(classes), "chip_size": list(train.tile_size), "overlap": train.overlap, "ground_resolution": None,
         "trained_on": trained_on, "scored_on": data.val.fingerprint() if data.val else f"training {trained_on}",
         "threshold": None, "stated_threshold": options.threshold, "iou_threshold": options.iou_threshold,
-        "max_detections": options.max_detections,
+        "max_detections": options.max_detections, "tta": options.tta,
     }
 
 
@@ -710,6 +715,9 @@ def test(options, sources, checkpoint, compute, processes, console):
     if split not in tile_sets:
         raise UserError("no images to score: pass --test-images DIR and --test-annotations FILE")
     tiles, threshold = DetectionTiles(tile_sets[split]), score_of(checkpoint["data"])
+    _, doubt = tta_of(checkpoint["data"], options.tta, able=True)
+    if doubt:
+        console.warn(doubt)
     model = compute.place(detector_from_checkpoint(checkpoint))
     with console.progress(len(tile_sets[split].images), f"scoring {split}") as bar:
         found, problems = detect_images(predictor(model, tiles.tile_set, compute, options), tiles, rules_of(options), processes,

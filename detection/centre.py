@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detection.detections import Detections, averaged_boxes, box_giou
+from detection.detections import Detections, averaged_boxes, box_giou, doubles
 from detection.encoders import ConvBlock, Neck, make_encoder, padded
+from nets.turns import VIEWS, boxes_turned_back, turned, turned_back
 
 STRIDE = 4  # pixels of a cell, in the image that the encoder sees
 SPREAD = 0.54  # of a box's side that its peak covers (TTFNet's alpha); a standard deviation is a sixth of that
@@ -69,11 +70,24 @@ class CentreDetector(nn.Module):
             "box": WEIGHTS["box"] * ((1.0 - overlap) * share).sum() / total(share.sum()).clamp(min=1e-6),
         }
 
-    def best(self, images, count):
+    def maps(self, images, tta=False):
+        """→ (heat (B, K, h, w) in 0..1, boxes (B, 4, h, w)) as forward() has them. tta: the mean over the eight flips and turns."""
+        if not tta:
+            logits, boxes = self(images)
+            return logits.sigmoid(), boxes
+        h, w = (-(-side // self.stride) for side in images.shape[-2:])
+        images = padded(images)  # so that the cells of a turned image are those of the image
+        heat = boxes = 0
+        for view in VIEWS:
+            logits, found = self(turned(images, view))
+            found = boxes_turned_back(turned_back(found, view).unbind(1), view, images.shape[-2:])
+            heat, boxes = heat + turned_back(logits.sigmoid(), view), boxes + torch.stack(found, dim=1)
+        return heat[..., :h, :w] / len(VIEWS), boxes[..., :h, :w] / len(VIEWS)
+
+    def best(self, images, count, tta=False):
         """→ (boxes (B, N, 4) within the images, scores (B, N), labels (B, N)) of the highest peaks, the best first; N is at most count."""
-        logits, boxes = self(images)
+        heat, boxes = self.maps(images, tta)
         height, width = images.shape[-2:]
-        heat = logits.sigmoid()
         peak = (heat * (F.max_pool2d(heat, 3, 1, 1) == heat)).flatten(1)
         scores, index = peak.topk(min(count, peak.shape[1]), dim=1)
         around, weights = boxes_around(heat, boxes, index)
@@ -81,9 +95,9 @@ class CentreDetector(nn.Module):
         places = torch.stack([x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], dim=2)
         return places, scores, index // (boxes.shape[-2] * boxes.shape[-1]) + 1
 
-    def predict(self, images, score_threshold=0.05, limit=300):
-        """A list of Detections, one an image, sorted by score."""
-        return [above(*one, score_threshold, limit) for one in zip(*self.best(images, limit + 1), strict=True)]
+    def predict(self, images, score_threshold=0.05, limit=300, tta=False):
+        """A list of Detections, one an image, sorted by score. tta: see maps()."""
+        return [above(*one, score_threshold, limit) for one in zip(*self.best(images, limit + 1, tta), strict=True)]
 
 
 def boxes_around(heat, boxes, index):
@@ -104,10 +118,11 @@ def boxes_around(heat, boxes, index):
 
 
 def above(boxes, scores, labels, score_threshold, limit):
-    """Detections of one image, whose boxes are sorted by score: at most `limit` with a score above the threshold."""
-    kept = scores > score_threshold
-    full, kept = bool(kept.sum() > limit), kept[:limit]
-    return Detections(boxes[:limit][kept], scores[:limit][kept], labels[:limit][kept], None, full)
+    """Detections of one image, whose boxes are sorted by score: at most `limit` with a score above the threshold, without doubles."""
+    count = int((scores > score_threshold).sum())
+    boxes, scores, labels = (values[: min(count, limit)] for values in (boxes, scores, labels))
+    new = ~doubles(boxes, labels)
+    return Detections(boxes[new], scores[new], labels[new], None, count > limit)
 
 
 def cells(size, device):

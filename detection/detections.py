@@ -4,7 +4,11 @@ from typing import NamedTuple
 
 import torch
 
+from runtime.errors import UserError
+
+CENTRE = "centre"  # the framework that is no library's
 UNCHOSEN = 0.3  # score from which detections count, where nothing has chosen one
+DOUBLE = 0.6  # share of the smaller of two boxes within the other, from which they are one object if it has less than half of the area
 AGREE = 0.4  # GIoU from which the boxes of two cells are taken for those of one object, and averaged
 
 
@@ -24,6 +28,23 @@ def score_of(data):
     "stated_threshold", which --threshold gave to a run without validation; None stands for none.
     """
     return next((data[name] for name in ("threshold", "stated_threshold") if data.get(name) is not None), UNCHOSEN)
+
+
+def tta_of(data, wanted, able, stated=False):
+    """
+    (whether to take the mean over flips and turns, what to warn of or ""): as asked for, else as the validation of a checkpoint did.
+
+    data: the checkpoint's. wanted: of the flag, None where it is not given. able: whether the detector can. stated: whether the score
+    threshold is not the checkpoint's. UserError where it is asked for and cannot be.
+    """
+    if wanted and not able:
+        raise UserError("--tta is for checkpoints of --framework centre, not for exported files or other detectors; leave it out")
+    usual = bool(data.get("tta"))
+    tta = able and (usual if wanted is None else wanted)
+    if tta == usual or stated or data.get("threshold") is None:
+        return tta, ""
+    return tta, (f"the score threshold {data['threshold']:.2f} was chosen with{'' if usual else 'out'} --tta, and may not be the best "
+                 f"with{'' if tta else 'out'} it; pass a --score-threshold, or train with{'' if tta else 'out'} --tta")
 
 
 def box_giou(one, other, dim=-1):
@@ -51,3 +72,17 @@ def averaged_boxes(own, others, weights):
     weights = weights * (box_giou(own[..., None, :], others) >= AGREE)
     total = weights.sum(dim=-1, keepdim=True)
     return torch.where(total > 1e-12, (weights[..., None] * others).sum(dim=-2) / total.clamp(min=1e-12), own)
+
+
+def doubles(boxes, labels):
+    """
+    (N,) bool: boxes of objects that a better box of their class has already. One of the two lies mostly in the other (DOUBLE) and is less
+    than half as large, so that their IoU is too low for suppression to see it.
+
+    boxes: (N, 4), the best first. labels: (N,).
+    """
+    sides = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    smaller, larger = torch.minimum(area[:, None], area), torch.maximum(area[:, None], area)
+    inside = (sides.clamp(min=0).prod(dim=2) > DOUBLE * smaller) & (smaller < 0.5 * larger)
+    return (inside & (labels[:, None] == labels)).tril(-1).any(dim=1)

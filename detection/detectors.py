@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from detection.centre import STRIDE, CentreDetector
+from detection.detections import CENTRE
 from detection.encoders import SMALL, PublishedEncoder, freeze, load_pretrained
 from detection.torchvision_detectors import FRAMEWORKS, TorchvisionDetector
 from nets.adapter_file import with_base
@@ -22,7 +23,6 @@ from nets.lora import add_lora
 from runtime.checkpoint import config_from_dict, config_to_dict, load_weights
 from runtime.errors import UserError, did_you_mean
 
-CENTRE = "centre"
 ALL_FRAMEWORKS = (CENTRE, *FRAMEWORKS)
 ENCODERS = {CENTRE: SMALL}  # the encoder where none is named
 USUAL_ENCODER = "resnet50"
@@ -129,13 +129,19 @@ class Detector(nn.Module):
             require_target(target, len(self.config.classes))
         return self.network.losses(self.input_step(images), targets, total)
 
-    def predict(self, images, score_threshold=0.05, limit=300):
-        """A list of Detections, one an image, sorted by score. Not for training: eval mode and no gradients."""
+    def predict(self, images, score_threshold=0.05, limit=300, tta=False):
+        """
+        A list of Detections, one an image, sorted by score. Not for training: eval mode and no gradients. tta: the mean over the eight
+        flips and turns, for `centre`.
+        """
         require_images(images, self.config.bands)
+        if tta and self.config.framework != CENTRE:
+            raise ValueError(f"the mean over flips and turns is one of heat maps, which {self.config.framework} does not have")
         if self.training:
             raise ValueError("predict() of a detector in training mode; call eval() before")
         with torch.no_grad():
-            return self.network.predict(self.input_step(images), score_threshold, limit)
+            views = {"tta": True} if tta else {}
+            return self.network.predict(self.input_step(images), score_threshold, limit, **views)
 
     def freeze_encoder(self, frozen):
         """Stop or allow the training of the encoder, batch normalisation included."""

@@ -38,8 +38,9 @@ class FindSettings:
     What decides detections beside the detector and the image.
 
     window: (width, height) of the tiles in pixels. stride: pixels from one to the next, across and down. score_threshold: lowest score.
-    iou: boxes of one class above it are the same object. limit: detections in a tile. aoi: file of polygons or None. strict: unreadable
-    blocks end the image. vectors: form of the features, "geojson" or "gpkg". stac: a STAC item beside them.
+    iou: boxes of one class above it are the same object. limit: detections in a tile. tta: the mean over the eight flips and turns. aoi:
+    file of polygons or None. strict: unreadable blocks end the image. vectors: form of the features, "geojson" or "gpkg". stac: a STAC
+    item beside them.
     """
 
     window: tuple
@@ -47,6 +48,7 @@ class FindSettings:
     score_threshold: float = 0.5
     iou: float = 0.5
     limit: int = 300
+    tta: bool = False
     precision: str = "fp32"
     aoi: str | None = None
     strict: bool = False
@@ -76,7 +78,7 @@ def row_settings(plan, facts, settings):
         "model": facts.weights, "bands": plan.indexes, "divide_by": plan.scale.divide_by, "offset": plan.scale.offset,
         "nodata": plan.nodata, "zero_is_nodata": plan.zero_is_nodata, "masked": plan.masked,
         "window": one_if_equal(settings.window), "stride": one_if_equal(settings.stride), "score_threshold": settings.score_threshold,
-        "limit": settings.limit, "precision": settings.precision,
+        "limit": settings.limit, "precision": settings.precision, **({"tta": True} if settings.tta else {}),
         "aoi": fingerprint([settings.aoi]) if settings.aoi else None,
     })
 

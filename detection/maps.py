@@ -76,7 +76,7 @@ class FindRun:
 
     def finder(self, plan):
         return Finder(self.placed, plan.scale, self.compute, score_threshold=self.settings.score_threshold, limit=self.settings.limit,
-                      batch_size=self.batch_size)
+                      tta=self.settings.tta, batch_size=self.batch_size)
 
     def files(self, name):
         return ImageFiles(self.output_dir, name)

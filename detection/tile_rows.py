@@ -39,12 +39,14 @@ class Finder:
     A detector and how it is run: stored pixels in, detections out.
 
     detector: predict(images (B, C, H, W) float32, score_threshold, limit) → [Detections], in eval mode. scale: raster.scale.Scale.
-    compute: runtime.device.Compute. score_threshold, limit: of predict(). batch_size: tiles at once.
+    compute: runtime.device.Compute. score_threshold, limit: of predict(). tta: ask predict() for the mean over flips and turns. batch_size:
+    tiles at once.
     """
 
-    def __init__(self, detector, scale, compute, *, score_threshold, limit, batch_size=8):
+    def __init__(self, detector, scale, compute, *, score_threshold, limit, tta=False, batch_size=8):
         self.detector, self.compute, self.device = detector, compute, compute.device
         self.score_threshold, self.limit, self.batch_size = score_threshold, limit, batch_size
+        self.views = {"tta": True} if tta else {}  # not all detectors have it
         self.divide_by, self.offset = (torch.tensor(numbers, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
                                        for numbers in (scale.divide_by, scale.offset))
 
@@ -62,7 +64,7 @@ class Finder:
     def find(self, images):
         """[Detections] of (B, C, H, W) reflectance, on the CPU."""
         with self.compute.autocast():
-            found = self.detector.predict(images, self.score_threshold, self.limit)
+            found = self.detector.predict(images, self.score_threshold, self.limit, **self.views)
         return [type(one)(*(part.cpu() if isinstance(part, torch.Tensor) else part for part in one)) for one in found]
 
 

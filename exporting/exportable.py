@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from detection.detectors import CENTRE, detector_from_checkpoint
+from detection.detections import CENTRE
+from detection.detectors import detector_from_checkpoint
 from detection.encoders import count_weights
 from detection.small_detectors import BANDS, NAMES, small_detector_from_checkpoint
 from exporting.parity import compare_dense, compare_ranked

@@ -41,7 +41,7 @@ class OnnxNetwork(nn.Module):
 
 
 class OnnxDetector(OnnxNetwork):
-    """A `centre` detector; see detection.detectors.Detector.predict. limit: boxes of an image that it was exported for."""
+    """A `centre` detector; see detection.detectors.Detector.predict, without tta. limit: boxes of an image that it was exported for."""
 
     def __init__(self, path, session, config, hashes, limit):
         super().__init__(path, session, config, hashes)

@@ -19,6 +19,7 @@ from mapping.blending import Blender, decide_classes, together
 from mapping.reading import Slab
 from nets.model_config import answers_pixels, answers_values
 from nets.output_step import answers_of
+from nets.turns import VIEWS, turned, turned_back
 from raster.plausible import band_figures, judge
 from raster.scale import Scale, to_reflectance
 from raster.windows import WindowGrid
@@ -96,15 +97,10 @@ class Predictor:
         if not self.tta:
             return self.answers(x, known)[:count]
         total = 0
-        for turns in range(4):
-            for mirrored in (False, True):
-                seen = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-                answer = self.answers(seen.contiguous(memory_format=self.memory_format), known)
-                if answers_pixels(self.task):
-                    answer = torch.rot90(answer, -turns, (-2, -1))
-                    answer = answer.flip(-1) if mirrored else answer
-                total = total + answer
-        return total[:count] / 8
+        for view in VIEWS:
+            answer = self.answers(turned(x, view).contiguous(memory_format=self.memory_format), known)
+            total = total + (turned_back(answer, view) if answers_pixels(self.task) else answer)
+        return total[:count] / len(VIEWS)
 
     def answers(self, x, coordinates):
         with self.compute.autocast():

@@ -33,6 +33,7 @@ class SpotConfig:
     bands: tuple = ("red", "green", "blue")
     classes: tuple = CLASSES
     mean: tuple | None = None
+    framework: str = "centre"
 
 
 @dataclass(eq=False)
@@ -50,8 +51,9 @@ class SpotDetector(torch.nn.Module):
     def __hash__(self):
         return id(self)
 
-    def predict(self, images, score_threshold, limit):
+    def predict(self, images, score_threshold, limit, tta=False):
         self.seen.append(tuple(images.shape))
+        self.views = 8 if tta else 1
         return [self.of_one(image.cpu().numpy(), score_threshold, limit) for image in images]
 
     def of_one(self, image, score_threshold, limit):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as move
-from spot_detector import CLASSES, UTM, SpotDetector, data, field_of, stand_in, write_image
+from spot_detector import CLASSES, UTM, SpotConfig, SpotDetector, data, field_of, stand_in, write_image
 
 import inference
 from chipping.image_files import ImageReader, read_header
@@ -321,8 +321,37 @@ def test_the_score_threshold_is_that_of_the_checkpoint_unless_given(tmp_path, fi
         assert len(results_of(tmp_path / str(least))) == (scores >= least).sum() > 0
 
 
+def test_flips_and_turns_are_those_of_the_validation_unless_asked_for_otherwise(tmp_path, find, capsys):
+    image = write_image(tmp_path / "field.png", field_of(np.random.default_rng(10), 150, 120)[0])
+    without, with_tta = "was chosen without --tta, and may not", "was chosen with --tta, and may not"
+    cases = [([], {}, 1, None), (["--tta"], {}, 8, without), ([], {"tta": True}, 8, None), (["--tta"], {"tta": True}, 8, None),
+             (["--no-tta"], {"tta": True}, 1, with_tta), (["--no-tta", "--score-threshold", 0.5], {"tta": True}, 1, None),
+             (["--tta"], {"threshold": None, "stated_threshold": 0.6}, 8, None)]
+    for number, (words, said, views, warned) in enumerate(cases):
+        detector = SpotDetector()
+        assert find(image, "--output-dir", tmp_path / str(number), *words, detector=detector, **{"threshold": 0.4, **said}) == 0
+        told = capsys.readouterr().err
+        assert detector.views == views and (warned in told if warned else "--tta" not in told)
+        assert ("eight flips and turns of each tile" in told) == (views == 8 and not words)  # what it was not asked for is said
+
+
+def test_a_finished_image_is_looked_at_again_with_flips_and_turns(tmp_path, find):
+    image = write_image(tmp_path / "field.png", field_of(np.random.default_rng(10), 150, 120)[0])
+    assert find(image, "--output-dir", tmp_path / "out") == 0
+    with pytest.raises(UserError, match="tta.*--overwrite"):
+        find(image, "--output-dir", tmp_path / "out", "--tta")
+
+
+def test_flips_and_turns_of_other_detectors_are_refused_and_not_taken_from_their_checkpoints(tmp_path, find):
+    image = write_image(tmp_path / "field.png", field_of(np.random.default_rng(10), 150, 120)[0])
+    other = SpotDetector(config=SpotConfig(framework="fcos"))
+    with pytest.raises(UserError, match="--tta is for checkpoints of --framework centre"):
+        find(image, "--output-dir", tmp_path / "out", "--tta", detector=other)
+    assert find(image, "--output-dir", tmp_path / "out", detector=other, tta=True) == 0 and other.views == 1
+
+
 def test_flags_of_other_kinds_are_refused(tmp_path, find):
-    for words in (["--tta"], ["--probabilities"], ["--min-area", "1"], ["--threshold", "0.5"], ["--rgb"]):
+    for words in (["--probabilities"], ["--min-area", "1"], ["--threshold", "0.5"], ["--rgb"]):
         with pytest.raises(UserError, match="not for detectors|for sharpening"):
             find(tmp_path / "x.tif", *words)
     with pytest.raises(UserError, match="only the windows of detectors may be oblong"):

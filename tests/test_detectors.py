@@ -14,12 +14,13 @@ from torchvision.transforms.v2.functional import adjust_brightness, adjust_contr
 import augment
 from detection import augment as box_augment
 from detection.anchors import fit_anchors, fitting_stride, narrow_side, usual_size
-from detection.centre import STRIDE, CentreDetector, boxes_around, heat_loss, make_targets
-from detection.detections import averaged_boxes, box_giou
+from detection.centre import STRIDE, CentreDetector, above, boxes_around, heat_loss, make_targets
+from detection.detections import DOUBLE, averaged_boxes, box_giou, doubles
 from detection.detectors import ALL_FRAMEWORKS, DetectorConfig, build_detector, detector_from_checkpoint
 from detection.encoders import count_weights
 from detection.scale import to_input
 from detection.torchvision_detectors import fill_ignored
+from nets.turns import VIEWS, boxes_turned_back, turned, turned_back
 from runtime.errors import UserError
 
 NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "ignore": torch.zeros(0, 4)}
@@ -45,6 +46,83 @@ def test_the_generalised_iou_is_torchvisions(seed):
     one, other = random_boxes(random, 5, 100), random_boxes(random, 5, 100)
     assert torch.allclose(box_giou(one, other), generalized_box_iou(one, other).diagonal(), atol=1e-5)
     assert torch.allclose(box_giou(one.T, other.T, dim=0), box_giou(one, other))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 12), st.sampled_from([20, 60]))
+def test_a_double_is_a_box_mostly_in_a_better_one_of_its_class_or_around_it_and_much_smaller_or_larger(seed, count, size):
+    boxes = random_boxes(np.random.default_rng(seed), count, size)
+    labels = torch.from_numpy(np.random.default_rng(seed).integers(1, 3, count))
+    expected = [False] * count
+    for i in range(count):
+        for j in range(i):
+            (a, b, c, d), (e, f, g, h) = boxes[i].tolist(), boxes[j].tolist()
+            common = max(0.0, min(c, g) - max(a, e)) * max(0.0, min(d, h) - max(b, f))
+            small, large = sorted([(c - a) * (d - b), (g - e) * (h - f)])
+            expected[i] |= bool(labels[i] == labels[j]) and common > DOUBLE * small and small < large / 2
+    assert doubles(boxes, labels).tolist() == expected
+
+
+def test_the_narrow_second_box_of_an_object_is_no_detection_and_its_neighbour_is_one():
+    boxes = torch.tensor([[10.0, 10, 30, 30], [12, 14, 18, 28], [31, 10, 50, 30], [12, 14, 18, 28], [60, 60, 70, 70]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.2]), torch.tensor([1, 1, 1, 2, 1])
+    found = above(boxes, scores, labels, 0.3, 4)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6]) and found.labels.tolist() == [1, 1, 2] and not found.full
+    assert above(boxes, scores, labels, 0.3, 3).full and len(above(boxes, scores, labels, 0.3, 3).boxes) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- flips and turns
+
+
+@given(st.sampled_from(VIEWS), st.integers(2, 12), st.integers(2, 12), st.data())
+def test_boxes_of_a_turned_image_go_back_to_their_pixels(view, height, width, data):
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    image = torch.zeros(1, height, width)
+    image[:, y0:y1, x0:x1] = 1
+    seen = turned(image, view)
+    assert torch.equal(turned_back(seen, view), image)
+    _, rows, columns = torch.nonzero(seen, as_tuple=True)
+    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert boxes_turned_back(box, view, (height, width)) == (x0, y0, x1, y1)
+
+
+def test_the_eight_views_differ():
+    image = torch.arange(6.0).reshape(1, 2, 3)
+    assert len({tuple(map(tuple, turned(image, view)[0].tolist())) for view in VIEWS}) == 8
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10**6), st.sampled_from(VIEWS), st.sampled_from([(64, 64), (32, 96), (64, 32)]), st.sampled_from([4, 2]))
+def test_with_flips_and_turns_the_detections_of_a_turned_image_are_the_turned_detections(seed, view, size, stride):
+    torch.manual_seed(seed)
+    network = CentreDetector("small", 2, 2, (20.0, 14.0), width=8, stride=stride).eval()
+    torch.nn.init.normal_(network.box[-1].weight, std=0.3)  # boxes that differ from cell to cell, and from view to view
+    image = torch.rand(1, 2, *size)
+    with torch.no_grad():
+        (heat, boxes), (seen, found) = network.maps(image, tta=True), network.maps(turned(image, view), tta=True)
+    assert torch.allclose(turned_back(seen, view), heat, atol=1e-4)
+    back = torch.stack(boxes_turned_back(turned_back(found, view).unbind(1), view, size), dim=1)
+    assert torch.allclose(back, boxes, atol=2e-2)
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10**6), st.integers(20, 80), st.integers(20, 80), st.sampled_from([4, 2]))
+def test_flips_and_turns_of_images_of_any_size_are_the_mean_of_what_their_views_say(seed, height, width, stride):
+    torch.manual_seed(seed)
+    network = CentreDetector("small", 2, 2, (20.0, 14.0), width=8, stride=stride).eval()
+    image = torch.rand(1, 2, height, width)
+    whole = torch.nn.functional.pad(image, (0, -width % 32, 0, -height % 32))
+    with torch.no_grad():
+        heat, boxes = network.maps(image, tta=True)
+        expected = sum(turned_back(network(turned(whole, view))[0].sigmoid(), view) for view in VIEWS) / 8
+    rows, columns = -(-height // stride), -(-width // stride)
+    assert torch.allclose(heat, expected[..., :rows, :columns], atol=1e-5) and boxes.shape == (1, 4, rows, columns)
+
+
+def test_flips_and_turns_are_refused_where_there_is_no_heat_map():
+    detector = build_detector(DetectorConfig(framework="fcos", encoder="small")).eval()
+    with pytest.raises(ValueError, match="heat maps, which fcos does not have"):
+        detector.predict(torch.rand(1, 3, 32, 32), tta=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- augmentation

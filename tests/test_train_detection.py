@@ -8,6 +8,7 @@ from training_programs import make_images
 
 import train_detection
 from detection.detections import UNCHOSEN, score_of
+from detection.detectors import Detector
 from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
 from runtime.settings import group_of
@@ -144,11 +145,28 @@ def test_detections_count_from_the_chosen_score_on_then_from_the_stated_one():
 @pytest.mark.parametrize(("words", "says"), [
     (["--framework", "mask-rcnn", "--copies", "8"], "--copies is for --framework centre"),
     (["--framework", "fcos", "--stride", "2"], "--stride is for --framework centre"),
+    (["--framework", "fcos", "--tta"], "--tta is for --framework centre"),
     (["--no-augment", "--copies", "4"], "pass one of the two"),
 ])
 def test_flags_that_a_training_would_not_read_are_refused(words, says):
     with pytest.raises(UserError, match=says):
         train_detection.main(["--train-images", "a", "--train-annotations", "b.json", "--device", "cpu", *words])
+
+
+def test_validation_and_scores_take_flips_and_turns_where_the_run_has_them(words, squares, tmp_path, monkeypatch, capsys):
+    train_detection.import_libraries()
+    views, predict = [], Detector.predict
+    monkeypatch.setattr(Detector, "predict", lambda *given, **more: views.append(more.get("tta", False)) or predict(*given, **more))
+    assert train_detection.main([str(word) for word in (*words, "--val", "0.5", "--max-steps", 1, "--tta")]) == 0
+    last = str(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert load_checkpoint(last)["data"]["tta"] and views and all(views)
+    for more, expected in (([], True), (["--no-tta"], False)):
+        views.clear()
+        test = ["--test-only", "--resume", last, "--test-images", squares / "val", "--test-annotations", squares / "val.json"]
+        scores = ["--output-dir", tmp_path / f"{expected}", "--device", "cpu"]
+        assert train_detection.main([str(word) for word in (*test, *scores, *more)]) == 0
+        assert set(views) == {expected}
+        assert ("was chosen with --tta" in capsys.readouterr().err) == bool(more)
 
 
 def test_a_run_goes_on_with_the_stride_that_it_has_also_where_that_is_said(words, tmp_path):
