@@ -83,7 +83,7 @@ def test_a_large_scene_is_cut_into_patches(tmp_path):
 
 def test_a_large_pair_is_sharpened(tmp_path):
     peaks, rng = [], np.random.default_rng(1)
-    for name, height in (("small", 2_503), ("large", 10_007)):
+    for name, height in (("small", 5_003), ("large", 20_011)):
         ms, pan = (rng.integers(20, 4000, shape).astype(np.uint16) for shape in ((3, height, 151), (1, 4 * height, 4 * 151)))
         paths = (write_raster(tmp_path / f"{name}-ms.tif", ms, 10, 256, 0), write_raster(tmp_path / f"{name}-pan.tif", pan, 2.5, 256, 0))
         words = ["--ms", paths[0], "--pan", paths[1], "--output-dir", tmp_path / name, "--quiet"]
