@@ -119,7 +119,7 @@ def build_parser():
     group.add_argument("--iou-threshold", type=number(0, 1), default=0.5, help="boxes of one class above it are the same object")
     group.add_argument("--max-detections", type=whole(1), default=300, help="in a tile; a tile that reaches it is counted and told")
     group.add_argument("--tta", action=argparse.BooleanOptionalAction, default=False, help="validation, scores and maps take the mean over "
-                       "the eight flips and turns: eight times their work, better boxes; for centre")
+                       "the eight flips and turns, in eight times their work; for centre")
 
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
