@@ -72,7 +72,7 @@ def main():
         model, optimizer, criterion = make()
         compute, schedule = Compute(device=device, precision=args.precision), Schedule("plateau", 1e-4, 1000)
         learner = train.Learner(model=model, network=model, criterion=criterion, optimizer=optimizer,
-                                scaler=gradient_scaler(device, args.precision), compute=compute, processes=processes)
+                                scaler=gradient_scaler(device, args.precision), train=data.train, compute=compute, processes=processes)
         options = group_of(train.Options, train.build_parser().parse_args([]))
         unreadable = Unreadable("patches", folder, len(data.train), processes)
         metrics = CombinedMetrics(2, device=device)
