@@ -637,12 +637,11 @@ def rules_of(options):
 
 def predictor(model, tile_set, compute, options):
     """batch → [Detections] on the CPU."""
-    views = {"tta": True} if options.tta else {}
 
     def predict(batch):
         images, _ = to_device(batch, tile_set, compute)
         with compute.autocast():
-            found = model.predict(images, options.score_threshold, options.max_detections, **views)
+            found = model.predict(images, options.score_threshold, options.max_detections, options.tta)
         return [on_cpu(detections) for detections in found]
 
     return predict

@@ -44,7 +44,7 @@ def tta_of(data, wanted, able, stated=False):
     if tta == usual or stated or data.get("threshold") is None:
         return tta, ""
     return tta, (f"the score threshold {data['threshold']:.2f} was chosen with{'' if usual else 'out'} --tta, and may not be the best "
-                 f"with{'' if tta else 'out'} it; pass a --score-threshold, or train with{'' if tta else 'out'} --tta")
+                 f"with{'' if tta else 'out'} it; train with{'' if tta else 'out'} --tta for one that is")
 
 
 def box_giou(one, other, dim=-1):

@@ -4,7 +4,7 @@ import ctypes
 import os
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names of them, in glibc's malloc.h
-LARGE, LARGE_OF_OLD = 1 << 30, 32 << 20  # bytes; before version 2.35 glibc takes no more than the second
+LARGE, LARGE_OF_OLD = 1 << 30, 32 << 20  # bytes; an older glibc takes no more than the second
 CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 

@@ -156,7 +156,7 @@ def test_flags_that_a_training_would_not_read_are_refused(words, says):
 def test_validation_and_scores_take_flips_and_turns_where_the_run_has_them(words, squares, tmp_path, monkeypatch, capsys):
     train_detection.import_libraries()
     views, predict = [], Detector.predict
-    monkeypatch.setattr(Detector, "predict", lambda *given, **more: views.append(more.get("tta", False)) or predict(*given, **more))
+    monkeypatch.setattr(Detector, "predict", lambda *given: views.append(given[4]) or predict(*given))
     assert train_detection.main([str(word) for word in (*words, "--val", "0.5", "--max-steps", 1, "--tta")]) == 0
     last = str(tmp_path / "run" / "checkpoints" / "last.pt")
     assert load_checkpoint(last)["data"]["tta"] and views and all(views)
