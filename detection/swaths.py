@@ -59,15 +59,20 @@ def strips_of_rows(plan, aoi, grid, start_row, strict, device):
                 yield top, below, iter([(swaths[0], strip)])
         return
     with ReadAhead(read_swaths(plan, aoi, grid, swaths, [top for top, _ in rows], strict)) as slabs:
-        slabs = iter(slabs)
+        slabs, strips = iter(slabs), {}
         for top, below in rows:
-            yield top, below, ((swath, strip_of(next(slabs), swath, top, grid, device)) for swath in swaths)
+            yield top, below, ((swath, strip_of(next(slabs), swath, top, grid, device, strips)) for swath in swaths)
 
 
-def strip_of(slab, swath, top, grid, device):
-    strip = Strip([slab], grid.size, swath.right - swath.left, device, grid.across)
-    strip.move_to(top)
-    return strip
+def strip_of(slab, swath, top, grid, device, strips):
+    """The Strip of one slab, in the memory of the one before of its width. strips: {width: Strip}."""
+    width = swath.right - swath.left
+    if width in strips:
+        strips[width].restart([slab])
+    else:
+        strips[width] = Strip([slab], grid.size, width, device, grid.across)
+    strips[width].move_to(top)
+    return strips[width]
 
 
 def read_swaths(plan, aoi, grid, swaths, tops, strict):

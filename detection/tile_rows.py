@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from rasterio.features import shapes
 
-from raster.scale import become_reflectance
+from mapping.segmentation import ToReflectance
 
 
 @dataclass
@@ -47,18 +47,7 @@ class Finder:
         self.detector, self.compute, self.device = detector, compute, compute.device
         self.score_threshold, self.limit, self.batch_size = score_threshold, limit, batch_size
         self.views = {"tta": True} if tta else {}  # not all detectors have it
-        self.divide_by, self.offset = (torch.tensor(numbers, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
-                                       for numbers in (scale.divide_by, scale.offset))
-
-    def reflectance(self, stored, valid, unsigned):
-        """(B, C, H, W) stored values → float32 reflectance, 0 where (B, H, W) valid is False. unsigned: int16 stands for uint16."""
-        x = stored.to(torch.float32)
-        if unsigned:
-            x = torch.where(x < 0, x + 65536, x)
-        become_reflectance(x, self.divide_by, self.offset)
-        if not valid.all():
-            x.masked_fill_(~valid[:, None], 0.0)
-        return x.contiguous(memory_format=torch.channels_last) if self.compute.channels_last else x
+        self.reflectance = ToReflectance(scale, self.device, torch.channels_last if compute.channels_last else torch.contiguous_format)
 
     @torch.inference_mode()
     def find(self, images):
@@ -91,19 +80,9 @@ def find_rows(finder, strips, grid, *, thumbnail_step, progress=None):
             columns += [swath.left + column for column in wanted]
             valid += int(np.count_nonzero(strip.mapped[: below - top, : swath.own - swath.left]))
             unreadable += [block for block in strip.unreadable_above(below) if block[0] >= top]  # the others are told already
-            thumbnails.append(thumbnail(finder, strip, swath, (top, below), thumbnail_step))
+            thumbnails.append(strip.thumbnail(finder, (top, below), (swath.left, swath.own), thumbnail_step, swath.left))
         yield TileRow(top, below - top, **joined(pieces, columns), tiles=len(columns), full=full, valid=valid,
                       unreadable=sorted(unreadable), thumbnail=np.concatenate(thumbnails, axis=2))
-
-
-@torch.inference_mode()
-def thumbnail(finder, strip, swath, rows, step):
-    """(C, n, m) float16 reflectance of every `step`-th row and column of the image in rows (first, stop) and in a swath's own columns."""
-    down = torch.arange(-(-rows[0] // step) * step, rows[1], step) - strip.row
-    across = torch.arange(-(-swath.left // step) * step, swath.own, step) - swath.left
-    stored = strip.pixels[:, down.to(strip.device)][:, :, across.to(strip.device)]
-    mapped = torch.from_numpy(strip.mapped)[down][:, across].to(strip.device)
-    return finder.reflectance(stored[None], mapped[None], strip.unsigned)[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
 
 
 def in_image(found, column, left, strip, grid):

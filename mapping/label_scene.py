@@ -20,7 +20,7 @@ from mapping.map_writer import delivered_as, place_on_globe
 from mapping.polygons import Area
 from mapping.preview import Preview, heading_of, thumbnail_step
 from mapping.reading import read_slabs
-from mapping.segmentation import Strip, stride_of, thumbnail_rows
+from mapping.segmentation import Strip, stride_of
 from mapping.settings import band_settings, full_settings
 from mapping.summary import hectares
 from mapping.unreadable import in_record, remarks_on, require_some
@@ -107,7 +107,7 @@ def predict_rows(predictor, slabs, grid, areas, start_row, step, progress=None):
                 predictor.reflectance(stored, valid, strip.unsigned), rows[k], [columns[i] for i in chosen]).cpu().numpy()
         if progress:
             progress(len(columns))
-        thumbnail = thumbnail_rows(predictor, strip, rows[k], stops[k], step)
+        thumbnail = strip.thumbnail(predictor, (rows[k], stops[k]), (0, strip.width), step)
         yield TileRow(rows[k], stops[k] - rows[k], probability, pixels, metres, thumbnail, strip.unreadable_above(stops[k]))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from classes import class_set
 from constants import IGNORE, get_class_names
-from mapping.blending import decide_classes
+from mapping.blending import decide_classes, most_likely
 from metrics import (
     BoundaryMetrics,
     DetectionMetrics,
@@ -162,7 +162,7 @@ class SceneScore:
                 f"the network's probabilities in scene {self.scene} are not numbers; score another checkpoint or use --precision fp32"
             )
         self.seen += int((seen > 0).sum())
-        self.metrics["matrix"].update(probabilities.argmax(dim=0)[None], target)
+        self.metrics["matrix"].update(most_likely(probabilities)[0][None], target)
         if self.threshold is not None:
             self.metrics["matrix_at_threshold"].update(decide_classes(probabilities, self.threshold)[0][None], target)
         if self.baseline:

@@ -21,7 +21,7 @@ from nets.model_config import answers_pixels, answers_values
 from nets.output_step import answers_of
 from nets.turns import VIEWS, turned, turned_back
 from raster.plausible import band_figures, judge
-from raster.scale import Scale, to_reflectance
+from raster.scale import Scale, become_reflectance, to_reflectance
 from raster.windows import WindowGrid
 from runtime.device import Compute, choose_device
 from runtime.errors import UserError
@@ -74,16 +74,7 @@ class Predictor:
         self.memory_format = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = compute.compiled(model.to(self.device, memory_format=self.memory_format).eval())
         self.num_classes, self.tta, self.batch_size = num_classes, tta, batch_size
-        self.divide_by = torch.tensor(scale.divide_by, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
-        self.offset = torch.tensor(scale.offset, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
-
-    def reflectance(self, stored, valid, unsigned):
-        """(B, C, H, W) stored values → float32 reflectance, 0 where (B, H, W) valid is False. unsigned: int16 stands for uint16."""
-        x = stored.to(torch.float32)
-        if unsigned:
-            x = torch.where(x < 0, x + 65536, x)
-        x = to_reflectance(x, self.divide_by, self.offset)
-        return torch.where(valid[:, None], x, 0.0).contiguous(memory_format=self.memory_format)
+        self.reflectance = ToReflectance(scale, self.device, self.memory_format)
 
     @torch.inference_mode()
     def probabilities(self, x, row=None, columns=()):
@@ -112,6 +103,27 @@ class Predictor:
         return answers_of(self.task, logits)
 
 
+class ToReflectance:
+    """
+    Stored pixels as a network gets them: (B, C, H, W) stored values → float32 reflectance, 0 where (B, H, W) valid is False. unsigned:
+    int16 stands for uint16.
+    """
+
+    def __init__(self, scale, device, memory_format):
+        self.memory_format = memory_format
+        self.divide_by = torch.tensor(scale.divide_by, dtype=torch.float32, device=device)
+        self.offset = torch.tensor(scale.offset, dtype=torch.float32, device=device) if any(scale.offset) else 0.0
+
+    def __call__(self, stored, valid, unsigned):
+        x = stored.to(torch.float32, copy=True)  # what is stored may be a part of the strip
+        if unsigned:
+            x = torch.where(x < 0, x + 65536, x)
+        become_reflectance(x, self.divide_by, self.offset)
+        if x.device.type != "cpu" or not valid.all():  # a look at another device would wait for it
+            x.masked_fill_(~valid[:, None], 0.0)
+        return x.contiguous(memory_format=self.memory_format)
+
+
 class Strip:
     """
     The rows of a scene that one row of windows covers, on the device; slabs of any height go in, and each is copied there once.
@@ -128,9 +140,13 @@ class Strip:
         self.unsigned = False
         self.unreadable = []
 
+    def restart(self, slabs):
+        """Begin anew, in the same memory, with other slabs of the same type and width."""
+        self.slabs, self.row, self.slab, self.unreadable = iter(slabs), None, None, []
+
     def move_to(self, row):
         """Let the strip begin with a row of the scene; rows below its end stay invalid."""
-        if self.pixels is None:
+        if self.row is None:
             self.take(row)
         keep = 0 if self.row is None else max(0, self.row + self.size - row)
         if 0 < keep < self.size:
@@ -178,6 +194,18 @@ class Strip:
         here = slice(first - self.row, stop - self.row)
         return predictor.reflectance(self.pixels[None, :, here, : self.width], self.valid[None, here, : self.width], self.unsigned)
 
+    @torch.inference_mode()
+    def thumbnail(self, predictor, rows, columns, step, left=0):
+        """
+        (C, n, m) float16 reflectance of every `step`-th row and column of the scene that lies in rows (first, stop) and columns (first,
+        stop); 0 where not mapped; n and m may be 0. left: column of the scene that the strip begins with.
+        """
+        down, across = (slice(-(-first // step) * step - start, max(first, stop) - start, step)
+                        for (first, stop), start in ((rows, self.row), (columns, left)))
+        mapped = torch.from_numpy(self.mapped[down, across]).to(self.device)
+        values = predictor.reflectance(self.pixels[None, :, down, across], mapped[None], self.unsigned)
+        return values[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
+
     def unreadable_above(self, row):
         """Unreadable blocks that begin above `row`; each is returned once."""
         above = [u for u in self.unreadable if u[0] < row]
@@ -218,7 +246,7 @@ def predict_bands(predictor, slabs, grids, *, threshold=None, each=False, start_
         band.windows = sum(size.count_above(stop) for size in sizes)
         band.probabilities = probability.cpu().numpy() if keep_probabilities else None
         if thumbnail_step:
-            band.thumbnail = thumbnail_rows(predictor, last.strip, row, stop, thumbnail_step)
+            band.thumbnail = last.strip.thumbnail(predictor, (row, stop), (0, last.strip.width), thumbnail_step)
         if beyond:
             band.beyond = beyond(last.strip.reflectance(predictor, row, stop))[0].cpu().numpy() & band.valid
         yield band
@@ -306,16 +334,6 @@ def make_band(strip, first, stop, classes, probability):
     probability[~valid] = 0
     unreadable = [u for u in strip.unreadable_above(stop) if u[0] >= first]  # of several strips, another one told of those above
     return Band(first, classes, probability, valid, highest=float(probability.max(initial=0)), unreadable=unreadable)
-
-
-@torch.inference_mode()
-def thumbnail_rows(predictor, strip, first, stop, step):
-    """(C, n, m) float16 reflectance of every `step`-th row of the scene in first … stop, and every `step`-th column; 0 where not mapped."""
-    top = min(-first % step, stop - first)  # a band of few rows may have none of the thumbnail's
-    rows = torch.arange(top, stop - first, step, device=strip.device) + (first - strip.row)
-    columns = torch.arange(0, strip.width, step, device=strip.device)
-    stored, mapped = strip.pixels[:, rows][:, :, columns], torch.from_numpy(strip.mapped).to(strip.device)[rows][:, columns]
-    return predictor.reflectance(stored[None], mapped[None], strip.unsigned)[0].clamp(-9, 9).to(torch.float16).cpu().numpy()
 
 
 def predict_array(model, image, valid=None, *, divide_by=1.0, offset=0.0, window=256, overlap=0.25, threshold=None, batch_size=8,

@@ -40,7 +40,8 @@ def to_reflectance(values, divide_by, offset=0.0):
 
 def become_reflectance(values, divide_by, offset=0.0):
     """to_reflectance in the place of `values`, an array or tensor of floats, without another one of its size."""
-    values += per_band(offset, values)
+    if not (isinstance(offset, (int, float)) and offset == 0):
+        values += per_band(offset, values)
     values /= per_band(divide_by, values)
     return values
 

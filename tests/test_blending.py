@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from mapping.blending import Blender, decide_classes, profiles
+from mapping.blending import Blender, decide_classes, most_likely, profiles
 from mapping.segmentation import predict_array
 
 
@@ -160,6 +162,15 @@ def test_a_threshold_decides_what_burns_and_the_likeliest_of_the_rest_how_badly(
     assert decide_classes(probability, 0.5)[0].tolist() == [[0, 2]]
     assert decide_classes(probability, 0.39)[0].tolist() == [[2, 2]]
     assert decide_classes(probability, 0.39)[1].tolist() == [pytest.approx([0.4, 0.6])]
+
+
+@given(st.integers(1, 9), st.integers(0, 10**6), st.integers(1, 6))
+def test_the_most_likely_class_is_the_first_of_the_highest(classes, seed, levels):
+    """Few levels, so that many classes are equally likely."""
+    probability = torch.from_numpy(np.random.default_rng(seed).integers(0, levels, (classes, 5, 7)) / levels)
+    found, highest = most_likely(probability)
+    assert found.dtype == torch.uint8 and np.array_equal(found.numpy(), probability.numpy().argmax(axis=0))
+    assert np.array_equal(highest.numpy(), probability.numpy().max(axis=0))
 
 
 def test_rows_of_windows_come_in_order():
